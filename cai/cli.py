@@ -1,0 +1,152 @@
+"""The command line: parse, call, print. Heavy imports wait inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cai.errors import CaiError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+STAGES = (
+    "01-responses",
+    "02-revisions",
+    "03-sl-cai-model",
+    "04-comparisons",
+    "05-preference-labels",
+    "06-preference-model",
+    "07-rl-cai-model",
+    "08-evaluation",
+)
+
+
+class Commands(click.Group):
+    """Prints what the user can mend as one sentence; everything else keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CaiError as error:
+            click.echo(f"cai: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\ncai: interrupted. Nothing is lost: type the same command to go on.", err=True)
+            ctx.exit(130)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            raise click.UsageError(
+                f"no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}", ctx
+            ) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="constitutional-ai")
+def main() -> None:
+    """Constitutional AI: from a constitution to an evaluated model and a report.
+
+    \b
+    cai run demo            the whole method on this machine, in minutes
+    cai report runs/demo    its report again
+    cai chat runs/demo      ask the three models the same thing
+    """
+
+
+@main.command()
+@click.argument("recipe")
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--until", type=click.Choice(STAGES), help="Stop after this stage.")
+@click.option("--redo", type=click.Choice(STAGES), help="Make this stage and all later ones anew.")
+def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None) -> None:
+    """Run RECIPE: a YAML file, or one of ours by name (demo, paper).
+
+    Any key of the recipe can be changed here, for example revisions.rounds=2 or out=runs/mine. A run that was
+    killed goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from cai.pipeline import run_pipeline
+    from cai.progress import Bars
+    from cai.recipe import load_recipe
+    from cai.report.page import write_report
+
+    quiet_libraries()
+    console = Console(highlight=False)
+    asked = load_recipe(recipe, changes)
+    with Bars(console) as bars:
+        made = run_pipeline(asked, progress=bars, say=bars.say, until=until, redo=redo)
+    if until is None or until == STAGES[-1]:
+        console.print(f"report: {write_report(made)}")
+    else:
+        console.print(f"{until} is complete in {made.folder}.")
+
+
+@main.command()
+@click.argument("constitution")
+def check(constitution: str) -> None:
+    """Check CONSTITUTION (a YAML file, or one of ours by name) and say what it holds."""
+    from cai.constitution import load_constitution
+
+    loaded = load_constitution(constitution)
+    click.echo(f"{loaded.name}, version {loaded.digest}")
+    click.echo(f"  {len(loaded.for_revision)} principles to revise under (the paper has 16)")
+    click.echo(f"  {len(loaded.for_preference)} principles to compare under (the paper has 16)")
+    if not (loaded.for_revision and loaded.for_preference):
+        click.echo("  A whole run needs both.")
+
+
+@main.command()
+@click.argument("folder", metavar="RUN")
+@click.argument("record", metavar="ID")
+def show(folder: str, record: str) -> None:
+    """Print one prompt's whole life in RUN. ID may be the beginning of any record's id."""
+    from rich.console import Console
+
+    from cai.report.life import life_of
+    from cai.runs.run import read_run
+
+    Console().print(life_of(read_run(folder), record))
+
+
+@main.command()
+@click.argument("folder", metavar="RUN")
+def report(folder: str) -> None:
+    """Write RUN's report anew: one HTML file that needs no network."""
+    from cai.report.page import write_report
+    from cai.runs.run import read_run
+
+    click.echo(f"report: {write_report(read_run(folder))}")
+
+
+@main.command()
+@click.argument("folder", metavar="RUN")
+@click.option("--temperature", default=0.4, show_default=True, help="0 is greedy.")
+@click.option("--max-tokens", default=128, show_default=True)
+def chat(folder: str, temperature: float, max_tokens: int) -> None:
+    """Ask RUN's starting, SL-CAI and RL-CAI models the same thing, side by side."""
+    from cai.chat import side_by_side
+    from cai.models.model import Sampling
+    from cai.runs.run import read_run
+
+    quiet_libraries()
+    side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))
+
+
+def quiet_libraries() -> None:
+    """No telemetry, and no bars of others between ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""A constitution: the only human oversight of harm (OV-1).
+
+The paper's is two lists with nothing tying them together: 16 pairs of critique and revision requests (SL-6), and 16
+preference questions (FB-6). So a principle may have the one side, the other, or both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cai.errors import InputError, did_you_mean
+
+BUILT_IN = Path(__file__).parent / "constitutions"
+
+
+class Principle(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    name: str = Field(min_length=1)
+    critique: str | None = Field(default=None, min_length=1)
+    """Asks the model to find fault with its last answer."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Asks the model to write its last answer anew."""
+    preference: str | None = Field(default=None, min_length=1)
+    """Asks which of two answers is better."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Relative chance of being drawn; the paper draws uniformly."""
+    tags: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_whole_side(self) -> Principle:
+        if self.critique and not self.revision:
+            raise ValueError("has a critique request but no revision request")
+        if not (self.revision or self.preference):
+            raise ValueError("has neither a revision request nor a preference question")
+        return self
+
+
+class Constitution(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    name: str
+    description: str = ""
+    principles: tuple[Principle, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Constitution:
+        twice = [name for name, count in Counter(p.name for p in self.principles).items() if count > 1]
+        if twice:
+            raise ValueError(f"two principles are named '{twice[0]}'")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits of what the principles say and weigh: the version that every record carries."""
+        text = "\n".join(p.model_dump_json(exclude={"tags"}) for p in self.principles)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def for_revision(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.principles if p.revision)
+
+    @cached_property
+    def for_preference(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.principles if p.preference)
+
+    def to_yaml(self) -> str:
+        data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=112)
+
+    def named(self, name: str) -> Principle:
+        return next(p for p in self.principles if p.name == name)
+
+
+def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
+    """One principle, independently of every other draw and with replacement (SL-9, FB-6)."""
+    return rng.choices(principles, weights=[p.weight for p in principles])[0]
+
+
+def load_constitution(name: str | Path) -> Constitution:
+    """A constitution file, or one of ours by name. Raises InputError with the place of what is wrong."""
+    path = Path(name)
+    if not path.is_file():
+        path = BUILT_IN / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
+        raise InputError(f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold 'name:' and 'principles:'; see {BUILT_IN / 'default.yaml'}.")
+    try:
+        return Constitution.model_validate(data)
+    except ValidationError as error:
+        _refuse(path, node, error)
+
+
+def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
+    first = error.errors()[0]
+    place = first["loc"]
+    where = ".".join(map(str, place)) or "the constitution"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = Principle.model_fields if "principles" in place else Constitution.model_fields
+        message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
+    raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
+
+
+def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
+    """Line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
+    line = 0
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1

@@ -1,0 +1,67 @@
+"""What can go wrong, by who can mend it.
+
+* CaiError                the user can mend it: one sentence, no traceback
+    * InputError          a file, a key or a value the user wrote (also a ``ValueError``)
+    * StageChanged        a stage on disk was made from something else than is asked for now
+    * TooManyFailures     more records failed than ``max_failures`` allows
+    * GateClosed          the feedback model judges no better than chance and the recipe says stop
+    * ModelError          a model or its server could not be loaded or reached
+    * DiskFull            nothing more can be written; what was written is whole
+* RecordError             one record failed; the runner writes a ``Failure`` and goes on
+    * UnreadableAnswer    a model's answer is not an answer to the question put to it
+    * EmptyAnswer         a model answered with nothing
+
+Everything else that is raised is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CaiError(Exception):
+    """The user can mend this. The message says what is wrong, where, and what to type next."""
+
+
+class InputError(CaiError, ValueError):
+    """A file, key or value that the user wrote is wrong."""
+
+
+class StageChanged(CaiError):
+    """A stage on disk was made from other inputs or settings than it would be made from now."""
+
+
+class TooManyFailures(CaiError):
+    """More records failed than the recipe's ``max_failures``."""
+
+
+class GateClosed(CaiError):
+    """The feedback model is at or below chance on the gate questions, and the recipe says ``gate: stop``."""
+
+
+class ModelError(CaiError):
+    """A model cannot be loaded, reached, or do what a stage needs of it."""
+
+
+class DiskFull(CaiError, OSError):
+    """No room is left on the disk of the run."""
+
+
+class RecordError(Exception):
+    """One record failed. A bad answer is data, not a crash: the runner keeps it as a ``Failure``."""
+
+
+class UnreadableAnswer(RecordError):
+    """The model's answer cannot be read as an answer to the question. It never becomes a label."""
+
+
+class EmptyAnswer(RecordError):
+    """The model said nothing."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` with a leading space, or the known words when none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."

@@ -1,0 +1,66 @@
+"""From a model's name to a model. A new backend is a file and a line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cai.errors import InputError, did_you_mean
+from cai.models.model import Model
+from cai.models.scripted import ScriptedModel
+
+SCHEMES = {
+    "bundled": "bundled:smollm2-135m",
+    "hf": "hf:<folder or hub id>",
+    "server": "server:<model>@<url>",
+    "scripted": "scripted:echo",
+}
+
+
+def check_name(name: str) -> None:
+    """Raises InputError when no backend can have this name. Loads nothing."""
+    from cai.models.bundled import BUNDLED
+
+    scheme, _, rest = name.partition(":")
+    if scheme not in SCHEMES:
+        forms = ", ".join(SCHEMES.values())
+        raise InputError(f"unknown model '{name}'.{did_you_mean(scheme, SCHEMES)} A model is one of {forms}.")
+    if scheme == "bundled" and rest not in BUNDLED:
+        raise InputError(f"unknown embedded model '{rest}'.{did_you_mean(rest, BUNDLED)}")
+    if scheme == "server" and not (rest.partition("@")[0] and "://" in rest.partition("@")[2]):
+        raise InputError(f"'{name}' lacks a part: write server:<model>@http://<host>:<port>/v1")
+    if scheme == "scripted" and rest != "echo":
+        raise InputError(f"unknown scripted model '{rest}'. Did you mean 'echo'?")
+    if scheme == "hf" and not rest:
+        raise InputError("write hf:<folder or hub id>")
+
+
+def load_model(name: str) -> Model:
+    """The model of that name, ready to answer. Raises InputError or ModelError."""
+    check_name(name)
+    scheme, _, rest = name.partition(":")
+    if scheme == "scripted":
+        return ScriptedModel(name=name)
+    if scheme == "server":
+        from cai.models.server import ServerModel
+
+        model, _, url = rest.partition("@")
+        return ServerModel(model, url)
+    from cai.models.hugging_face import HuggingFaceModel
+
+    return HuggingFaceModel(name, model_path(name))
+
+
+def model_path(name: str) -> Path | str:
+    """Where the weights of a trainable model are: a folder, or a hub id. Raises InputError for any other."""
+    check_name(name)
+    scheme, _, rest = name.partition(":")
+    if scheme == "bundled":
+        from cai.models.bundled import bundled_folder
+
+        return bundled_folder(rest)
+    if scheme != "hf":
+        raise InputError(f"'{name}' has no weights here that could be trained. Name one as bundled: or hf:.")
+    folder = Path(rest).expanduser()
+    if rest.startswith((".", "/", "~")) and not folder.is_dir():
+        raise InputError(f"no folder '{rest}' to load a model from.")
+    return folder if folder.is_dir() else rest

@@ -1,0 +1,215 @@
+"""The configuration of a run: one small class per stage. Defaults are the paper's where the paper says (docs/paper.md).
+
+Every default is spelled out in the run's own ``recipe.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cai.constitution import line_of
+from cai.errors import InputError, did_you_mean
+from cai.models.load import check_name
+from cai.models.model import Sampling
+from cai.rl_cai.label import Method
+from cai.sl_cai.revise import Style
+from cai.training.settings import Training
+
+BUILT_IN = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Models(Section):
+    helpful: str = "bundled:smollm2-135m"
+    """Answers, criticises and revises; the paper's helpful-only RLHF model (SL-5). Reported as ``start``."""
+    pretrained: str = "bundled:smollm2-135m"
+    """Is finetuned into SL-CAI, and carries the preference model's head (SL-15, PM-3)."""
+    feedback: str = "bundled:smollm2-135m"
+    """Compares answers (FB-3)."""
+
+    @field_validator("*")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_name(name)
+        return name
+
+
+class PromptFile(Section):
+    file: str = "built-in"
+    limit: int | None = Field(default=None, ge=0)
+    """How many of its training prompts to use; null uses all."""
+
+
+class PromptFiles(Section):
+    red_team: PromptFile = PromptFile()
+    helpful: PromptFile = PromptFile()
+    borderline: PromptFile = PromptFile()
+    """Prompts that only look harmful; treated as helpful ones. Ours, not the paper's."""
+
+
+class Sampled(Section):
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    """1, always (SL-10)."""
+    max_tokens: int = Field(default=128, ge=1)
+    """The cap of Bai et al. 2022a (SL-13)."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+
+
+class Responses(Sampled):
+    per_helpful_prompt: int = Field(default=2, ge=1)
+    """Sampled helpful answers that keep SL-CAI helpful (SL-16)."""
+
+
+class Revisions(Sampled):
+    rounds: int = Field(default=4, ge=1)
+    """SL-8."""
+    style: Style = "critiqued"
+    """critiqued (the paper), direct (its ablation, SL-14), or restate (ours, for small models)."""
+
+
+class Comparisons(Sampled):
+    per_prompt: int = Field(default=1, ge=1)
+    """FB-2."""
+
+
+class Feedback(Section):
+    method: Method = "multiple_choice"
+    """multiple_choice (the paper), or likelihood (ours, for small models)."""
+    both_orders: bool = True
+    """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
+    principles: int = Field(default=1, ge=1)
+    """Drawn for each comparison; their answers are averaged (FB-6)."""
+    gate: Literal["warn", "stop"] = "warn"
+    """What to do when the feedback model is no better than chance on the gate questions."""
+
+
+class PreferenceModelTraining(Training):
+    helpfulness: PromptFile = PromptFile()
+    """People's helpfulness comparisons to mix in (PM-1): rows of conversation, chosen, rejected. Limit 0 for none."""
+
+
+class RLTraining(Training, Sampled):
+    kl_weight: float = Field(default=0.001, ge=0, allow_inf_nan=False)
+    """λ of RL-2."""
+    answers: int = Field(default=4, ge=2)
+    """Answers to each prompt; the others are each one's baseline (RLOO)."""
+    prompts: int | None = Field(default=None, ge=1)
+    """How many prompts, red-team and helpful ones in the proportion of the files; null uses all."""
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> RLTraining:
+        if self.batch_size % self.answers:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
+        return self
+
+
+class Evaluation(Sampled):
+    red_team: int | None = Field(default=None, ge=1)
+    """Held-out red-team prompts; null uses all. So for the others."""
+    helpful: int | None = Field(default=None, ge=1)
+    borderline: int | None = Field(default=None, ge=1)
+
+
+class Recipe(Section):
+    out: str = "runs/run"
+    """Folder of the run."""
+    seed: int = 0
+    constitution: str = "default"
+    """A file, or one of ours by name."""
+    models: Models = Models()
+    prompts: PromptFiles = PromptFiles()
+    responses: Responses = Responses()
+    revisions: Revisions = Revisions()
+    sl_cai: Training = Training()
+    comparisons: Comparisons = Comparisons()
+    feedback: Feedback = Feedback()
+    preference_model: PreferenceModelTraining = PreferenceModelTraining()
+    rl_cai: RLTraining = RLTraining()
+    evaluation: Evaluation = Evaluation()
+    concurrency: int = Field(default=256, ge=1)
+    """Records in work at once."""
+    max_failures: int = Field(default=20, ge=0)
+    """More failed records than this stop a stage."""
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe file, or one of ours by name, with ``key.key=value`` changes. Raises InputError with the place."""
+    path = Path(name)
+    if not path.is_file():
+        path = BUILT_IN / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
+        raise InputError(f"no recipe '{name}': neither a file nor one of ours.{did_you_mean(name, known)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
+    changed = [_change(data, change) for change in changes]
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        _refuse(path, node, error, changed)
+
+
+def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
+    """Sets ``a.b=value`` in ``data``; the value is YAML. Returns its place."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
+    *around, last = place = tuple(key.split("."))
+    for step in around:
+        inner = data.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"'{change}': {step} holds no keys.")
+        data = inner
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"'{change}': the value is not YAML.") from error
+    return place
+
+
+def _refuse(
+    path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
+) -> NoReturn:
+    first = error.errors()[0]
+    place = tuple(map(str, first["loc"]))
+    said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
+    elif first["type"] == "literal_error":
+        said = f"unknown value '{first['input']}'.{did_you_mean(str(first['input']), _literals(first))}"
+    by_hand = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
+    where = "on the command line" if by_hand else f"{path}:{line_of(node, place)}"
+    raise InputError(f"{where}: {'.'.join(place)}: {said}") from error
+
+
+def _keys(place: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for step in place:
+        annotation = section.model_fields[step].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _literals(error: Any) -> list[str]:
+    return [word for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ") if word]

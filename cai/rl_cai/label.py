@@ -1,0 +1,104 @@
+"""AI feedback: a feedback model says which of two answers is better under a principle (section 4.1; FB-3 to FB-8).
+
+``multiple_choice`` is the paper's: the answers stand as options (A) and (B), and the label is the softmax of the
+log-probabilities of the two whole continuations (FB-5). The paper is silent on order (FB-8): we draw it, or ask both.
+
+``likelihood`` is ours, for models too small for letters: by how much more does the principle, put into the prompt,
+raise one answer's log-probability than the other's? Per token, so that length does not decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from typing import Literal, get_args
+
+from cai.constitution import Constitution, Principle, draw
+from cai.errors import UnreadableAnswer
+from cai.models.model import Model
+from cai.records import Comparison, Judgement, PreferenceLabel, Side
+from cai.rl_cai import requests
+from cai.seeding import rng
+
+Method = Literal["multiple_choice", "likelihood"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+async def label(
+    comparison: Comparison,
+    *,
+    model: Model,
+    constitution: Constitution,
+    method: Method,
+    both_orders: bool,
+    principles: int,
+    seed: int,
+) -> PreferenceLabel:
+    """The soft label of one comparison, averaged over its questions.
+
+    ``principles`` is how many are drawn (the paper draws 1, FB-6). Raises UnreadableAnswer when the model's
+    probabilities are not numbers: such an answer never becomes a label.
+    """
+    draws = rng(seed, "label", comparison.id)
+    asked = [draw(constitution.for_preference, draws) for _ in range(principles)]
+    judged = await asyncio.gather(
+        *[_judge(comparison, p, model, method, _orders(both_orders, method, draws)) for p in asked]
+    )
+    judgements = tuple(j for group in judged for j in group)
+    mean = sum(j.probability_a for j in judgements) / len(judgements)
+    return PreferenceLabel(comparison.id, constitution.digest, comparison, method, mean, judgements)
+
+
+def _orders(both: bool, method: Method, draws: random.Random) -> tuple[Side, ...]:
+    if method == "likelihood":  # each answer is scored alone: there is no order
+        return ("a",)
+    return ("a", "b") if both else (draws.choice(("a", "b")),)
+
+
+async def _judge(
+    comparison: Comparison, principle: Principle, model: Model, method: Method, orders: tuple[Side, ...]
+) -> list[Judgement]:
+    ask = multiple_choice if method == "multiple_choice" else likelihood
+    shown = [comparison if first == "a" else comparison.swapped() for first in orders]
+    probabilities = await asyncio.gather(*[ask(c, principle, model) for c in shown])
+    return [
+        Judgement(principle.name, first, p) for first, p in zip(orders, probabilities, strict=True)
+    ]
+
+
+async def multiple_choice(comparison: Comparison, principle: Principle, model: Model) -> float:
+    """P(the answer shown as (A) is better) (FB-4, FB-5)."""
+    context = requests.multiple_choice(
+        comparison.prompt.conversation,
+        principle.preference or "",
+        comparison.a.text,
+        comparison.b.text,
+        model.format,
+    )
+    first, second = await model.score(context, requests.CHOICES)
+    return softmax_first(first, second)
+
+
+async def likelihood(comparison: Comparison, principle: Principle, model: Model) -> float:
+    """P(a is better) from how much the principle in the prompt raises each answer's log-probability per token."""
+    conversation = comparison.prompt.conversation
+    answers = [comparison.a.text, comparison.b.text]
+    under, without = await asyncio.gather(
+        model.score(requests.under(conversation, principle.preference or ""), answers),
+        model.score(conversation, answers),
+    )
+    lengths = [max(1, c.completion_tokens) for c in (comparison.a, comparison.b)]
+    gain_a, gain_b = [(u - w) / n for u, w, n in zip(under, without, lengths, strict=True)]
+    return softmax_first(gain_a * LIKELIHOOD_SCALE, gain_b * LIKELIHOOD_SCALE)
+
+
+LIKELIHOOD_SCALE = 20.0
+"""Gains are a few hundredths of a nat per token; this spreads their labels over (0, 1)."""
+
+
+def softmax_first(first: float, second: float) -> float:
+    """e^first / (e^first + e^second), without overflow."""
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise UnreadableAnswer(f"the model's log-probabilities are {first} and {second}")
+    return 1.0 / (1.0 + math.exp(min(700.0, second - first)))

@@ -1,0 +1,119 @@
+"""Typed JSONL: one frozen record a line.
+
+Rows are appended with one unbuffered write each, so a killed process loses at most the line it was writing; such a
+torn last line is cut off and its record owed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from cai.errors import DiskFull, InputError
+
+Row = TypeVar("Row")
+
+
+@cache
+def adapter(row_type: type[Row]) -> TypeAdapter[Row]:
+    return TypeAdapter(row_type)
+
+
+def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """All rows of a file; nothing when it does not exist. Raises InputError naming the line that is wrong."""
+    if not path.exists():
+        return
+    parse = adapter(row_type).validate_json
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return  # torn by a kill; RowWriter cuts it off
+            try:
+                yield parse(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(map(str, first["loc"])) or "row"
+                raise InputError(
+                    f"{path}:{number}: {place}: {first['msg']}. Delete this line, then type the same command."
+                ) from error
+
+
+class RowWriter(Generic[Row]):
+    """Appends rows to a file. Use as a context."""
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path = path
+        self._dump = adapter(row_type).dump_json
+
+    def __enter__(self) -> RowWriter[Row]:
+        cut_torn_line(self._path)
+        self._file = self._path.open("ab", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, row: Row) -> None:
+        line = self._dump(row) + b"\n"
+        with disk_full_named(self._path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def cut_torn_line(path: Path) -> None:
+    """Truncates a file after its last newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            stream.seek(start)
+            at = stream.read(end - start).rfind(b"\n")
+            if at >= 0:
+                end = start + at + 1
+                break
+            end = start
+        if end < size:
+            stream.truncate(end)
+
+
+class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
+    """Turns 'no space left' into one sentence that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"the disk is full while writing {self._path}. Everything before is kept: "
+                "free some room, then type the same command."
+            ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    scratch = path.with_name(path.name + ".part")
+    with disk_full_named(path):
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file, 16 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

@@ -1,0 +1,268 @@
+"""A run is a directory that explains itself.
+
+::
+
+    runs/demo/
+      run.json  recipe.yaml  constitution.yaml
+      01-responses/  records.jsonl  failures.jsonl  stage.json
+      …
+      03-sl-cai-model/  dataset.jsonl  model/  metrics.jsonl  stage.json
+
+A stage is done if and only if its ``stage.json`` exists and matches the settings and inputs asked for now. What has
+been made is never overwritten silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cai.errors import InputError, StageChanged
+from cai.records import Checkpoint, usage
+from cai.runs.manifest import StageManifest, commit, versions
+from cai.runs.rows import adapter, digest_file, read_rows, write_whole
+from cai.runs.stage import HasId, Pass, Progress, Silent, run_rows
+
+Row = TypeVar("Row", bound=HasId)
+Item = TypeVar("Item")
+
+OURS = {"recipe.yaml", "constitution.yaml", ".lock"}
+"""What may lie in a folder before its ``run.json`` is written."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run directory. Read-only unless it was opened by ``open_run``."""
+
+    folder: Path
+    progress: Progress = Silent()
+
+    # -- reading
+
+    def stage(self, name: str) -> Path:
+        return self.folder / name
+
+    def manifest(self, stage: str) -> StageManifest | None:
+        """None while the stage is not complete."""
+        path = self.stage(stage) / "stage.json"
+        return adapter(StageManifest).validate_json(path.read_bytes()) if path.exists() else None
+
+    def rows(self, stage: str, row_type: type[Row], file: str = "records.jsonl") -> list[Row]:
+        return list(read_rows(self.stage(stage) / file, row_type))
+
+    # -- making
+
+    def make_rows(
+        self,
+        stage: str,
+        row_type: type[Row],
+        passes: Callable[[], AsyncIterable[Pass[Item, Row]]],
+        *,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        concurrency: int,
+        max_failures: int,
+    ) -> list[Row]:
+        """The records of a stage, made where they are missing.
+
+        ``passes`` is called only when something may be owed, so that a finished stage loads no model.
+        """
+        if self._is_done(stage, config, inputs):
+            return self.rows(stage, row_type)
+        began = time.monotonic()
+        made = asyncio.run(
+            run_rows(
+                self.stage(stage),
+                passes(),
+                row_type,
+                concurrency=concurrency,
+                max_failures=max_failures,
+                progress=self.progress,
+            )
+        )
+        tokens = [usage(row) for row in made.records]
+        self._complete(
+            StageManifest(
+                stage,
+                config,
+                inputs,
+                digest_file(self.stage(stage) / "records.jsonl"),
+                len(made.records),
+                made.failures,
+                sum(t.prompt_tokens for t in tokens),
+                sum(t.completion_tokens for t in tokens),
+                time.monotonic() - began,
+                _now(),
+            )
+        )
+        return made.records
+
+    async def side_rows(
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, concurrency: int, max_failures: int
+    ) -> list[Row]:
+        """Records that belong to a stage and are no part of its output."""
+
+        async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
+            yield work
+
+        made = await run_rows(
+            self.stage(stage),
+            one_pass(),
+            row_type,
+            concurrency=concurrency,
+            max_failures=max_failures,
+            progress=self.progress,
+            file=file,
+        )
+        return made.records
+
+    def make_model(
+        self,
+        stage: str,
+        train: Callable[[Path], tuple[Checkpoint, int]],
+        *,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+    ) -> Checkpoint:
+        """The checkpoint of a stage; ``train(folder)`` makes it and says on how many rows."""
+        if self._is_done(stage, config, inputs):
+            manifest = self.manifest(stage)
+            assert manifest is not None
+            return Checkpoint(str(self.stage(stage) / "model"), manifest.notes["base_model"], manifest.output)
+        began = time.monotonic()
+        folder = self.stage(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint, rows = train(folder)
+        self._complete(
+            StageManifest(
+                stage,
+                config,
+                inputs,
+                checkpoint.digest,
+                rows,
+                0,
+                0,
+                0,
+                time.monotonic() - began,
+                _now(),
+                {"base_model": checkpoint.base_model},
+            )
+        )
+        self.progress.finish(stage)
+        return checkpoint
+
+    def output(self, stage: str) -> str:
+        """Digest of a complete stage's output, to be an input of the next. Records are digested anew, so that an
+        edit by hand is noticed; weights are large and their digest is taken from ``stage.json``."""
+        manifest = self.manifest(stage)
+        assert manifest is not None, f"{stage} is not complete"
+        records = self.stage(stage) / "records.jsonl"
+        return digest_file(records) if records.exists() else manifest.output
+
+    def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
+        """Whether a stage is complete. Raises StageChanged when what is there was made from something else."""
+        started = self._started()
+        wanted = {"config": config, "inputs": inputs}
+        if stage not in started:
+            self._write_started({**started, stage: wanted})
+        elif started[stage] != json.loads(json.dumps(wanted)):
+            raise StageChanged(_what_changed(stage, started[stage], wanted))
+        return self.manifest(stage) is not None
+
+    def _complete(self, manifest: StageManifest) -> None:
+        full = {**asdict(manifest), "versions": versions(), "commit": commit()}
+        write_whole(self.stage(manifest.stage) / "stage.json", json.dumps(full, indent=1) + "\n")
+
+    # -- run.json: what each stage was started from, so that a half-made stage is guarded too
+
+    def _started(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        stages: dict[str, Any] = json.loads(path.read_text())["stages"] if path.exists() else {}
+        return stages
+
+    def _write_started(self, stages: dict[str, Any]) -> None:
+        about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "stages": stages}
+        write_whole(self.folder / "run.json", json.dumps(about, indent=1) + "\n")
+
+    def forget(self, *later: str) -> None:
+        """Removes stages, so that they are made anew."""
+        started = {name: made for name, made in self._started().items() if name not in later}
+        self._write_started(started)
+        for name in later:
+            shutil.rmtree(self.stage(name), ignore_errors=True)
+
+
+@contextmanager
+def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iterator[Run]:
+    """A run directory open for writing, for this process alone; ``texts`` are the files that say what is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = (folder / "run.json").exists() or not any(p.name not in OURS for p in folder.iterdir())
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is a file, not a folder for a run. Set out= to another place.") from error
+    except PermissionError as error:
+        raise InputError(f"no right to write to {folder}. Set out= to another place.") from error
+    if not known:
+        raise InputError(f"{folder} holds files that are no run of ours. Set out= to another place.")
+    with _locked(folder):
+        for name, text in texts.items():
+            write_whole(folder / name, text)
+        yield Run(folder, progress)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps two processes from writing one run. The lock dies with its process."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"another process is working on {folder}. Wait for it, or set out= to another place."
+            ) from error
+        yield
+
+
+def read_run(folder: str | Path) -> Run:
+    """Opens a run for reading. Raises InputError when there is none."""
+    path = Path(folder)
+    if not (path / "run.json").exists():
+        known = [str(p.parent) for p in sorted(Path("runs").glob("*/run.json"))]
+        hint = f" Runs here: {', '.join(known)}." if known else " Make one with: cai run demo"
+        raise InputError(f"no run in '{folder}'.{hint}")
+    return Run(path)
+
+
+def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any]) -> str:
+    said = f"Pass --redo {stage}, or use a new run (out=...)."
+    now = json.loads(json.dumps(now))
+    for key in sorted({*then["config"], *now["config"]}):
+        old, new = then["config"].get(key), now["config"].get(key)
+        if old != new:
+            return f"{stage} was made with {key}: {_short(old)}, the recipe now says {_short(new)}. {said}"
+    changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
+    return f"{stage} was made from another version of {' and '.join(sorted(changed))}. {said}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def digest_of(names: Iterable[str]) -> str:
+    """Digest of some names in their order, for ``inputs``."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

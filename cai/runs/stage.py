@@ -1,0 +1,133 @@
+"""The one loop over records: every step of the method runs in it, and only it knows of files.
+
+It skips what ``records.jsonl`` already has, appends each record as it finishes, keeps what failed in
+``failures.jsonl`` and goes on, and stops with a clear error past ``max_failures``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from cai.errors import RecordError, TooManyFailures
+from cai.records import Failure, Usage, usage
+from cai.runs.rows import RowWriter, read_rows
+
+Item = TypeVar("Item")
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=HasId)
+
+
+class Progress(Protocol):
+    """What a stage tells while it runs."""
+
+    def start(self, stage: str, done: int, total: int) -> None: ...
+    def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
+    def step(self, stage: str, done: int, total: int) -> None: ...
+    def finish(self, stage: str) -> None: ...
+
+
+class Silent:
+    """No progress shown."""
+
+    def start(self, stage: str, done: int, total: int) -> None: ...
+    def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
+    def step(self, stage: str, done: int, total: int) -> None: ...
+    def finish(self, stage: str) -> None: ...
+
+
+class Rows(Generic[Row]):
+    """What ``run_rows`` made: records in the order of the items, and what was used to make them this time."""
+
+    def __init__(self, records: list[Row], failures: int) -> None:
+        self.records, self.failures = records, failures
+
+
+class Pass(NamedTuple, Generic[Item, Row]):
+    """Some of a stage's records, by the id that each will have, and the step that makes one."""
+
+    items: Mapping[str, Item]
+    step: Callable[[Item], Awaitable[Row]]
+
+
+async def run_rows(
+    folder: Path,
+    passes: AsyncIterable[Pass[Item, Row]],
+    row_type: type[Row],
+    *,
+    concurrency: int,
+    max_failures: int,
+    progress: Progress,
+    file: str = "records.jsonl",
+) -> Rows[Row]:
+    """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
+    passes may load a model for each and let it go.
+
+    Raises TooManyFailures once more than ``max_failures`` records have failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {row.id: row for row in read_rows(folder / file, row_type)}
+    wanted: list[str] = []
+    failures = folder / ("failures.jsonl" if file == "records.jsonl" else f"failed-{file}")
+    failures.unlink(missing_ok=True)  # what failed before is owed again
+    failed: list[Failure] = []
+
+    with RowWriter(folder / file, row_type) as done, RowWriter(failures, Failure) as kept:
+
+        async def work(step: Callable[[Item], Awaitable[Row]], owed: Iterator[tuple[str, Item]]) -> None:
+            for name, item in owed:
+                try:
+                    record = await step(item)
+                except RecordError as error:
+                    failed.append(Failure(name, type(error).__name__, str(error)))
+                    kept.append(failed[-1])
+                    progress.advance(folder.name, Usage(0, 0), failed=True)
+                    if len(failed) > max_failures:
+                        raise TooManyFailures(_too_many(folder, failed)) from error
+                    continue
+                if record.id != name:
+                    raise AssertionError(f"step made record {record.id!r} for item {name!r}")
+                done.append(record)
+                made[name] = record
+                progress.advance(folder.name, usage(record), failed=False)
+
+        async for items, step in passes:
+            wanted += items
+            progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
+            owed = iter([(name, item) for name, item in items.items() if name not in made])
+            await _all_of([work(step, owed) for _ in range(concurrency)])
+    if not failed:
+        failures.unlink()
+    progress.finish(folder.name)
+    return Rows([made[name] for name in wanted if name in made], len(failed))
+
+
+async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(worker)
+    except BaseExceptionGroup as errors:
+        # Workers die of one cause; the user reads one sentence, and a bug keeps its own traceback.
+        raise next(_leaves(errors)) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        yield from _leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
+
+
+def _too_many(folder: Path, failed: list[Failure]) -> str:
+    last = failed[-1]
+    return (
+        f"{len(failed)} records of {folder.name} failed, the last with {last.error}: {last.message}. "
+        f"See {folder / 'failures.jsonl'}; set max_failures higher to go on."
+    )

@@ -1,0 +1,116 @@
+"""Prompts: red-team ones that provoke harm, helpful ones, and ones that only look harmful (SL-1 to SL-4).
+
+A file is JSONL, a row either ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``, with optional
+``kind``, ``tags`` and ``split``. A conversation that ends with the assistant is a whole dialogue, and gives one prompt
+for each human turn (SL-1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cai.errors import InputError
+from cai.records import Conversation, Kind, Message, Prompt
+from cai.seeding import seed_of
+
+BUILT_IN = Path(__file__).parent.parent / "prompts"
+HELD_OUT_SHARE = 0.2
+"""Of rows that do not say which split they are in; which ones is fixed by their id."""
+
+Split = Literal["train", "held_out"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: str | None = Field(default=None, min_length=1)
+    conversation: tuple[Message, ...] = ()
+    kind: Kind | None = None
+    tags: tuple[str, ...] = ()
+    split: Split | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> _Row:
+        if (self.prompt is None) == (not self.conversation):
+            raise ValueError("needs either 'prompt' or 'conversation'")
+        return self
+
+
+class Prompts(NamedTuple):
+    train: list[Prompt]
+    held_out: list[Prompt]
+
+
+def load_prompts(name: str, kind: Kind) -> Prompts:
+    """A file's prompts, or our own (``built-in``). Raises InputError naming the line that is wrong."""
+    path = BUILT_IN / f"{kind}.jsonl" if name == "built-in" else Path(name)
+    parts: dict[Split, dict[str, Prompt]] = {"train": {}, "held_out": {}}
+    for row in _rows(path):
+        for conversation in prompts_of(_conversation(row)):
+            prompt = Prompt.of(conversation, row.kind or kind, path.name, row.tags)
+            parts[row.split or _split_of(prompt.id)][prompt.id] = prompt
+    if not (parts["train"] or parts["held_out"]):
+        raise InputError(f"{path} holds no prompts. Write one JSON object a line, such as {{\"prompt\": \"…\"}}.")
+    for shared in parts["train"].keys() & parts["held_out"].keys():
+        del parts["train"][shared]  # what is evaluated on is never trained on
+    return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))
+
+
+def some(prompts: Iterable[Prompt], count: int | None, seed: int) -> list[Prompt]:
+    """``count`` prompts in an order fixed by the seed, so that a limit takes from the whole file; None takes all."""
+    return sorted(prompts, key=lambda p: seed_of(seed, "order", p.id))[:count]
+
+
+def prompts_of(conversation: Conversation) -> list[Conversation]:
+    """The conversation itself when it ends with the human; of a whole dialogue, one prompt per human turn (SL-1)."""
+    if conversation[-1].role == "user":
+        return [conversation]
+    return [conversation[: i + 1] for i, m in enumerate(conversation) if m.role == "user"]
+
+
+def _conversation(row: _Row) -> Conversation:
+    return (Message("user", row.prompt),) if row.prompt is not None else row.conversation
+
+
+def _split_of(prompt_id: str) -> Split:
+    return "held_out" if seed_of("split", prompt_id) % 1000 < HELD_OUT_SHARE * 1000 else "train"
+
+
+def _rows(path: Path) -> Iterable[_Row]:
+    for number, line in json_lines(path):
+        try:
+            row = _Row.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            said = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{said}") from error
+        yield row
+
+
+def json_lines(path: Path) -> Iterable[tuple[int, str]]:
+    """Numbered lines that are not blank. Raises InputError when the file is missing, no text, or torn."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"no file '{path}'. Name a JSONL file, or 'built-in'.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"'{path}' is a folder. Name a JSONL file in it.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text.") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}). "
+                "Is the line torn? Mend or delete it."
+            ) from error
+        yield number, line

@@ -1,0 +1,25 @@
+"""Sampling answers to prompts: the initial responses of the paper's first figure (SL-5), and pairs later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cai.errors import EmptyAnswer
+from cai.models.model import Context, Model, Sampling
+from cai.records import Completion, Prompt, Response
+from cai.seeding import seed_of
+
+
+async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Response:
+    """Answer ``number`` to a prompt. No few-shot prefix here: it would make the answer less harmful (SL-12)."""
+    name = f"{prompt.id}.{number}"
+    completion = await say(model, prompt.conversation, sampling, seed, "respond", name)
+    return Response(name, prompt, completion)
+
+
+async def say(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
+    """One completion whose draw is named by ``draw``. Raises EmptyAnswer when the model says nothing."""
+    completion = await model.generate(context, replace(sampling, seed=seed_of(*draw)))
+    if not completion.text:
+        raise EmptyAnswer("the model said nothing")
+    return completion
