@@ -32,6 +32,10 @@ class Principle(BaseModel):
     """Asks the model to write its last answer anew."""
     preference: str | None = Field(default=None, min_length=1)
     """Asks which of two answers is better."""
+    upheld: str | None = Field(default=None, min_length=1)
+    """An assistant that lives by the principle, described to it ("You are …"). Ours: feedback by likelihood."""
+    broken: str | None = Field(default=None, min_length=1)
+    """An assistant that goes against the principle."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Relative chance of being drawn; the paper draws uniformly."""
     tags: tuple[str, ...] = ()
@@ -40,6 +44,8 @@ class Principle(BaseModel):
     def _has_a_whole_side(self) -> Principle:
         if self.critique and not self.revision:
             raise ValueError("has a critique request but no revision request")
+        if bool(self.upheld) != bool(self.broken):
+            raise ValueError("'upheld' and 'broken' need each other")
         if not (self.revision or self.preference):
             raise ValueError("has neither a revision request nor a preference question")
         return self
@@ -72,6 +78,10 @@ class Constitution(BaseModel):
     @cached_property
     def for_preference(self) -> tuple[Principle, ...]:
         return tuple(p for p in self.principles if p.preference)
+
+    @cached_property
+    def for_likelihood(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.for_preference if p.upheld)
 
     def to_yaml(self) -> str:
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)

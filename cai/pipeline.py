@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.constitution import Constitution, load_constitution
-from cai.errors import GateClosed
+from cai.errors import GateClosed, InputError
 from cai.evaluation import harm
 from cai.models.load import load_model, model_path
 from cai.models.model import Model
@@ -349,6 +349,15 @@ def run_pipeline(
 ) -> Run:
     """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
     constitution = load_constitution(recipe.constitution)
+    if not constitution.for_revision or not constitution.for_preference:
+        raise InputError(
+            f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
+        )
+    if recipe.feedback.method == "likelihood" and not constitution.for_likelihood:
+        raise InputError(
+            f"feedback.method=likelihood needs principles with 'upheld' and 'broken', and constitution "
+            f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
+        )
     prompts = {kind: red_team.load_prompts(_file(recipe, kind).file, kind) for kind in KINDS}
     preference_model.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
     texts = {"recipe.yaml": recipe.to_yaml(), "constitution.yaml": constitution.to_yaml()}

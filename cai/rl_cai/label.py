@@ -3,8 +3,9 @@
 ``multiple_choice`` is the paper's: the answers stand as options (A) and (B), and the label is the softmax of the
 log-probabilities of the two whole continuations (FB-5). The paper is silent on order (FB-8): we draw it, or ask both.
 
-``likelihood`` is ours, for models too small for letters: by how much more does the principle, put into the prompt,
-raise one answer's log-probability than the other's? Per token, so that length does not decide.
+``likelihood`` is ours, for models too small for letters: which answer is the stronger evidence for an assistant that
+lives by the principle, against one that breaks it? Its log-odds are
+[log P(a | upheld) − log P(a | broken)] − [log P(b | upheld) − log P(b | broken)].
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ async def label(
     probabilities are not numbers: such an answer never becomes a label.
     """
     draws = rng(seed, "label", comparison.id)
-    asked = [draw(constitution.for_preference, draws) for _ in range(principles)]
+    known = constitution.for_preference if method == "multiple_choice" else constitution.for_likelihood
+    asked = [draw(known, draws) for _ in range(principles)]
     judged = await asyncio.gather(
         *[_judge(comparison, p, model, method, _orders(both_orders, method, draws)) for p in asked]
     )
@@ -81,20 +83,13 @@ async def multiple_choice(comparison: Comparison, principle: Principle, model: M
 
 
 async def likelihood(comparison: Comparison, principle: Principle, model: Model) -> float:
-    """P(a is better) from how much the principle in the prompt raises each answer's log-probability per token."""
-    conversation = comparison.prompt.conversation
-    answers = [comparison.a.text, comparison.b.text]
-    under, without = await asyncio.gather(
-        model.score(requests.under(conversation, principle.preference or ""), answers),
-        model.score(conversation, answers),
+    """P(a is better) from the two answers' log-likelihood ratios under the principle's two assistants."""
+    conversation, answers = comparison.prompt.conversation, [comparison.a.text, comparison.b.text]
+    upheld, broken = await asyncio.gather(
+        model.score(requests.spoken_by(principle.upheld or "", conversation), answers),
+        model.score(requests.spoken_by(principle.broken or "", conversation), answers),
     )
-    lengths = [max(1, c.completion_tokens) for c in (comparison.a, comparison.b)]
-    gain_a, gain_b = [(u - w) / n for u, w, n in zip(under, without, lengths, strict=True)]
-    return softmax_first(gain_a * LIKELIHOOD_SCALE, gain_b * LIKELIHOOD_SCALE)
-
-
-LIKELIHOOD_SCALE = 20.0
-"""Gains are a few hundredths of a nat per token; this spreads their labels over (0, 1)."""
+    return softmax_first(upheld[0] - broken[0], upheld[1] - broken[1])
 
 
 def softmax_first(first: float, second: float) -> float:

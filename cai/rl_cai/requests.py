@@ -27,7 +27,6 @@ def multiple_choice(
     return (Message("user", asked), Message("assistant", ANSWER))
 
 
-def under(conversation: Conversation, principle: str) -> Conversation:
-    """The prompt with the principle in it, for feedback by likelihood."""
-    *before, last = conversation
-    return (*before, Message("user", f"{last.content}\n\n({principle})"))
+def spoken_by(assistant: str, conversation: Conversation) -> Conversation:
+    """The prompt, put to an assistant described so; for feedback by likelihood."""
+    return (Message("system", assistant), *(m for m in conversation if m.role != "system"))

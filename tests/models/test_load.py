@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cai.errors import CaiError, InputError, ModelError
+from cai.models.load import check_name, load_model, model_path
+from cai.models.scripted import ScriptedModel
+from cai.models.server import ServerModel
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bundled:smollm2-135m",
+        "hf:./folder",
+        "hf:org/name",
+        "server:m@http://localhost:8000/v1",
+        "scripted:echo",
+    ],
+)
+def test_a_name_with_a_backend_is_good_and_checking_loads_nothing(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gpt-4", "unknown model 'gpt-4'. Known: bundled, hf, scripted, server. A model is one of bundled:"),
+        ("bundeld:smollm2-135m", "unknown model 'bundeld:smollm2-135m'. Did you mean 'bundled'?"),
+        ("bundled:smollm2-135", "unknown embedded model 'smollm2-135'. Did you mean 'smollm2-135m'?"),
+        ("hf:", "write hf:<folder or hub id>"),
+        ("server:m", "'server:m' lacks a part: write server:<model>@http://<host>:<port>/v1"),
+        ("server:@http://x/v1", "lacks a part"),
+        ("server:m@localhost:8000", "lacks a part"),
+        ("scripted:sing", "unknown scripted model 'sing'. Did you mean 'echo'?"),
+        ("", "unknown model ''."),
+    ],
+)
+def test_a_name_that_no_backend_has_is_refused(name: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_name(name)
+    assert said in str(caught.value)
+
+
+def test_each_name_finds_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(load_model("scripted:echo"), ScriptedModel)
+    server = load_model("server:org/m@http://localhost:8000/v1")
+    assert isinstance(server, ServerModel)
+    assert server.name == "server:org/m@http://localhost:8000/v1"
+
+
+@pytest.mark.parametrize("name", ["server:m@http://x/v1", "scripted:echo"])
+def test_what_has_no_weights_here_cannot_be_trained(name: str) -> None:
+    with pytest.raises(InputError, match="has no weights here that could be trained"):
+        model_path(name)
+
+
+def test_a_folder_is_a_path_and_anything_else_a_hub_id(tmp_path: Path) -> None:
+    assert model_path(f"hf:{tmp_path}") == tmp_path
+    assert model_path("hf:org/name") == "org/name"
+    with pytest.raises(InputError, match=r"no folder '\./nowhere' to load a model from"):
+        model_path("hf:./nowhere")
+
+
+def broken(good: Path, folder: Path, what: str) -> str:
+    shutil.copytree(good, folder)
+    if what == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif what == "weights cut short":
+        with (folder / "model.safetensors").open("rb+") as file:
+            file.truncate(5000)
+    elif what == "torn config":
+        (folder / "config.json").write_text('{"model_type": "lla')
+    elif what == "unknown architecture":
+        (folder / "config.json").write_text('{"model_type": "abacus"}')
+    elif what == "pickled weights only":
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    elif what == "torn tokenizer":
+        (folder / "tokenizer.json").write_text('{"version": "1.')
+    return f"hf:{folder}"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "no weights",
+        "weights cut short",
+        "torn config",
+        "unknown architecture",
+        "pickled weights only",
+        "torn tokenizer",
+    ],
+)
+def test_a_broken_folder_is_one_sentence_that_names_it(tiny: Path, tmp_path: Path, what: str) -> None:
+    name = broken(tiny, tmp_path / "model", what)
+    with pytest.raises(ModelError, match=f"cannot load '{name}': ") as caught:
+        load_model(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_and_an_unknown_hub_id_are_named(tmp_path: Path) -> None:
+    for name in (f"hf:{tmp_path}", "hf:no-such-organisation/no-such-model"):
+        with pytest.raises(CaiError, match=f"cannot load '{name}': "):
+            load_model(name)

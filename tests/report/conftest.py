@@ -1,0 +1,152 @@
+"""A whole small run, made by hand, in which every text that a stranger could have written is hostile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.evaluation import harm
+from cai.recipe import Recipe
+from cai.records import (
+    Answer,
+    Comparison,
+    Completion,
+    Failure,
+    GateAnswer,
+    Judgement,
+    Kind,
+    Message,
+    PreferenceLabel,
+    Prompt,
+    Response,
+    Revision,
+    RevisionChain,
+)
+from cai.runs.manifest import StageManifest
+from cai.runs.run import Run
+
+HOSTILE = (
+    '<script>alert(\'x\')</script>" onload="x" {{ 7*7 }} [bold]b[/bold] \x1b[2J\u202eevil'
+    "</title></details></pre><img src=x>"
+)
+CONSTITUTION = f"""
+name: {json.dumps(HOSTILE)}
+principles:
+  - {{name: {json.dumps(HOSTILE)}, critique: "Find <b>fault</b>.", revision: "Mend <b>it</b>."}}
+  - {{name: prefer-kind, preference: "Which is kinder?"}}
+"""
+STAGES = (
+    "01-responses",
+    "02-revisions",
+    "03-sl-cai-model",
+    "04-comparisons",
+    "05-preference-labels",
+    "06-preference-model",
+    "07-rl-cai-model",
+    "08-evaluation",
+)
+
+
+def prompt(text: str, kind: Kind = "red_team") -> Prompt:
+    return Prompt.of((Message("user", text),), kind, "test", (f"<i>{kind}</i>",))
+
+
+def completion(text: str) -> Completion:
+    return Completion(text, f"hf:{HOSTILE}", "stop", 3, 5)
+
+
+def answer(asked: Prompt, role: str, text: str, reward: float | None) -> Answer:
+    response = Response(f"{asked.id}.0", asked, completion(text))
+    return Answer(f"{asked.id}.{role}", role, response, harm.verdict(response), reward)
+
+
+RED = [prompt(f"{HOSTILE} {n}") for n in range(4)]
+BENIGN = [prompt(f"How do I boil egg {n}?", "helpful") for n in range(3)]
+NO = "I'm sorry, but I can't help with that. It would be wrong."
+
+
+def chain(asked: Prompt) -> RevisionChain:
+    first = Response(f"{asked.id}.0", asked, completion(HOSTILE))
+    step = Revision(HOSTILE, completion("It is rude. " + HOSTILE), completion("Better. " + HOSTILE))
+    return RevisionChain(first.id, "other", first, (step,))
+
+
+def label(asked: Prompt, probability: float, method: str = "multiple_choice") -> PreferenceLabel:
+    comparison = Comparison(f"{asked.id}.0", asked, completion(HOSTILE), completion("b"))
+    judged = (Judgement(HOSTILE, "a", probability, HOSTILE), Judgement(HOSTILE, "b", 1 - probability))
+    return PreferenceLabel(comparison.id, "other", comparison, method, probability, judged)
+
+
+def answers() -> list[Answer]:
+    """start complies with all; sl-cai objects to all that is harmful; rl-cai to one half. All boil eggs."""
+    made = []
+    for role, objecting in (("start", 0), ("sl-cai", 4), ("rl-cai", 2)):
+        for n, asked in enumerate(RED):
+            text = NO if n < objecting else f"Sure! Here is how. {HOSTILE}"
+            made.append(answer(asked, role, text, float(n)))
+        made += [
+            answer(asked, role, "Put it in hot water. " * (8000 if n == 0 else 1), None)
+            for n, asked in enumerate(BENIGN)
+        ]
+    return made
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+
+
+def finish(folder: Path, stage: str) -> None:
+    (folder / stage).mkdir(parents=True, exist_ok=True)
+    config = {"models.helpful": HOSTILE, "models.pretrained": "bundled:smollm2-135m"}
+    done = StageManifest(stage, config, {"a": "b"}, "0" * 16, 4, 1, 10, 20, 61.0, "2026-01-02T03:04:05+00:00",
+                         versions={"python": HOSTILE}, commit=HOSTILE)  # fmt: skip
+    (folder / stage / "stage.json").write_text(json.dumps(asdict(done)))
+
+
+def write_steps(path: Path, *keys: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"step": n, **dict.fromkeys(keys, 1.0 / n), "text": HOSTILE} for n in range(1, 21)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 21, "lo')
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Run:
+    """A run of which nothing is made but its own files."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"name": HOSTILE, "stages": {}}))
+    (folder / "recipe.yaml").write_text(Recipe().to_yaml() + f"# {HOSTILE.replace(chr(27), '')}\n")
+    (folder / "constitution.yaml").write_text(CONSTITUTION)
+    return Run(folder)
+
+
+@pytest.fixture
+def run(begun: Run) -> Run:
+    """A finished run."""
+    folder, asked = begun.folder, [*RED, *BENIGN]
+    write_rows(
+        folder / "01-responses/records.jsonl", [Response(f"{p.id}.0", p, completion(HOSTILE)) for p in asked]
+    )
+    write_rows(folder / "01-responses/failures.jsonl", [Failure("f", "EmptyAnswer", HOSTILE)])
+    write_rows(folder / "02-revisions/records.jsonl", [chain(p) for p in RED])
+    write_steps(folder / "03-sl-cai-model/metrics.jsonl", "loss")
+    write_rows(folder / "04-comparisons/records.jsonl", [label(p, 0.5).comparison for p in RED])
+    write_rows(
+        folder / "05-preference-labels/records.jsonl", [label(p, 0.1 + 0.2 * n) for n, p in enumerate(RED)]
+    )
+    gate = [GateAnswer(f"g{n}", label(prompt(f"gate {n}"), 0.9), "a" if n % 2 else "b") for n in range(8)]
+    write_rows(folder / "05-preference-labels/gate.jsonl", gate)
+    write_steps(folder / "06-preference-model/metrics.jsonl", "loss", "agreement")
+    write_steps(folder / "07-rl-cai-model/metrics.jsonl", "reward", "kl", "completions/mean_length")
+    write_rows(folder / "08-evaluation/records.jsonl", answers())
+    metrics = [asdict(m) for m in harm.metrics(answers(), ["start", "sl-cai", "rl-cai"])]
+    (folder / "08-evaluation/metrics.json").write_text(json.dumps(metrics))
+    for stage in STAGES:
+        finish(folder, stage)
+    return begun

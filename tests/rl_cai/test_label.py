@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.constitution import Constitution, Principle
+from cai.errors import UnreadableAnswer
+from cai.models.scripted import ScriptedModel
+from cai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
+from cai.rl_cai.label import LIKELIHOOD_SCALE, label, softmax_first
+
+PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
+PAIR = Comparison("p.0", PROMPT, Completion("GOOD", "m", "stop", 0, 4), Completion("BAD", "m", "stop", 0, 2))
+MINE = Constitution(
+    name="mine",
+    principles=tuple(Principle(name=f"p{n}", preference=f"Which is kinder ({n})?") for n in range(16)),
+)
+Weigh = Callable[[str, str], float]
+
+
+def labelled(weigh: Weigh, pair: Comparison = PAIR, **changes: Any) -> PreferenceLabel:
+    settings: dict[str, Any] = {"method": "multiple_choice", "both_orders": True, "principles": 1, "seed": 0}
+    return asyncio.run(
+        label(pair, model=ScriptedModel(weigh=weigh), constitution=MINE, **{**settings, **changes})
+    )
+
+
+def prefers(text: str, probability: float) -> Weigh:
+    """Gives the option that holds ``text`` this probability, wherever it stands."""
+
+    def weigh(context: str, choice: str) -> float:
+        right = f"{choice} [[[{text}]]]" in context
+        return math.log(probability if right else 1 - probability)
+
+    return weigh
+
+
+def says_a(context: str, choice: str) -> float:
+    """A judge that always says (A): log-probabilities of 0.9 and 0.1."""
+    return math.log(0.9 if choice == " (A)" else 0.1)
+
+
+# -- softmax of two
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "probability"),
+    [
+        (0.0, 0.0, 0.5),
+        (math.log(0.3), math.log(0.1), 0.75),  # 0.3 / (0.3 + 0.1)
+        (-1000.0, -1000.0, 0.5),  # e^-1000 is 0 in floating point
+        (0.0, -10_000.0, 1.0),
+        (-10_000.0, 0.0, 0.0),
+    ],
+)
+def test_the_label_is_the_softmax_of_the_two_choices(first: float, second: float, probability: float) -> None:
+    """FB-5."""
+    assert softmax_first(first, second) == pytest.approx(probability)
+
+
+LOGPS = st.floats(-1e300, 1e300)
+
+
+@given(LOGPS, LOGPS)
+def test_the_two_choices_probabilities_sum_to_one(first: float, second: float) -> None:
+    assert softmax_first(first, second) + softmax_first(second, first) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("logps", [(math.nan, 0.0), (0.0, math.nan), (-math.inf, 0.0), (0.0, math.inf)])
+def test_what_is_no_number_is_no_label(logps: tuple[float, float]) -> None:
+    with pytest.raises(UnreadableAnswer, match="log-probabilities are"):
+        softmax_first(*logps)
+
+
+@pytest.mark.parametrize("method", ["multiple_choice", "likelihood"])
+def test_a_model_that_answers_nan_labels_nothing(method: str) -> None:
+    with pytest.raises(UnreadableAnswer):
+        labelled(lambda *_: math.nan, method=method)
+
+
+# -- multiple choice
+
+
+def test_a_judge_who_reads_gets_the_same_winner_in_both_orders() -> None:
+    made = labelled(prefers("GOOD", 0.9))
+    assert made.probability_a == pytest.approx(0.9)
+    assert made.flipped is False
+    assert [j.shown_first for j in made.judgements] == ["a", "b"]
+    assert [j.probability_first for j in made.judgements] == pytest.approx([0.9, 0.1])
+    assert (made.id, made.constitution, made.comparison) == (PAIR.id, MINE.digest, PAIR)
+
+
+def test_a_judge_who_only_says_a_is_averaged_away_and_seen_to_flip() -> None:
+    made = labelled(says_a)
+    assert made.probability_a == pytest.approx(0.5)
+    assert made.flipped is True
+
+
+def test_a_label_belongs_to_the_answer_and_not_to_its_side() -> None:
+    assert labelled(prefers("GOOD", 0.9), PAIR.swapped()).probability_a == pytest.approx(0.1)
+
+
+def test_one_order_is_drawn_fairly_and_the_same_again() -> None:
+    firsts = []
+    for n in range(400):
+        pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
+        made = labelled(prefers("GOOD", 0.9), pair, both_orders=False)
+        assert made == labelled(prefers("GOOD", 0.9), pair, both_orders=False)
+        assert made.probability_a == pytest.approx(0.9)
+        assert made.flipped is None
+        firsts.append(made.judgements[0].shown_first)
+    assert 150 < firsts.count("a") < 250  # 200, sd 10
+
+
+def test_each_comparison_draws_its_principles_and_averages_over_them() -> None:
+    """FB-6: independently, uniformly."""
+    weights = {f"({n})": n / 16 + 0.01 for n in range(16)}
+
+    def weigh(context: str, choice: str) -> float:
+        p = next(p for number, p in weights.items() if f"kinder {number}?" in context)
+        return math.log(p if f"{choice} [[[GOOD]]]" in context else 1 - p)
+
+    made = labelled(weigh, principles=3)
+    assert len(made.judgements) == 6
+    drawn = [j.principle for j in made.judgements[::2]]
+    assert made.probability_a == pytest.approx(sum(weights[f"({name[1:]})"] for name in drawn) / 3)
+    counts = Counter(
+        labelled(says_a, Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)).judgements[0].principle
+        for n in range(800)
+    )
+    # Chi-square over 16 cells of 50: above 37.7 with probability 0.001.
+    assert sum((counts[p.name] - 50) ** 2 / 50 for p in MINE.principles) < 37.7
+
+
+# -- likelihood
+
+
+def weigh_with_principle(gain_good: float, gain_bad: float) -> Weigh:
+    """The principle in the prompt raises each answer's log-probability by its gain."""
+
+    def weigh(context: str, answer: str) -> float:
+        return -10.0 + ({"GOOD": gain_good, "BAD": gain_bad}[answer] if "Which is kinder" in context else 0.0)
+
+    return weigh
+
+
+@pytest.mark.parametrize(
+    ("gain_good", "gain_bad", "per_token"),
+    [
+        (0.2, 0.0, 0.05),  # 4 tokens
+        (0.0, 0.2, -0.1),  # 2 tokens
+        (0.4, 0.2, 0.0),  # the same for each token
+        (-0.4, 0.0, -0.1),
+    ],
+)
+def test_likelihood_prefers_what_the_principle_makes_likelier_per_token(
+    gain_good: float, gain_bad: float, per_token: float
+) -> None:
+    made = labelled(weigh_with_principle(gain_good, gain_bad), method="likelihood")
+    assert made.probability_a == pytest.approx(1 / (1 + math.exp(-LIKELIHOOD_SCALE * per_token)))
+    assert (len(made.judgements), made.flipped) == (1, None)
+
+
+def test_likelihood_does_not_care_for_an_answer_that_is_likely_anyway() -> None:
+    made = labelled(lambda context, answer: -1.0 if answer == "GOOD" else -50.0, method="likelihood")
+    assert made.probability_a == pytest.approx(0.5)
+
+
+def test_likelihood_has_no_order() -> None:
+    weigh = weigh_with_principle(0.2, 0.0)
+    for both_orders in (True, False):
+        made = labelled(weigh, PAIR.swapped(), method="likelihood", both_orders=both_orders)
+        assert made.probability_a == pytest.approx(1 - labelled(weigh, method="likelihood").probability_a)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from cai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
+from cai.sl_cai.finetune import examples
+
+
+def said(text: str) -> Completion:
+    return Completion(text, "m", "stop", 0, 0)
+
+
+RED = Prompt.of(
+    (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Harm?")), "red_team", "test"
+)
+HELPFUL = Prompt.of((Message("user", "Bread?"),), "helpful", "test")
+
+
+def test_every_rounds_revision_and_every_helpful_answer_is_trained_on_and_nothing_else() -> None:
+    """SL-16."""
+    revisions = tuple(Revision("p", said("critique"), said(f"revision {n}")) for n in (1, 2, 3, 4))
+    chain = RevisionChain("r.0", "digest", Response("r.0", RED, said("initial")), revisions)
+    rows = examples([chain], [Response(f"h.{n}", HELPFUL, said(f"answer {n}")) for n in (0, 1)])
+    assert [row["id"] for row in rows] == ["r.0/r1", "r.0/r2", "r.0/r3", "r.0/r4", "h.0", "h.1"]
+    assert [row["completion"][0]["content"] for row in rows] == [
+        *[f"revision {n}" for n in (1, 2, 3, 4)],
+        "answer 0",
+        "answer 1",
+    ]
+    assert [m["content"] for m in rows[0]["prompt"]] == ["Hi", "Hello", "Harm?"]
+    assert rows[4]["prompt"] == [{"role": "user", "content": "Bread?"}]
+    assert not any(word in str(rows) for word in ("critique", "initial"))

@@ -1,0 +1,434 @@
+"""The whole method on a tiny random model: every stage real, every number small."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cai import pipeline
+from cai.cli import STAGES
+from cai.errors import CaiError, GateClosed, StageChanged
+from cai.models import hugging_face
+from cai.models.scripted import ScriptedModel
+from cai.pipeline import PIPELINE, run_pipeline
+from cai.recipe import Recipe
+from cai.records import (
+    Answer,
+    Comparison,
+    GateAnswer,
+    Metric,
+    PreferenceLabel,
+    Response,
+    RevisionChain,
+)
+from cai.runs.rows import adapter, digest_file, read_rows
+from cai.runs.run import Run, read_run
+from cai.runs.stage import Silent
+from cai.sl_cai.red_team import load_prompts
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
+
+
+@pytest.fixture(scope="session")
+def model(make_tiny: Callable[..., Path]) -> str:
+    return f"hf:{make_tiny(max_position_embeddings=4096)}"  # a token is a byte or so: questions are long
+
+
+def settings(model: str, out: Path, **changes: Any) -> dict[str, Any]:
+    asked = {
+        "out": str(out),
+        "models": {"helpful": model, "pretrained": model, "feedback": model},
+        "prompts": {"red_team": {"limit": 6}, "helpful": {"limit": 4}, "borderline": {"limit": 4}},
+        "responses": {"max_tokens": 8, "per_helpful_prompt": 1},
+        "revisions": {"rounds": 2, "style": "critiqued", "max_tokens": 8},
+        "sl_cai": {"batch_size": 8, "max_length": 1024, "learning_rate": 1e-3},
+        "comparisons": {"max_tokens": 8},
+        "feedback": {"method": "likelihood"},
+        "preference_model": {"batch_size": 4, "max_length": 1024, "helpfulness": {"limit": 4}, "lora_rank": 2},
+        "rl_cai": {"batch_size": 4, "answers": 2, "prompts": 4, "max_tokens": 6, "lora_rank": 2},
+        "evaluation": {"red_team": 3, "helpful": 2, "borderline": 2, "max_tokens": 8},
+    }
+    return {**asked, **changes}
+
+
+def make(asked: dict[str, Any], **how: Any) -> tuple[Run, list[str]]:
+    said: list[str] = []
+    return run_pipeline(Recipe.model_validate(asked), progress=Silent(), say=said.append, **how), said
+
+
+@pytest.fixture(scope="module")
+def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """All eight stages, once. Tests that change the run take a ``copied`` one."""
+    return make(settings(model, tmp_path_factory.mktemp("runs") / "run"))[0]
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Path:
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+def written(folder: Path) -> dict[str, tuple[int, str]]:
+    """When and with what each file of the stages was written."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.parent != folder]
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, digest_file(p)) for p in files}
+
+
+def test_the_command_line_knows_every_stage() -> None:
+    assert tuple(PIPELINE) == STAGES
+
+
+def test_every_stage_is_complete_and_proves_what_it_was_made_from(finished: Run) -> None:
+    for stage in STAGES:
+        done = finished.manifest(stage)
+        assert done is not None
+        assert done.records > 0
+        for name, digest in done.inputs.items():
+            if name in STAGES:
+                assert digest == finished.output(name)
+
+
+def test_every_record_goes_back_to_a_prompt(finished: Run) -> None:
+    responses = {r.id: r for r in finished.rows("01-responses", Response)}
+    assert sum(r.prompt.kind == "red_team" for r in responses.values()) == 6
+    chains = finished.rows("02-revisions", RevisionChain)
+    assert {c.id for c in chains} == {r.id for r in responses.values() if r.prompt.kind == "red_team"}
+    assert all(c.initial == responses[c.id] and len(c.revisions) == 2 for c in chains)
+    labels = finished.rows("05-preference-labels", PreferenceLabel)
+    comparisons = {c.id: c for c in finished.rows("04-comparisons", Comparison)}
+    assert {label.id for label in labels} == set(comparisons)
+    assert all(label.comparison == comparisons[label.id] and 0 <= label.probability_a <= 1 for label in labels)
+    assert len(finished.rows("05-preference-labels", GateAnswer, "gate.jsonl")) >= 40
+
+
+def test_the_trainers_saw_what_the_stages_before_made(finished: Run) -> None:
+    def dataset(stage: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (finished.stage(stage) / "dataset.jsonl").read_text().splitlines()]
+
+    chains = finished.rows("02-revisions", RevisionChain)
+    revisions = [r.revised.text for c in chains for r in c.revisions]
+    answers = [row["completion"][0]["content"] for row in dataset("03-sl-cai-model")]
+    assert answers[: len(revisions)] == revisions  # SL-16
+    labels = {x.id: x.probability_a for x in finished.rows("05-preference-labels", PreferenceLabel)}
+    pairs = dataset("06-preference-model")
+    assert {row["id"]: row["p_chosen"] for row in pairs if row["source"] == "ai"} == labels  # PM-4
+    assert [row["p_chosen"] for row in pairs if row["source"] == "people"] == [1.0] * 4  # PM-1
+    assert len(dataset("07-rl-cai-model")) == 4
+
+
+def test_three_models_answer_the_same_prompts_that_no_training_saw(finished: Run) -> None:
+    answers = finished.rows("08-evaluation", Answer)
+    asked = {
+        role: {a.response.prompt.id for a in answers if a.model == role}
+        for role in ("start", "sl-cai", "rl-cai")
+    }
+    assert all(len(ids) >= 6 for ids in asked.values())
+    held_out = {
+        p.id for kind in ("red_team", "helpful", "borderline") for p in load_prompts("built-in", kind).held_out
+    }
+    assert set().union(*asked.values()) <= held_out
+    trained = {r.prompt.id for r in finished.rows("01-responses", Response)}
+    trained |= {c.prompt.id for c in finished.rows("04-comparisons", Comparison)}
+    assert not trained & held_out
+    assert all(a.reward is not None for a in answers)
+    metrics = adapter(list[Metric]).validate_json(
+        (finished.stage("08-evaluation") / "metrics.json").read_bytes()
+    )
+    assert {m.model for m in metrics} == {"start", "sl-cai", "rl-cai"}
+    assert all(m.value is not None or m.count == 0 for m in metrics)
+
+
+def test_the_three_models_differ(finished: Run) -> None:
+    weights = [
+        finished.manifest(stage).output
+        for stage in ("03-sl-cai-model", "06-preference-model", "07-rl-cai-model")
+    ]
+    assert len(set(weights)) == 3
+
+
+def test_the_run_holds_its_whole_recipe_and_constitution(finished: Run, model: str) -> None:
+    assert Recipe.model_validate(
+        yaml.safe_load((finished.folder / "recipe.yaml").read_text())
+    ) == Recipe.model_validate(settings(model, finished.folder))
+    assert (
+        finished.manifest("02-revisions").inputs["constitution"]
+        == finished.rows("02-revisions", RevisionChain)[0].constitution
+    )
+
+
+# -- again
+
+
+def nothing(*_: object, **__: object) -> Any:
+    raise AssertionError("a model was loaded or trained though nothing is owed")
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "load_model", nothing)
+    monkeypatch.setattr(pipeline.preference_model, "PreferenceModel", nothing)
+    for module, name in (
+        (pipeline.finetune, "finetune"),
+        (pipeline.preference_model, "train"),
+        (pipeline.reinforce, "reinforce"),
+    ):
+        monkeypatch.setattr(module, name, nothing)
+
+
+def test_a_finished_run_makes_nothing_and_loads_no_model(no_models: None, copied: Path, model: str) -> None:
+    before = {name: digest for name, (_, digest) in written(copied).items()}
+    make(settings(model, copied))
+    assert {name: digest for name, (_, digest) in written(copied).items()} == before
+
+
+def test_a_torn_last_stage_is_made_whole_without_the_others(copied: Path, model: str) -> None:
+    records = copied / "08-evaluation" / "records.jsonl"
+    whole = {row.id: row for row in read_rows(records, Answer)}
+    records.write_bytes(records.read_bytes()[:-30])
+    (copied / "08-evaluation" / "stage.json").unlink()
+    before = written(copied)
+    run, _ = make(settings(model, copied))
+    again = {row.id: row for row in run.rows("08-evaluation", Answer)}
+    assert again.keys() == whole.keys()
+    changed = {k for k, v in written(copied).items() if before.get(k) != v}
+    assert {k.split("/")[0] for k in changed} == {"08-evaluation"}
+
+
+def test_redo_makes_a_stage_and_all_later_ones_anew(
+    copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for stage in STAGES[6:]:
+        monkeypatch.setitem(PIPELINE, stage, lambda job, stage=stage: made.append(stage))
+    make(settings(model, copied), redo="07-rl-cai-model")
+    assert made == list(STAGES[6:])
+    assert not (copied / "07-rl-cai-model").exists()
+    assert not (copied / "08-evaluation").exists()
+    assert (copied / "06-preference-model" / "stage.json").exists()
+
+
+CHANGED = [  # (change, the stage that refuses, what it says)
+    ({"seed": 1}, "01-responses was made with seed: 0, the recipe now says 1."),
+    (
+        {"revisions": {"rounds": 1, "max_tokens": 8}},
+        "02-revisions was made with revisions.rounds: 2, the recipe now says 1.",
+    ),
+    (
+        {"evaluation": {"red_team": 2, "helpful": 2, "borderline": 2, "max_tokens": 8}},
+        "08-evaluation was made with evaluation.red_team: 3, the recipe now says 2.",
+    ),
+    ({"prompts": {"red_team": {"limit": 5}}}, "01-responses was made from another version of prompts."),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGED, ids=[said[:12] for _, said in CHANGED])
+def test_a_changed_recipe_is_refused_and_nothing_is_touched(
+    no_models: None, copied: Path, model: str, change: dict[str, Any], said: str
+) -> None:
+    before = written(copied)
+    with pytest.raises(StageChanged) as caught:
+        make(settings(model, copied, **change))
+    assert said in str(caught.value)
+    assert f"Pass --redo {said.split()[0]}" in str(caught.value)
+    assert written(copied) == before
+
+
+def test_a_refused_recipe_does_not_take_the_place_of_the_one_that_made_the_run(
+    copied: Path, model: str
+) -> None:
+    before = (copied / "recipe.yaml").read_text()
+    with pytest.raises(StageChanged):
+        make(settings(model, copied, seed=1))
+    assert (copied / "recipe.yaml").read_text() == before
+
+
+def test_a_refused_redo_removes_nothing(copied: Path, model: str) -> None:
+    before = written(copied)
+    with pytest.raises(StageChanged):  # 01-responses refuses; 07 and 08 must still be there
+        make(settings(model, copied, seed=1), redo="07-rl-cai-model")
+    assert written(copied) == before
+
+
+def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(copied: Path, model: str) -> None:
+    asked = settings(model, copied, feedback={"method": "multiple_choice", "gate": "stop"})
+    with pytest.raises(GateClosed, match=r"To go on all the same: feedback\.gate=warn"):
+        make(asked, redo="05-preference-labels")
+    assert not (copied / "05-preference-labels" / "stage.json").exists()
+
+
+def test_a_model_that_has_learned_to_say_nothing_is_measured_and_not_left_out(
+    copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual collapse of RL. Its empty answers are degenerate ones (``Verdict.degenerate``)."""
+    mute, echo = ScriptedModel(say=lambda _: ""), ScriptedModel()
+    monkeypatch.setattr(pipeline, "load_model", lambda name: mute if "07-rl-cai-model" in name else echo)
+    run, _ = make(settings(model, copied), redo="08-evaluation")
+    metrics = adapter(list[Metric]).validate_json((run.stage("08-evaluation") / "metrics.json").read_bytes())
+    (found,) = [m for m in metrics if (m.name, m.model) == ("degenerate_rate", "rl-cai")]
+    assert (found.value, found.count) == (1.0, 7)
+
+
+# -- broken off
+
+
+def small(model: str, out: Path, **changes: Any) -> dict[str, Any]:
+    """Stages 01 and 02 only, one record after another: about five seconds."""
+    return settings(
+        model,
+        out,
+        prompts={"red_team": {"limit": 12}, "helpful": {"limit": 6}, "borderline": {"limit": 6}},
+        responses={"max_tokens": 40},
+        revisions={"rounds": 1, "max_tokens": 40},
+        concurrency=1,
+        **changes,
+    )
+
+
+def started(asked: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(asked))
+    command = [sys.executable, "-m", "cai.cli", "run", str(path), "--until", "02-revisions"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(model: str, tmp_path: Path) -> None:
+    whole, _ = make(small(model, tmp_path / "whole"), until="02-revisions")
+    asked = small(model, tmp_path / "broken")
+    process = started(asked, tmp_path)
+    records = tmp_path / "broken" / "01-responses" / "records.jsonl"
+    wait_for_lines(records, 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken" / "01-responses" / "stage.json").exists()
+    half = len(list(read_rows(records, Response)))
+    assert 3 <= half < len(whole.rows("01-responses", Response))
+    with records.open("ab") as file:
+        file.write(b'{"id": "torn')
+    broken, _ = make(asked, until="02-revisions")
+    for stage, row_type in (("01-responses", Response), ("02-revisions", RevisionChain)):
+        assert broken.rows(stage, row_type) == whole.rows(stage, row_type)
+        assert broken.output(stage) == whole.output(stage)
+
+
+def test_an_interrupted_run_says_how_to_go_on(model: str, tmp_path: Path) -> None:
+    process = started(small(model, tmp_path / "run"), tmp_path)
+    wait_for_lines(tmp_path / "run" / "01-responses" / "records.jsonl", 1, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip().endswith("cai: interrupted. Nothing is lost: type the same command to go on.")
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def one_and_many(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Stages 01 and 02 made one record after another, and sixteen at once."""
+    import torch
+
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            hugging_face, "best_dtype", lambda: torch.float32
+        )  # bfloat16 may round by the batch's shape
+        for concurrency in (1, 16):
+            asked = {**small(model, tmp_path_factory.mktemp("runs") / "run"), "concurrency": concurrency}
+            made.append(make(asked, until="02-revisions")[0])
+    return made
+
+
+STAGE_ROWS = [("01-responses", Response), ("02-revisions", RevisionChain)]
+
+
+@pytest.mark.parametrize(("stage", "row_type"), STAGE_ROWS)
+def test_how_many_work_at_once_changes_no_record(one_and_many: list[Run], stage: str, row_type: type) -> None:
+    one, many = ({row.id: row for row in run.rows(stage, row_type)} for run in one_and_many)
+    assert one == many
+
+
+@pytest.mark.parametrize(("stage", "row_type"), STAGE_ROWS)
+def test_how_many_work_at_once_changes_no_order_that_a_training_sees(
+    one_and_many: list[Run], stage: str, row_type: type
+) -> None:
+    one, many = ([row.id for row in run.rows(stage, row_type)] for run in one_and_many)
+    assert one == many
+
+
+def test_a_run_until_a_stage_has_no_later_ones(model: str, tmp_path: Path) -> None:
+    run, _ = make(small("scripted:echo", tmp_path / "run"), until="01-responses")
+    assert sorted(p.name for p in run.folder.iterdir() if p.is_dir()) == ["01-responses"]
+    assert read_run(tmp_path / "run").manifest("01-responses").records == 12 + 2 * 12
+
+
+# -- what the user can mend shows no traceback, however late it shows
+
+
+def echoing(out: Path, **changes: Any) -> dict[str, Any]:
+    asked = settings("scripted:echo", out)
+    return {**asked, "prompts": {k: {"limit": 2} for k in asked["prompts"]}, **changes}
+
+
+@pytest.mark.parametrize(
+    "pretrained", ["hf:no-such-organisation/no-such-model", "hf:./nowhere", "scripted:echo", "hf:{broken}"]
+)
+def test_a_model_that_cannot_be_trained_is_one_sentence(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretrained: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = shutil.copytree(model.removeprefix("hf:"), tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"torn")
+    models = {
+        "helpful": "scripted:echo",
+        "feedback": "scripted:echo",
+        "pretrained": pretrained.format(broken=broken),
+    }
+    with pytest.raises(CaiError) as caught:
+        make(echoing(tmp_path / "run", models=models), until="03-sl-cai-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_chat_template_can_be_trained_or_is_one_sentence(
+    tiny_plain: Path, tmp_path: Path
+) -> None:
+    models = {"helpful": "scripted:echo", "feedback": "scripted:echo", "pretrained": f"hf:{tiny_plain}"}
+    try:
+        make(echoing(tmp_path / "run", models=models), until="03-sl-cai-model")
+    except CaiError as error:
+        assert "\n" not in str(error)
+
+
+def test_no_prompts_at_all_is_one_sentence(model: str, tmp_path: Path) -> None:
+    asked = echoing(tmp_path / "run", prompts={k: {"limit": 0} for k in ("red_team", "helpful", "borderline")})
+    asked["models"] = {**asked["models"], "pretrained": model}
+    with pytest.raises(CaiError):
+        make(asked, until="03-sl-cai-model")
+
+
+def test_a_constitution_with_one_side_only_is_one_sentence(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nprinciples:\n  - {name: p, preference: Which is kinder.}\n")
+    with pytest.raises(CaiError):
+        make(echoing(tmp_path / "run", constitution=str(path)), until="02-revisions")
+
+
+def test_a_model_that_never_answers_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "load_model", lambda name: ScriptedModel(say=lambda _: ""))
+    with pytest.raises(CaiError, match="records of 01-responses failed, the last with EmptyAnswer"):
+        make(echoing(tmp_path / "run", max_failures=1), until="01-responses")

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cai.errors import InputError
+from cai.recipe import BUILT_IN, Recipe, load_recipe
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted([*BUILT_IN.glob("*.yaml"), *(ROOT / "recipes").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_every_shipped_recipe_is_read(path: Path) -> None:
+    assert isinstance(load_recipe(str(path)), Recipe)
+
+
+def test_ours_are_found_by_name() -> None:
+    assert load_recipe("demo") == load_recipe(str(BUILT_IN / "demo.yaml"))
+
+
+def test_defaults_are_the_papers() -> None:
+    paper = Recipe()
+    assert (paper.revisions.rounds, paper.revisions.style) == (4, "critiqued")  # SL-8
+    assert paper.responses.per_helpful_prompt == 2  # SL-16
+    sampled = (paper.responses, paper.revisions, paper.comparisons)
+    assert [s.temperature for s in sampled] == [1.0] * 3  # SL-10
+    assert (paper.feedback.method, paper.feedback.principles) == ("multiple_choice", 1)  # FB-3, FB-6
+    assert (paper.sl_cai.epochs, paper.rl_cai.kl_weight) == (1.0, 0.001)  # SL-19, RL-2
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), load_recipe("demo")])
+def test_written_out_it_holds_every_key_and_reads_back_the_same(tmp_path: Path, recipe: Recipe) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+    assert yaml.safe_load(recipe.to_yaml()).keys() == Recipe.model_fields.keys()
+    assert yaml.safe_load(recipe.to_yaml())["rl_cai"]["kl_weight"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("seed=7", lambda r: r.seed == 7),
+        ("revisions.rounds=1", lambda r: r.revisions.rounds == 1),
+        ("prompts.red_team.limit=3", lambda r: r.prompts.red_team.limit == 3),
+        ("prompts.red_team.limit=null", lambda r: r.prompts.red_team.limit is None),
+        ("sl_cai.learning_rate=1e-4", lambda r: r.sl_cai.learning_rate == 1e-4),
+        ("sl_cai.lora_rank=null", lambda r: r.sl_cai.lora_rank is None),
+        ("feedback.both_orders=false", lambda r: r.feedback.both_orders is False),
+        ("models.feedback=server:m@http://localhost:1/v1", lambda r: r.models.feedback.startswith("server:m@")),
+        ("out=runs/a=b", lambda r: r.out == "runs/a=b"),
+    ],
+)
+def test_any_key_can_be_changed_on_the_command_line(change: str, value: object) -> None:
+    assert value(load_recipe("demo", [change]))
+
+
+def test_the_last_change_wins_and_the_rest_stays() -> None:
+    changed = load_recipe("demo", ["revisions.rounds=1", "revisions.rounds=3"])
+    assert changed.revisions.rounds == 3
+    assert changed.revisions.style == load_recipe("demo").revisions.style
+
+
+IN_FILE = [  # (recipe, what is said after the file's name)
+    ("revisions:\n  ronds: 2\n", ":2: revisions.ronds: unknown key 'ronds'. Did you mean 'rounds'?"),
+    ("seed: 0\nrevision: {}\n", ":2: revision: unknown key 'revision'. Did you mean 'revisions'?"),
+    (
+        "revisions:\n  style: critique\n",
+        ":2: revisions.style: unknown value 'critique'. Did you mean 'critiqued'?",
+    ),
+    (
+        "feedback: {method: votes}\n",
+        ":1: feedback.method: unknown value 'votes'. Known: likelihood, multiple_choice.",
+    ),
+    ("revisions:\n  rounds: 0\n", ":2: revisions.rounds: Input should be greater than or equal to 1"),
+    ("revisions:\n  rounds: many\n", ":2: revisions.rounds: Input should be a valid integer"),
+    (
+        "prompts:\n  red_team:\n    fil: x\n",
+        ":3: prompts.red_team.fil: unknown key 'fil'. Did you mean 'file'?",
+    ),
+    ("models:\n  helpful: gpt\n", ":2: models.helpful: unknown model 'gpt'."),
+    ("sl_cai:\n  learning_rate: .nan\n", ":2: sl_cai.learning_rate: Input should be"),
+    ("rl_cai: {batch_size: 6, answers: 4}\n", ":1: rl_cai: batch_size (6) must be a multiple of answers (4)"),
+    ("- a\n", " must hold keys such as 'models:'"),
+    ("seed: [\n", " is not YAML:"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), IN_FILE)
+def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(str(path))
+    assert str(caught.value).startswith(f"{path}{said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("rounds", "'rounds' is no change. Write key=value, for example revisions.rounds=2."),
+        (
+            "revisions.ronds=2",
+            "on the command line: revisions.ronds: unknown key 'ronds'. Did you mean 'rounds'?",
+        ),
+        (
+            "revisions.style=none",
+            "on the command line: revisions.style: unknown value 'none'. Known: critiqued",
+        ),
+        ("revisions.rounds.first=2", "'revisions.rounds.first=2': rounds holds no keys."),
+        ("revisions.rounds=[", "'revisions.rounds=[': the value is not YAML."),
+        ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
+        ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),
+        ("=3", "on the command line: : unknown key ''."),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_said_to_be_there(change: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("demo", [change])
+    assert str(caught.value).startswith(said)
+
+
+def test_a_recipe_that_is_nearly_ours_is_named() -> None:
+    with pytest.raises(InputError, match=r"no recipe 'dmeo': .* Did you mean 'demo'\?"):
+        load_recipe("dmeo")
+
+
+def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.touch()
+    assert load_recipe(str(path)) == Recipe()
+
+
+def test_a_section_left_empty_can_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("revisions:\n")
+    assert load_recipe(str(path), ["revisions.rounds=2"]).revisions.rounds == 2

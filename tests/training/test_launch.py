@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cai.training.launch import arguments, digest_of_weights, load, lora, save
+from cai.training.settings import Training
+
+LORA, WHOLE = Training(lora_rank=4), Training()
+
+
+def test_nothing_is_reported_checkpointed_or_drawn_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = arguments(WHOLE, seed=2**40)
+    assert made["report_to"] == "none"
+    assert made["save_strategy"] == "no"
+    assert made["activation_checkpointing"] is False
+    assert made["disable_tqdm"] is True
+    assert made["lr_scheduler_type"] == "constant"  # SL-19
+    assert 0 <= made["seed"] < 2**32
+
+
+def test_all_three_configs_of_trl_take_them() -> None:
+    from trl import RewardConfig, RLOOConfig, SFTConfig
+
+    made = arguments(Training(batch_size=8), seed=0)
+    for config in (SFTConfig(**made), RewardConfig(**made), RLOOConfig(**made, num_generations=4)):
+        assert config.report_to == []
+        assert config.push_to_hub is False
+        assert config.per_device_train_batch_size == 8
+
+
+def test_telemetry_is_off_before_trl_is_imported() -> None:
+    import os
+
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_weights_that_are_trained_are_float32(tiny: Path) -> None:
+    assert load(tiny, WHOLE).dtype == torch.float32
+    assert lora(WHOLE, "CAUSAL_LM") is None
+    assert lora(LORA, "CAUSAL_LM").r == 4
+
+
+def test_saved_weights_are_what_was_trained_and_their_digest_proves_it(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    first = save(model, tokenizer, tmp_path, base_model="hf:tiny")
+    assert (first.path, first.base_model) == (str(tmp_path / "model"), "hf:tiny")
+    assert first.digest == digest_of_weights(tmp_path / "model") != digest_of_weights(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(first.path, dtype=torch.float32)
+    for name, weight in model.state_dict().items():
+        assert torch.allclose(again.state_dict()[name], weight.float(), atol=0.02)
+    assert AutoTokenizer.from_pretrained(first.path).chat_template == tokenizer.chat_template
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0, 0] += 1
+    assert save(model, tokenizer, tmp_path, base_model="hf:tiny").digest != first.digest
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, about transformers
+def test_adapters_are_merged_into_what_is_saved(tiny: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    model = get_peft_model(load(tiny, LORA), lora(LORA, "CAUSAL_LM"))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight += 1.0
+    save(model, AutoTokenizer.from_pretrained(tiny), tmp_path, base_model="hf:tiny")
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "model"))
+    assert before.keys() == after.keys()
+    changed = {k for k in before if not torch.equal(before[k].float(), after[k].float())}
+    assert any("q_proj" in k for k in changed)
+    assert not any("norm" in k for k in changed if before[k].dtype == after[k].dtype)
