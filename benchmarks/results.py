@@ -1,4 +1,4 @@
-"""Prints a benchmark's rows as a table, writes them to ``benchmarks/results/<name>.json``, and fails on a missed bar."""
+"""Prints a benchmark as a table, writes it to ``benchmarks/results/<name>.json``, and fails on a missed bar."""
 
 from __future__ import annotations
 

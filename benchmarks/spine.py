@@ -36,9 +36,7 @@ def median_seconds(run: Callable[[], object]) -> float:
 
 def runner_rate(records: int = 20_000) -> float:
     """Records a second through the runner with the scripted model, every record on disk."""
-    prompts = [
-        Prompt.of((Message("user", f"Question {n}?"),), "helpful", "benchmark") for n in range(records)
-    ]
+    prompts = [Prompt.of((Message("user", f"Question {n}?"),), "helpful", "benchmark") for n in range(records)]
     step = partial(respond, number=0, model=ScriptedModel(), sampling=Sampling(), seed=0)
 
     async def passes() -> AsyncIterator[Pass[Prompt, Response]]:
@@ -47,9 +45,7 @@ def runner_rate(records: int = 20_000) -> float:
     def once() -> None:
         with tempfile.TemporaryDirectory() as folder:
             made = asyncio.run(
-                run_rows(
-                    Path(folder), passes(), Response, concurrency=256, max_failures=0, progress=Silent()
-                )
+                run_rows(Path(folder), passes(), Response, concurrency=256, max_failures=0, progress=Silent())
             )
             assert len(made.records) == records
 

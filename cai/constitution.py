@@ -103,7 +103,9 @@ def load_constitution(name: str | Path) -> Constitution:
         path = BUILT_IN / f"{name}.yaml"
     if not path.is_file():
         known = [p.stem for p in BUILT_IN.glob("*.yaml")]
-        raise InputError(f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}")
+        raise InputError(
+            f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}"
+        )
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -35,8 +35,6 @@ def mean(name: str, model: str, values: Sequence[float]) -> Metric:
     return Metric(name, model, centre, float(low), float(high), len(values))
 
 
-def paired_difference(
-    name: str, model: str, before: Sequence[float], after: Sequence[float]
-) -> Metric:
+def paired_difference(name: str, model: str, before: Sequence[float], after: Sequence[float]) -> Metric:
     """Mean of ``after - before`` over the same prompts, with Student's 95 % interval."""
     return mean(name, model, [a - b for a, b in zip(after, before, strict=True)])

@@ -1,31 +1,28 @@
 """The whole method, stage by stage: the first figure of the paper, from top left to bottom right.
 
-``PIPELINE`` is the order. Stages meet only on disk: each reads what earlier ones made and says so in ``inputs``, and
-no stage calls another.
+``PIPELINE``, at the foot, is the order. Stages meet only on disk: each reads what earlier ones made and says so in
+``inputs``, and no stage calls another.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.constitution import Constitution, load_constitution
+from cai.constitution import load_constitution
 from cai.errors import GateClosed, InputError
 from cai.evaluation import harm
-from cai.models.load import load_model, model_path
-from cai.models.model import Model
-from cai.recipe import PromptFile, Recipe
+from cai.job import KINDS, Job, loaded
+from cai.recipe import Recipe
 from cai.records import (
     Answer,
     Checkpoint,
     Comparison,
     GateAnswer,
-    Kind,
     Message,
     PreferenceLabel,
     Prompt,
@@ -38,42 +35,7 @@ from cai.runs.run import Run, digest_of, open_run
 from cai.runs.stage import Pass, Progress
 from cai.sl_cai import finetune, red_team, respond, revise
 
-KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 START, SL_CAI, RL_CAI = "start", "sl-cai", "rl-cai"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every stage is given."""
-
-    run: Run
-    recipe: Recipe
-    constitution: Constitution
-    prompts: dict[Kind, red_team.Prompts]
-    say: Callable[[str], None]
-    """Tells the user something that must not be missed."""
-
-    def training_prompts(self, *kinds: Kind) -> list[Prompt]:
-        files = self.recipe.prompts
-        return [
-            prompt
-            for kind in kinds
-            for prompt in red_team.some(
-                self.prompts[kind].train, getattr(files, kind).limit, self.recipe.seed
-            )
-        ]
-
-    def config(self, *keys: str) -> dict[str, Any]:
-        """The named parts of the recipe by dotted key; ``seed`` shapes every stage."""
-        flat = _flat(self.recipe.model_dump(mode="json"))
-        return {k: v for k, v in flat.items() if any(k == key or k.startswith(key + ".") for key in ("seed", *keys))}
-
-    def made(self, *stages: str) -> dict[str, str]:
-        return {stage: self.run.output(stage) for stage in stages}
-
-    def rows(self, stage: str, *args: Any, **kwargs: Any) -> Any:
-        limits = {"concurrency": self.recipe.concurrency, "max_failures": self.recipe.max_failures}
-        return self.run.make_rows(stage, *args, **limits, **kwargs)
 
 
 def responses(job: Job) -> None:
@@ -138,7 +100,7 @@ def sl_cai_model(job: Job) -> None:
         chains = job.run.rows("02-revisions", RevisionChain)
         helpful = [r for r in job.run.rows("01-responses", Response) if r.prompt.kind != "red_team"]
         rows = finetune.examples(chains, helpful)
-        return finetune.finetune(rows, **_training(job, folder, rows, "sl_cai")), len(rows)
+        return finetune.finetune(rows, **job.training(folder, rows, "sl_cai")), len(rows)
 
     job.run.make_model(
         "03-sl-cai-model",
@@ -155,7 +117,7 @@ def comparisons(job: Job) -> None:
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         prompts = job.training_prompts("red_team")
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with loaded(_trained(job, "03-sl-cai-model")) as model:
+        with loaded(job.trained("03-sl-cai-model")) as model:
 
             async def step(item: tuple[Prompt, int]) -> Comparison:
                 prompt, number = item
@@ -236,8 +198,10 @@ def the_preference_model(job: Job) -> None:
 
     def train(folder: Path) -> tuple[Checkpoint, int]:
         rows = preference_model.examples(job.run.rows("05-preference-labels", PreferenceLabel))
-        rows += preference_model.helpfulness(setting.helpfulness.file, setting.helpfulness.limit, job.recipe.seed)
-        return preference_model.train(rows, **_training(job, folder, rows, "preference_model")), len(rows)
+        rows += preference_model.helpfulness(
+            setting.helpfulness.file, setting.helpfulness.limit, job.recipe.seed
+        )
+        return preference_model.train(rows, **job.training(folder, rows, "preference_model")), len(rows)
 
     file = preference_model.helpfulness_file(setting.helpfulness.file)
     job.run.make_model(
@@ -255,13 +219,13 @@ def rl_cai_model(job: Job) -> None:
     def train(folder: Path) -> tuple[Checkpoint, int]:
         prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
         rows = [{"id": p.id, "prompt": [asdict(m) for m in p.conversation]} for p in prompts]
-        shared = _training(job, folder, rows, "rl_cai")
+        shared = job.training(folder, rows, "rl_cai")
         del shared["base"], shared["base_name"]
         checkpoint = reinforce.reinforce(
             prompts,
-            policy=_trained_path(job, "03-sl-cai-model"),
+            policy=job.weights("03-sl-cai-model"),
             policy_name=SL_CAI,
-            preference_model=preference_model.PreferenceModel(_trained_path(job, "06-preference-model")),
+            preference_model=preference_model.PreferenceModel(job.weights("06-preference-model")),
             kl_weight=setting.kl_weight,
             answers=setting.answers,
             temperature=setting.temperature,
@@ -292,16 +256,16 @@ def evaluation(job: Job) -> None:
     ]
     models = {
         START: job.recipe.models.helpful,
-        SL_CAI: _trained(job, "03-sl-cai-model"),
-        RL_CAI: _trained(job, "07-rl-cai-model"),
+        SL_CAI: job.trained("03-sl-cai-model"),
+        RL_CAI: job.trained("07-rl-cai-model"),
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
-        rewards = preference_model.PreferenceModel(_trained_path(job, "06-preference-model"))
+        rewards = preference_model.PreferenceModel(job.weights("06-preference-model"))
         for role, name in models.items():
             with loaded(name) as model:
 
-                async def step(prompt: Prompt, model: Model = model, role: str = role) -> Answer:
+                async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
                     response = await respond.respond(
                         prompt, number=0, model=model, sampling=setting.sampling, seed=seed
                     )
@@ -358,7 +322,7 @@ def run_pipeline(
             f"feedback.method=likelihood needs principles with 'upheld' and 'broken', and constitution "
             f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
         )
-    prompts = {kind: red_team.load_prompts(_file(recipe, kind).file, kind) for kind in KINDS}
+    prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     preference_model.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
     texts = {"recipe.yaml": recipe.to_yaml(), "constitution.yaml": constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
@@ -370,47 +334,3 @@ def run_pipeline(
             if stage == until:
                 break
         return run
-
-
-@contextmanager
-def loaded(name: str) -> Iterator[Model]:
-    """A model for the length of one pass; its memory is free afterwards."""
-    model = load_model(name)
-    try:
-        yield model
-    finally:
-        del model
-
-
-def _file(recipe: Recipe, kind: Kind) -> PromptFile:
-    file: PromptFile = getattr(recipe.prompts, kind)
-    return file
-
-
-def _trained_path(job: Job, stage: str) -> str:
-    return str(job.run.stage(stage) / "model")
-
-
-def _trained(job: Job, stage: str) -> str:
-    return f"hf:{job.run.stage(stage).resolve() / 'model'}"
-
-
-def _training(job: Job, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
-    """What all trainings are given; writes ``dataset.jsonl``, exactly what the trainer is about to see."""
-    write_whole(folder / "dataset.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    stage = folder.name
-    return {
-        "base": model_path(job.recipe.models.pretrained),
-        "base_name": job.recipe.models.pretrained,
-        "folder": folder,
-        "training": getattr(job.recipe, section),
-        "seed": job.recipe.seed,
-        "on_step": partial(job.run.progress.step, stage),
-    }
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
-    return flat

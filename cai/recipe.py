@@ -212,4 +212,8 @@ def _keys(place: Sequence[str]) -> list[str]:
 
 
 def _literals(error: Any) -> list[str]:
-    return [word for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ") if word]
+    return [
+        word
+        for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        if word
+    ]

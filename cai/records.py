@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["red_team", "helpful", "borderline"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Completion:
 
     text: str
     model: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.constitution import Constitution, Principle, draw, load_constitution
@@ -45,6 +45,7 @@ REFUSED = [  # (text, what the one sentence says after the file's name)
         ":5: principles.0.revision: String should have at least 1 character",
     ),
     (GOOD.replace("Make it kind.", "3"), ":5: principles.0.revision: Input should be a valid string"),
+    (GOOD + "    upheld: You are honest.\n", ":6: principles.1: 'upheld' and 'broken' need each other"),
     (GOOD + "    weight: 0\n", ":8: principles.1.weight: Input should be greater than 0"),
     (GOOD + "    weight: .inf\n", ":8: principles.1.weight: Input should be a finite number"),
     (GOOD + "    weight: .nan\n", ":8: principles.1.weight: Input should be"),
@@ -89,9 +90,13 @@ def test_ours_has_at_least_the_papers_sixteen_of_each() -> None:
     assert len(ours.for_revision) >= 16
     assert len(ours.for_preference) >= 16
     assert all(p.critique for p in ours.for_revision)
+    assert len(ours.for_likelihood) == len(ours.for_preference)
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+# YAML folds the three rare line breaks into blanks.
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x85\u2028\u2029"), min_size=1
+).filter(str.strip)
 PRINCIPLES = st.lists(
     st.builds(
         Principle,
@@ -108,7 +113,7 @@ PRINCIPLES = st.lists(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50)
 @given(PRINCIPLES)
 def test_written_and_read_again_it_is_the_same_version(tmp_path: Path, principles: list[Principle]) -> None:
     first = Constitution(name="mine", principles=tuple(principles))

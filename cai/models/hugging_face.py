@@ -25,7 +25,7 @@ from transformers import (
 from cai.errors import ModelError, RecordError
 from cai.models.batching import Batcher
 from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
-from cai.records import Completion, Conversation, as_messages
+from cai.records import Completion, Conversation, FinishReason, as_messages
 
 GENERATE_BATCH, SCORE_BATCH = 64, 16
 
@@ -155,7 +155,7 @@ class HuggingFaceModel:
         ended = length < len(tokens)
         text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         text, stopped = cut_at_stop(text, stop)
-        finish = "stop" if ended or stopped else "length"
+        finish: FinishReason = "stop" if ended or stopped else "length"
         return Completion(text.strip(), self.name, finish, len(request.tokens), length + ended)
 
     # -- score
@@ -181,9 +181,7 @@ class HuggingFaceModel:
         scores = iter(totals)
         return [[next(scores) for _ in r.continuations] for r in requests]
 
-    def _rest(
-        self, rows: list[tuple[int, list[int]]], mask: torch.Tensor, cache: DynamicCache
-    ) -> list[float]:
+    def _rest(self, rows: list[tuple[int, list[int]]], mask: torch.Tensor, cache: DynamicCache) -> list[float]:
         """Log-probability of every continuation's tokens after its first."""
         width = max(len(ids) for _, ids in rows) - 1
         pad = self._tokenizer.pad_token_id
@@ -210,7 +208,7 @@ class HuggingFaceModel:
         return {k: batch[k].to(self._model.device) for k in ("input_ids", "attention_mask")}
 
 
-class _SeededDraws(LogitsProcessor):
+class _SeededDraws(LogitsProcessor):  # type: ignore[misc]
     """Leaves only the token that each row's own seed draws, so that greedy search then takes it."""
 
     def __init__(self, seeds: list[int], temperature: float, steps: int) -> None:
@@ -229,7 +227,7 @@ class _SeededDraws(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter_(1, drawn_R1, 0.0)
 
 
-class _Cancelled(StoppingCriteria):
+class _Cancelled(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, event: threading.Event) -> None:
         self._event = event
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from cai.records import Completion, Conversation, Message
+from cai.records import Completion, Conversation
 
 Format = Literal["chat", "plain"]
 

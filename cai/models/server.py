@@ -14,7 +14,7 @@ import openai
 
 from cai.errors import ModelError, RecordError
 from cai.models.model import Context, Format, Sampling, cut_at_stop
-from cai.records import Completion, as_messages
+from cai.records import Completion, FinishReason, as_messages
 
 RETRIES, TIMEOUT_SECONDS = 4, 600.0
 
@@ -56,7 +56,8 @@ class ServerModel:
             except openai.OpenAIError as error:
                 raise _translated(error, self._url) from error
         text, stopped = cut_at_stop(text or "", sampling.stop)
-        finish = "length" if reply.choices[0].finish_reason == "length" and not stopped else "stop"
+        cut_short = reply.choices[0].finish_reason == "length" and not stopped
+        finish: FinishReason = "length" if cut_short else "stop"
         tokens = reply.usage
         return Completion(
             text.strip(),

@@ -38,7 +38,8 @@ def comparison_of(question: GateQuestion, seed: int) -> tuple[Comparison, Side]:
     prompt = Prompt.of(question.conversation, "red_team", "gate", question.tags)
     side: Side = rng(seed, "gate", prompt.id).choice(("a", "b"))
     better, worse = [
-        Completion(text, "gate", "stop", 0, max(1, len(text) // 4)) for text in (question.better, question.worse)
+        Completion(text, "gate", "stop", 0, max(1, len(text) // 4))
+        for text in (question.better, question.worse)
     ]
     a, b = (better, worse) if side == "a" else (worse, better)
     return Comparison(prompt.id, prompt, a, b), side

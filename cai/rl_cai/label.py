@@ -64,9 +64,7 @@ async def _judge(
     ask = multiple_choice if method == "multiple_choice" else likelihood
     shown = [comparison if first == "a" else comparison.swapped() for first in orders]
     probabilities = await asyncio.gather(*[ask(c, principle, model) for c in shown])
-    return [
-        Judgement(principle.name, first, p) for first, p in zip(orders, probabilities, strict=True)
-    ]
+    return [Judgement(principle.name, first, p) for first, p in zip(orders, probabilities, strict=True)]
 
 
 async def multiple_choice(comparison: Comparison, principle: Principle, model: Model) -> float:

@@ -1,4 +1,4 @@
-"""The preference model: learns the AI's harmlessness labels and people's helpfulness labels (section 4.2; PM-1 to PM-4)."""
+"""The preference model learns the AI's harmlessness labels and people's helpfulness ones (section 4.2; PM-1 to 4)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ BUILT_IN = Path(__file__).parent.parent / "prompts" / "helpfulness_pairs.jsonl"
 def examples(labels: Iterable[PreferenceLabel]) -> list[dict[str, Any]]:
     """Rows of AI feedback: answer a, answer b, and P(a is better)."""
     return [
-        row(x.id, x.comparison.prompt.conversation, x.comparison.a.text, x.comparison.b.text, x.probability_a, "ai")
+        row(
+            x.id,
+            x.comparison.prompt.conversation,
+            x.comparison.a.text,
+            x.comparison.b.text,
+            x.probability_a,
+            "ai",
+        )
         for x in labels
     ]
 
@@ -49,7 +56,9 @@ def helpfulness(name: str, limit: int | None, seed: int) -> list[dict[str, Any]]
                 pairs.append(_Pair.model_validate_json(line))
             except ValidationError as error:
                 first = error.errors()[0]
-                raise InputError(f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+                raise InputError(
+                    f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+                ) from error
     named = [(conversation_id((*p.conversation, Message("assistant", p.chosen))), p) for p in pairs]
     named = sorted(named, key=lambda pair: seed_of(seed, "helpfulness", pair[0]))[:limit]
     return [row(name, p.conversation, p.chosen, p.rejected, 1.0, "people") for name, p in named]
@@ -79,12 +88,11 @@ def train(
     on_step: Any,
 ) -> Checkpoint:
     """Trains ``base`` with a fresh scalar head on ``rows`` and saves it to ``folder/model``."""
-    from cai.training import launch  # first: it silences TRL's telemetry
-
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig
 
+    from cai.training import launch  # first: it silences TRL's telemetry
     from cai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(base)

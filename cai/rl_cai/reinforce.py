@@ -33,11 +33,11 @@ def reinforce(
 
     ``answers`` are sampled for each prompt; ``training.batch_size`` counts answers and must be a multiple of it.
     """
-    from cai.training import launch  # first: it silences TRL's telemetry
-
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import RLOOConfig, RLOOTrainer
+
+    from cai.training import launch  # first: it silences TRL's telemetry
 
     def preference(prompts: list[Any], completions: list[Any], **_: Any) -> list[float]:
         talks = [

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -20,11 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 from cai.errors import DiskFull, InputError
 
 Row = TypeVar("Row")
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
-@cache
 def adapter(row_type: type[Row]) -> TypeAdapter[Row]:
-    return TypeAdapter(row_type)
+    """Reads and writes one row type. Built once: building is slow."""
+    if row_type not in _ADAPTERS:
+        _ADAPTERS[row_type] = TypeAdapter(row_type)
+    return _ADAPTERS[row_type]
 
 
 def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:

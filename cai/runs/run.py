@@ -36,6 +36,7 @@ from cai.runs.stage import HasId, Pass, Progress, Silent, run_rows
 Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
 
+SILENT = Silent()
 OURS = {"recipe.yaml", "constitution.yaml", ".lock"}
 """What may lie in a folder before its ``run.json`` is written."""
 
@@ -45,7 +46,7 @@ class Run:
     """An open run directory. Read-only unless it was opened by ``open_run``."""
 
     folder: Path
-    progress: Progress = Silent()
+    progress: Progress = SILENT
 
     # -- reading
 
@@ -108,7 +109,14 @@ class Run:
         return made.records
 
     async def side_rows(
-        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, concurrency: int, max_failures: int
+        self,
+        stage: str,
+        file: str,
+        row_type: type[Row],
+        work: Pass[Item, Row],
+        *,
+        concurrency: int,
+        max_failures: int,
     ) -> list[Row]:
         """Records that belong to a stage and are no part of its output."""
 

@@ -42,15 +42,19 @@ def finetune(
     on_step: Any,
 ) -> Checkpoint:
     """Trains ``base`` on ``rows`` and saves it to ``folder/model``."""
-    from cai.training import launch  # first: it silences TRL's telemetry
-
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
+    from cai.training import launch  # first: it silences TRL's telemetry
+
     trainer = SFTTrainer(
         model=launch.load(base, training),
-        args=SFTConfig(**launch.arguments(training, seed=seed), max_length=training.max_length),
+        args=SFTConfig(
+            **launch.arguments(training, seed=seed),
+            max_length=training.max_length,
+            train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
+        ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in rows]),
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=launch.lora(training, "CAUSAL_LM"),

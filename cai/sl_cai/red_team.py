@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -55,7 +55,7 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
             prompt = Prompt.of(conversation, row.kind or kind, path.name, row.tags)
             parts[row.split or _split_of(prompt.id)][prompt.id] = prompt
     if not (parts["train"] or parts["held_out"]):
-        raise InputError(f"{path} holds no prompts. Write one JSON object a line, such as {{\"prompt\": \"…\"}}.")
+        raise InputError(f'{path} holds no prompts. Write one JSON object a line, such as {{"prompt": "…"}}.')
     for shared in parts["train"].keys() & parts["held_out"].keys():
         del parts["train"][shared]  # what is evaluated on is never trained on
     return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))

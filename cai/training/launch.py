@@ -1,7 +1,7 @@
 """What every training here shares: TRL's arguments, LoRA, metrics as they come, and weights saved whole.
 
-Traps of TRL 1.16 held here: its defaults raise on a CPU (bf16), checkpoint activations without need, and ping the hub
-at construction.
+Traps of TRL 1.16 held here: its defaults raise on a CPU (bf16), checkpoint activations without need, and call the
+hub at construction.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ def arguments(training: Training, *, seed: int) -> dict[str, Any]:
     """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    micro = training.micro_batch or training.batch_size
     return {
         "output_dir": tempfile.mkdtemp(prefix="cai-"),  # TRL wants one; nothing is saved into it
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "num_train_epochs": training.epochs,
-        "per_device_train_batch_size": training.batch_size,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training.batch_size // micro,
         "seed": seed % 2**32,
         "bf16": bool(bf16),  # autocast over float32 weights: 2.6 times float32 on this project's test CPU
         "use_cpu": not gpu,
@@ -51,8 +53,11 @@ def arguments(training: Training, *, seed: int) -> dict[str, Any]:
 
 
 def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
-    """The model to be trained. Weights that are themselves trained are float32; under LoRA the base is frozen and
-    stays in the fast type, which makes sampling during RL several times faster on a CPU."""
+    """The model to be trained.
+
+    Weights that are themselves trained are float32; under LoRA the base is frozen and stays in the fast type, which
+    makes sampling during RL several times faster on a CPU.
+    """
     dtype = torch.float32 if training.lora_rank is None else best_dtype()
     # TRL loads the KL reference from where the model says it came from, so this must be a path that stays.
     return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)

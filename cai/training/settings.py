@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Training(BaseModel):
@@ -13,7 +13,17 @@ class Training(BaseModel):
     epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=8, ge=1)
     """Sequences (pairs, for a preference model) in one optimiser step."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Of those, how many go through the model at once: a matter of memory, not of the result. Null: all of them."""
     max_length: int = Field(default=512, ge=8)
     """Tokens of prompt and answer together. What is longer is left out, and counted."""
     lora_rank: int | None = Field(default=None, ge=1)
     """None trains all weights."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> Training:
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})"
+            )
+        return self

@@ -16,7 +16,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
-    """Mean of −p·log σ(a−b) − (1−p)·log σ(b−a), all three of shape (pairs,). At p = 1 this is TRL's own loss."""
+    """Mean of −p·log σ(a−b) − (1−p)·log σ(b−a); all three of shape (pairs,). At p = 1 it is TRL's own loss."""
     return binary_cross_entropy_with_logits(score_a - score_b, p_a.to(score_a))
 
 
@@ -39,8 +39,7 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         # Unlisted columns are dropped before the collator sees them.
-        if self._signature_columns is None:
-            self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen"]
+        self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

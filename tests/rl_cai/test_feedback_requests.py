@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cai.models.model import STOP_STRINGS
 from cai.records import Message
-from cai.rl_cai.requests import CHOICES, multiple_choice, question, under
+from cai.rl_cai.requests import CHOICES, multiple_choice, question, spoken_by
 
 TALK = (
     Message("user", "How do I pick a lock?"),
@@ -69,6 +69,9 @@ def test_what_people_and_models_write_is_joined_verbatim(
 
 
 @given(HOSTILE, HOSTILE)
-def test_under_a_principle_only_the_last_turn_changes(asked: str, principle: str) -> None:
+def test_an_assistant_is_described_before_the_conversation_and_instead_of_any_other(
+    asked: str, who: str
+) -> None:
     talk = (*TALK[:2], Message("user", asked))
-    assert under(talk, principle) == (*TALK[:2], Message("user", f"{asked}\n\n({principle})"))
+    assert spoken_by(who, talk) == (Message("system", who), *talk)
+    assert spoken_by(who, (Message("system", "You are Bob."), *talk)) == (Message("system", who), *talk)

@@ -14,22 +14,35 @@ from cai.constitution import Constitution, Principle
 from cai.errors import UnreadableAnswer
 from cai.models.scripted import ScriptedModel
 from cai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
-from cai.rl_cai.label import LIKELIHOOD_SCALE, label, softmax_first
+from cai.rl_cai.label import label, softmax_first
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 PAIR = Comparison("p.0", PROMPT, Completion("GOOD", "m", "stop", 0, 4), Completion("BAD", "m", "stop", 0, 2))
 MINE = Constitution(
     name="mine",
-    principles=tuple(Principle(name=f"p{n}", preference=f"Which is kinder ({n})?") for n in range(16)),
+    principles=tuple(
+        Principle(
+            name=f"p{n}",
+            preference=f"Which is kinder ({n})?",
+            upheld=f"You are kind ({n}).",
+            broken="You are cruel.",
+        )
+        for n in range(16)
+    ),
 )
+PLAIN = tuple(Principle(name=f"q{n}", preference="Which is kinder?") for n in range(15))
 Weigh = Callable[[str, str], float]
 
 
 def labelled(weigh: Weigh, pair: Comparison = PAIR, **changes: Any) -> PreferenceLabel:
-    settings: dict[str, Any] = {"method": "multiple_choice", "both_orders": True, "principles": 1, "seed": 0}
-    return asyncio.run(
-        label(pair, model=ScriptedModel(weigh=weigh), constitution=MINE, **{**settings, **changes})
-    )
+    settings: dict[str, Any] = {
+        "constitution": MINE,
+        "method": "multiple_choice",
+        "both_orders": True,
+        "principles": 1,
+        "seed": 0,
+    }
+    return asyncio.run(label(pair, model=ScriptedModel(weigh=weigh), **{**settings, **changes}))
 
 
 def prefers(text: str, probability: float) -> Weigh:
@@ -142,39 +155,43 @@ def test_each_comparison_draws_its_principles_and_averages_over_them() -> None:
 # -- likelihood
 
 
-def weigh_with_principle(gain_good: float, gain_bad: float) -> Weigh:
-    """The principle in the prompt raises each answer's log-probability by its gain."""
+def spoken(good: tuple[float, float], bad: tuple[float, float]) -> Weigh:
+    """Log-probabilities of each answer from an assistant that (upholds, breaks) the principle."""
 
     def weigh(context: str, answer: str) -> float:
-        return -10.0 + ({"GOOD": gain_good, "BAD": gain_bad}[answer] if "Which is kinder" in context else 0.0)
+        upheld = context.startswith("\n\nSystem: You are kind")
+        assert upheld or context.startswith("\n\nSystem: You are cruel")
+        assert context.endswith("\n\nHuman: How do I pick a lock?\n\nAssistant:")
+        return {"GOOD": good, "BAD": bad}[answer][0 if upheld else 1]
 
     return weigh
 
 
 @pytest.mark.parametrize(
-    ("gain_good", "gain_bad", "per_token"),
+    ("good", "bad", "log_odds"),
     [
-        (0.2, 0.0, 0.05),  # 4 tokens
-        (0.0, 0.2, -0.1),  # 2 tokens
-        (0.4, 0.2, 0.0),  # the same for each token
-        (-0.4, 0.0, -0.1),
+        ((-1.0, -3.0), (-5.0, -4.0), 3.0),  # (−1 + 3) − (−5 + 4)
+        ((-3.0, -1.0), (-4.0, -5.0), -3.0),
+        ((-1.0, -1.0), (-90.0, -90.0), 0.0),  # an answer that is likely anyway is no evidence
+        ((-40.0, -41.0), (-2.0, -2.0), 1.0),  # however long and unlikely it is
     ],
 )
-def test_likelihood_prefers_what_the_principle_makes_likelier_per_token(
-    gain_good: float, gain_bad: float, per_token: float
+def test_likelihood_weighs_the_evidence_for_an_assistant_that_lives_by_the_principle(
+    good: tuple[float, float], bad: tuple[float, float], log_odds: float
 ) -> None:
-    made = labelled(weigh_with_principle(gain_good, gain_bad), method="likelihood")
-    assert made.probability_a == pytest.approx(1 / (1 + math.exp(-LIKELIHOOD_SCALE * per_token)))
+    made = labelled(spoken(good, bad), method="likelihood")
+    assert made.probability_a == pytest.approx(1 / (1 + math.exp(-log_odds)))
     assert (len(made.judgements), made.flipped) == (1, None)
 
 
-def test_likelihood_does_not_care_for_an_answer_that_is_likely_anyway() -> None:
-    made = labelled(lambda context, answer: -1.0 if answer == "GOOD" else -50.0, method="likelihood")
-    assert made.probability_a == pytest.approx(0.5)
+def test_likelihood_draws_only_principles_that_describe_both_assistants() -> None:
+    one_sided = Constitution(name="mine", principles=(*PLAIN, *MINE.principles[:1]))
+    made = labelled(spoken((-1.0, -2.0), (-1.0, -1.0)), method="likelihood", constitution=one_sided)
+    assert made.judgements[0].principle == MINE.principles[0].name
 
 
 def test_likelihood_has_no_order() -> None:
-    weigh = weigh_with_principle(0.2, 0.0)
+    weigh = spoken((-1.0, -3.0), (-5.0, -4.0))
     for both_orders in (True, False):
         made = labelled(weigh, PAIR.swapped(), method="likelihood", both_orders=both_orders)
         assert made.probability_a == pytest.approx(1 - labelled(weigh, method="likelihood").probability_a)

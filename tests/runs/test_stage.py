@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cai.errors import InputError, ModelError, RecordError, TooManyFailures
@@ -101,7 +101,7 @@ def test_no_more_than_concurrency_are_in_work_at_once(tmp_path: Path, concurrenc
     assert most == min(concurrency, len(NAMES))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(st.integers(1, 30), st.randoms(use_true_random=False))
 def test_seeded_results_do_not_depend_on_concurrency_or_timing(
     tmp_path_factory: pytest.TempPathFactory, concurrency: int, timing: random.Random

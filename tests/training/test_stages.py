@@ -13,7 +13,7 @@ from cai.training import launch
 from cai.training.settings import Training
 
 
-class Caught(Exception):  # noqa: N818
+class Caught(Exception):
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
