@@ -273,8 +273,10 @@ def evaluation(job: Job) -> None:
                     return Answer(f"{prompt.id}.{role}", role, response, harm.verdict(response), reward)
 
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
+        # Before stage.json: a complete stage has its metrics.
+        write_metrics(job.run, list(models))
 
-    answers = job.rows(
+    job.rows(
         "08-evaluation",
         Answer,
         passes,
@@ -284,11 +286,12 @@ def evaluation(job: Job) -> None:
             **job.made("03-sl-cai-model", "06-preference-model", "07-rl-cai-model"),
         },
     )
-    metrics = harm.metrics(answers, list(models))
-    write_whole(
-        job.run.stage("08-evaluation") / "metrics.json",
-        json.dumps([asdict(m) for m in metrics], indent=1) + "\n",
-    )
+
+
+def write_metrics(run: Run, models: list[str]) -> None:
+    metrics = harm.metrics(run.rows("08-evaluation", Answer), models)
+    text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
+    write_whole(run.stage("08-evaluation") / "metrics.json", text)
 
 
 PIPELINE: dict[str, Callable[[Job], None]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cai import pipeline
+from cai import job, pipeline
 from cai.cli import STAGES
 from cai.errors import CaiError, GateClosed, StageChanged
 from cai.models import hugging_face
@@ -175,7 +175,7 @@ def nothing(*_: object, **__: object) -> Any:
 
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "load_model", nothing)
+    monkeypatch.setattr(job, "load_model", nothing)
     monkeypatch.setattr(pipeline.preference_model, "PreferenceModel", nothing)
     for module, name in (
         (pipeline.finetune, "finetune"),
@@ -271,7 +271,7 @@ def test_a_model_that_has_learned_to_say_nothing_is_measured_and_not_left_out(
 ) -> None:
     """The usual collapse of RL. Its empty answers are degenerate ones (``Verdict.degenerate``)."""
     mute, echo = ScriptedModel(say=lambda _: ""), ScriptedModel()
-    monkeypatch.setattr(pipeline, "load_model", lambda name: mute if "07-rl-cai-model" in name else echo)
+    monkeypatch.setattr(job, "load_model", lambda name: mute if "07-rl-cai-model" in name else echo)
     run, _ = make(settings(model, copied), redo="08-evaluation")
     metrics = adapter(list[Metric]).validate_json((run.stage("08-evaluation") / "metrics.json").read_bytes())
     (found,) = [m for m in metrics if (m.name, m.model) == ("degenerate_rate", "rl-cai")]
@@ -429,6 +429,6 @@ def test_a_constitution_with_one_side_only_is_one_sentence(model: str, tmp_path:
 
 
 def test_a_model_that_never_answers_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "load_model", lambda name: ScriptedModel(say=lambda _: ""))
+    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=lambda _: ""))
     with pytest.raises(CaiError, match="records of 01-responses failed, the last with EmptyAnswer"):
         make(echoing(tmp_path / "run", max_failures=1), until="01-responses")

@@ -99,7 +99,7 @@ def train(
     columns = ("prompt", "chosen", "rejected", "p_chosen")
     trainer = SoftLabelTrainer(
         model=launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1),
-        args=RewardConfig(**launch.arguments(training, seed=seed), max_length=training.max_length),
+        args=RewardConfig(**launch.arguments(training, folder, seed=seed), max_length=training.max_length),
         train_dataset=Dataset.from_list([{k: r[k] for k in columns} for r in rows]),
         data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,

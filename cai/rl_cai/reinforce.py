@@ -50,7 +50,7 @@ def reinforce(
         model=launch.load(policy, training),
         reward_funcs=preference,
         args=RLOOConfig(
-            **launch.arguments(training, seed=seed),
+            **launch.arguments(training, folder, seed=seed),
             beta=kl_weight,
             num_generations=answers,
             temperature=temperature,

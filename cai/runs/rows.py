@@ -100,7 +100,9 @@ class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # safetensors and torch wrap the system's error and keep only its words.
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)):
             raise DiskFull(
                 f"the disk is full while writing {self._path}. Everything before is kept: "
                 "free some room, then type the same command."

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import hashlib
 import json
 import shutil
@@ -30,7 +31,7 @@ from typing import Any, TypeVar
 from cai.errors import InputError, StageChanged
 from cai.records import Checkpoint, usage
 from cai.runs.manifest import StageManifest, commit, versions
-from cai.runs.rows import adapter, digest_file, read_rows, write_whole
+from cai.runs.rows import adapter, digest_file, disk_full_named, read_rows, write_whole
 from cai.runs.stage import HasId, Pass, Progress, Silent, run_rows
 
 Row = TypeVar("Row", bound=HasId)
@@ -150,7 +151,9 @@ class Run:
         began = time.monotonic()
         folder = self.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint, rows = train(folder)
+        with disk_full_named(folder):
+            checkpoint, rows = train(folder)
+        gc.collect()  # trainers hold their models in cycles
         self._complete(
             StageManifest(
                 stage,
@@ -223,9 +226,15 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
     if not known:
         raise InputError(f"{folder} holds files that are no run of ours. Set out= to another place.")
     with _locked(folder):
+        before = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
         for name, text in texts.items():
             write_whole(folder / name, text)
-        yield Run(folder, progress)
+        try:
+            yield Run(folder, progress)
+        except StageChanged:
+            for name, text in before.items():  # what the run was made from still stands
+                write_whole(folder / name, text)
+            raise
 
 
 @contextmanager

@@ -44,14 +44,15 @@ def finetune(
     """Trains ``base`` on ``rows`` and saves it to ``folder/model``."""
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     from cai.training import launch  # first: it silences TRL's telemetry
+    from cai.training.completion_loss import CompletionLossTrainer
 
-    trainer = SFTTrainer(
+    trainer = CompletionLossTrainer(
         model=launch.load(base, training),
         args=SFTConfig(
-            **launch.arguments(training, seed=seed),
+            **launch.arguments(training, folder, seed=seed),
             max_length=training.max_length,
             train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
         ),

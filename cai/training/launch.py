@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,24 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before trl is imported
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from cai.models.hugging_face import best_dtype
 from cai.records import Checkpoint
 from cai.training.settings import Training
 
+CHECKPOINTS, PREFIX = "checkpoints", "checkpoint-"
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 
-def arguments(training: Training, *, seed: int) -> dict[str, Any]:
+def arguments(training: Training, folder: Path, *, seed: int) -> dict[str, Any]:
     """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
     micro = training.micro_batch or training.batch_size
     return {
-        "output_dir": tempfile.mkdtemp(prefix="cai-"),  # TRL wants one; nothing is saved into it
+        "output_dir": str(folder / CHECKPOINTS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "num_train_epochs": training.epochs,
@@ -47,7 +48,9 @@ def arguments(training: Training, *, seed: int) -> dict[str, Any]:
         "activation_checkpointing": False,
         "logging_steps": 1,
         "disable_tqdm": True,
-        "save_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_steps,
+        "save_total_limit": 1,
         "report_to": "none",
     }
 
@@ -74,8 +77,11 @@ def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
 class Metrics(TrainerCallback):  # type: ignore[misc]
     """Writes every logged row to ``metrics.jsonl``, and tells how far the training is."""
 
-    def __init__(self, path: Path, on_step: OnStep) -> None:
+    def __init__(self, path: Path, resumed_at: int, on_step: OnStep) -> None:
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
         self._file = path.open("w", encoding="utf-8")
+        # Steps after the checkpoint are made again; a torn last line is one of them.
+        self._file.writelines(r for r in rows if r.endswith("\n") and json.loads(r)["step"] <= resumed_at)
         self._on_step = on_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -91,12 +97,18 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
 
 
 def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
-    """Runs the training. The callbacks that print to the terminal give way to ours."""
-    from transformers import PrinterCallback
-
+    """Runs the training, from its last checkpoint if it was killed. Our callbacks replace those that print."""
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Metrics(folder / "metrics.jsonl", on_step))
-    trainer.train()
+    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
+    trainer.add_callback(Metrics(folder / "metrics.jsonl", done, on_step))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole: its ``trainer_state.json`` is written last."""
+    whole = [state.parent for state in folder.glob(f"{PREFIX}*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
 def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: str) -> Checkpoint:
@@ -106,6 +118,7 @@ def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: st
     path = folder / "model"
     model.to(best_dtype()).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Checkpoint(str(path), base_model, digest_of_weights(path))
 
 

@@ -19,6 +19,8 @@ class Training(BaseModel):
     """Tokens of prompt and answer together. What is longer is left out, and counted."""
     lora_rank: int | None = Field(default=None, ge=1)
     """None trains all weights."""
+    checkpoint_steps: int = Field(default=100, ge=1)
+    """Optimiser steps between checkpoints: what a kill can cost."""
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Training:
