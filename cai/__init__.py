@@ -1,0 +1,30 @@
+"""Constitutional AI (Bai et al. 2022): from a constitution to an evaluated model and a report."""
+
+import os
+
+# The hub's client reads this once, when it is first imported; TRL would call the hub at every training.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from cai.constitution import Constitution, Principle, load_constitution
+from cai.errors import CaiError
+from cai.models.load import load_model
+from cai.models.model import Model, Sampling
+from cai.models.scripted import ScriptedModel
+from cai.records import Comparison, Message, PreferenceLabel, Prompt, Response, RevisionChain
+
+__all__ = [
+    "CaiError",
+    "Comparison",
+    "Constitution",
+    "Message",
+    "Model",
+    "PreferenceLabel",
+    "Principle",
+    "Prompt",
+    "Response",
+    "RevisionChain",
+    "Sampling",
+    "ScriptedModel",
+    "load_constitution",
+    "load_model",
+]

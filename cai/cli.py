@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -101,6 +102,64 @@ def check(constitution: str) -> None:
         click.echo("  A whole run needs both.")
 
 
+@main.group(cls=Commands)
+def constitution() -> None:
+    """Import, lint and compare constitutions."""
+
+
+@constitution.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The YAML file to write.")
+def import_(source: Path, out: Path) -> None:
+    """Turn SOURCE into one of our constitutions.
+
+    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, or a text file with one
+    preference question a line.
+    """
+    from cai.constitution import load_constitution
+    from cai.constitution_files import import_constitution
+    from cai.errors import InputError
+
+    if out.exists():
+        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+    text = import_constitution(source).to_yaml()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    made = load_constitution(out)
+    click.echo(f"{out}: {made.name}, version {made.digest}. {made.description}")
+    click.echo(
+        f"  {len(made.for_revision)} principles to revise under, {len(made.for_preference)} to compare under"
+    )
+    click.echo(f"See what to mend: cai constitution lint {out}")
+
+
+@constitution.command()
+@click.argument("file")
+@click.pass_context
+def lint(ctx: click.Context, file: str) -> None:
+    """Say what is likely wrong with FILE (or one of ours by name); exits with 1 when something is."""
+    from cai.constitution import load_constitution
+    from cai.constitution_lint import lint
+
+    loaded = load_constitution(file)
+    findings = lint(loaded)
+    for finding in findings:
+        click.echo(str(finding))
+    click.echo(f"{loaded.name}, version {loaded.digest}: {len(findings)} findings")
+    ctx.exit(1 if findings else 0)
+
+
+@constitution.command()
+@click.argument("old")
+@click.argument("new")
+def diff(old: str, new: str) -> None:
+    """Say what changed from OLD to NEW, principle by principle."""
+    from cai.constitution import load_constitution
+    from cai.constitution_lint import diff
+
+    click.echo("\n".join(diff(load_constitution(old), load_constitution(new))))
+
+
 @main.command()
 @click.argument("folder", metavar="RUN")
 @click.argument("record", metavar="ID")
@@ -139,8 +198,10 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
 
 
 def quiet_libraries() -> None:
-    """No telemetry, and no bars of others between ours."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    """No bars and warnings of others between ours."""
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

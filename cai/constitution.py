@@ -120,7 +120,8 @@ def load_constitution(name: str | Path) -> Constitution:
 
 
 def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
-    first = error.errors()[0]
+    # An unknown key explains the missing one beside it.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = first["loc"]
     where = ".".join(map(str, place)) or "the constitution"
     message = first["msg"].removeprefix("Value error, ")

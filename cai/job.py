@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai.constitution import Constitution
+from cai.errors import InputError
 from cai.models.load import load_model, model_path
 from cai.models.model import Model
 from cai.recipe import Recipe
@@ -77,11 +78,29 @@ class Job:
         )
 
     def training(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
-        """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see.
+
+        Rows too long are left out and counted. Raises InputError when none is left.
+        """
+        from cai.training.datasets import within
+
+        setting, base = getattr(self.recipe, section), model_path(self.recipe.models.pretrained)
+        room = setting.max_length - getattr(setting, "max_tokens", 0)
+        kept, left_out = within(rows, base, room)
+        if not kept:
+            raise InputError(
+                f"{folder.name} has nothing to train on ({left_out} rows are longer than {section}.max_length allows). "
+                f"Raise {section}.max_length, or the limits under prompts."
+            )
+        if left_out:
+            self.say(
+                f"{folder.name}: {left_out} of {len(rows)} rows are longer than {section}.max_length, and left out."
+            )
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
         write_whole(folder / "dataset.jsonl", lines)
         return {
-            "base": model_path(self.recipe.models.pretrained),
+            "rows": kept,
+            "base": base,
             "base_name": self.recipe.models.pretrained,
             "folder": folder,
             "training": getattr(self.recipe, section),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from cai.rl_cai import compare, gate, label, preference_model, reinforce
 from cai.runs.rows import digest_file, write_whole
 from cai.runs.run import Run, digest_of, open_run
 from cai.runs.stage import Pass, Progress
+from cai.seeding import seed_of
 from cai.sl_cai import finetune, red_team, respond, revise
 
 START, SL_CAI, RL_CAI = "start", "sl-cai", "rl-cai"
@@ -100,7 +101,8 @@ def sl_cai_model(job: Job) -> None:
         chains = job.run.rows("02-revisions", RevisionChain)
         helpful = [r for r in job.run.rows("01-responses", Response) if r.prompt.kind != "red_team"]
         rows = finetune.examples(chains, helpful)
-        return finetune.finetune(rows, **job.training(folder, rows, "sl_cai")), len(rows)
+        given = job.training(folder, rows, "sl_cai")
+        return finetune.finetune(**given), len(given["rows"])
 
     job.run.make_model(
         "03-sl-cai-model",
@@ -149,6 +151,7 @@ def preference_labels(job: Job) -> None:
                 constitution=job.constitution,
                 method=setting.method,
                 both_orders=setting.both_orders,
+                fmt=model.format if setting.format == "auto" else setting.format,
                 principles=setting.principles,
                 seed=job.recipe.seed,
             )
@@ -201,7 +204,8 @@ def the_preference_model(job: Job) -> None:
         rows += preference_model.helpfulness(
             setting.helpfulness.file, setting.helpfulness.limit, job.recipe.seed
         )
-        return preference_model.train(rows, **job.training(folder, rows, "preference_model")), len(rows)
+        given = job.training(folder, rows, "preference_model")
+        return preference_model.train(**given), len(given["rows"])
 
     file = preference_model.helpfulness_file(setting.helpfulness.file)
     job.run.make_model(
@@ -218,21 +222,17 @@ def rl_cai_model(job: Job) -> None:
 
     def train(folder: Path) -> tuple[Checkpoint, int]:
         prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
-        rows = [{"id": p.id, "prompt": [asdict(m) for m in p.conversation]} for p in prompts]
-        shared = job.training(folder, rows, "rl_cai")
-        del shared["base"], shared["base_name"]
+        given = job.training(folder, reinforce.examples(prompts), "rl_cai")
+        given |= {"base": job.weights("03-sl-cai-model"), "base_name": SL_CAI}
         checkpoint = reinforce.reinforce(
-            prompts,
-            policy=job.weights("03-sl-cai-model"),
-            policy_name=SL_CAI,
+            **given,
             preference_model=preference_model.PreferenceModel(job.weights("06-preference-model")),
             kl_weight=setting.kl_weight,
             answers=setting.answers,
             temperature=setting.temperature,
             max_tokens=setting.max_tokens,
-            **shared,
         )
-        return checkpoint, len(prompts)
+        return checkpoint, len(given["rows"])
 
     used = job.training_prompts(*KINDS)
     job.run.make_model(
@@ -266,8 +266,10 @@ def evaluation(job: Job) -> None:
             with loaded(name) as model:
 
                 async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
-                    response = await respond.respond(
-                        prompt, number=0, model=model, sampling=setting.sampling, seed=seed
+                    # Not `respond`: a model that says nothing is measured here, not passed over.
+                    draw = replace(setting.sampling, seed=seed_of(seed, "evaluate", prompt.id))
+                    response = Response(
+                        f"{prompt.id}.0", prompt, await model.generate(prompt.conversation, draw)
                     )
                     reward = await rewards.reward((*prompt.conversation, Message("assistant", response.text)))
                     return Answer(f"{prompt.id}.{role}", role, response, harm.verdict(response), reward)
@@ -329,10 +331,10 @@ def run_pipeline(
     preference_model.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
     texts = {"recipe.yaml": recipe.to_yaml(), "constitution.yaml": constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
-        if redo:
-            run.forget(*list(PIPELINE)[list(PIPELINE).index(redo) :])  # later stages are made from its output
         job = Job(run, recipe, constitution, prompts, say)
         for stage, make in PIPELINE.items():
+            if stage == redo:  # only now: what comes before has been checked
+                run.forget(*list(PIPELINE)[list(PIPELINE).index(redo) :])  # later ones are made from its output
             make(job)
             if stage == until:
                 break

@@ -86,6 +86,8 @@ class Comparisons(Sampled):
 class Feedback(Section):
     method: Method = "multiple_choice"
     """multiple_choice (the paper), or likelihood (ours, for small models)."""
+    format: Literal["auto", "chat", "plain"] = "auto"
+    """How the feedback model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
     both_orders: bool = True
     """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
     principles: int = Field(default=1, ge=1)
@@ -119,6 +121,15 @@ class Evaluation(Sampled):
     """Held-out red-team prompts; null uses all. So for the others."""
     helpful: int | None = Field(default=None, ge=1)
     borderline: int | None = Field(default=None, ge=1)
+
+
+def check_feedback(models: Models, feedback: Feedback) -> None:
+    """Raises InputError when the feedback model cannot give what its method needs: now, not after an hour."""
+    if models.feedback.startswith("server:") and feedback.format != "plain":
+        raise InputError(
+            f"{models.feedback} gives no log-probabilities inside a chat. Set feedback.format=plain, so that the "
+            "question goes to its 'completions' address as plain text."
+        )
 
 
 class Recipe(Section):
@@ -161,11 +172,14 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
+    data = {key: value for key, value in data.items() if value is not None}  # a section left empty
     changed = [_change(data, change) for change in changes]
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as error:
         _refuse(path, node, error, changed)
+    check_feedback(recipe.models, recipe.feedback)
+    return recipe
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
@@ -175,7 +189,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
         raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
     *around, last = place = tuple(key.split("."))
     for step in around:
-        inner = data.setdefault(step, {})
+        inner = data[step] = data.get(step) or {}
         if not isinstance(inner, dict):
             raise InputError(f"'{change}': {step} holds no keys.")
         data = inner
@@ -189,7 +203,8 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
 def _refuse(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
-    first = error.errors()[0]
+    # An unknown key explains the missing one beside it.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = tuple(map(str, first["loc"]))
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

@@ -213,7 +213,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A record that could not be made. It is owed again on the next run."""
+    """A record that could not be made. It is owed again as long as its stage is not complete."""
 
     id: str
     error: str

@@ -76,11 +76,12 @@ class Batcher(Generic[Request, Result]):
     async def _answer(self, batch: list[_Pending[Request, Result]], cancelled: threading.Event) -> None:
         try:
             results = await asyncio.to_thread(self._run, [p.request for p in batch], cancelled)
+            answered = list(zip(batch, results, strict=True))
         except Exception as error:  # every asker of this batch gets it; the runner decides what it means
             for p in batch:
                 if not p.answer.done():
                     p.answer.set_exception(error)
             return
-        for p, result in zip(batch, results, strict=True):
+        for p, result in answered:
             if not p.answer.done():
                 p.answer.set_result(result)

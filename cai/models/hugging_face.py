@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
@@ -61,11 +63,8 @@ class HuggingFaceModel:
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype=dtype or best_dtype(), use_safetensors=True
             )
-        except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"cannot load '{name}': {first} Give hf:<folder with config.json and safetensors>."
-            ) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            raise cannot_load(name, error) from error
         self._model: Any = model.to(device()).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -97,7 +96,7 @@ class HuggingFaceModel:
 
     def _tokens(self, context: Context, *, room: int) -> list[int]:
         if isinstance(context, str) or self.format == "plain":
-            text = context if isinstance(context, str) else plain(context)
+            text = defused(context if isinstance(context, str) else plain(context), self._tokenizer)
             tokens: list[int] = self._tokenizer(text)["input_ids"]
         else:
             tokens = self._tokenizer(self._chat(context), add_special_tokens=False)["input_ids"]
@@ -109,18 +108,11 @@ class HuggingFaceModel:
     def _chat(self, conversation: Conversation) -> str:
         messages = as_messages(conversation)
         for message in messages:
-            message["content"] = self._defused(message["content"])
+            message["content"] = defused(message["content"], self._tokenizer)
         continued = conversation[-1].role == "assistant"
         text: str = self._tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
         )
-        return text
-
-    def _defused(self, text: str) -> str:
-        """A control token written out in a message must not open a turn: ``<|im_end|>`` → ``< |im_end|>``."""
-        for token in self._tokenizer.all_special_tokens:
-            if token in text:
-                text = text.replace(token, token[0] + " " + token[1:])
         return text
 
     # -- generate
@@ -136,11 +128,15 @@ class HuggingFaceModel:
         with torch.inference_mode():
             rows = self._model.generate(
                 **batch,
-                do_sample=False,
-                max_new_tokens=sampling.max_tokens,
+                generation_config=GenerationConfig(
+                    # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
+                    do_sample=False,
+                    max_new_tokens=sampling.max_tokens,
+                    eos_token_id=self._model.generation_config.eos_token_id,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                ),
                 logits_processor=processors,
                 stopping_criteria=criteria,
-                pad_token_id=self._tokenizer.pad_token_id,
                 **({"stop_strings": list(stop), "tokenizer": self._tokenizer} if stop else {}),
             )
         width = batch["input_ids"].shape[1]
@@ -150,7 +146,8 @@ class HuggingFaceModel:
         ]
 
     def _completion(self, tokens: list[int], request: _Generation, stop: Sequence[str]) -> Completion:
-        ends = _ids(self._model.generation_config.eos_token_id)
+        # A row that met a stop string is padded while the rest of its batch goes on.
+        ends = _ids(self._model.generation_config.eos_token_id) | {self._tokenizer.pad_token_id}
         length = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
         ended = length < len(tokens)
         text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
@@ -233,6 +230,19 @@ class _Cancelled(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
+
+
+def cannot_load(name: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
+
+
+def defused(text: str, tokenizer: Any) -> str:
+    """A control token written out in a text must not open a turn: ``<|im_end|>`` becomes ``< |im_end|>``."""
+    for token in tokenizer.all_special_tokens:
+        if token in text:
+            text = text.replace(token, token[0] + " " + token[1:])
+    return text
 
 
 def _ids(value: int | list[int] | None) -> set[int]:

@@ -32,6 +32,12 @@ def check_name(name: str) -> None:
         raise InputError(f"unknown scripted model '{rest}'. Did you mean 'echo'?")
     if scheme == "hf" and not rest:
         raise InputError("write hf:<folder or hub id>")
+    if (
+        scheme == "hf"
+        and Path(rest).expanduser().is_dir()
+        and not (Path(rest).expanduser() / "config.json").exists()
+    ):
+        raise InputError(f"'{rest}' holds no config.json, so no model. Name the folder that has it.")
 
 
 def load_model(name: str) -> Model:

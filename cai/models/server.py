@@ -16,6 +16,7 @@ from cai.errors import ModelError, RecordError
 from cai.models.model import Context, Format, Sampling, cut_at_stop
 from cai.records import Completion, FinishReason, as_messages
 
+NO_KEY = "none"
 RETRIES, TIMEOUT_SECONDS = 4, 600.0
 
 
@@ -27,7 +28,7 @@ class ServerModel:
     def __init__(self, model: str, url: str) -> None:
         self.name = f"server:{model}@{url}"
         self._model, self._url = model, url
-        self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+        self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
 
     def _client(self) -> openai.AsyncOpenAI:
         # A client belongs to the event loop that made its connections, and every stage has a loop of its own.
@@ -48,13 +49,13 @@ class ServerModel:
             try:
                 if isinstance(context, str):
                     reply: Any = await client.completions.create(prompt=context, **settings)
-                    text = reply.choices[0].text
+                    text = _first(reply).text
                 else:
                     messages: Any = as_messages(context)
                     reply = await client.chat.completions.create(messages=messages, **settings)
-                    text = reply.choices[0].message.content
+                    text = _first(reply).message.content
             except openai.OpenAIError as error:
-                raise _translated(error, self._url) from error
+                raise self._translated(error) from None
         text, stopped = cut_at_stop(text or "", sampling.stop)
         cut_short = reply.choices[0].finish_reason == "length" and not stopped
         finish: FinishReason = "length" if cut_short else "stop"
@@ -77,7 +78,7 @@ class ServerModel:
             try:
                 return [await self._score_one(client, context, c) for c in continuations]
             except openai.OpenAIError as error:
-                raise _translated(error, self._url) from error
+                raise self._translated(error) from None
 
     async def _score_one(self, client: openai.AsyncOpenAI, context: str, continuation: str) -> float:
         reply = await client.completions.create(
@@ -88,7 +89,7 @@ class ServerModel:
             max_tokens=1,
             temperature=0.0,
         )
-        logprobs = reply.choices[0].logprobs
+        logprobs = _first(reply).logprobs
         if logprobs is None or not logprobs.token_logprobs or not logprobs.text_offset:
             raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo').")
         start, end = len(context), len(context) + len(continuation)
@@ -98,17 +99,28 @@ class ServerModel:
             raise RecordError("the server's tokens do not begin where the continuation begins")
         return float(sum(inside))
 
+    def _translated(self, error: openai.OpenAIError) -> Exception:
+        """The server is away or refuses us: the user must act. This one request is bad: only its record fails."""
+        url, said = self._url, str(error).replace(self._key, "(key)") if self._key != NO_KEY else str(error)
+        if isinstance(error, openai.APITimeoutError):
+            return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
+        if isinstance(error, openai.APIConnectionError):
+            return ModelError(
+                f"cannot reach {url}. Is the server running? Start it, then type the same command."
+            )
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return ModelError(f"{url} refuses the key. Set CAI_API_KEY.")
+        if isinstance(error, openai.NotFoundError):
+            return ModelError(f"{url} does not know this model or address: {said}")
+        return RecordError(said)
 
-def _translated(error: openai.OpenAIError, url: str) -> Exception:
-    """The server is away or refuses us: the user must act. This one request is bad: only its record fails."""
-    if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
-        return RecordError(str(error))
-    if isinstance(error, openai.APITimeoutError):
-        return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
-    if isinstance(error, openai.APIConnectionError):
-        return ModelError(f"cannot reach {url}. Is the server running? Start it, then type the same command.")
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return ModelError(f"{url} refuses the key. Set CAI_API_KEY.")
-    if isinstance(error, openai.NotFoundError):
-        return ModelError(f"{url} does not know this model or address: {error}")
-    return RecordError(str(error))
+
+def _first(reply: Any) -> Any:
+    """The first choice of a reply. What a stranger's server sends may be anything."""
+    choices = getattr(reply, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if choice is None or (
+        getattr(choice, "message", None) is None and not isinstance(getattr(choice, "text", None), str)
+    ):
+        raise RecordError("the server's reply holds no answer")
+    return choice

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 from cai.constitution import Constitution, Principle, draw
 from cai.errors import UnreadableAnswer
-from cai.models.model import Model
+from cai.models.model import Format, Model
 from cai.records import Comparison, Judgement, PreferenceLabel, Side
 from cai.rl_cai import requests
 from cai.seeding import rng
@@ -33,6 +33,7 @@ async def label(
     constitution: Constitution,
     method: Method,
     both_orders: bool,
+    fmt: Format,
     principles: int,
     seed: int,
 ) -> PreferenceLabel:
@@ -45,7 +46,7 @@ async def label(
     known = constitution.for_preference if method == "multiple_choice" else constitution.for_likelihood
     asked = [draw(known, draws) for _ in range(principles)]
     judged = await asyncio.gather(
-        *[_judge(comparison, p, model, method, _orders(both_orders, method, draws)) for p in asked]
+        *[_judge(comparison, p, model, method, fmt, _orders(both_orders, method, draws)) for p in asked]
     )
     judgements = tuple(j for group in judged for j in group)
     mean = sum(j.probability_a for j in judgements) / len(judgements)
@@ -59,33 +60,39 @@ def _orders(both: bool, method: Method, draws: random.Random) -> tuple[Side, ...
 
 
 async def _judge(
-    comparison: Comparison, principle: Principle, model: Model, method: Method, orders: tuple[Side, ...]
+    comparison: Comparison,
+    principle: Principle,
+    model: Model,
+    method: Method,
+    fmt: Format,
+    orders: tuple[Side, ...],
 ) -> list[Judgement]:
     ask = multiple_choice if method == "multiple_choice" else likelihood
     shown = [comparison if first == "a" else comparison.swapped() for first in orders]
-    probabilities = await asyncio.gather(*[ask(c, principle, model) for c in shown])
+    probabilities = await asyncio.gather(*[ask(c, principle, model, fmt) for c in shown])
     return [Judgement(principle.name, first, p) for first, p in zip(orders, probabilities, strict=True)]
 
 
-async def multiple_choice(comparison: Comparison, principle: Principle, model: Model) -> float:
+async def multiple_choice(comparison: Comparison, principle: Principle, model: Model, fmt: Format) -> float:
     """P(the answer shown as (A) is better) (FB-4, FB-5)."""
     context = requests.multiple_choice(
         comparison.prompt.conversation,
         principle.preference or "",
         comparison.a.text,
         comparison.b.text,
-        model.format,
+        fmt,
     )
     first, second = await model.score(context, requests.CHOICES)
     return softmax_first(first, second)
 
 
-async def likelihood(comparison: Comparison, principle: Principle, model: Model) -> float:
+async def likelihood(comparison: Comparison, principle: Principle, model: Model, fmt: Format) -> float:
     """P(a is better) from the two answers' log-likelihood ratios under the principle's two assistants."""
-    conversation, answers = comparison.prompt.conversation, [comparison.a.text, comparison.b.text]
+    conversation, space = comparison.prompt.conversation, " " if fmt == "plain" else ""
+    answers = [space + comparison.a.text, space + comparison.b.text]
     upheld, broken = await asyncio.gather(
-        model.score(requests.spoken_by(principle.upheld or "", conversation), answers),
-        model.score(requests.spoken_by(principle.broken or "", conversation), answers),
+        model.score(requests.spoken_by(principle.upheld or "", conversation, fmt), answers),
+        model.score(requests.spoken_by(principle.broken or "", conversation, fmt), answers),
     )
     return softmax_first(upheld[0] - broken[0], upheld[1] - broken[1])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cai.errors import InputError
 from cai.models.batching import Batcher
@@ -34,9 +34,9 @@ def examples(labels: Iterable[PreferenceLabel]) -> list[dict[str, Any]]:
 
 
 class _Pair(BaseModel):
-    conversation: Conversation
-    chosen: str
-    rejected: str
+    conversation: Conversation = Field(min_length=1)
+    chosen: str = Field(min_length=1)
+    rejected: str = Field(min_length=1)
 
 
 def helpfulness_file(name: str) -> Path:
@@ -89,18 +89,23 @@ def train(
 ) -> Checkpoint:
     """Trains ``base`` with a fresh scalar head on ``rows`` and saves it to ``folder/model``."""
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig
 
-    from cai.training import launch  # first: it silences TRL's telemetry
+    from cai.training import launch
+    from cai.training.datasets import load_tokenizer
     from cai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     columns = ("prompt", "chosen", "rejected", "p_chosen")
     trainer = SoftLabelTrainer(
         model=launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1),
-        args=RewardConfig(**launch.arguments(training, folder, seed=seed), max_length=training.max_length),
-        train_dataset=Dataset.from_list([{k: r[k] for k in columns} for r in rows]),
+        args=RewardConfig(
+            **launch.arguments(training, folder, seed=seed),
+            max_length=training.max_length,
+            train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
+        ),
+        train_dataset=Dataset.from_list([{k: r[k] for k in columns} | {"length": _length(r)} for r in rows]),
         data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=launch.lora(training, "SEQ_CLS", modules_to_save=["score"]),
@@ -109,14 +114,21 @@ def train(
     return launch.save(trainer.model, tokenizer, folder, base_model=base_name)
 
 
+def _length(pair: dict[str, Any]) -> int:
+    """Characters of a pair's longer side; the trainer gathers pairs of like length by the column of this name."""
+    prompt = sum(len(m["content"]) for m in pair["prompt"])
+    return prompt + max(len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
+
+
 class PreferenceModel:
     """A trained preference model: a score for an answer; the sigmoid of a difference is a probability (PM-4)."""
 
     def __init__(self, path: str | Path) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        from cai.models.hugging_face import best_dtype, device
+        from cai.models.hugging_face import best_dtype, defused, device
 
+        self._defused = defused
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="right")
         model: Any = AutoModelForSequenceClassification.from_pretrained(
             path, num_labels=1, dtype=best_dtype(), use_safetensors=True
@@ -135,7 +147,14 @@ class PreferenceModel:
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         """One score for each conversation that ends in the answer to be scored."""
-        texts = [self._tokenizer.apply_chat_template(as_messages(c), tokenize=False) for c in conversations]
+        # The policy's words are hostile here: a turn that it forges would be scored as one.
+        texts = [
+            self._tokenizer.apply_chat_template(
+                [m | {"content": self._defused(m["content"], self._tokenizer)} for m in as_messages(c)],
+                tokenize=False,
+            )
+            for c in conversations
+        ]
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         scores = [0.0] * len(texts)
         for start in range(0, len(texts), SCORE_BATCH):

@@ -6,6 +6,7 @@ has: one reward per whole answer, the other answers to the same prompt as baseli
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from cai.rl_cai.preference_model import PreferenceModel
 from cai.training.settings import Training
 
 
+def examples(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+    return [{"id": p.id, "prompt": as_messages(p.conversation)} for p in prompts]
+
+
 def reinforce(
-    prompts: list[Prompt],
+    rows: list[dict[str, Any]],
     *,
-    policy: str | Path,
-    policy_name: str,
+    base: str | Path,
+    base_name: str,
     preference_model: PreferenceModel,
     folder: Path,
     training: Training,
@@ -29,15 +34,15 @@ def reinforce(
     seed: int,
     on_step: Any,
 ) -> Checkpoint:
-    """Trains ``policy`` (also the KL reference) and saves it to ``folder/model``.
+    """Trains ``base``, which is also the KL reference, and saves it to ``folder/model``.
 
     ``answers`` are sampled for each prompt; ``training.batch_size`` counts answers and must be a multiple of it.
     """
     from datasets import Dataset
-    from transformers import AutoTokenizer
     from trl import RLOOConfig, RLOOTrainer
 
-    from cai.training import launch  # first: it silences TRL's telemetry
+    from cai.training import launch
+    from cai.training.datasets import load_tokenizer
 
     def preference(prompts: list[Any], completions: list[Any], **_: Any) -> list[float]:
         talks = [
@@ -47,7 +52,7 @@ def reinforce(
         return preference_model.scores(talks)
 
     trainer = RLOOTrainer(
-        model=launch.load(policy, training),
+        model=launch.load(base, training),
         reward_funcs=preference,
         args=RLOOConfig(
             **launch.arguments(training, folder, seed=seed),
@@ -56,9 +61,9 @@ def reinforce(
             temperature=temperature,
             max_completion_length=max_tokens,
         ),
-        train_dataset=Dataset.from_list([{"prompt": as_messages(p.conversation)} for p in prompts]),
-        processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
+        processing_class=load_tokenizer(base, padding_side="left"),
         peft_config=launch.lora(training, "CAUSAL_LM"),
     )
     launch.train(trainer, folder, on_step)
-    return launch.save(trainer.model, trainer.processing_class, folder, base_model=policy_name)
+    return launch.save(trainer.model, trainer.processing_class, folder, base_model=base_name)

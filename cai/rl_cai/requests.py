@@ -27,6 +27,7 @@ def multiple_choice(
     return (Message("user", asked), Message("assistant", ANSWER))
 
 
-def spoken_by(assistant: str, conversation: Conversation) -> Conversation:
+def spoken_by(assistant: str, conversation: Conversation, fmt: Format) -> Context:
     """The prompt, put to an assistant described so; for feedback by likelihood."""
-    return (Message("system", assistant), *(m for m in conversation if m.role != "system"))
+    talk = (Message("system", assistant), *(m for m in conversation if m.role != "system"))
+    return plain(talk) if fmt == "plain" else talk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from cai.errors import DiskFull, InputError
 
 Row = TypeVar("Row")
+PART = ".part"
+"""Ends the name of a file that is being written; one left by a kill means nothing."""
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
@@ -72,6 +74,16 @@ class RowWriter(Generic[Row]):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
+    """Writes a file of rows whole or not at all."""
+    dump = adapter(row_type).dump_json
+    scratch = path.with_name(path.name + PART)
+    with disk_full_named(path):
+        with scratch.open("wb") as stream:
+            stream.writelines(dump(row) + b"\n" for row in rows)
+        scratch.replace(path)
+
+
 def cut_torn_line(path: Path) -> None:
     """Truncates a file after its last newline."""
     if not path.exists():
@@ -111,7 +123,7 @@ class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
-    scratch = path.with_name(path.name + ".part")
+    scratch = path.with_name(path.name + PART)
     with disk_full_named(path):
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)

@@ -31,14 +31,14 @@ from typing import Any, TypeVar
 from cai.errors import InputError, StageChanged
 from cai.records import Checkpoint, usage
 from cai.runs.manifest import StageManifest, commit, versions
-from cai.runs.rows import adapter, digest_file, disk_full_named, read_rows, write_whole
+from cai.runs.rows import PART, adapter, digest_file, disk_full_named, read_rows, write_whole
 from cai.runs.stage import HasId, Pass, Progress, Silent, run_rows
 
 Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
 
 SILENT = Silent()
-OURS = {"recipe.yaml", "constitution.yaml", ".lock"}
+OURS = {"recipe.yaml", "constitution.yaml", "run.json", ".lock"}
 """What may lie in a folder before its ``run.json`` is written."""
 
 
@@ -218,7 +218,9 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
     """A run directory open for writing, for this process alone; ``texts`` are the files that say what is made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = (folder / "run.json").exists() or not any(p.name not in OURS for p in folder.iterdir())
+        known = (folder / "run.json").exists() or all(
+            p.name.removesuffix(PART) in OURS for p in folder.iterdir()
+        )
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file, not a folder for a run. Set out= to another place.") from error
     except PermissionError as error:

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cai.errors import RecordError, TooManyFailures
 from cai.records import Failure, Usage, usage
-from cai.runs.rows import RowWriter, read_rows
+from cai.runs.rows import RowWriter, read_rows, write_rows
 
 Item = TypeVar("Item")
 
@@ -107,7 +107,10 @@ async def run_rows(
     if not failed:
         failures.unlink()
     progress.finish(folder.name)
-    return Rows([made[name] for name in wanted if name in made], len(failed))
+    records = [made[name] for name in wanted if name in made]
+    # Rows came in the order of finishing; what later stages read must not depend on timing.
+    write_rows(folder / file, row_type, records)
+    return Rows(records, len(failed))
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

@@ -43,11 +43,11 @@ def finetune(
 ) -> Checkpoint:
     """Trains ``base`` on ``rows`` and saves it to ``folder/model``."""
     from datasets import Dataset
-    from transformers import AutoTokenizer
     from trl import SFTConfig
 
-    from cai.training import launch  # first: it silences TRL's telemetry
+    from cai.training import launch
     from cai.training.completion_loss import CompletionLossTrainer
+    from cai.training.datasets import load_tokenizer
 
     trainer = CompletionLossTrainer(
         model=launch.load(base, training),
@@ -57,7 +57,7 @@ def finetune(
             train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in rows]),
-        processing_class=AutoTokenizer.from_pretrained(base),
+        processing_class=load_tokenizer(base),
         peft_config=launch.lora(training, "CAUSAL_LM"),
     )
     launch.train(trainer, folder, on_step)

@@ -38,6 +38,10 @@ class _Row(BaseModel):
     def _says_something(self) -> _Row:
         if (self.prompt is None) == (not self.conversation):
             raise ValueError("needs either 'prompt' or 'conversation'")
+        if not all(m.content.strip() for m in self.conversation) or (self.prompt and not self.prompt.strip()):
+            raise ValueError("says nothing")
+        if all(m.role != "user" for m in self.conversation) and self.conversation:
+            raise ValueError("has no human turn")
         return self
 
 
@@ -103,6 +107,8 @@ def json_lines(path: Path) -> Iterable[tuple[int, str]]:
         raise InputError(f"'{path}' is a folder. Name a JSONL file in it.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text.") from error
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

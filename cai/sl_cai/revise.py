@@ -9,6 +9,7 @@ criticise themselves.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 from cai.constitution import Constitution, Principle, draw
@@ -46,6 +47,8 @@ async def revise_once(
     chain: RevisionChain, principle: Principle, model: Model, style: Style, sampling: Sampling, seed: int
 ) -> Revision:
     conversation, answer, fmt = chain.initial.prompt.conversation, chain.answer, model.format
+    if fmt == "plain":
+        sampling = replace(sampling, stop=requests.STOPS)
     wanted = principle.revision or ""
     if style == "restate":
         context = requests.to_answer_again(conversation, wanted)

@@ -6,21 +6,20 @@ hub at construction.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before trl is imported, or it says hello to the hub
-
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
-from cai.models.hugging_face import best_dtype
+from cai.models.hugging_face import best_dtype, cannot_load
 from cai.records import Checkpoint
 from cai.training.settings import Training
 
@@ -63,7 +62,10 @@ def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausal
     """
     dtype = torch.float32 if training.lora_rank is None else best_dtype()
     # TRL loads the KL reference from where the model says it came from, so this must be a path that stays.
-    return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
+    try:
+        return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise cannot_load(str(path), error) from error
 
 
 def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
@@ -92,7 +94,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
             self._file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
             self._file.flush()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
         self._file.close()
 
 
@@ -101,8 +103,10 @@ def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
-    trainer.add_callback(Metrics(folder / "metrics.jsonl", done, on_step))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    metrics = Metrics(folder / "metrics.jsonl", done, on_step)
+    trainer.add_callback(metrics)
+    with contextlib.closing(metrics):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -39,7 +39,7 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         # Unlisted columns are dropped before the collator sees them.
-        self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen"]
+        self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen", "length"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -73,5 +73,5 @@ def test_an_assistant_is_described_before_the_conversation_and_instead_of_any_ot
     asked: str, who: str
 ) -> None:
     talk = (*TALK[:2], Message("user", asked))
-    assert spoken_by(who, talk) == (Message("system", who), *talk)
-    assert spoken_by(who, (Message("system", "You are Bob."), *talk)) == (Message("system", who), *talk)
+    assert spoken_by(who, talk, "chat") == (Message("system", who), *talk)
+    assert spoken_by(who, (Message("system", "You are Bob."), *talk), "chat") == (Message("system", who), *talk)

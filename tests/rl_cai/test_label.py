@@ -39,6 +39,7 @@ def labelled(weigh: Weigh, pair: Comparison = PAIR, **changes: Any) -> Preferenc
         "constitution": MINE,
         "method": "multiple_choice",
         "both_orders": True,
+        "fmt": "chat",
         "principles": 1,
         "seed": 0,
     }

@@ -13,10 +13,10 @@ from cai.training.settings import Training
 LORA, WHOLE = Training(lora_rank=4), Training()
 
 
-def test_nothing_is_reported_checkpointed_or_drawn_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = arguments(WHOLE, seed=2**40)
+def test_nothing_is_reported_or_drawn_by_others() -> None:
+    made = arguments(WHOLE, Path("here"), seed=2**40)
     assert made["report_to"] == "none"
-    assert made["save_strategy"] == "no"
+    assert made["save_total_limit"] == 1
     assert made["activation_checkpointing"] is False
     assert made["disable_tqdm"] is True
     assert made["lr_scheduler_type"] == "constant"  # SL-19
@@ -26,7 +26,7 @@ def test_nothing_is_reported_checkpointed_or_drawn_by_others(monkeypatch: pytest
 def test_all_three_configs_of_trl_take_them() -> None:
     from trl import RewardConfig, RLOOConfig, SFTConfig
 
-    made = arguments(Training(batch_size=8), seed=0)
+    made = arguments(Training(batch_size=8), Path("here"), seed=0)
     for config in (SFTConfig(**made), RewardConfig(**made), RLOOConfig(**made, num_generations=4)):
         assert config.report_to == []
         assert config.push_to_hub is False

@@ -72,7 +72,7 @@ def rows(*p_chosen: float) -> list[dict[str, Any]]:
 
 def trainer_of(kind: type, parts: tuple[Any, Any], data: list[dict[str, Any]], **more: Any) -> Any:
     model, tokenizer = copy.deepcopy(parts[0]), parts[1]
-    arguments = {**launch.arguments(TRAINING, seed=0), "bf16": False}
+    arguments = {**launch.arguments(TRAINING, Path("unused"), seed=0), "bf16": False, "save_strategy": "no"}
     return kind(
         model=model,
         args=RewardConfig(**arguments, max_length=64),
