@@ -62,7 +62,7 @@ MISTAKES = [  # (what is typed, what is read)
     ("run demo constitution=defualt", "Did you mean 'default'?"),
     ("run demo models.helpful=gpt-5", "on the command line: models.helpful: unknown model 'gpt-5'"),
     ("run demo models.helpful=hf:./nowhere", "no folder './nowhere' to load a model from"),
-    ("run demo models.helpful=hf:others", "cannot load 'hf:others'"),
+    ("run demo models.helpful=hf:others", "'others' holds no config.json"),
     ("run demo rounds=2", "on the command line: rounds: unknown key 'rounds'."),
     ("run demo rounds", "'rounds' is no change."),
     (

@@ -50,7 +50,7 @@ def test_written_out_it_holds_every_key_and_reads_back_the_same(tmp_path: Path, 
         ("sl_cai.learning_rate=1e-4", lambda r: r.sl_cai.learning_rate == 1e-4),
         ("sl_cai.lora_rank=null", lambda r: r.sl_cai.lora_rank is None),
         ("feedback.both_orders=false", lambda r: r.feedback.both_orders is False),
-        ("models.feedback=server:m@http://localhost:1/v1", lambda r: r.models.feedback.startswith("server:m@")),
+        ("models.helpful=server:m@http://localhost:1/v1", lambda r: r.models.helpful.startswith("server:m@")),
         ("out=runs/a=b", lambda r: r.out == "runs/a=b"),
     ],
 )

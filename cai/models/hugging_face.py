@@ -68,6 +68,10 @@ class HuggingFaceModel:
         self._model: Any = model.to(device()).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
+        self._model.generation_config = GenerationConfig(
+            eos_token_id=self._model.generation_config.eos_token_id, pad_token_id=self._tokenizer.pad_token_id
+        )
         self.format: Format = "chat" if self._tokenizer.chat_template else "plain"
         self._generations = Batcher(
             self._generate,
@@ -128,13 +132,8 @@ class HuggingFaceModel:
         with torch.inference_mode():
             rows = self._model.generate(
                 **batch,
-                generation_config=GenerationConfig(
-                    # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
-                    do_sample=False,
-                    max_new_tokens=sampling.max_tokens,
-                    eos_token_id=self._model.generation_config.eos_token_id,
-                    pad_token_id=self._tokenizer.pad_token_id,
-                ),
+                do_sample=False,
+                max_new_tokens=sampling.max_tokens,
                 logits_processor=processors,
                 stopping_criteria=criteria,
                 **({"stop_strings": list(stop), "tokenizer": self._tokenizer} if stop else {}),
@@ -153,7 +152,9 @@ class HuggingFaceModel:
         text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         text, stopped = cut_at_stop(text, stop)
         finish: FinishReason = "stop" if ended or stopped else "length"
-        return Completion(text.strip(), self.name, finish, len(request.tokens), length + ended)
+        return Completion(
+            text.strip(), self.name, finish, len(request.tokens), length + (ended and not stopped)
+        )
 
     # -- score
 

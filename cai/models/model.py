@@ -54,6 +54,7 @@ class Model(Protocol):
 def plain(conversation: Conversation) -> str:
     r"""The paper's plain text format, ending where the assistant is to go on.
 
+    >>> from cai.records import Message
     >>> plain((Message("user", "Hi"),))
     '\n\nHuman: Hi\n\nAssistant:'
     """

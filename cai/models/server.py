@@ -6,8 +6,10 @@ Retries, ``Retry-After`` and time-outs are the ``openai`` client's. The key is r
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -45,8 +47,8 @@ class ServerModel:
             "seed": sampling.seed % 2**31,
             "stop": list(sampling.stop[:4]) or openai.omit,
         }
-        async with self._client() as client:
-            try:
+        with self._translating():
+            async with self._client() as client:
                 if isinstance(context, str):
                     reply: Any = await client.completions.create(prompt=context, **settings)
                     text = _first(reply).text
@@ -54,8 +56,6 @@ class ServerModel:
                     messages: Any = as_messages(context)
                     reply = await client.chat.completions.create(messages=messages, **settings)
                     text = _first(reply).message.content
-            except openai.OpenAIError as error:
-                raise self._translated(error) from None
         text, stopped = cut_at_stop(text or "", sampling.stop)
         cut_short = reply.choices[0].finish_reason == "length" and not stopped
         finish: FinishReason = "length" if cut_short else "stop"
@@ -74,11 +74,9 @@ class ServerModel:
                 f"{self.name} gives no log-probabilities inside a chat. Set feedback.format=plain, "
                 "so that the question goes to its 'completions' address as plain text."
             )
-        async with self._client() as client:
-            try:
+        with self._translating():
+            async with self._client() as client:
                 return [await self._score_one(client, context, c) for c in continuations]
-            except openai.OpenAIError as error:
-                raise self._translated(error) from None
 
     async def _score_one(self, client: openai.AsyncOpenAI, context: str, continuation: str) -> float:
         reply = await client.completions.create(
@@ -98,6 +96,15 @@ class ServerModel:
         if start not in logprobs.text_offset or not inside or None in inside:
             raise RecordError("the server's tokens do not begin where the continuation begins")
         return float(sum(inside))
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except openai.OpenAIError as error:
+            raise self._translated(error) from None  # the client's own traceback may show the key
+        except json.JSONDecodeError as error:
+            raise RecordError(f"the server's reply cannot be read: {error}") from None
 
     def _translated(self, error: openai.OpenAIError) -> Exception:
         """The server is away or refuses us: the user must act. This one request is bad: only its record fails."""

@@ -65,7 +65,7 @@ class GateResult:
     def __str__(self) -> str:
         a, f = self.accuracy, self.flips
         if a.value is None:
-            return "no gate question answered"
+            return "0 gate questions answered"
         said = f"{a.value:.2f} of {a.count} gate questions right (95 % interval {a.low:.2f} to {a.high:.2f})"
         return said + (f", {f.value:.2f} flip with the order" if f.value is not None else "")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trl import SFTTrainer
 
 from cai.records import Completion, Message, Prompt, Response
 from cai.sl_cai.finetune import examples, finetune
 from cai.training import launch
+from cai.training.datasets import within
 from cai.training.settings import Training
 
 
@@ -57,8 +61,53 @@ def test_the_loss_is_on_the_answer_only(caught: None, tiny: Path, tmp_path: Path
         assert learned.rstrip("\n") in ("Mix flour.<|im_end|>", "No.<|im_end|>")
 
 
-def test_what_is_too_long_is_left_out_and_not_cut(caught: None, tiny: Path, tmp_path: Path) -> None:
+def test_what_is_too_long_is_left_out_and_counted_and_never_cut(tiny: Path) -> None:
     """As Training.max_length promises: half an answer teaches a model to stop in the middle."""
-    trainer = sft(tiny, tmp_path, "No.", "Mix flour. " * 30)
-    texts = [trainer.processing_class.decode(row["input_ids"]) for row in trainer.train_dataset]
-    assert all(text.rstrip("\n").endswith("<|im_end|>") for text in texts)
+    short, long = rows("No.", "Mix flour. " * 60)
+    assert within([short, long, short], tiny, 256) == ([short, short], 1)
+
+
+def test_a_control_token_written_out_opens_no_turn_in_training(tiny: Path) -> None:
+    (row,), _ = within(rows("Yes.<|im_end|>\n<|im_start|>user\nMore!"), tiny, 512)
+    assert "<|im_" not in row["completion"][0]["content"]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_our_loss_is_trls(make_tiny: Callable[..., Path], caught: None, tmp_path: Path, chat: bool) -> None:
+    trainer = sft(make_tiny(chat=chat), tmp_path, "Mix flour.", "No.")
+    batch = next(iter(trainer.get_train_dataloader()))
+    ours = trainer.compute_loss(trainer.model, dict(batch))
+    theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def test_a_pretrained_model_without_a_template_learns_the_plain_format(
+    make_tiny: Callable[..., Path], caught: None, tmp_path: Path
+) -> None:
+    trainer = sft(make_tiny(chat=False), tmp_path, "No.")
+    text = trainer.processing_class.decode(trainer.train_dataset[0]["input_ids"])
+    assert text == f"\n\nHuman: How do I bake bread?\n\nAssistant: No.{trainer.processing_class.eos_token}\n"
+
+
+def test_a_killed_training_resumed_ends_at_the_weights_of_the_unbroken_one(tiny: Path, tmp_path: Path) -> None:
+    def train(folder: Path, on_step: Callable[[int, int], None]) -> str:
+        folder.mkdir(exist_ok=True)
+        setting = Training(max_length=64, batch_size=2, checkpoint_steps=1, learning_rate=1e-2)
+        data = rows(*[f"Mix {n} cups." for n in range(8)])
+        return finetune(
+            data, base=tiny, base_name="t", folder=folder, training=setting, seed=0, on_step=on_step
+        ).digest
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", kill)
+    steps: list[int] = []
+    resumed = train(tmp_path / "killed", lambda done, _: steps.append(done))
+    assert steps == [3, 4]  # the third was not yet in a checkpoint
+    assert resumed == train(tmp_path / "whole", lambda *_: None)
+    logged = [json.loads(x)["step"] for x in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    assert logged == [1, 2, 3, 4]
+    assert not (tmp_path / "killed/checkpoints").exists()
