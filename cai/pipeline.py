@@ -149,10 +149,7 @@ def preference_labels(job: Job) -> None:
                 label.label,
                 model=model,
                 constitution=job.constitution,
-                method=setting.method,
-                both_orders=setting.both_orders,
-                fmt=model.format if setting.format == "auto" else setting.format,
-                principles=setting.principles,
+                asking=setting.asking(model.format),
                 seed=job.recipe.seed,
             )
             await pass_the_gate(job, step)

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cai.constitution import line_of
 from cai.errors import InputError, did_you_mean
 from cai.models.load import check_name
-from cai.models.model import Sampling
-from cai.rl_cai.label import Method
+from cai.models.model import Format, Sampling
+from cai.rl_cai.label import Asking, Method
 from cai.sl_cai.revise import Style
 from cai.training.settings import Training
 
@@ -85,15 +85,38 @@ class Comparisons(Sampled):
 
 class Feedback(Section):
     method: Method = "multiple_choice"
-    """multiple_choice (the paper), or likelihood (ours, for small models)."""
+    """multiple_choice or chain_of_thought (the paper), or likelihood (ours, for small models)."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """How the feedback model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
     both_orders: bool = True
     """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
     principles: int = Field(default=1, ge=1)
     """Drawn for each comparison; their answers are averaged (FB-6)."""
+    clamp: tuple[float, float] = (0.4, 0.6)
+    """Where labels of chain_of_thought are kept (FB-13); [0, 1] leaves them as they are."""
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    """Of the chain of thought."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Of the chain of thought."""
     gate: Literal["warn", "stop"] = "warn"
     """What to do when the feedback model is no better than chance on the gate questions."""
+
+    @model_validator(mode="after")
+    def _clamp_is_an_interval(self) -> Feedback:
+        if not 0 <= self.clamp[0] <= self.clamp[1] <= 1:
+            raise ValueError(f"clamp {list(self.clamp)} is no interval inside [0, 1]")
+        return self
+
+    def asking(self, own: Format) -> Asking:
+        """``own`` is the feedback model's own format."""
+        return Asking(
+            method=self.method,
+            fmt=own if self.format == "auto" else self.format,
+            both_orders=self.both_orders,
+            principles=self.principles,
+            clamp=self.clamp,
+            reasoning=Sampling(temperature=self.temperature, max_tokens=self.max_tokens),
+        )
 
 
 class PreferenceModelTraining(Training):

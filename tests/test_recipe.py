@@ -73,7 +73,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ),
     (
         "feedback: {method: votes}\n",
-        ":1: feedback.method: unknown value 'votes'. Known: likelihood, multiple_choice.",
+        ":1: feedback.method: unknown value 'votes'. Known: chain_of_thought, likelihood, multiple_choice.",
     ),
     ("revisions:\n  rounds: 0\n", ":2: revisions.rounds: Input should be greater than or equal to 1"),
     ("revisions:\n  rounds: many\n", ":2: revisions.rounds: Input should be a valid integer"),

@@ -3,6 +3,8 @@
 ``multiple_choice`` is the paper's: the answers stand as options (A) and (B), and the label is the softmax of the
 log-probabilities of the two whole continuations (FB-5). The paper is silent on order (FB-8): we draw it, or ask both.
 
+``chain_of_thought`` lets the model reason first, and clamps the label (``rl_cai/reason.py``).
+
 ``likelihood`` is ours, for models too small for letters: which answer is the stronger evidence for an assistant that
 lives by the principle, against one that breaks it? Its log-odds are
 [log P(a | upheld) − log P(a | broken)] − [log P(b | upheld) − log P(b | broken)].
@@ -13,64 +15,80 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from cai.constitution import Constitution, Principle, draw
 from cai.errors import UnreadableAnswer
-from cai.models.model import Format, Model
+from cai.models.model import Format, Model, Sampling
 from cai.records import Comparison, Judgement, PreferenceLabel, Side
 from cai.rl_cai import requests
-from cai.seeding import rng
+from cai.rl_cai.reason import reason
+from cai.seeding import rng, seed_of
 
-Method = Literal["multiple_choice", "likelihood"]
-METHODS: tuple[str, ...] = get_args(Method)
+Method = Literal["multiple_choice", "chain_of_thought", "likelihood"]
+
+
+THINKING = Sampling(max_tokens=256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How the feedback model is asked."""
+
+    method: Method = "multiple_choice"
+    fmt: Format = "chat"
+    both_orders: bool = True
+    principles: int = 1
+    """How many are drawn for a comparison; the paper draws 1 (FB-6)."""
+    clamp: tuple[float, float] = (0.4, 0.6)
+    """Where labels of chain_of_thought are kept (FB-13); (0, 1) leaves them."""
+    reasoning: Sampling = THINKING
 
 
 async def label(
-    comparison: Comparison,
-    *,
-    model: Model,
-    constitution: Constitution,
-    method: Method,
-    both_orders: bool,
-    fmt: Format,
-    principles: int,
-    seed: int,
+    comparison: Comparison, *, model: Model, constitution: Constitution, asking: Asking, seed: int
 ) -> PreferenceLabel:
     """The soft label of one comparison, averaged over its questions.
 
-    ``principles`` is how many are drawn (the paper draws 1, FB-6). Raises UnreadableAnswer when the model's
-    probabilities are not numbers: such an answer never becomes a label.
+    Raises UnreadableAnswer when the model's probabilities are not numbers: such an answer never becomes a label.
     """
     draws = rng(seed, "label", comparison.id)
-    known = constitution.for_preference if method == "multiple_choice" else constitution.for_likelihood
-    asked = [draw(known, draws) for _ in range(principles)]
-    judged = await asyncio.gather(
-        *[_judge(comparison, p, model, method, fmt, _orders(both_orders, method, draws)) for p in asked]
+    by_likelihood = asking.method == "likelihood"
+    known = constitution.for_likelihood if by_likelihood else constitution.for_preference
+    principles = [draw(known, draws) for _ in range(asking.principles)]
+    judgements = await asyncio.gather(
+        *[
+            _judge(comparison, principle, first, model, asking, seed_of(seed, comparison.id, number, first))
+            for number, principle in enumerate(principles)
+            for first in _orders(asking, draws)
+        ]
     )
-    judgements = tuple(j for group in judged for j in group)
     mean = sum(j.probability_a for j in judgements) / len(judgements)
-    return PreferenceLabel(comparison.id, constitution.digest, comparison, method, mean, judgements)
+    if asking.method == "chain_of_thought":  # clamped, not rescaled (pitfall 4)
+        mean = min(max(mean, asking.clamp[0]), asking.clamp[1])
+    return PreferenceLabel(
+        comparison.id, constitution.digest, comparison, asking.method, mean, tuple(judgements)
+    )
 
 
-def _orders(both: bool, method: Method, draws: random.Random) -> tuple[Side, ...]:
-    if method == "likelihood":  # each answer is scored alone: there is no order
+def _orders(asking: Asking, draws: random.Random) -> tuple[Side, ...]:
+    if asking.method == "likelihood":  # each answer is scored alone: there is no order
         return ("a",)
-    return ("a", "b") if both else (draws.choice(("a", "b")),)
+    return ("a", "b") if asking.both_orders else (draws.choice(("a", "b")),)
 
 
 async def _judge(
-    comparison: Comparison,
-    principle: Principle,
-    model: Model,
-    method: Method,
-    fmt: Format,
-    orders: tuple[Side, ...],
-) -> list[Judgement]:
-    ask = multiple_choice if method == "multiple_choice" else likelihood
-    shown = [comparison if first == "a" else comparison.swapped() for first in orders]
-    probabilities = await asyncio.gather(*[ask(c, principle, model, fmt) for c in shown])
-    return [Judgement(principle.name, first, p) for first, p in zip(orders, probabilities, strict=True)]
+    comparison: Comparison, principle: Principle, first: Side, model: Model, asking: Asking, seed: int
+) -> Judgement:
+    shown = comparison if first == "a" else comparison.swapped()
+    if asking.method == "likelihood":
+        return Judgement(principle.name, first, await likelihood(shown, principle, model, asking.fmt))
+    if asking.method == "multiple_choice":
+        return Judgement(principle.name, first, await multiple_choice(shown, principle, model, asking.fmt))
+    sampling = replace(asking.reasoning, seed=seed)
+    said = await reason(shown, principle.preference or "", model, asking.fmt, sampling)
+    return Judgement(principle.name, first, softmax_first(said.first, said.second), said.text)
 
 
 async def multiple_choice(comparison: Comparison, principle: Principle, model: Model, fmt: Format) -> float:

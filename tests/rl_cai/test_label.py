@@ -14,7 +14,7 @@ from cai.constitution import Constitution, Principle
 from cai.errors import UnreadableAnswer
 from cai.models.scripted import ScriptedModel
 from cai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
-from cai.rl_cai.label import label, softmax_first
+from cai.rl_cai.label import Asking, label, softmax_first
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 PAIR = Comparison("p.0", PROMPT, Completion("GOOD", "m", "stop", 0, 4), Completion("BAD", "m", "stop", 0, 2))
@@ -35,15 +35,9 @@ Weigh = Callable[[str, str], float]
 
 
 def labelled(weigh: Weigh, pair: Comparison = PAIR, **changes: Any) -> PreferenceLabel:
-    settings: dict[str, Any] = {
-        "constitution": MINE,
-        "method": "multiple_choice",
-        "both_orders": True,
-        "fmt": "chat",
-        "principles": 1,
-        "seed": 0,
-    }
-    return asyncio.run(label(pair, model=ScriptedModel(weigh=weigh), **{**settings, **changes}))
+    rest = {key: changes.pop(key) for key in ("constitution", "seed", "model") if key in changes}
+    given: dict[str, Any] = {"constitution": MINE, "seed": 0, "model": ScriptedModel(weigh=weigh)} | rest
+    return asyncio.run(label(pair, asking=Asking(**changes), **given))
 
 
 def prefers(text: str, probability: float) -> Weigh:
