@@ -85,7 +85,10 @@ class Comparisons(Sampled):
 
 class Feedback(Section):
     method: Method = "multiple_choice"
-    """multiple_choice or chain_of_thought (the paper), or likelihood (ours, for small models)."""
+    """multiple_choice or chain_of_thought (the paper); votes (for models without log-probabilities) or likelihood
+    (for small models), which are ours."""
+    votes: int = Field(default=8, ge=1)
+    """Sampled for each question by method votes."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """How the feedback model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
     both_orders: bool = True
@@ -95,9 +98,9 @@ class Feedback(Section):
     clamp: tuple[float, float] = (0.4, 0.6)
     """Where labels of chain_of_thought are kept (FB-13); [0, 1] leaves them as they are."""
     temperature: float = Field(default=1.0, ge=0, le=10)
-    """Of the chain of thought."""
+    """Of chains of thought and votes."""
     max_tokens: int = Field(default=256, ge=1)
-    """Of the chain of thought."""
+    """Of chains of thought and votes."""
     gate: Literal["warn", "stop"] = "warn"
     """What to do when the feedback model is no better than chance on the gate questions."""
 
@@ -115,6 +118,7 @@ class Feedback(Section):
             both_orders=self.both_orders,
             principles=self.principles,
             clamp=self.clamp,
+            votes=self.votes,
             reasoning=Sampling(temperature=self.temperature, max_tokens=self.max_tokens),
         )
 
@@ -148,10 +152,10 @@ class Evaluation(Sampled):
 
 def check_feedback(models: Models, feedback: Feedback) -> None:
     """Raises InputError when the feedback model cannot give what its method needs: now, not after an hour."""
-    if models.feedback.startswith("server:") and feedback.format != "plain":
+    if models.feedback.startswith("server:") and feedback.format != "plain" and feedback.method != "votes":
         raise InputError(
-            f"{models.feedback} gives no log-probabilities inside a chat. Set feedback.format=plain, so that the "
-            "question goes to its 'completions' address as plain text."
+            f"{models.feedback} gives no log-probabilities inside a chat. Set feedback.method=votes, or "
+            "feedback.format=plain, so that the question goes to its 'completions' address as plain text."
         )
 
 

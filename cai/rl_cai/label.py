@@ -5,6 +5,8 @@ log-probabilities of the two whole continuations (FB-5). The paper is silent on 
 
 ``chain_of_thought`` lets the model reason first, and clamps the label (``rl_cai/reason.py``).
 
+``votes`` is ours, for models that give no log-probabilities (``rl_cai/vote.py``).
+
 ``likelihood`` is ours, for models too small for letters: which answer is the stronger evidence for an assistant that
 lives by the principle, against one that breaks it? Its log-odds are
 [log P(a | upheld) − log P(a | broken)] − [log P(b | upheld) − log P(b | broken)].
@@ -24,9 +26,10 @@ from cai.models.model import Format, Model, Sampling
 from cai.records import Comparison, Judgement, PreferenceLabel, Side
 from cai.rl_cai import requests
 from cai.rl_cai.reason import reason
+from cai.rl_cai.vote import vote
 from cai.seeding import rng, seed_of
 
-Method = Literal["multiple_choice", "chain_of_thought", "likelihood"]
+Method = Literal["multiple_choice", "chain_of_thought", "votes", "likelihood"]
 
 
 THINKING = Sampling(max_tokens=256)
@@ -44,6 +47,8 @@ class Asking:
     clamp: tuple[float, float] = (0.4, 0.6)
     """Where labels of chain_of_thought are kept (FB-13); (0, 1) leaves them."""
     reasoning: Sampling = THINKING
+    """Of chains of thought, and of votes."""
+    votes: int = 8
 
 
 async def label(
@@ -87,6 +92,9 @@ async def _judge(
     if asking.method == "multiple_choice":
         return Judgement(principle.name, first, await multiple_choice(shown, principle, model, asking.fmt))
     sampling = replace(asking.reasoning, seed=seed)
+    if asking.method == "votes":
+        asked = (shown, principle.preference or "", model, asking.fmt, sampling, asking.votes)
+        return Judgement(principle.name, first, await vote(*asked))
     said = await reason(shown, principle.preference or "", model, asking.fmt, sampling)
     return Judgement(principle.name, first, softmax_first(said.first, said.second), said.text)
 

@@ -1,0 +1,58 @@
+"""Sampled votes: feedback from a model that gives no log-probabilities, as most hosted chat models.
+
+Ours, not the paper's: the share of sampled answers that name an option stands in for its probability. It is coarser
+than FB-5, and its labels say so (``method`` is ``votes``). An answer that names no option, or both, is no vote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from typing import Literal
+
+from cai.errors import UnreadableAnswer
+from cai.models.model import Context, Format, Model, Sampling
+from cai.records import Comparison, Message
+from cai.rl_cai import requests
+from cai.seeding import seed_of
+
+OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
+READABLE_SHARE = 0.5
+"""Of the votes that must be readable; with fewer there is no label."""
+
+
+async def vote(
+    comparison: Comparison, principle: str, model: Model, fmt: Format, sampling: Sampling, count: int
+) -> float:
+    """Share of votes for the answer shown as (A). Raises UnreadableAnswer when too few votes can be read."""
+    asked = to_vote(comparison, principle, fmt)
+    draws = [replace(sampling, seed=seed_of(sampling.seed, number)) for number in range(count)]
+    said = await asyncio.gather(*[model.generate(asked, draw) for draw in draws])
+    votes = [read for read in (read_vote(s.text) for s in said) if read is not None]
+    if len(votes) < READABLE_SHARE * count:
+        raise UnreadableAnswer(
+            f"only {len(votes)} of {count} votes name one option; the first says {said[0].text[:80]!r}"
+        )
+    return votes.count("A") / len(votes)
+
+
+def to_vote(comparison: Comparison, principle: str, fmt: Format) -> Context:
+    conversation, a, b = comparison.prompt.conversation, comparison.a.text, comparison.b.text
+    if fmt == "plain":
+        return requests.multiple_choice(conversation, principle, a, b, fmt)
+    asked = requests.question(conversation, principle, a, b)
+    # A chat on a server cannot be gone on with in the assistant's own words, so it is told how to answer.
+    return (Message("user", f"{asked}\n\nAnswer with (A) or (B) and nothing else."),)
+
+
+def read_vote(text: str) -> Literal["A", "B"] | None:
+    """The one option that an answer names.
+
+    >>> read_vote("(B)"), read_vote("B."), read_vote("A good question"), read_vote("(A) or (B)")
+    ('B', 'B', None, None)
+    """
+    named = {bracketed or bare for bracketed, bare in OPTION.findall(text.strip())}
+    if named == {"A"} and not re.match(r"A [a-z]", text.strip()):  # "A good question" is no vote
+        return "A"
+    return "B" if named == {"B"} else None
