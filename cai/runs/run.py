@@ -186,8 +186,8 @@ class Run:
         wanted = {"config": config, "inputs": inputs}
         if stage not in started:
             self._write_started({**started, stage: wanted})
-        elif started[stage] != json.loads(json.dumps(wanted)):
-            raise StageChanged(_what_changed(stage, started[stage], wanted))
+        elif changed := _what_changed(stage, started[stage], wanted):
+            raise StageChanged(changed)
         return self.manifest(stage) is not None
 
     def _complete(self, manifest: StageManifest) -> None:
@@ -262,15 +262,18 @@ def read_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any]) -> str:
+def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """A sentence, or None. A setting that a stage was made without, because it came later, changes nothing."""
     said = f"Pass --redo {stage}, or use a new run (out=...)."
     now = json.loads(json.dumps(now))
-    for key in sorted({*then["config"], *now["config"]}):
-        old, new = then["config"].get(key), now["config"].get(key)
+    for key in sorted(then["config"].keys() & now["config"].keys()):
+        old, new = then["config"][key], now["config"][key]
         if old != new:
             return f"{stage} was made with {key}: {_short(old)}, the recipe now says {_short(new)}. {said}"
     changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
-    return f"{stage} was made from another version of {' and '.join(sorted(changed))}. {said}"
+    return (
+        f"{stage} was made from another version of {' and '.join(sorted(changed))}. {said}" if changed else None
+    )
 
 
 def _short(value: Any) -> str:

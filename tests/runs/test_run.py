@@ -81,7 +81,6 @@ def test_a_stage_with_too_many_failures_is_not_done(run: Run) -> None:
             "01-responses was made with revisions.rounds: 4, the recipe now says 2. "
             "Pass --redo 01-responses, or use a new run (out=...).",
         ),
-        ({**CONFIG, "new": 1}, INPUTS, "01-responses was made with new: null, the recipe now says 1."),
         (CONFIG, {**INPUTS, "prompts": "cccc"}, "01-responses was made from another version of prompts."),
         (CONFIG, {"prompts": "c", "constitution": "c"}, "another version of constitution and prompts."),
     ],
