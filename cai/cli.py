@@ -197,6 +197,34 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
     side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))
 
 
+@main.command()
+@click.argument("model")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Pairs: JSONL, or .jsonl.gz.")
+@click.option("--constitution", "named", default="default", show_default=True, help="A file, or one of ours.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="As in a recipe under feedback: method=votes."
+)
+@click.option("--limit", type=click.IntRange(1), help="How many pairs to use; all of them unless said.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+def judge(
+    model: str, data: Path, named: str, changes: tuple[str, ...], limit: int | None, seed: int, out: Path | None
+) -> None:
+    """Measure MODEL as a judge on pairs that people have judged: how often they agree, and how sure it is.
+
+    A row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
+    hh-rlhf.
+    """
+    from rich.console import Console
+
+    from cai.judging import judge_model
+    from cai.rl_cai.judge_table import table
+
+    quiet_libraries()
+    report = judge_model(model, data, constitution=named, changes=changes, limit=limit, seed=seed, out=out)
+    Console(highlight=False).print(table(report))
+
+
 def quiet_libraries() -> None:
     """No bars and warnings of others between ours."""
     import warnings

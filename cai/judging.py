@@ -1,0 +1,54 @@
+"""``cai judge``: a model by name, a file of judged pairs, and a report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cai.constitution import load_constitution
+from cai.job import loaded
+from cai.recipe import load_recipe
+from cai.rl_cai.judge import JudgeReport, judge, judge_report
+from cai.rl_cai.judged_pairs import load_pairs, some
+from cai.runs.rows import write_whole
+
+
+def judge_model(
+    model: str,
+    data: Path,
+    *,
+    constitution: str,
+    changes: Sequence[str],
+    limit: int | None,
+    seed: int,
+    out: Path | None,
+) -> JudgeReport:
+    """``changes`` are settings of a recipe's ``feedback``, as ``key=value``; defaults are the paper's."""
+    settings = [f"models.feedback={model}", *(f"feedback.{change}" for change in changes)]
+    recipe = load_recipe("paper", settings)
+    pairs, unusable = load_pairs(data)
+    drawn, principles = some(pairs, limit, seed), load_constitution(constitution)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(console=Console(stderr=True), transient=True) as bars, loaded(model) as judging:
+        bar = bars.add_task("judging", total=len(drawn))
+        made = asyncio.run(
+            judge(
+                drawn,
+                model=judging,
+                constitution=principles,
+                asking=recipe.feedback.asking(judging.format),
+                seed=seed,
+                tell=lambda _: bars.advance(bar),
+            )
+        )
+    report = judge_report(model, made, unusable)
+    if out:
+        write_whole(out, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
+    return report

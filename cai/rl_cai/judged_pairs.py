@@ -1,0 +1,131 @@
+"""Pairs of answers that people have judged, in the forms in which others keep them."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from cai.errors import InputError
+from cai.records import (
+    Comparison,
+    Completion,
+    Conversation,
+    Message,
+    Prompt,
+    Role,
+    Side,
+    conversation_id,
+)
+from cai.seeding import rng, seed_of
+
+
+class Pair(NamedTuple):
+    id: str
+    conversation: Conversation
+    chosen: str
+    rejected: str
+
+
+class Pairs(NamedTuple):
+    usable: list[Pair]
+    unusable: Mapping[str, int]
+    """How many records were left out, by why."""
+
+
+class _Row(BaseModel):
+    prompt: str | Conversation = Field((), validation_alias=AliasChoices("prompt", "conversation", "messages"))
+    chosen: str | Annotated[Conversation, Field(min_length=1)]
+    rejected: str | Annotated[Conversation, Field(min_length=1)]
+
+
+def load_pairs(path: Path) -> Pairs:
+    """The pairs of a JSONL file (or .jsonl.gz). Raises InputError with the line that is no pair.
+
+    A row has ``chosen`` and ``rejected``, as replies or lists of messages, and ``prompt``, ``conversation`` or
+    ``messages``; or the two are whole dialogues, as in hh-rlhf.
+    """
+    usable: dict[str, Pair] = {}
+    unusable: Counter[str] = Counter()
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            read = _pair(_Row.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{first['msg']}") from error
+        if isinstance(read, str) or read.id in usable:
+            unusable[read if isinstance(read, str) else "the same pair again"] += 1
+        else:
+            usable[read.id] = read
+    if not usable:
+        raise InputError(f"{path} holds no usable pairs. {counted(unusable)}".rstrip())
+    return Pairs(list(usable.values()), dict(unusable))
+
+
+def some(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+    """``count`` pairs in an order fixed by the seed; None takes all."""
+    return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read the pairs in '{path}': {error}") from error
+
+
+def _pair(row: _Row) -> Pair | str:
+    """The pair, or why there is none in this record."""
+    given, chosen, rejected = _turns(row.prompt, "user"), _turns(row.chosen), _turns(row.rejected)
+    if given and given[-1] == Message("assistant", ""):  # "\n\nAssistant:", where the reply begins
+        given = given[:-1]
+    shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]
+    conversation = shared if shared[: len(given)] == given else given + shared
+    if shared != rejected[:-1]:
+        return "the dialogues differ before the last reply"
+    if {better.role, worse.role} != {"assistant"} or [m.role for m in conversation[-1:]] != ["user"]:
+        return "no reply to a human turn"
+    texts = better.content.strip(), worse.content.strip()
+    if not all((*texts, conversation[-1].content.strip())):
+        return "an empty turn"
+    if texts[0] == texts[1]:
+        return "both replies are the same"
+    return Pair(
+        conversation_id((*conversation, *[Message("assistant", t) for t in texts])), conversation, *texts
+    )
+
+
+def _turns(said: str | Conversation, role: Role = "assistant") -> Conversation:
+    r"""A conversation as it is; a dialogue of "\n\nHuman: …\n\nAssistant: …" by its turns; other text as one."""
+    if not isinstance(said, str):
+        return said
+    before, *parts = re.split(r"\n\n(Human|Assistant):", "\n\n" + said.lstrip())
+    if before or not parts:
+        return (Message(role, said),)
+    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+    return tuple(Message(roles[who], text.strip()) for who, text in zip(parts[::2], parts[1::2], strict=True))
+
+
+def comparison_of(pair: Pair, seed: int) -> tuple[Comparison, Side]:
+    """The pair as a comparison, and people's side, drawn anew for each pair so that calibration has two sides."""
+    side: Side = rng(seed, "judge", pair.id).choice(("a", "b"))
+    replies = (pair.chosen, pair.rejected) if side == "a" else (pair.rejected, pair.chosen)
+    a, b = [Completion(text, "pairs", "stop", 0, max(1, len(text) // 4)) for text in replies]
+    return Comparison(pair.id, Prompt.of(pair.conversation, "red_team", "pairs"), a, b), side
+
+
+def counted(counted: Mapping[str, int]) -> str:
+    """``2 × an empty turn, 1 × both replies are the same``."""
+    return ", ".join(f"{count} × {what}" for what, count in counted.items())
