@@ -62,13 +62,19 @@ def main() -> None:
 @main.command()
 @click.argument("recipe")
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--until", type=click.Choice(STAGES), help="Stop after this stage.")
-@click.option("--redo", type=click.Choice(STAGES), help="Make this stage and all later ones anew.")
+@click.option("--until", type=click.Choice(STAGES), metavar="STAGE", help="Stop after this stage.")
+@click.option(
+    "--redo", type=click.Choice(STAGES), metavar="STAGE", help="Make this stage and all later ones anew."
+)
 def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None) -> None:
-    """Run RECIPE: a YAML file, or one of ours by name (demo, paper).
+    """Run RECIPE, or go on with it where it was killed.
 
-    Any key of the recipe can be changed here, for example revisions.rounds=2 or out=runs/mine. A run that was
-    killed goes on where it stopped.
+    RECIPE is a YAML file, or one of ours by name (demo, paper). Any key of the recipe can be changed here, for
+    example revisions.rounds=2 or out=runs/mine.
+
+    \b
+    STAGE is one of 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
+    05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
     """
     from rich.console import Console
 
@@ -91,7 +97,10 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
 @main.command()
 @click.argument("constitution")
 def check(constitution: str) -> None:
-    """Check CONSTITUTION (a YAML file, or one of ours by name) and say what it holds."""
+    """Check CONSTITUTION and say what it holds.
+
+    It is a YAML file, or one of ours by name.
+    """
     from cai.constitution import load_constitution
 
     loaded = load_constitution(constitution)
@@ -176,7 +185,7 @@ def show(folder: str, record: str) -> None:
 @main.command()
 @click.argument("folder", metavar="RUN")
 def report(folder: str) -> None:
-    """Write RUN's report anew: one HTML file that needs no network."""
+    """Write the report of RUN anew: one HTML file."""
     from cai.report.page import write_report
     from cai.runs.run import read_run
 
@@ -188,7 +197,7 @@ def report(folder: str) -> None:
 @click.option("--temperature", default=0.4, show_default=True, help="0 is greedy.")
 @click.option("--max-tokens", default=128, show_default=True)
 def chat(folder: str, temperature: float, max_tokens: int) -> None:
-    """Ask RUN's starting, SL-CAI and RL-CAI models the same thing, side by side."""
+    """Ask the three models of RUN the same thing, side by side."""
     from cai.chat import side_by_side
     from cai.models.model import Sampling
     from cai.runs.run import read_run
@@ -210,7 +219,9 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
 def judge(
     model: str, data: Path, named: str, changes: tuple[str, ...], limit: int | None, seed: int, out: Path | None
 ) -> None:
-    """Measure MODEL as a judge on pairs that people have judged: how often they agree, and how sure it is.
+    """Measure MODEL as a judge, on pairs that people judged.
+
+    How often they agree, how sure it is, and whether order or length sways it. Defaults are the paper's.
 
     A row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
     hh-rlhf.
