@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from cai.errors import CaiError, did_you_mean
 
-F = TypeVar("F", bound=Callable[..., Any])
 STAGES = (
     "01-responses",
     "02-revisions",

@@ -87,9 +87,6 @@ class Constitution(BaseModel):
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=112)
 
-    def named(self, name: str) -> Principle:
-        return next(p for p in self.principles if p.name == name)
-
 
 def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
     """One principle, independently of every other draw and with replacement (SL-9, FB-6)."""

@@ -82,7 +82,7 @@ def test_a_principle_may_have_one_side_only(tmp_path: Path) -> None:
     loaded = load_constitution(path)
     assert [p.name for p in loaded.for_revision] == ["kind"]
     assert [p.name for p in loaded.for_preference] == ["honest"]
-    assert loaded.named("honest").weight == 1.0
+    assert {p.name: p.weight for p in loaded.principles}["honest"] == 1.0
 
 
 def test_ours_has_at_least_the_papers_sixteen_of_each() -> None:

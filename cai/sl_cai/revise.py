@@ -10,7 +10,7 @@ criticise themselves.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 from cai.constitution import Constitution, Principle, draw
 from cai.models.model import Model, Sampling
@@ -20,7 +20,6 @@ from cai.sl_cai import requests
 from cai.sl_cai.respond import say
 
 Style = Literal["critiqued", "direct", "restate"]
-STYLES: tuple[str, ...] = get_args(Style)
 
 
 async def revise(

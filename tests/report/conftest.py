@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cai.cli import STAGES
 from cai.evaluation import harm
 from cai.recipe import Recipe
 from cai.records import (
@@ -40,16 +41,6 @@ principles:
   - {{name: {json.dumps(HOSTILE)}, critique: "Find <b>fault</b>.", revision: "Mend <b>it</b>."}}
   - {{name: prefer-kind, preference: "Which is kinder?"}}
 """
-STAGES = (
-    "01-responses",
-    "02-revisions",
-    "03-sl-cai-model",
-    "04-comparisons",
-    "05-preference-labels",
-    "06-preference-model",
-    "07-rl-cai-model",
-    "08-evaluation",
-)
 
 
 def prompt(text: str, kind: Kind = "red_team") -> Prompt:

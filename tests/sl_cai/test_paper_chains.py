@@ -49,7 +49,7 @@ def test_every_released_chain_is_written_anew_byte_for_byte() -> None:
     for prompt, answer, raw in all_steps():
         talk = (Message("user", prompt.removeprefix(HEAD).removesuffix(TAIL)),)
         said, critique = answer.removeprefix(" "), raw["critique"]["sample"].removeprefix(" ")
-        principle = known.named(raw["cst_key"])
+        principle = next(p for p in known.principles if p.name == raw["cst_key"])
         asked, wanted = principle.critique or "", principle.revision or ""
         critique_request, revision_request = raw["cst_value"]["prompt"][0], raw["cst_value"]["edit_request"]
 

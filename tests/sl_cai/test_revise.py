@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -14,7 +14,7 @@ from cai.models.scripted import ScriptedModel
 from cai.records import Completion, Message, Prompt, Response, RevisionChain
 from cai.sl_cai.requests import STOPS
 from cai.sl_cai.respond import respond
-from cai.sl_cai.revise import STYLES, revise
+from cai.sl_cai.revise import Style, revise
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 INITIAL = Response("p.0", PROMPT, Completion("INITIAL", "m", "stop", 0, 0))
@@ -130,7 +130,7 @@ def test_a_principle_without_a_critique_request_revises_directly() -> None:
     assert chain_of(model, constitution=only, rounds=1).revisions[0].critique is None
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", get_args(Style))
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_there_are_as_many_revisions_as_rounds_and_the_chain_is_named_as_its_response(
     style: str, rounds: int
