@@ -66,6 +66,7 @@ class Job:
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
+        notes: Callable[[list[Row]], dict[str, Any]] = lambda rows: {},
     ) -> list[Row]:
         return self.run.make_rows(
             stage,
@@ -75,12 +76,15 @@ class Job:
             inputs=inputs,
             concurrency=self.recipe.concurrency,
             max_failures=self.recipe.max_failures,
+            notes=notes,
         )
 
-    def training(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
-        """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see.
+    def training(
+        self, folder: Path, rows: list[dict[str, Any]], section: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What all trainings are given, and notes for ``stage.json``: how many rows were left out as too long.
 
-        Rows too long are left out and counted. Raises InputError when none is left.
+        Writes ``dataset.jsonl``: exactly what the trainer is about to see. Raises InputError when nothing is left.
         """
         from cai.training.datasets import within
 
@@ -98,7 +102,7 @@ class Job:
             )
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
         write_whole(folder / "dataset.jsonl", lines)
-        return {
+        given = {
             "rows": kept,
             "base": base,
             "base_name": self.recipe.models.pretrained,
@@ -107,6 +111,7 @@ class Job:
             "seed": self.recipe.seed,
             "on_step": partial(self.run.progress.step, folder.name),
         }
+        return given, {"too_long": left_out}
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from cai.job import KINDS, Job, loaded
 from cai.recipe import Recipe
 from cai.records import (
     Answer,
-    Checkpoint,
     Comparison,
     GateAnswer,
     Message,
@@ -31,7 +30,7 @@ from cai.records import (
 )
 from cai.rl_cai import compare, gate, label, preference_model, reinforce
 from cai.runs.rows import digest_file, write_whole
-from cai.runs.run import Run, digest_of, open_run
+from cai.runs.run import Run, Trained, digest_of, open_run
 from cai.runs.stage import Pass, Progress
 from cai.seeding import seed_of
 from cai.sl_cai import finetune, red_team, respond, revise
@@ -97,12 +96,12 @@ def revisions(job: Job) -> None:
 def sl_cai_model(job: Job) -> None:
     """Revisions and helpful answers → the SL-CAI model (SL-15 to SL-19)."""
 
-    def train(folder: Path) -> tuple[Checkpoint, int]:
+    def train(folder: Path) -> Trained:
         chains = job.run.rows("02-revisions", RevisionChain)
         helpful = [r for r in job.run.rows("01-responses", Response) if r.prompt.kind != "red_team"]
         rows = finetune.examples(chains, helpful)
-        given = job.training(folder, rows, "sl_cai")
-        return finetune.finetune(**given), len(given["rows"])
+        given, notes = job.training(folder, rows, "sl_cai")
+        return Trained(finetune.finetune(**given), len(given["rows"]), notes)
 
     job.run.make_model(
         "03-sl-cai-model",
@@ -196,13 +195,13 @@ def the_preference_model(job: Job) -> None:
     """AI harmlessness labels and people's helpfulness comparisons → the preference model (PM-1 to PM-4)."""
     setting = job.recipe.preference_model
 
-    def train(folder: Path) -> tuple[Checkpoint, int]:
+    def train(folder: Path) -> Trained:
         rows = preference_model.examples(job.run.rows("05-preference-labels", PreferenceLabel))
         rows += preference_model.helpfulness(
             setting.helpfulness.file, setting.helpfulness.limit, job.recipe.seed
         )
-        given = job.training(folder, rows, "preference_model")
-        return preference_model.train(**given), len(given["rows"])
+        given, notes = job.training(folder, rows, "preference_model")
+        return Trained(preference_model.train(**given), len(given["rows"]), notes)
 
     file = preference_model.helpfulness_file(setting.helpfulness.file)
     job.run.make_model(
@@ -217,9 +216,9 @@ def rl_cai_model(job: Job) -> None:
     """The SL-CAI model, rewarded by the preference model → the RL-CAI model (RL-1 to RL-5)."""
     setting = job.recipe.rl_cai
 
-    def train(folder: Path) -> tuple[Checkpoint, int]:
+    def train(folder: Path) -> Trained:
         prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
-        given = job.training(folder, reinforce.examples(prompts), "rl_cai")
+        given, notes = job.training(folder, reinforce.examples(prompts), "rl_cai")
         given |= {"base": job.weights("03-sl-cai-model"), "base_name": SL_CAI}
         checkpoint = reinforce.reinforce(
             **given,
@@ -229,7 +228,7 @@ def rl_cai_model(job: Job) -> None:
             temperature=setting.temperature,
             max_tokens=setting.max_tokens,
         )
-        return checkpoint, len(given["rows"])
+        return Trained(checkpoint, len(given["rows"]), notes)
 
     used = job.training_prompts(*KINDS)
     job.run.make_model(

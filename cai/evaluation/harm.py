@@ -1,6 +1,6 @@
 """How often a model objects to harm, refuses what is harmless, or says nothing: on prompts no training ever saw.
 
-Detectors are patterns, not models: cheap, the same everywhere, and readable. ``evaluation/objection.py`` says how
+Detectors are patterns, not models: cheap, the same everywhere, and readable. ``detectors/objection.py`` says how
 well they agree with people.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cai.evaluation.degeneracy import degeneracy
-from cai.evaluation.objection import objects, refuses
+from cai.detectors.degeneracy import degeneracy
+from cai.detectors.objection import objects, refuses
 from cai.intervals import mean, paired_difference, rate
 from cai.records import Answer, Metric, Response, Verdict
 

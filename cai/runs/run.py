@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cai.errors import InputError, StageChanged
 from cai.records import Checkpoint, usage
@@ -40,6 +40,16 @@ Item = TypeVar("Item")
 SILENT = Silent()
 OURS = {"recipe.yaml", "constitution.yaml", "run.json", ".lock"}
 """What may lie in a folder before its ``run.json`` is written."""
+
+
+class Trained(NamedTuple):
+    """What a training leaves behind."""
+
+    checkpoint: Checkpoint
+    rows: int
+    """How many it was trained on."""
+    notes: dict[str, Any] = {}  # noqa: RUF012
+    """What ``stage.json`` is to say besides."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +84,12 @@ class Run:
         inputs: dict[str, str],
         concurrency: int,
         max_failures: int,
+        notes: Callable[[list[Row]], dict[str, Any]] = lambda rows: {},
     ) -> list[Row]:
         """The records of a stage, made where they are missing.
 
-        ``passes`` is called only when something may be owed, so that a finished stage loads no model.
+        ``passes`` is called only when something may be owed, so that a finished stage loads no model. What ``notes``
+        finds in the finished records stands in ``stage.json``.
         """
         if self._is_done(stage, config, inputs):
             return self.rows(stage, row_type)
@@ -105,6 +117,7 @@ class Run:
                 sum(t.completion_tokens for t in tokens),
                 time.monotonic() - began,
                 _now(),
+                notes(made.records),
             )
         )
         return made.records
@@ -138,12 +151,12 @@ class Run:
     def make_model(
         self,
         stage: str,
-        train: Callable[[Path], tuple[Checkpoint, int]],
+        train: Callable[[Path], Trained],
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
     ) -> Checkpoint:
-        """The checkpoint of a stage; ``train(folder)`` makes it and says on how many rows."""
+        """The checkpoint of a stage, which ``train(folder)`` makes."""
         if self._is_done(stage, config, inputs):
             manifest = self.manifest(stage)
             assert manifest is not None
@@ -152,7 +165,7 @@ class Run:
         folder = self.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
         with disk_full_named(folder):
-            checkpoint, rows = train(folder)
+            checkpoint, rows, notes = train(folder)
         gc.collect()  # trainers hold their models in cycles
         self._complete(
             StageManifest(
@@ -166,7 +179,7 @@ class Run:
                 0,
                 time.monotonic() - began,
                 _now(),
-                {"base_model": checkpoint.base_model},
+                {"base_model": checkpoint.base_model, **notes},
             )
         )
         self.progress.finish(stage)

@@ -12,7 +12,7 @@ import pytest
 
 from cai.errors import DiskFull, InputError, RecordError, StageChanged, TooManyFailures
 from cai.records import Checkpoint, Completion, Message, Prompt, Response
-from cai.runs.run import Run, digest_of, open_run, read_run
+from cai.runs.run import Run, Trained, digest_of, open_run, read_run
 from cai.runs.stage import Pass, Silent
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
@@ -123,19 +123,20 @@ def test_an_edit_by_hand_is_noticed(run: Run) -> None:
 def test_a_model_is_made_once_and_its_checkpoint_found_again(run: Run) -> None:
     trained = []
 
-    def train(folder: Path) -> tuple[Checkpoint, int]:
+    def train(folder: Path) -> Trained:
         trained.append(folder.name)
-        return Checkpoint(str(folder / "model"), "base", "d1gest"), 7
+        return Trained(Checkpoint(str(folder / "model"), "base", "d1gest"), 7, {"too_long": 3})
 
     made = [run.make_model("03-sl-cai-model", train, config=CONFIG, inputs=INPUTS) for _ in range(2)]
     assert trained == ["03-sl-cai-model"]
     assert made[0] == made[1]
     assert run.output("03-sl-cai-model") == "d1gest"
     assert run.manifest("03-sl-cai-model").records == 7
+    assert run.manifest("03-sl-cai-model").notes == {"base_model": "base", "too_long": 3}
 
 
 def test_a_training_that_breaks_leaves_no_finished_stage(run: Run) -> None:
-    def train(folder: Path) -> tuple[Checkpoint, int]:
+    def train(folder: Path) -> Trained:
         raise DiskFull("full")
 
     with pytest.raises(DiskFull):

@@ -31,7 +31,7 @@ UNPRONOUNCEABLE = 0.4
 def degeneracy(answer: str) -> str | None:
     """Why the answer is no usable text: "empty", "looping" or "gibberish"; None when it is.
 
-    >>> from cai.evaluation.degeneracy import degeneracy
+    >>> from cai.detectors.degeneracy import degeneracy
     >>> degeneracy("I can help. I can help. I can help. I can help. I can help.")
     'looping'
     >>> degeneracy("Paris.")
