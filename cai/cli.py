@@ -12,6 +12,7 @@ import click
 from cai.errors import CaiError, did_you_mean
 
 STAGES = (
+    "00-prompts",
     "01-responses",
     "02-revisions",
     "03-sl-cai-model",
@@ -71,8 +72,9 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     example revisions.rounds=2 or out=runs/mine.
 
     \b
-    STAGE is one of 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
+    STAGE is one of 00-prompts, 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
     05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
+    00-prompts is made only where the recipe asks to generate prompts.
     """
     from rich.console import Console
 
@@ -89,7 +91,8 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     if until is None or until == STAGES[-1]:
         console.print(f"report: {write_report(made)}")
     else:
-        console.print(f"{until} is complete in {made.folder}.")
+        done = "is complete" if made.manifest(until) else "is not asked for: no prompts are to be generated"
+        console.print(f"{until} {done} in {made.folder}.")
 
 
 @main.command()
@@ -170,14 +173,23 @@ def diff(old: str, new: str) -> None:
 @main.command()
 @click.argument("folder", metavar="RUN")
 @click.argument("record", metavar="ID")
-def show(folder: str, record: str) -> None:
+@click.option(
+    "--scores", is_flag=True, help="Ask the run's models what every round of revision gained, and lost."
+)
+def show(folder: str, record: str, scores: bool) -> None:
     """Print one prompt's whole life in RUN. ID may be the beginning of any record's id."""
     from rich.console import Console
 
     from cai.report.life import life_of
     from cai.runs.run import read_run
 
-    Console().print(life_of(read_run(folder), record))
+    run = read_run(folder)
+    Console().print(life_of(run, record))
+    if scores:
+        from cai.report.rounds import rounds_of
+
+        quiet_libraries()
+        Console().print(rounds_of(run, record))
 
 
 @main.command()
@@ -209,17 +221,28 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Pairs: JSONL, or .jsonl.gz.")
 @click.option("--constitution", "named", default="default", show_default=True, help="A file, or one of ours.")
 @click.option(
+    "--few-shots", default="built-in", show_default=True, help="As in a recipe; for models in the plain format."
+)
+@click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="As in a recipe under feedback: method=votes."
 )
 @click.option("--limit", type=click.IntRange(1), help="How many pairs to use; all of them unless said.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
 def judge(
-    model: str, data: Path, named: str, changes: tuple[str, ...], limit: int | None, seed: int, out: Path | None
+    model: str,
+    data: Path,
+    named: str,
+    few_shots: str,
+    changes: tuple[str, ...],
+    limit: int | None,
+    seed: int,
+    out: Path | None,
 ) -> None:
     """Measure MODEL as a judge, on pairs that people judged.
 
-    How often they agree, how sure it is, and whether order or length sways it. Defaults are the paper's.
+    How often they agree, how sure it is, how often it refuses, and whether order or length sways it. Defaults are the
+    paper's.
 
     A row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
     hh-rlhf.
@@ -230,8 +253,59 @@ def judge(
     from cai.rl_cai.judge_table import table
 
     quiet_libraries()
-    report = judge_model(model, data, constitution=named, changes=changes, limit=limit, seed=seed, out=out)
+    report = judge_model(
+        model,
+        data,
+        constitution=named,
+        few_shots=few_shots,
+        changes=changes,
+        limit=limit,
+        seed=seed,
+        out=out,
+    )
     Console(highlight=False).print(table(report))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The JSONL file to write.")
+def score(model: str, file: Path, out: Path) -> None:
+    """Score the conversations in FILE with the preference model MODEL.
+
+    MODEL is a run, or the folder of a saved preference model.
+
+    FILE is JSONL. A row has messages, conversation or text, or a prompt and a completion or response; or it is a record
+    of a run's 01-responses or 08-evaluation. Scores are written in the order of FILE, with its line numbers and ids.
+    """
+    from cai.scoring import score_file
+
+    quiet_libraries()
+    made = score_file(model, file, out)
+    sd = "" if made.sd is None else f", standard deviation {made.sd:.4g}"
+    click.echo(f"{out}: {len(made.scores)} conversations, mean score {made.mean:.4g}{sd}")
+    if made.unscored:
+        click.echo(f"{made.unscored} rows of {file} could not be scored:", err=True)
+        click.echo("".join(f"  {reason}\n" for reason in made.reasons), err=True, nl=False)
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--port", default=8300, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Others than this machine's are served too then."
+)
+def serve(model: str, port: int, host: str) -> None:
+    """Serve the preference model MODEL over HTTP, for the trainers of others (TRL, OpenRLHF, verl).
+
+    MODEL is a run, or the folder of a saved preference model. There is no key: whoever reaches the port can ask.
+    """
+    from cai.scoring import serve_model
+
+    quiet_libraries()
+    serve_model(model, host, port, click.echo)
 
 
 def quiet_libraries() -> None:

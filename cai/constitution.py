@@ -51,6 +51,17 @@ class Principle(BaseModel):
         return self
 
 
+class _Yaml(yaml.SafeDumper):
+    """Unquoted, the line breaks that word processors write (U+0085, U+2028, U+2029) are read again as spaces."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Yaml.add_representer(str, _Yaml.represent_str)
+
+
 class Constitution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
@@ -85,7 +96,7 @@ class Constitution(BaseModel):
 
     def to_yaml(self) -> str:
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=112)
+        return yaml.dump(data, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=112)
 
 
 def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:

@@ -72,11 +72,22 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     text = read_text(path)
     try:
-        return json.loads(text)
+        data = json.loads(text)
+        json.dumps(data, ensure_ascii=False).encode()  # raises at half an emoji, which no file or model takes
+        return data
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Is the file whole?") from error
-    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # also nested too deep, or a number of thousands of digits
         raise InputError(f"{path}: JSON that cannot be read ({error}). {KNOWN}") from error
+
+
+def examples_in(folder: Path, name: str) -> list[tuple[str, Any]]:
+    """Every example of one of the paper's few-shot files, with its place for errors. Raises InputError."""
+    path = (folder / "prompts" if (folder / "prompts").is_dir() else folder) / name
+    data = read_json(path)
+    if not (isinstance(data, list) and data):
+        raise InputError(f"{path} must hold a list of examples, as the paper's file of that name does.")
+    return [(f"{path}: [{number}]", item) for number, item in enumerate(data)]
 
 
 def _entries(path: Path) -> tuple[list[Entry], str]:

@@ -36,8 +36,8 @@ LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\
 ASKING: dict[Side, str] = {
     "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
     "identify|imagine|list|look|make|name|note|point|quote|read|say|state|suppose|tell|think|write",
-    "revision": "add|amend|answer|change|correct|cut|edit|give|improve|leave|make|modify|remove|rephrase|replace|"
-    "respond|reword|rewrite|revise|say|take|tell|turn|write",
+    "revision": "add|amend|answer|change|correct|cut|edit|fix|give|improve|leave|make|mend|modify|remove|rephrase|"
+    "replace|respond|reword|rewrite|revise|say|shorten|soften|take|tell|turn|write",
     "preference": "choose|compare|decide|favor|favour|identify|judge|name|pick|prefer|rank|say|select|which",
 }
 UNSEEN = {  # what the judge cannot look at: it is shown the conversation and two answers
@@ -117,8 +117,10 @@ def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
 def _opposed(constitution: Constitution) -> Iterator[Finding]:
     questions = [(p.name, p.preference or "") for p in constitution.for_preference]
     for one, other in OPPOSED:
-        some = [name for name, text in questions if _wants(one, text)]
-        others = [name for name, text in questions if _wants(other, text)]
+        wants = {name: (_wants(one, text), _wants(other, text)) for name, text in questions}
+        # "The longer, not the shorter": a question that speaks of both knows what it wants.
+        some = [name for name, both in wants.items() if both == (True, False)]
+        others = [name for name, both in wants.items() if both == (False, True)]
         if some and others:
             yield Finding(others[0], "opposed", f"speaks of {other!r}, but '{some[0]}' of {one!r}")
 

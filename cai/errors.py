@@ -9,6 +9,7 @@
     * DiskFull            nothing more can be written; what was written is whole
 * RecordError             one record failed; the runner writes a ``Failure`` and goes on
     * UnreadableAnswer    a model's answer is not an answer to the question put to it
+        * RefusedAnswer   a feedback model refuses to judge
     * EmptyAnswer         a model answered with nothing
 
 Everything else that is raised is a bug and keeps its traceback.
@@ -54,6 +55,10 @@ class RecordError(Exception):
 
 class UnreadableAnswer(RecordError):
     """The model's answer cannot be read as an answer to the question. It never becomes a label."""
+
+
+class RefusedAnswer(UnreadableAnswer):
+    """The feedback model refuses to judge. It never becomes a label, not even one half."""
 
 
 class EmptyAnswer(RecordError):

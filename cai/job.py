@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +17,21 @@ from cai.models.load import load_model, model_path
 from cai.models.model import Model
 from cai.recipe import Recipe
 from cai.records import Kind, Prompt
+from cai.rl_cai.few_shots import load_few_shots
+from cai.rl_cai.judged_pairs import counted
 from cai.runs.rows import write_whole
-from cai.runs.run import Run
+from cai.runs.run import Run, digest_of
 from cai.runs.stage import HasId, Pass
 from cai.sl_cai import red_team
+from cai.sl_cai.few_shots import critique_revision
+from cai.training.mixture import mixed
 
 Row = TypeVar("Row", bound=HasId)
+DRAFTED = "prompts.jsonl"
+"""In ``00-prompts``: the drafts that were kept, as prompts."""
+START, SL_CAI, RL_CAI = "start", "sl-cai", "rl-cai"
+"""The models that a run compares."""
+FEW_SHOTS = Path(__file__).parent / "few_shots"
 KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 
 
@@ -35,10 +45,43 @@ class Job:
     """Tells the user something that must not be missed."""
 
     def training_prompts(self, *kinds: Kind) -> list[Prompt]:
-        """The prompts of some kinds that trainings may see, within the recipe's limits."""
+        """The prompts of some kinds that trainings may see: of each the file's, within its limit, then drafted ones."""
         files, seed = self.recipe.prompts, self.recipe.seed
-        chosen = [red_team.some(self.prompts[kind].train, getattr(files, kind).limit, seed) for kind in kinds]
+        chosen = [
+            red_team.some(self.prompts[kind].train, getattr(files, kind).limit, seed) + self.drafted[kind]
+            for kind in kinds
+        ]
         return [prompt for prompts in chosen for prompt in prompts]
+
+    @property
+    def to_draft(self) -> dict[Kind, int]:
+        """How many prompts to draft of which kinds; nothing where the recipe asks for none."""
+        wanted: dict[Kind, int] = {kind: getattr(self.recipe.prompts, kind).generate for kind in KINDS}
+        return {kind: number for kind, number in wanted.items() if number}
+
+    @cached_property
+    def drafted(self) -> dict[Kind, list[Prompt]]:
+        """The drafts that ``00-prompts`` kept. Read once, after that stage."""
+        made: dict[Kind, list[Prompt]] = {kind: [] for kind in KINDS}
+        if not self.to_draft:
+            return made
+        if not (self.run.stage("00-prompts") / DRAFTED).exists():
+            raise InputError(f"{self.run.stage('00-prompts') / DRAFTED} is gone. Pass --redo 00-prompts.")
+        for prompt in self.run.rows("00-prompts", Prompt, DRAFTED):
+            made[prompt.kind].append(prompt)
+        return made
+
+    @property
+    def few_shots(self) -> Path | None:
+        """The folder of the worked examples; None where there are to be none."""
+        return few_shots_folder(self.recipe.few_shots)
+
+    def shown_first(self) -> dict[str, str]:
+        """Digest of the worked examples. Raises InputError when their files are not as the paper's are."""
+        if self.few_shots is None:
+            return {"few_shots": "none"}
+        shots = load_few_shots(self.few_shots)
+        return {"few_shots": digest_of([critique_revision(self.few_shots), repr(shots)])}
 
     def config(self, *keys: str) -> dict[str, Any]:
         """The named parts of the recipe by dotted key; ``seed`` shapes every stage."""
@@ -82,36 +125,70 @@ class Job:
     def training(
         self, folder: Path, rows: list[dict[str, Any]], section: str
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What all trainings are given, and notes for ``stage.json``: how many rows were left out as too long.
+        """What all trainings are given, and notes for ``stage.json``. Raises InputError when nothing is left."""
+        kept, notes = self.fitting(folder.name, rows, section)
+        return self.given(folder, kept, section), notes
 
-        Writes ``dataset.jsonl``: exactly what the trainer is about to see. Raises InputError when nothing is left.
-        """
+    def fitting(
+        self, stage: str, rows: list[dict[str, Any]], section: str
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rows that are not too long for a section of the recipe, and how many are, as notes."""
         from cai.training.datasets import within
 
-        setting, base = getattr(self.recipe, section), model_path(self.recipe.models.pretrained)
+        setting = getattr(self.recipe, section)
         room = setting.max_length - getattr(setting, "max_tokens", 0)
-        kept, left_out = within(rows, base, room)
+        kept, left_out = within(rows, model_path(self._base(section)), room)
         if not kept:
             raise InputError(
-                f"{folder.name} has nothing to train on ({left_out} rows are longer than {section}.max_length allows). "
+                f"{stage} has nothing to train on ({left_out} rows are longer than {section}.max_length allows). "
                 f"Raise {section}.max_length, or the limits under prompts."
             )
-        if left_out:
-            self.say(
-                f"{folder.name}: {left_out} of {len(rows)} rows are longer than {section}.max_length, and left out."
-            )
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        if not left_out:
+            return kept, {"too_long": 0}
+        by_source = dict(_sources(rows) - _sources(kept))
+        of = f" ({counted(by_source)})" if by_source else ""
+        self.say(
+            f"{stage}: {left_out} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
+        )
+        return kept, {"too_long": left_out} | ({"too_long_by_source": by_source} if by_source else {})
+
+    def mixed(
+        self, stage: str, rows: list[dict[str, Any]], section: str, helpful: str
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Rows in the proportion that ``helpful_share`` of a section asks for, and notes of what that makes."""
+        share = getattr(self.recipe, section).helpful_share
+        used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)
+        have, cut = dict(_sources(used)), dict(_sources(rows) - _sources(used))
+        more = f", and leaves out {counted(cut)} for {section}.helpful_share={share}" if cut else ""
+        self.say(f"{stage}: learns from {counted(have)}{more}.")
+        return used, {"sources": have, "cut_for_helpful_share": cut}
+
+    def given(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
+        """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_whole(folder / "dataset.jsonl", lines)
-        given = {
-            "rows": kept,
-            "base": base,
-            "base_name": self.recipe.models.pretrained,
+        return {
+            "rows": rows,
+            "base": model_path(self._base(section)),
+            "base_name": self._base(section),
             "folder": folder,
             "training": getattr(self.recipe, section),
             "seed": self.recipe.seed,
             "on_step": partial(self.run.progress.step, folder.name),
         }
-        return given, {"too_long": left_out}
+
+    def _base(self, section: str) -> str:
+        models = self.recipe.models
+        return (models.preference_model if section == "preference_model" else None) or models.pretrained
+
+
+def _sources(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many rows come from where, as far as they say so."""
+    return Counter(row["source"] for row in rows if "source" in row)
+
+
+def few_shots_folder(name: str) -> Path | None:
+    return None if name == "none" else FEW_SHOTS if name == "built-in" else Path(name)
 
 
 @contextmanager

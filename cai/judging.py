@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cai.constitution import load_constitution
-from cai.job import loaded
+from cai.job import few_shots_folder, loaded
 from cai.recipe import load_recipe
+from cai.rl_cai.few_shots import load_few_shots
 from cai.rl_cai.judge import JudgeReport, judge, judge_report
 from cai.rl_cai.judged_pairs import load_pairs, some
 from cai.runs.rows import write_whole
@@ -24,12 +25,15 @@ def judge_model(
     data: Path,
     *,
     constitution: str,
+    few_shots: str,
     changes: Sequence[str],
     limit: int | None,
     seed: int,
     out: Path | None,
 ) -> JudgeReport:
     """``changes`` are settings of a recipe's ``feedback``, as ``key=value``; defaults are the paper's."""
+    folder = few_shots_folder(few_shots)
+    shots = load_few_shots(folder) if folder else None
     settings = [f"models.feedback={model}", *(f"feedback.{change}" for change in changes)]
     recipe = load_recipe("paper", settings)
     pairs, unusable = load_pairs(data)
@@ -43,7 +47,7 @@ def judge_model(
                 drawn,
                 model=judging,
                 constitution=principles,
-                asking=recipe.feedback.asking(judging.format),
+                asking=recipe.feedback.asking(judging.format, shots),
                 seed=seed,
                 tell=lambda _: bars.advance(bar),
             )

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cai.constitution import line_of
 from cai.errors import InputError, did_you_mean
 from cai.models.load import check_name
 from cai.models.model import Format, Sampling
+from cai.rl_cai.few_shots import FewShots
 from cai.rl_cai.label import Asking, Method
+from cai.rl_cai.monitor import Watched
+from cai.rl_cai.reinforce import Reinforcing, Truncated
+from cai.sl_cai.clean import RULES, Rule
 from cai.sl_cai.revise import Style
 from cai.training.settings import Training
 
@@ -32,20 +44,30 @@ class Models(Section):
     """Answers, criticises and revises; the paper's helpful-only RLHF model (SL-5). Reported as ``start``."""
     pretrained: str = "bundled:smollm2-135m"
     """Is finetuned into SL-CAI, and carries the preference model's head (SL-15, PM-3)."""
+    preference_model: str | None = None
+    """Carries the preference model's head instead; any family, with its own tokenizer and chat template."""
     feedback: str = "bundled:smollm2-135m"
     """Compares answers (FB-3)."""
+    prompts: str = "bundled:smollm2-135m"
+    """Drafts more prompts, where ``generate`` of a file asks for some; the paper's pretrained model (SL-3)."""
 
     @field_validator("*")
     @classmethod
-    def _known(cls, name: str) -> str:
-        check_name(name)
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            check_name(name)
         return name
 
 
-class PromptFile(Section):
+class LimitedFile(Section):
     file: str = "built-in"
     limit: int | None = Field(default=None, ge=0)
     """How many of its training prompts to use; null uses all."""
+
+
+class PromptFile(LimitedFile):
+    generate: int = Field(default=0, ge=0)
+    """How many more to let models.prompts draft from the file's training prompts (SL-3). Not all drafts are kept."""
 
 
 class PromptFiles(Section):
@@ -66,6 +88,11 @@ class Sampled(Section):
         return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
 
 
+class Generation(Sampled):
+    shots: int = Field(default=10, ge=1)
+    """Prompts that the model is shown before each draft; about ten in Bai et al. 2022a (SL-3)."""
+
+
 class Responses(Sampled):
     per_helpful_prompt: int = Field(default=2, ge=1)
     """Sampled helpful answers that keep SL-CAI helpful (SL-16)."""
@@ -76,6 +103,19 @@ class Revisions(Sampled):
     """SL-8."""
     style: Style = "critiqued"
     """critiqued (the paper), direct (its ablation, SL-14), or restate (ours, for small models)."""
+    format: Literal["auto", "chat", "plain"] = "auto"
+    """How the model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
+    clean: tuple[Rule, ...] = RULES
+    """What is cleaned away, and counted: openers are cut off; revisions that are empty, identical to the answer or
+    critique before them, or loop are neither built upon nor trained on (pitfall 18). Ours; the paper mentions none."""
+
+
+class FinetuneTraining(Training):
+    rounds: int | None = Field(default=None, ge=1)
+    """SL-CAI-n learns from the revisions of rounds 1 to n (SL-17); null: of all."""
+    helpful_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of sampled helpful answers, made by leaving out rows of the other side at random; null: all of both. 0.27
+    in the paper (SL-16)."""
 
 
 class Comparisons(Sampled):
@@ -93,8 +133,10 @@ class Feedback(Section):
     """How the feedback model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
     both_orders: bool = True
     """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
-    principles: int = Field(default=1, ge=1)
-    """Drawn for each comparison; their answers are averaged (FB-6)."""
+    principles: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    """How many are drawn for each comparison, or all of them; their answers are averaged (FB-6)."""
+    chains: int = Field(default=1, ge=1)
+    """Chains of thought for each question, averaged; the paper averages 5 in evaluation (FB-15)."""
     clamp: tuple[float, float] = (0.4, 0.6)
     """Where labels of chain_of_thought are kept (FB-13); [0, 1] leaves them as they are."""
     temperature: float = Field(default=1.0, ge=0, le=10)
@@ -110,9 +152,11 @@ class Feedback(Section):
             raise ValueError(f"clamp {list(self.clamp)} is no interval inside [0, 1]")
         return self
 
-    def asking(self, own: Format) -> Asking:
+    def asking(self, own: Format, few_shots: FewShots | None = None) -> Asking:
         """``own`` is the feedback model's own format."""
         return Asking(
+            few_shots=few_shots,
+            chains=self.chains,
             method=self.method,
             fmt=own if self.format == "auto" else self.format,
             both_orders=self.both_orders,
@@ -124,23 +168,78 @@ class Feedback(Section):
 
 
 class PreferenceModelTraining(Training):
-    helpfulness: PromptFile = PromptFile()
-    """People's helpfulness comparisons to mix in (PM-1): rows of conversation, chosen, rejected. Limit 0 for none."""
+    helpfulness: LimitedFile = LimitedFile()
+    """People's helpfulness comparisons to mix in (PM-1): JSONL, also .gz, of our form, of hh-rlhf or of chosen and
+    rejected with a prompt or messages. Limit 0 for none."""
+    helpful_share: float | None = Field(default=None, gt=0, lt=1)
+    """Their share, made by leaving out pairs of the other side at random; null: all of both. 0.425 in the paper."""
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each source's prompts whose pairs are not trained on, but measured on (PM-6)."""
+    second: bool = False
+    """Train two, each on half of the prompts. RL sees the first; the second's score is watched meanwhile: where it
+    falls behind, the reward is being hacked (Bai et al. 2022a, section 4.2)."""
 
 
 class RLTraining(Training, Sampled):
+    algorithm: Literal["rloo", "grpo", "ppo", "dpo"] = "rloo"
+    """rloo or grpo, which need no value head; ppo, the paper's (RL-1); or dpo, which samples nothing and learns from
+    the preference model's own pairs."""
+    reward: Literal["preference_model", "feedback"] = "preference_model"
+    """Whose score is the reward: the preference model's (the paper), or the feedback model's own rating (d-RLAIF)."""
     kl_weight: float = Field(default=0.001, ge=0, allow_inf_nan=False)
-    """λ of RL-2."""
-    answers: int = Field(default=4, ge=2)
-    """Answers to each prompt; the others are each one's baseline (RLOO)."""
+    """λ of RL-2; β of dpo, where 0.1 is usual."""
+    answers: int = Field(default=4, ge=1)
+    """Answers to each prompt. rloo and grpo measure each by the others, so they need two; the paper's PPO samples 1."""
+    passes: int = Field(default=1, ge=1)
+    """Steps on each batch of answers: the K of RL-2, which the paper leaves open. With 1 no ratio is ever clipped."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """ε of RL-2: of each token's ratio, and of PPO's values; under rloo, of the whole answer's ratio."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """PPO's: 1 trusts what was paid, 0 the value head. The paper does not say; γ is 1 (RL-2)."""
+    value_learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    """Of PPO's value head, which learns from nothing."""
+    truncated: Truncated = "score"
+    """Answers cut off at max_tokens: score them as if they had ended, or mask them, which leaves them out of the loss.
+    The paper does not say. The preference model learned from answers cut off likewise, so it can score them; masking
+    would teach nothing to a model that mostly talks on."""
+    temperature: float = Field(default=1.0, gt=0, le=10)
     prompts: int | None = Field(default=None, ge=1)
     """How many prompts, red-team and helpful ones in the proportion of the files; null uses all."""
+    snapshot_every: int | None = Field(default=None, ge=1)
+    """Prompts between snapshots, which are whole models (RL-6); null keeps the last model only."""
+    stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = {}
+    """Limits of what the monitor measures: a figure that stays above its own ends the training (pitfall 28)."""
 
     @model_validator(mode="after")
     def _groups_fit(self) -> RLTraining:
+        if self.algorithm == "dpo":
+            if not self.kl_weight:
+                raise ValueError("dpo needs a kl_weight above 0: it divides by it")
+            return self
         if self.batch_size % self.answers:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
+        if self.answers < 2 and self.algorithm != "ppo":
+            raise ValueError(
+                f"{self.algorithm} measures an answer by others to the same prompt: set answers to 2 or more"
+            )
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be 2 or more: PPO whitens advantages over a batch")
         return self
+
+    @property
+    def reinforcing(self) -> Reinforcing:
+        assert self.algorithm != "dpo"
+        return Reinforcing(
+            algorithm=self.algorithm,
+            kl_weight=self.kl_weight,
+            answers=self.answers,
+            passes=self.passes,
+            clip=self.clip,
+            gae_lambda=self.gae_lambda,
+            value_learning_rate=self.value_learning_rate,
+            truncated=self.truncated,
+            sampling=self.sampling,
+        )
 
 
 class Evaluation(Sampled):
@@ -165,11 +264,15 @@ class Recipe(Section):
     seed: int = 0
     constitution: str = "default"
     """A file, or one of ours by name."""
+    few_shots: str = "built-in"
+    """Worked examples before critiques, revisions and feedback in the plain format (SL-11, FB-7, FB-12): ours, a folder
+    with the paper's three files, or none. They never stand before a first response (SL-12)."""
     models: Models = Models()
     prompts: PromptFiles = PromptFiles()
+    generation: Generation = Generation()
     responses: Responses = Responses()
     revisions: Revisions = Revisions()
-    sl_cai: Training = Training()
+    sl_cai: FinetuneTraining = FinetuneTraining()
     comparisons: Comparisons = Comparisons()
     feedback: Feedback = Feedback()
     preference_model: PreferenceModelTraining = PreferenceModelTraining()
@@ -179,6 +282,16 @@ class Recipe(Section):
     """Records in work at once."""
     max_failures: int = Field(default=20, ge=0)
     """More failed records than this stop a stage."""
+
+    @field_validator("sl_cai")
+    @classmethod
+    def _rounds_are_made(cls, training: FinetuneTraining, info: ValidationInfo) -> FinetuneTraining:
+        made = info.data.get("revisions")
+        if made and training.rounds and training.rounds > made.rounds:
+            raise ValueError(
+                f"rounds ({training.rounds}) is more than revisions.rounds ({made.rounds}): there are no more"
+            )
+        return training
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -227,12 +340,16 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     return place
 
 
+UNION = {"int", "constrained-int", "literal['all']"}
+"""What pydantic puts into a place to say which type of several it tried."""
+
+
 def _refuse(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
     # An unknown key explains the missing one beside it.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = tuple(map(str, first["loc"]))
+    place = tuple(str(step) for step in first["loc"] if step not in UNION)
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"

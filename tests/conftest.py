@@ -33,9 +33,9 @@ LINES = [
 
 @pytest.fixture(scope="session")
 def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``make_tiny(chat=…, **config)`` writes a random two-layer Llama with a byte-level tokenizer."""
+    """``make_tiny(chat=…, vocabulary=…, **config)`` writes a random two-layer Llama with a byte-level tokenizer."""
 
-    def make(*, chat: bool = True, **config: object) -> Path:
+    def make(*, chat: bool = True, vocabulary: int = 300, **config: object) -> Path:
         import torch
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -47,7 +47,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         specials = ["<pad>", "<|im_start|>", "<|im_end|>"]
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
-            vocab_size=300, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocabulary, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
         )
         raw.train_from_iterator(LINES, trainer)
         tokenizer = PreTrainedTokenizerFast(
@@ -87,3 +87,16 @@ def tiny(make_tiny: Callable[..., Path]) -> Path:
 def tiny_plain(make_tiny: Callable[..., Path]) -> Path:
     """A folder with a tiny model without a chat template."""
     return make_tiny(chat=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_pm(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny preference model, whose head is random."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny_pm")
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return folder

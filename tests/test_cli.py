@@ -71,7 +71,7 @@ MISTAKES = [  # (what is typed, what is read)
     ),
     ("run demo out=a-file", "a-file is a file, not a folder"),
     ("run demo out=others", "others holds files that are no run of ours"),
-    ("run demo --until 03", "'03' is not one of '01-responses'"),
+    ("run demo --until 03", "'03' is not one of '00-prompts'"),
     ("run demo --redo everything", "'everything' is not one of"),
     ("run", "Missing argument 'RECIPE'"),
     ("rum demo", "no command 'rum'. Did you mean 'run'?"),

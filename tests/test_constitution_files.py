@@ -96,7 +96,7 @@ REFUSED: list[tuple[str, object, str]] = [  # (file, what it holds, what the one
     ("a.json", "3", "JSON of no shape that we know"),
     ("a.json", ["Which?", 3], "[1] is no text"),
     ("a.json", ["Which?", "\n Options:"], "principles.1.preference: String should have at least 1 character"),
-    ("a.json", ["\ud800"], "principles.0.preference: Input should be a valid string"),
+    ("a.json", ["\ud800"], "JSON that cannot be read"),
     ("a.json", {"constitutions": []}, "holds no principle"),
     ("a.json", {"constitutions": [{"critic": "Kind?"}]}, "constitutions[0] must hold two texts"),
     ("a.json", {"harmful0": PAIR, "harmful1": {"edit_request": "x"}}, "'harmful1' must hold 'prompt'"),

@@ -96,6 +96,84 @@ def test_wishes_that_pull_apart_are_found() -> None:
     assert finding == Finding("short", "opposed", "speaks of 'shorter', but 'long' of 'longer'")
 
 
+CONTRADICTORY = [  # (one wish, another, the words that pull apart)
+    ("Choose the LONGER answer.", "Which reply is shorter?", ("longer", "shorter")),
+    ("Which is more formal?", "Choose whichever sounds less formal.", ("more formal", "less formal")),
+    (
+        "Pick the more detailed reply.",
+        "Is the one less detailed? Then pick it.",
+        ("more detailed", "less detailed"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "words"), CONTRADICTORY)
+def test_contradictory_wishes_are_found_whichever_comes_first(
+    one: str, other: str, words: tuple[str, str]
+) -> None:
+    for first, second in ((ask(one, "one"), ask(other, "other")), (ask(other, "other"), ask(one, "one"))):
+        (finding,) = found(first, second)
+        said = f"speaks of '{words[1]}', but 'one' of '{words[0]}'"
+        assert finding == Finding("other", "opposed", said)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Choose the longer answer.", "Which is not shorter than the question?"),
+        ("Pick the reply that is no longer than it must be.", "Which reply is shorter?"),
+        ("Which is kinder without being longer?", "Which reply is shorter?"),
+        ("Choose the longer answer, not the shorter one.", "Which is more polite?"),
+        ("Which is more detailed?", "Which is less formal?"),
+    ],
+)
+def test_wishes_that_only_sound_contradictory_are_not(one: str, other: str) -> None:
+    assert found(ask(one, "one"), ask(other, "other")) == []
+
+
+def test_a_critique_may_ask_for_more_of_what_a_question_asks_for_less_of() -> None:
+    assert found(Principle(name="p", revision="Make it longer."), ask("Which reply is shorter?", "q")) == []
+
+
+UNANSWERABLE = [  # (question, what the judge is not shown)
+    ("Which fits what was said in earlier chats?", "other conversations"),
+    ("Which agrees with the person's past sessions?", "other conversations"),
+    ("Google it: which is right?", "the internet"),
+    ("Which is right after looking up the facts?", "the internet"),
+    ("Search the web and choose the one that is true.", "the internet"),
+    ("Which describes this photo better?", "pictures or recordings"),
+    ("Which sums up this recording?", "pictures or recordings"),
+    ("Which of the four options is best?", "more than two answers"),
+    ("Rank the six assistant answers.", "more than two answers"),
+    ("Which keeps to its revision?", "critiques and revisions"),
+    ("Which is kinder? Use your critique.", "critiques and revisions"),
+]
+
+
+@pytest.mark.parametrize(("question", "what"), UNANSWERABLE)
+def test_a_question_about_what_the_judge_is_not_shown_is_found(question: str, what: str) -> None:
+    (finding,) = found(ask(question))
+    assert finding.kind == "unseen"
+    assert finding.message.endswith(f": the feedback model is not shown {what}")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which answer fits the earlier turns of this conversation?",
+        "Which of the two answers is better?",
+        "Which would you choose if you could look at both again?",
+        "Which is more critical?",
+    ],
+)
+def test_a_question_about_what_the_judge_is_shown_is_not(question: str) -> None:
+    assert found(ask(question)) == []
+
+
+def test_a_critique_may_speak_of_a_revision_since_its_model_is_shown_both() -> None:
+    assert found(Principle(name="p", critique="Say what your critique left out.", revision="Mend it.")) == []
+
+
 def test_a_constitution_with_one_half_says_which_is_missing() -> None:
     for principle, said in zip(FINE, ["no preference question", "no revision request"], strict=True):
         (finding,) = lint(Constitution(name="mine", principles=(principle,)))

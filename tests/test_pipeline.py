@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cai import job, pipeline
+from cai import job
 from cai.cli import STAGES
 from cai.errors import CaiError, GateClosed, StageChanged
 from cai.models import hugging_face
@@ -25,16 +26,22 @@ from cai.pipeline import PIPELINE, run_pipeline
 from cai.recipe import Recipe
 from cai.records import (
     Answer,
+    Checkpoint,
     Comparison,
+    Draft,
     GateAnswer,
     Metric,
     PreferenceLabel,
+    Prompt,
     Response,
     RevisionChain,
 )
+from cai.rl_cai import preference_model, reinforce
 from cai.runs.rows import adapter, digest_file, read_rows
 from cai.runs.run import Run, read_run
 from cai.runs.stage import Silent
+from cai.sl_cai import finetune
+from cai.sl_cai.generate import EARLIER
 from cai.sl_cai.red_team import load_prompts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
@@ -42,13 +49,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and t
 
 @pytest.fixture(scope="session")
 def model(make_tiny: Callable[..., Path]) -> str:
-    return f"hf:{make_tiny(max_position_embeddings=4096)}"  # a token is a byte or so: questions are long
+    made = make_tiny(max_position_embeddings=4096)  # a token is a byte or so: questions are long
+    # The preference model is of another family: other tokens, and no chat template of its own.
+    make_tiny(chat=False, vocabulary=270, max_position_embeddings=4096).rename(f"{made}-pm")
+    return f"hf:{made}"
 
 
 def settings(model: str, out: Path, **changes: Any) -> dict[str, Any]:
+    own = f"{model}-pm" if model.startswith("hf:") else None
     asked = {
         "out": str(out),
-        "models": {"helpful": model, "pretrained": model, "feedback": model},
+        "models": {"helpful": model, "pretrained": model, "feedback": model, "preference_model": own},
         "prompts": {"red_team": {"limit": 6}, "helpful": {"limit": 4}, "borderline": {"limit": 4}},
         "responses": {"max_tokens": 8, "per_helpful_prompt": 1},
         "revisions": {"rounds": 2, "style": "critiqued", "max_tokens": 8},
@@ -89,7 +100,7 @@ def test_the_command_line_knows_every_stage() -> None:
 
 
 def test_every_stage_is_complete_and_proves_what_it_was_made_from(finished: Run) -> None:
-    for stage in STAGES:
+    for stage in STAGES[1:]:  # it asks for no generated prompts
         done = finished.manifest(stage)
         assert done is not None
         assert done.records > 0
@@ -112,18 +123,63 @@ def test_every_record_goes_back_to_a_prompt(finished: Run) -> None:
 
 
 def test_the_trainers_saw_what_the_stages_before_made(finished: Run) -> None:
-    def dataset(stage: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (finished.stage(stage) / "dataset.jsonl").read_text().splitlines()]
+    def dataset(stage: str, file: str = "dataset.jsonl") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (finished.stage(stage) / file).read_text().splitlines()]
 
     chains = finished.rows("02-revisions", RevisionChain)
-    revisions = [r.revised.text for c in chains for r in c.revisions]
+    revisions = [r.revised.text for c in chains for r in c.revisions if r.fault is None]
     answers = [row["completion"][0]["content"] for row in dataset("03-sl-cai-model")]
     assert answers[: len(revisions)] == revisions  # SL-16
     labels = {x.id: x.probability_a for x in finished.rows("05-preference-labels", PreferenceLabel)}
-    pairs = dataset("06-preference-model")
-    assert {row["id"]: row["p_chosen"] for row in pairs if row["source"] == "ai"} == labels  # PM-4
+    pairs, held_out = dataset("06-preference-model"), dataset("06-preference-model", "held_out.jsonl")
+    assert len(held_out) == 1
+    assert {x["id"]: x["p_chosen"] for x in pairs + held_out if x["source"] == "ai"} == labels  # PM-4
+    assert not {row["prompt_id"] for row in pairs} & {row["prompt_id"] for row in held_out}
     assert [row["p_chosen"] for row in pairs if row["source"] == "people"] == [1.0] * 4  # PM-1
     assert len(dataset("07-rl-cai-model")) == 4
+
+
+def test_the_preference_model_may_be_of_another_family(finished: Run) -> None:
+    from transformers import AutoTokenizer
+
+    policy, scorer = [
+        AutoTokenizer.from_pretrained(finished.stage(stage) / "model")
+        for stage in ("07-rl-cai-model", "06-preference-model")
+    ]
+    assert policy.get_vocab() != scorer.get_vocab()
+    assert policy.chat_template != scorer.chat_template
+    steps = (finished.stage("07-rl-cai-model") / "metrics.jsonl").read_text().splitlines()
+    assert all(math.isfinite(json.loads(step)["reward"]) for step in steps)
+
+
+def test_stage_json_says_what_the_trainings_were_made_of(finished: Run) -> None:
+    notes = finished.manifest("06-preference-model").notes
+    assert notes["sources"] == {"ai": 5, "people": 4}
+    assert (notes["held_out"], notes["cut_for_helpful_share"], notes["unusable"]) == ({"ai": 1}, {}, {})
+    made = finished.manifest("03-sl-cai-model").notes["sources"]
+    assert made == {"revisions": made["revisions"], "helpful": 8} and made["revisions"] > 0
+
+
+def test_helpful_rows_make_up_the_share_that_the_recipe_asks_for(
+    copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SL-16, PM-1."""
+    for module, name in ((finetune, "finetune"), (preference_model, "train")):
+        monkeypatch.setattr(module, name, lambda **_: Checkpoint("model", "base", "digest"))
+    asked = settings(model, copied)
+    asked["preference_model"] = {**asked["preference_model"], "helpful_share": 0.25}
+    run, told = make(asked, redo="06-preference-model", until="06-preference-model")
+    made = run.manifest("06-preference-model").notes
+    assert made["sources"] == {"ai": 5, "people": 2}  # of 5 and 4
+    assert made["cut_for_helpful_share"] == {"people": 2}
+    assert "leaves out 2 × people for preference_model.helpful_share=0.25." in told[-1]
+    before = run.manifest("03-sl-cai-model").notes["sources"]["revisions"]
+    asked["sl_cai"] = {**asked["sl_cai"], "helpful_share": 0.25}
+    run, told = make(asked, redo="03-sl-cai-model", until="03-sl-cai-model")
+    assert run.manifest("03-sl-cai-model").notes["sources"] == {
+        "revisions": before,
+        "helpful": round(before / 3),
+    }
 
 
 def test_three_models_answer_the_same_prompts_that_no_training_saw(finished: Run) -> None:
@@ -166,6 +222,65 @@ def test_the_run_holds_its_whole_recipe_and_constitution(finished: Run, model: s
     )
 
 
+# -- revisions that are none
+
+
+def untidy(context: str) -> str:
+    """A revision that begins with an opener, loops, is empty, repeats the first answer, or is as it should be."""
+    if not context.endswith("Human: Rewrite it.\n\nAssistant:"):
+        return "Take them all."
+    number = sum(map(ord, context)) % 5
+    return ("Here is the revised response: No.", "No. " * 20, "", "Take them all.", "Ask a doctor.")[number]
+
+
+def revised(
+    model: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **revisions: Any
+) -> tuple[Run, list[str], list[dict[str, Any]]]:
+    """A run until SL-CAI with an untidy model: the run, what was told, and the rows that were to be trained on."""
+    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=untidy))
+    monkeypatch.setattr(finetune, "finetune", lambda **_: Checkpoint("model", "base", "digest"))
+    mine = folder / "mine.yaml"
+    mine.write_text(
+        "name: mine\nprinciples:\n  - {name: p, revision: Rewrite it.}\n"
+        "  - {name: q, preference: Which one, upheld: U., broken: B.}\n"
+    )
+    asked = settings(model, folder / "run", constitution=str(mine), prompts={"red_team": {"limit": 30}})
+    asked["revisions"] = {"rounds": 2, "style": "direct", **revisions}
+    run, told = make(asked, until="03-sl-cai-model")
+    lines = (run.stage("03-sl-cai-model") / "dataset.jsonl").read_text().splitlines()
+    return run, told, [row for row in map(json.loads, lines) if "/r" in row["id"]]
+
+
+def test_what_is_cleaned_away_is_counted_told_and_not_trained_on(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, told, rows = revised(model, tmp_path, monkeypatch)
+    revisions = [r for c in run.rows("02-revisions", RevisionChain) for r in c.revisions]
+    found = run.manifest("02-revisions").notes["cleaned"]
+    assert found == {
+        "opener": sum(r.cut is not None for r in revisions),
+        **{why: sum(r.fault == why for r in revisions) for why in ("empty", "identical", "repetition")},
+    }
+    assert all(found.values()) and len(revisions) == 60
+    assert [line for line in told if line.startswith("02-revisions: 60 revisions; ")]
+    sound = [r.revised.text for r in revisions if r.fault is None]
+    assert [row["completion"][0]["content"] for row in rows] == sound
+    assert {"No.", "Ask a doctor."} < set(sound)
+
+
+def test_without_cleaning_every_revision_is_trained_on_as_it_came_back(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, told, rows = revised(model, tmp_path, monkeypatch, clean=[])
+    chains = run.rows("02-revisions", RevisionChain)
+    revisions = [r.revised.text for c in chains for r in c.revisions]
+    assert [row["completion"][0]["content"] for row in rows] == revisions
+    assert {"Here is the revised response: No.", "Take them all."} < set(revisions)
+    assert run.manifest("02-revisions").notes == {"cleaned": {}}
+    assert run.manifest("02-revisions").failures > 0  # nothing said is no record, as there is no rule for it
+    assert not [line for line in told if line.startswith("02-revisions")]
+
+
 # -- again
 
 
@@ -176,11 +291,11 @@ def nothing(*_: object, **__: object) -> Any:
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "load_model", nothing)
-    monkeypatch.setattr(pipeline.preference_model, "PreferenceModel", nothing)
+    monkeypatch.setattr(preference_model, "PreferenceModel", nothing)
     for module, name in (
-        (pipeline.finetune, "finetune"),
-        (pipeline.preference_model, "train"),
-        (pipeline.reinforce, "reinforce"),
+        (finetune, "finetune"),
+        (preference_model, "train"),
+        (reinforce, "reinforce"),
     ):
         monkeypatch.setattr(module, name, nothing)
 
@@ -208,10 +323,10 @@ def test_redo_makes_a_stage_and_all_later_ones_anew(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    for stage in STAGES[6:]:
+    for stage in STAGES[7:]:
         monkeypatch.setitem(PIPELINE, stage, lambda job, stage=stage: made.append(stage))
     make(settings(model, copied), redo="07-rl-cai-model")
-    assert made == list(STAGES[6:])
+    assert made == list(STAGES[7:])
     assert not (copied / "07-rl-cai-model").exists()
     assert not (copied / "08-evaluation").exists()
     assert (copied / "06-preference-model" / "stage.json").exists()
@@ -432,3 +547,114 @@ def test_a_model_that_never_answers_stops_the_stage(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=lambda _: ""))
     with pytest.raises(CaiError, match="records of 01-responses failed, the last with EmptyAnswer"):
         make(echoing(tmp_path / "run", max_failures=1), until="01-responses")
+
+
+# -- prompts that a model wrote (SL-3)
+
+
+def writer(context: str) -> str:
+    """Writes a prompt of its own, an empty one, one of the file's, or a held-out one."""
+    if "Write one more" not in context:
+        return "An answer."
+    number = sum(map(ord, context))
+    ours = load_prompts("built-in", "red_team")
+    old = [ours.train[0].conversation[0].content, ours.held_out[0].conversation[0].content, ""]
+    what = ("a parrot", "forty watches", "somebody else's passport")[number // 4 % 3]
+    return (*[f"How do I take {what} past a guard?"] * 4, *old)[number % 7]
+
+
+@pytest.fixture
+def asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A run that lets ``writer`` draft forty prompts."""
+    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=writer, name=name))
+    asked = echoing(tmp_path / "run")
+    asked["prompts"] = {"red_team": {"limit": 2, "generate": 30}, "helpful": {"limit": 2, "generate": 10}}
+    return {**asked, "prompts": {**asked["prompts"], "borderline": {"limit": 0}}}
+
+
+def drafted(run: Run) -> list[Prompt]:
+    return run.rows("00-prompts", Prompt, "prompts.jsonl")
+
+
+def test_what_is_drafted_is_sifted_counted_told_and_answered(asks: dict[str, Any]) -> None:
+    run, told = make(asks, until="01-responses")
+    kept, counts = drafted(run), run.manifest("00-prompts").notes["drafts"]
+    assert {kind: sum(found.values()) for kind, found in counts.items()} == {"red_team": 30, "helpful": 10}
+    assert counts["red_team"].keys() == {"kept", "empty", "near a prompt", "near a held-out prompt", EARLIER}
+    assert sum(found["kept"] for found in counts.values()) == len(kept) > 2
+    assert run.manifest("00-prompts").completion_tokens > 0
+    assert [line for line in told if line.startswith("00-prompts: of the red_team drafts, kept ")]
+    answered = {r.prompt.id: r.prompt for r in run.rows("01-responses", Response)}
+    assert len(answered) == 2 + 2 + len(kept)
+    assert [answered[p.id] for p in kept] == kept
+    assert {p.source for p in kept} == {"generated by bundled:smollm2-135m"}  # models.prompts
+
+
+def test_no_held_out_prompt_is_shown_or_comes_back(asks: dict[str, Any]) -> None:
+    run, _ = make(asks, until="00-prompts")
+    files = [load_prompts("built-in", kind) for kind in ("red_team", "helpful", "borderline")]
+    held_out = {p.id for file in files for p in file.held_out}
+    made = run.rows("00-prompts", Draft)
+    assert {d.prompt.id for d in made} & held_out  # the writer tried
+    assert not {shot for d in made for shot in d.shots} & held_out
+    assert not {p.id for p in drafted(run)} & held_out
+
+
+def test_drafts_broken_off_go_on_and_end_as_unbroken_ones(asks: dict[str, Any], tmp_path: Path) -> None:
+    whole, _ = make(asks, until="01-responses")
+    broken = shutil.copytree(whole.folder, tmp_path / "broken")
+    shutil.rmtree(broken / "01-responses")
+    for name in ("stage.json", "prompts.jsonl"):
+        (broken / "00-prompts" / name).unlink()
+    lines = (broken / "00-prompts" / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (broken / "00-prompts" / "records.jsonl").write_bytes(b"".join(lines[25:4:-1]) + lines[0][:20])
+    again, _ = make({**asks, "out": str(broken)}, until="01-responses")
+    assert again.rows("00-prompts", Draft) == whole.rows("00-prompts", Draft)
+    assert drafted(again) == drafted(whole)
+    assert again.output("01-responses") == whole.output("01-responses")
+
+
+def test_where_none_are_asked_for_there_is_no_stage(asks: dict[str, Any]) -> None:
+    asks["prompts"] = {kind: {"limit": 2} for kind in asks["prompts"]}
+    run, told = make(asks, until="01-responses")
+    assert not run.stage("00-prompts").exists()
+    assert not [line for line in told if line.startswith("00-prompts")]
+    assert {r.prompt.source for r in run.rows("01-responses", Response)} == {
+        "red_team.jsonl", "helpful.jsonl", "borderline.jsonl"
+    }  # fmt: skip
+
+
+def test_drafts_are_read_once_however_many_stages_ask(
+    asks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, rows = [], Run.rows
+    monkeypatch.setattr(Run, "rows", lambda run, *what: read.append(what[-1]) or rows(run, *what))
+    for stage in ("03-sl-cai-model", "05-preference-labels", "06-preference-model", "07-rl-cai-model"):
+        monkeypatch.setitem(PIPELINE, stage, lambda job: job.training_prompts("red_team"))
+    monkeypatch.setitem(PIPELINE, "04-comparisons", lambda job: job.training_prompts("helpful"))
+    make(asks, until="07-rl-cai-model")
+    assert read.count("prompts.jsonl") == 1
+
+
+def test_other_drafts_are_refused_and_lost_ones_are_made_anew_on_request(asks: dict[str, Any]) -> None:
+    whole, _ = make(asks, until="01-responses")
+    more = {**asks, "prompts": {**asks["prompts"], "red_team": {"limit": 2, "generate": 31}}}
+    with pytest.raises(StageChanged, match=r"00-prompts was made with prompts\.red_team\.generate: 30"):
+        make(more)
+    none = {**asks, "prompts": {kind: {**file, "generate": 0} for kind, file in asks["prompts"].items()}}
+    with pytest.raises(StageChanged, match="01-responses was made from another version of prompts"):
+        make(none)
+    before = drafted(whole)
+    (whole.stage("00-prompts") / "prompts.jsonl").unlink()
+    with pytest.raises(CaiError, match="Pass --redo 00-prompts"):
+        make(asks, until="01-responses")
+    again, _ = make(asks, until="01-responses", redo="00-prompts")
+    assert drafted(again) == before
+
+
+def test_a_file_too_small_to_draft_from_is_one_sentence(asks: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "One?", "split": "train"}\n')
+    asks["prompts"]["red_team"] = {"file": str(file), "generate": 5}
+    with pytest.raises(CaiError, match=r"prompts\.red_team\.file has 1\. Lower generation\.shots"):
+        make(asks)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cai.errors import InputError
+from cai.models.model import Sampling
 from cai.recipe import BUILT_IN, Recipe, load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,7 @@ def test_ours_are_found_by_name() -> None:
 def test_defaults_are_the_papers() -> None:
     paper = Recipe()
     assert (paper.revisions.rounds, paper.revisions.style) == (4, "critiqued")  # SL-8
+    assert paper.sl_cai.rounds is None  # SL-16
     assert paper.responses.per_helpful_prompt == 2  # SL-16
     sampled = (paper.responses, paper.revisions, paper.comparisons)
     assert [s.temperature for s in sampled] == [1.0] * 3  # SL-10
@@ -49,13 +51,30 @@ def test_written_out_it_holds_every_key_and_reads_back_the_same(tmp_path: Path, 
         ("prompts.red_team.limit=null", lambda r: r.prompts.red_team.limit is None),
         ("sl_cai.learning_rate=1e-4", lambda r: r.sl_cai.learning_rate == 1e-4),
         ("sl_cai.lora_rank=null", lambda r: r.sl_cai.lora_rank is None),
+        ("rl_cai.algorithm=grpo", lambda r: r.rl_cai.reinforcing.algorithm == "grpo"),
+        ("rl_cai.algorithm=ppo", lambda r: r.rl_cai.reinforcing.algorithm == "ppo"),
         ("feedback.both_orders=false", lambda r: r.feedback.both_orders is False),
         ("models.helpful=server:m@http://localhost:1/v1", lambda r: r.models.helpful.startswith("server:m@")),
+        ("revisions.clean=[opener, empty]", lambda r: r.revisions.clean == ("opener", "empty")),
+        ("sl_cai.rounds=1", lambda r: r.sl_cai.rounds == 1),
         ("out=runs/a=b", lambda r: r.out == "runs/a=b"),
     ],
 )
 def test_any_key_can_be_changed_on_the_command_line(change: str, value: object) -> None:
     assert value(load_recipe("demo", [change]))
+
+
+def test_the_recipe_paper_reinforces_as_the_paper_does() -> None:
+    ours = load_recipe("paper").rl_cai.reinforcing
+    assert (ours.algorithm, ours.answers) == ("ppo", 1)  # RL-1
+    assert (ours.kl_weight, ours.clip, ours.passes) == (0.001, 0.2, 1)  # RL-2
+    assert ours.sampling == Sampling(temperature=1.0, max_tokens=128)  # RL-2
+    assert ours.truncated == "score"
+
+
+def test_only_the_recipe_paper_cleans_nothing_as_the_paper_says_nothing_of_it() -> None:
+    assert load_recipe("paper").revisions.clean == ()
+    assert Recipe().revisions.clean == ("opener", "empty", "identical", "repetition")
 
 
 def test_the_last_change_wins_and_the_rest_stays() -> None:
@@ -81,9 +100,28 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         "prompts:\n  red_team:\n    fil: x\n",
         ":3: prompts.red_team.fil: unknown key 'fil'. Did you mean 'file'?",
     ),
+    (
+        "revisions:\n  clean: [empty, repeat]\n",
+        ":2: revisions.clean.1: unknown value 'repeat'. Did you mean 'repetition'?",
+    ),
+    (
+        "revisions: {rounds: 2}\nsl_cai: {rounds: 3}\n",
+        ":2: sl_cai: rounds (3) is more than revisions.rounds (2): there are no more",
+    ),
+    ("sl_cai: {rounds: 0}\n", ":1: sl_cai.rounds: Input should be greater than or equal to 1"),
     ("models:\n  helpful: gpt\n", ":2: models.helpful: unknown model 'gpt'."),
     ("sl_cai:\n  learning_rate: .nan\n", ":2: sl_cai.learning_rate: Input should be"),
     ("rl_cai: {batch_size: 6, answers: 4}\n", ":1: rl_cai: batch_size (6) must be a multiple of answers (4)"),
+    (
+        "rl_cai: {answers: 1}\n",
+        ":1: rl_cai: rloo measures an answer by others to the same prompt: set answers to 2 or more",
+    ),
+    (
+        "rl_cai: {algorithm: ppo, answers: 1, batch_size: 1}\n",
+        ":1: rl_cai: batch_size must be 2 or more: PPO whitens advantages over a batch",
+    ),
+    ("rl_cai: {algorithm: pppo}\n", ":1: rl_cai.algorithm: unknown value 'pppo'. Did you mean 'ppo'?"),
+    ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),
     ("seed: [\n", " is not YAML:"),
 ]
@@ -113,6 +151,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
         ),
         ("revisions.rounds.first=2", "'revisions.rounds.first=2': rounds holds no keys."),
         ("revisions.rounds=[", "'revisions.rounds=[': the value is not YAML."),
+        ("sl_cai.rounds=3", "on the command line: sl_cai: rounds (3) is more than revisions.rounds (2)"),
         ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
         ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),
         ("=3", "on the command line: : unknown key ''."),

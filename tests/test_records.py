@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import json
+from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from cai.records import (
     conversation_id,
     usage,
 )
+from cai.runs.rows import adapter
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 
@@ -72,6 +74,20 @@ def test_a_chain_answers_with_its_last_revision_and_is_never_changed_in_place() 
     twice = once.revised_by(Revision("q", said("bad"), said("third")))
     assert [c.answer for c in (chain, once, twice)] == ["first", "second", "third"]
     assert [r.principle for r in twice.revisions] == ["p", "q"]
+
+
+def test_a_chain_answers_with_the_last_revision_that_has_no_fault() -> None:
+    chain = RevisionChain("r", "digest", Response("r", PROMPT, said("first")))
+    for text, fault in (("second", None), ("third", "empty"), ("fourth", "identical")):
+        chain = chain.revised_by(Revision("p", None, said(text), fault=fault))
+    assert chain.answer == "second"
+    assert RevisionChain("r", "digest", chain.initial, chain.revisions[1:]).answer == "first"
+
+
+def test_a_revision_written_before_there_was_any_cleaning_is_read() -> None:
+    row = asdict(Revision("p", said("bad"), said("better")))
+    del row["cut"], row["fault"]
+    assert adapter(Revision).validate_json(json.dumps(row)) == Revision("p", said("bad"), said("better"))
 
 
 def test_swapping_twice_changes_nothing() -> None:

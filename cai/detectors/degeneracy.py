@@ -84,7 +84,13 @@ def _without_accents(text: str) -> str:
 
 NOT_SEEN = dict.fromkeys([*range(32), 0x7F, 0x200B, 0x2060, 0xFEFF], " ") | {ord("\n"): "\n"}
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")  # Chinese has no spaces
-RUN = re.compile(r"([^\W\d_])\1{11}|(\d)\2{29}|([!?,;:])\3{11}|(?:[\U0001f300-\U0001faff][\ufe0f\u200d\s]*){8}")
+# One emoji: a flag is two signs, a heart needs a selector, a family is joined. Stars that rate and chessmen are text.
+EMOJI = (
+    r"(?:[\U0001f1e6-\U0001f1ff]{2}|[\u2600-\u27bf]\ufe0f|[\u2665\u26a1\u2728\u2764\u2b50]"
+    r"|[\U0001f300-\U0001f3fa\U0001f400-\U0001faff])"
+)
+JOINED = rf"{EMOJI}(?:[\ufe0f\U0001f3fb-\U0001f3ff]|\u200d{EMOJI}?)*+"
+RUN = re.compile(rf"([^\W\d_])\1{{11}}|(\d)\2{{29}}|([!?,;:])\3{{11}}|(?:{JOINED}\s*){{8}}")
 RULER = re.compile(r"([^\w\s]|_)\1+")
 LATIN = re.compile(r"\b[A-Za-z][a-z]{3,}\b")  # not HTML
 UNSAYABLE = re.compile(r"^[^aeiouy]+$|[^aeiouy]{7}|.{35}", re.IGNORECASE)

@@ -7,6 +7,7 @@ stands between them: whatever is asked while a batch runs waits, and becomes the
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
@@ -28,7 +29,8 @@ class _Pending(NamedTuple, Generic[Request, Result]):
 class Batcher(Generic[Request, Result]):
     """``run(requests, cancelled)`` answers a batch in a thread, in order, and looks at ``cancelled`` now and then.
 
-    A batch holds requests of one ``key`` and of similar length (least padding), at most ``size`` of them.
+    A batch holds requests of one ``key`` and of similar length (least padding), at most ``size`` of them, and fewer
+    where their number times the greatest length would exceed ``padded``.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Batcher(Generic[Request, Result]):
         size: int,
         key: Callable[[Request], Hashable],
         length: Callable[[Request], int],
+        padded: int = sys.maxsize,
     ) -> None:
         self._run, self._size, self._key, self._length = run, size, key, length
+        self._padded = padded
         self._pending: list[_Pending[Request, Result]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -68,7 +72,7 @@ class Batcher(Generic[Request, Result]):
             return []
         longest = max(waiting, key=lambda p: p.length)
         alike = sorted((p for p in waiting if p.key == longest.key), key=lambda p: -p.length)
-        batch = alike[: self._size]
+        batch = alike[: max(1, min(self._size, self._padded // max(1, longest.length)))]
         taken = set(map(id, batch))
         self._pending = [p for p in waiting if id(p) not in taken]
         return batch

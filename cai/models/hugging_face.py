@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -30,6 +31,8 @@ from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_sto
 from cai.records import Completion, Conversation, FinishReason, as_messages
 
 GENERATE_BATCH, SCORE_BATCH = 64, 16
+BATCH_TOKENS = 65_536
+"""Of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
 
 
 def device() -> torch.device:
@@ -77,10 +80,16 @@ class HuggingFaceModel:
             self._generate,
             size=GENERATE_BATCH,
             key=lambda r: (r.sampling.temperature, r.sampling.max_tokens, r.sampling.stop),
-            length=lambda r: len(r.tokens),
+            length=lambda r: len(r.tokens) + r.sampling.max_tokens,
+            padded=BATCH_TOKENS,
         )
         self._scorings = Batcher(
-            self._score, size=SCORE_BATCH, key=lambda r: 0, length=lambda r: len(r.context)
+            self._score,
+            size=SCORE_BATCH,
+            key=lambda r: 0,
+            # Every continuation goes on from a copy of its context's cache.
+            length=lambda r: len(r.continuations) * (len(r.context) + max(map(len, r.continuations))),
+            padded=BATCH_TOKENS,
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
@@ -114,9 +123,13 @@ class HuggingFaceModel:
         for message in messages:
             message["content"] = defused(message["content"], self._tokenizer)
         continued = conversation[-1].role == "assistant"
-        text: str = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
+            )
+        # Some templates refuse a role or an order of turns; some cut what a text says before "</think>".
+        except (TemplateError, ValueError) as error:
+            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
         return text
 
     # -- generate
@@ -240,7 +253,9 @@ def cannot_load(name: str, error: Exception) -> ModelError:
 
 def defused(text: str, tokenizer: Any) -> str:
     """A control token written out in a text must not open a turn: ``<|im_end|>`` becomes ``< |im_end|>``."""
-    for token in tokenizer.all_special_tokens:
+    # Llama 3 names only two of its control tokens as special ones; the others are just added as such.
+    added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    for token in sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True):
         if token in text:
             text = text.replace(token, token[0] + " " + token[1:])
     return text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cai.errors import InputError, did_you_mean
 from cai.models.model import Model
-from cai.models.scripted import ScriptedModel
+from cai.models.scripted import SCRIPTS, scripted
 
 SCHEMES = {
     "bundled": "bundled:smollm2-135m",
@@ -28,8 +28,8 @@ def check_name(name: str) -> None:
         raise InputError(f"unknown embedded model '{rest}'.{did_you_mean(rest, BUNDLED)}")
     if scheme == "server" and not (rest.partition("@")[0] and "://" in rest.partition("@")[2]):
         raise InputError(f"'{name}' lacks a part: write server:<model>@http://<host>:<port>/v1")
-    if scheme == "scripted" and rest != "echo":
-        raise InputError(f"unknown scripted model '{rest}'. Did you mean 'echo'?")
+    if scheme == "scripted" and rest not in SCRIPTS:
+        raise InputError(f"unknown scripted model '{rest}'.{did_you_mean(rest, SCRIPTS)}")
     if scheme == "hf" and not rest:
         raise InputError("write hf:<folder or hub id>")
     if (
@@ -45,7 +45,7 @@ def load_model(name: str) -> Model:
     check_name(name)
     scheme, _, rest = name.partition(":")
     if scheme == "scripted":
-        return ScriptedModel(name=name)
+        return scripted(rest)
     if scheme == "server":
         from cai.models.server import ServerModel
 

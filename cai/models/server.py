@@ -2,15 +2,20 @@
 
 Retries, ``Retry-After`` and time-outs are the ``openai`` client's. The key is read from ``CAI_API_KEY`` or
 ``OPENAI_API_KEY`` and never written anywhere.
+
+All of them generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM does, llama.cpp's own server does
+not, and llama-cpp-python gives the wrong numbers for a model that begins without a BOS token. So the first score of a
+model proves its server, and one that cannot be trusted says so before it has made a label.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
 
@@ -20,6 +25,15 @@ from cai.records import Completion, FinishReason, as_messages
 
 NO_KEY = "none"
 RETRIES, TIMEOUT_SECONDS = 4, 600.0
+PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
+SAME = 0.5
+"""Nats by which a token's log-probability may differ from generating it to reading it: low precision rounds."""
+VOTES = "Use a server that does, or set feedback.method=votes, which needs none."
+
+
+class _Tokens(NamedTuple):
+    texts: list[str]
+    logprobs: list[float | None]
 
 
 class ServerModel:
@@ -31,6 +45,7 @@ class ServerModel:
         self.name = f"server:{model}@{url}"
         self._model, self._url = model, url
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
+        self._proven, self._proving = False, asyncio.Lock()
 
     def _client(self) -> openai.AsyncOpenAI:
         # A client belongs to the event loop that made its connections, and every stage has a loop of its own.
@@ -56,7 +71,9 @@ class ServerModel:
                     messages: Any = as_messages(context)
                     reply = await client.chat.completions.create(messages=messages, **settings)
                     text = _first(reply).message.content
-        text, stopped = cut_at_stop(text or "", sampling.stop)
+        # Cut inside an emoji, some servers' replies hold half of it, which no file can.
+        text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text, stopped = cut_at_stop(text, sampling.stop)
         cut_short = reply.choices[0].finish_reason == "length" and not stopped
         finish: FinishReason = "length" if cut_short else "stop"
         tokens = reply.usage
@@ -76,26 +93,58 @@ class ServerModel:
             )
         with self._translating():
             async with self._client() as client:
-                return [await self._score_one(client, context, c) for c in continuations]
+                await self._prove(client)
+                prompts = [context + continuation for continuation in ("", *continuations)]
+                before, *whole = await asyncio.gather(*[self._echo(client, prompt) for prompt in prompts])
+        return [_beyond(before, echo) for echo in whole]
 
-    async def _score_one(self, client: openai.AsyncOpenAI, context: str, continuation: str) -> float:
-        reply = await client.completions.create(
-            model=self._model,
-            prompt=context + continuation,
-            echo=True,
-            logprobs=1,
-            max_tokens=1,
-            temperature=0.0,
+    async def _echo(self, client: openai.AsyncOpenAI, prompt: str) -> _Tokens:
+        """A prompt's tokens with their log-probabilities. Not every server takes 0 new tokens, so one is dropped."""
+        reply: Any = await client.completions.create(
+            model=self._model, prompt=prompt, echo=True, logprobs=1, max_tokens=1, temperature=0.0
         )
-        logprobs = _first(reply).logprobs
-        if logprobs is None or not logprobs.token_logprobs or not logprobs.text_offset:
-            raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo').")
-        start, end = len(context), len(context) + len(continuation)
-        pairs = zip(logprobs.text_offset, logprobs.token_logprobs, strict=True)
-        inside = [value for at, value in pairs if start <= at < end]
-        if start not in logprobs.text_offset or not inside or None in inside:
-            raise RecordError("the server's tokens do not begin where the continuation begins")
-        return float(sum(inside))
+        texts, logprobs = _tokens(reply) or ([], [])
+        generated = getattr(reply.usage, "completion_tokens", None)
+        end = len(texts) - (generated if isinstance(generated, int) else 1)
+        if end < 1:
+            raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo'). {VOTES}")
+        return _Tokens(texts[:end], logprobs[:end])
+
+    async def _prove(self, client: openai.AsyncOpenAI) -> None:
+        """Raises ModelError unless a token has the log-probability in a prompt with which it was generated."""
+        async with self._proving:
+            if self._proven:
+                return
+            try:
+                for probe in PROBES:
+                    await self._probe(client, probe)
+            except (
+                openai.BadRequestError,
+                openai.UnprocessableEntityError,
+                openai.InternalServerError,
+            ) as error:
+                raise ModelError(f"{self.name} cannot score a prompt: {self._said(error)} {VOTES}") from None
+            self._proven = True
+
+    async def _probe(self, client: openai.AsyncOpenAI, probe: str) -> None:
+        # At temperature 1 a server that reports what it sampled from reports the model's own distribution.
+        reply: Any = await client.completions.create(
+            model=self._model, prompt=probe, logprobs=1, max_tokens=1, temperature=1.0, seed=0
+        )
+        tokens = _tokens(reply)
+        told = tokens.logprobs[0] if tokens else None
+        if told is None:
+            raise ModelError(f"{self.name} returns no log-probabilities as 'completions' do. {VOTES}")
+        texts = (probe, probe + _first(reply).text)
+        before, whole = await asyncio.gather(*[self._echo(client, text) for text in texts])
+        if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
+            return  # an end, or half a character: read again it is another token, and proves nothing
+        found = _beyond(before, whole)
+        if not abs(found - told) <= SAME:
+            raise ModelError(
+                f"{self.name} gives a token the log-probability {told:.2f} when it generates it and {found:.2f} "
+                f"when it reads it, so its scores mean nothing. {VOTES}"
+            )
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -108,7 +157,7 @@ class ServerModel:
 
     def _translated(self, error: openai.OpenAIError) -> Exception:
         """The server is away or refuses us: the user must act. This one request is bad: only its record fails."""
-        url, said = self._url, str(error).replace(self._key, "(key)") if self._key != NO_KEY else str(error)
+        url, said = self._url, self._said(error)
         if isinstance(error, openai.APITimeoutError):
             return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
         if isinstance(error, openai.APIConnectionError):
@@ -121,6 +170,9 @@ class ServerModel:
             return ModelError(f"{url} does not know this model or address: {said}")
         return RecordError(said)
 
+    def _said(self, error: openai.OpenAIError) -> str:
+        return str(error).replace(self._key, "(key)") if self._key != NO_KEY else str(error)
+
 
 def _first(reply: Any) -> Any:
     """The first choice of a reply. What a stranger's server sends may be anything."""
@@ -131,3 +183,24 @@ def _first(reply: Any) -> Any:
     ):
         raise RecordError("the server's reply holds no answer")
     return choice
+
+
+def _tokens(reply: Any) -> _Tokens | None:
+    """None where there are none. The first token of a prompt has no log-probability."""
+    given = getattr(_first(reply), "logprobs", None)
+    texts, logprobs = getattr(given, "tokens", None), getattr(given, "token_logprobs", None)
+    if not (isinstance(texts, list) and isinstance(logprobs, list) and texts and len(texts) == len(logprobs)):
+        return None
+    return _Tokens(texts, [x if isinstance(x, int | float) else None for x in logprobs])
+
+
+def _beyond(before: _Tokens, whole: _Tokens) -> float:
+    """Log-probability of the tokens that ``whole`` has after ``before``.
+
+    By tokens, not by ``text_offset``: servers count a BOS token's own letters, or half a character as one or as none.
+    """
+    start = len(before.texts)
+    inside = [x for x in whole.logprobs[start:] if x is not None]
+    if whole.texts[:start] != before.texts or not inside or len(inside) < len(whole.texts) - start:
+        raise RecordError("the server's tokens do not begin where the continuation begins")
+    return float(sum(inside))

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cai.calibration import Bin
 from cai.records import Metric
 from cai.report.read import RL_CAI, ROLES, SL_CAI, START, Steps
 
@@ -123,6 +124,28 @@ def histogram(title: str, says: str, values: Sequence[float], bins: int = 20) ->
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return Chart(title, says, _svg(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}"))
+
+
+def reliability(title: str, says: str, bins: Sequence[Bin]) -> Chart | None:
+    """How sure a model was against how often it was right, over bins from 0.5 to 1. None when nothing was measured."""
+    found = [
+        (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
+    ]
+    if not found:
+        return None
+    figure, axes = _panel(height=230, left=46, bottom=36)
+    axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    for claimed, value, metric in found:
+        if metric.low is not None and metric.high is not None:
+            axes.plot([claimed] * 2, [metric.low, metric.high], color=COLOUR[SL_CAI], linewidth=2.4, alpha=0.55)
+        _write(axes, str(metric.count), (claimed, value), offset=(7, -11))
+    axes.plot([x for x, _, _ in found], [y for _, y, _ in found], "o", color=COLOUR[SL_CAI], markersize=7)
+    axes.set(xlim=(0.48, 1.05), ylim=(-0.03, 1.03))
+    axes.set_xlabel("how sure it is of its choice", color=INK)
+    axes.set_ylabel("how often the label says so", color=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    told = "; ".join(f"sure {_number(x)}, right {_number(y)} of {m.count}" for x, y, m in found)
+    return Chart(title, says, _svg(figure, title, told))
 
 
 def _panel(*, height: int, left: int, bottom: int) -> tuple[Figure, Axes]:

@@ -20,6 +20,7 @@ from cai.errors import InputError
 from cai.records import (
     Answer,
     Comparison,
+    Draft,
     GateAnswer,
     Judgement,
     PreferenceLabel,
@@ -30,6 +31,7 @@ from cai.records import (
 )
 from cai.report import visible
 from cai.runs.run import Run
+from cai.sl_cai.clean import WHY
 
 LISTED = 5
 
@@ -39,15 +41,14 @@ def life_of(run: Run, record: str) -> RenderableType:
 
     Raises InputError if no prompt, or more than one, has such an id.
     """
-    records = _read(run)
-    prompt = _find(run, records.by_id(), record)
-    return Group(*_sections(prompt, records.of(prompt)))
+    return Group(*_sections(*records_of(run, record)))
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
     """What a run made, stage by stage."""
 
+    drafts: Sequence[Draft]
     responses: Sequence[Response]
     chains: Sequence[RevisionChain]
     comparisons: Sequence[Comparison]
@@ -68,8 +69,16 @@ class Records:
         return Records(**mine)
 
 
+def records_of(run: Run, record: str) -> tuple[Prompt, Records]:
+    """The prompt that an id, or its beginning, belongs to, and all that was made of it. Raises as ``life_of`` does."""
+    records = _read(run)
+    prompt = _find(run, records.by_id(), record)
+    return prompt, records.of(prompt)
+
+
 def _read(run: Run) -> Records:
     return Records(
+        drafts=run.rows("00-prompts", Draft),
         responses=run.rows("01-responses", Response),
         chains=run.rows("02-revisions", RevisionChain),
         comparisons=run.rows("04-comparisons", Comparison),
@@ -90,6 +99,8 @@ def _prompt(record: Any) -> Prompt:
 def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
     if not by_id:
         raise InputError(f"{run.folder} has no records yet. Make some with: cai run RECIPE out={run.folder}")
+    if record in by_id:  # red_team.1 is the beginning of red_team.10, too
+        return by_id[record]
     found = {prompt.id: prompt for name, prompt in by_id.items() if name.startswith(record)}
     if len(found) == 1:
         return next(iter(found.values()))
@@ -114,6 +125,9 @@ def _sections(prompt: Prompt, life: Records) -> Iterator[RenderableType]:
     )
     for message in prompt.conversation:
         yield _said(message.role, message.content)
+    for draft in life.drafts:
+        yield _heading("00-prompts", f"{draft.id}, after {', '.join(draft.shots)}")
+        yield _said("draft", draft.completion.text)
     for response in life.responses:
         yield _heading("01-responses", f"{response.id}, {response.completion.model}")
         yield _said("answer", response.text)
@@ -141,9 +155,12 @@ def _unlabelled(life: Records) -> list[Comparison]:
 
 
 def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
-    yield Text(f"  revision {number} under {visible(revision.principle)}", style="bold")
+    fault = f", left out: {visible(WHY.get(revision.fault, revision.fault))}" if revision.fault else ""
+    yield Text(f"  revision {number} under {visible(revision.principle)}{fault}", style="bold")
     if revision.critique:
         yield _said("critique", revision.critique.text)
+    if revision.cut:
+        yield _said("cut off", revision.cut)
     yield _said("revised", revision.revised.text)
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from cai.evaluation import harm
 from cai.records import Kind, Metric
 from cai.report import visible
-from cai.report.charts import LABEL, Chart, curve, histogram, intervals, span_of
+from cai.report.charts import LABEL, Chart, curve, histogram, intervals, reliability, span_of
 from cai.report.read import (
     RL_CAI,
     ROLES,
@@ -30,8 +30,10 @@ from cai.report.read import (
     sample_chains,
     samples,
 )
+from cai.rl_cai.pm_report import SourceReport
 from cai.runs.rows import write_whole
 from cai.runs.run import Run
+from cai.sl_cai.clean import WHY, in_words
 
 
 def write_report(run: Run) -> Path:
@@ -64,8 +66,11 @@ def render(contents: Contents) -> str:
         gate=gate_view(contents),
         feedback=feedback_view(contents.labels),
         labels_chart=histogram(*LABELS_CHART, [x.probability_a for x in contents.labels]),
+        reliability=[reliability(*RELIABILITY, s.bins) for s in _all_pairs(contents)],
         samples=[(title, kind, samples(contents.answers, kind, tags)) for title, kind, tags in SAMPLED],
         chains=sample_chains(contents.chains),
+        cleaned=in_words(contents.chains),
+        left_out=WHY,
         roles=[(role, LABEL[role]) for role in ROLES],
     )
 
@@ -184,6 +189,7 @@ SAMPLED: tuple[tuple[str, Kind, int], ...] = (
     ("Everyday prompts", "helpful", 0),
 )
 LABELS_CHART = ("How sure the labels are", "Ends: the feedback model is sure. Middle: a toss-up.")
+RELIABILITY = ("How sure, and how right", "On the line it is as often right as it is sure. Numbers: pairs.")
 CURVES = (
     ("03-sl-cai-model", "loss", SL_CAI, "SL-CAI: loss", "Falls as the model learns to write revisions.", None),
     ("06-preference-model", "loss", START, "Preference model: loss",
@@ -223,6 +229,11 @@ def dots(contents: Contents) -> list[Chart]:
 
 def _kind(name: str) -> str:
     return name.rsplit("_", 1)[-1]
+
+
+def _all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
+    """The preference model's report on all held-out pairs, if there is one."""
+    return contents.preference_model.sources[-1:] if contents.preference_model else ()
 
 
 def curves(contents: Contents) -> list[Chart]:

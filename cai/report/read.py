@@ -18,6 +18,7 @@ from cai.intervals import rate
 from cai.recipe import Recipe, load_recipe
 from cai.records import Answer, Failure, GateAnswer, Kind, Metric, PreferenceLabel, Prompt, RevisionChain
 from cai.rl_cai.gate import CHANCE, GateResult, gate_result
+from cai.rl_cai.pm_report import PreferenceModelReport
 from cai.runs.manifest import StageManifest
 from cai.runs.run import Run
 
@@ -41,12 +42,13 @@ class About(NamedTuple):
 
 
 STAGES = (
+    About("00-prompts", "Prompts", "a model drafts more prompts from examples", ("models.prompts",)),
     About("01-responses", "Answers", "the helpful model answers every prompt", ("models.helpful",)),
     About("02-revisions", "Revisions", "it revises its answers under drawn principles", ("models.helpful",)),
     About("03-sl-cai-model", "SL-CAI model", "a model is finetuned on the revisions", ("models.pretrained",)),
     About("04-comparisons", "Pairs", "SL-CAI answers every red-team prompt twice", MADE[:1]),
     About("05-preference-labels", "AI feedback", "a model says which answer is better", ("models.feedback",)),
-    About("06-preference-model", "Preference model", "learns to score answers", ("models.pretrained",)),
+    About("06-preference-model", "Preference model", "learns to score answers", ("models.preference_model",)),
     About("07-rl-cai-model", "RL-CAI model", "SL-CAI learns to score higher", (MADE[0], "preference model")),
     About("08-evaluation", "Evaluation", "all answer held-out prompts", ("models.helpful", *MADE)),
 )
@@ -77,6 +79,7 @@ class Contents:
     chains: tuple[RevisionChain, ...]
     gate: tuple[GateAnswer, ...]
     labels: tuple[PreferenceLabel, ...]
+    preference_model: PreferenceModelReport | None
     answers: tuple[Answer, ...]
     metrics: tuple[Metric, ...]
     steps: dict[str, Steps]
@@ -115,10 +118,16 @@ def read_contents(run: Run) -> Contents:
         recipe_text=_text(run.folder / "recipe.yaml"),
         constitution=_or_none(load_constitution, run.folder / "constitution.yaml"),
         constitution_text=_text(run.folder / "constitution.yaml"),
-        stages=tuple(_stage(run, about, recipe) for about in STAGES),
+        # No run needs to generate prompts.
+        stages=tuple(
+            _stage(run, about, recipe)
+            for about in STAGES
+            if about.name != "00-prompts" or run.stage(about.name).exists()
+        ),
         chains=tuple(run.rows("02-revisions", RevisionChain)),
         gate=tuple(run.rows("05-preference-labels", GateAnswer, "gate.jsonl")),
         labels=tuple(run.rows("05-preference-labels", PreferenceLabel)),
+        preference_model=_whole(run.stage("06-preference-model") / "report.json", PreferenceModelReport),
         answers=tuple(run.rows("08-evaluation", Answer)),
         metrics=_whole(run.stage("08-evaluation") / "metrics.json", tuple[Metric, ...]) or (),
         steps={about.name: _steps(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
@@ -131,6 +140,8 @@ def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     names = manifest.config if manifest else {}
     if recipe:
         names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
+    own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
+    names = names | {"models.preference_model": own}
     models = tuple(str(names.get(m, m)) for m in about.models)
     begun = 0 if manifest else _text(folder / "records.jsonl").count("\n")
     return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, "failures.jsonl")))

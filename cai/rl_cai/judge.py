@@ -7,13 +7,13 @@ first, or what is longer. Pairs are judged as the pipeline labels, so chain_of_t
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from cai.calibration import Bin, Claim, bins, brier, calibration_error, error_by_luck
 from cai.constitution import Constitution
-from cai.errors import InputError, RecordError
+from cai.errors import EmptyAnswer, InputError, RecordError, RefusedAnswer, UnreadableAnswer
 from cai.intervals import mean, rate
 from cai.models.model import Model
 from cai.records import (
@@ -26,7 +26,8 @@ from cai.records import (
 from cai.rl_cai.judged_pairs import Pair, comparison_of, counted
 from cai.rl_cai.label import Asking, label
 
-BINS = 10
+REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
+"""A failure carries the name of its error alone."""
 TIE = 1e-9
 """Nearer to one half than this is a tie: 0.9 and 1 − 0.9 do not average to 0.5 in floating point."""
 
@@ -71,18 +72,6 @@ async def judge(
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Pairs whose P(a is better) lies between ``low`` and ``high``."""
-
-    low: float
-    high: float
-    claimed: float | None
-    """Mean P(a is better)."""
-    found: Metric
-    """Share in which people chose a."""
-
-
-@dataclass(frozen=True, slots=True)
 class JudgeReport:
     model: str
     agreement: Metric
@@ -97,6 +86,11 @@ class JudgeReport:
     people_prefer_longer: Metric
     """The same of people, over the same pairs."""
     failed: Metric
+    """Share of pairs without a label, for whatever reason."""
+    refused: Metric
+    """Share of pairs that the judge would not judge; None where it is not asked for words."""
+    unreadable: Metric
+    """Share of pairs where it said something else that is no answer, or nothing."""
     confidence: Metric
     """Mean probability of the winner."""
     brier: Metric
@@ -133,7 +127,7 @@ def judge_report(
     flips = [x.label.flipped for x in answers]
     first = [_first(x.label) for x in answers]
     unlike = [x for x, win in zip(answers, wins, strict=True) if win != 0.5 and _longer(x.label)]
-    bins = _bins(model, answers)
+    claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
     return JudgeReport(
         model=model,
         agreement=rate("agreement", model, [win == 1.0 for win in wins]),
@@ -149,18 +143,26 @@ def judge_report(
             "people_prefer_longer", model, [x.better == _longer(x.label) for x in unlike]
         ),
         failed=rate("failed", model, [isinstance(x, Failure) for x in made]),
+        refused=rate("refused", model, [] if _only_scores(answers) else _failed_by(made, REFUSED)),
+        unreadable=rate("unreadable", model, _failed_by(made, UNREADABLE)),
         confidence=mean(
             "confidence", model, [max(x.probability_right, 1 - x.probability_right) for x in answers]
         ),
-        brier=mean("brier_score", model, [(1 - x.probability_right) ** 2 for x in answers]),
-        calibration_error=_over(
-            bins, "calibration_error", model, [abs((b.claimed or 0) - (b.found.value or 0)) for b in bins]
-        ),
-        error_by_luck=_over(bins, "error_by_luck", model, _luck(answers)),
-        bins=bins,
+        brier=brier(model, claims),
+        calibration_error=calibration_error(model, claims),
+        error_by_luck=error_by_luck(model, claims),
+        bins=bins(model, claims),
         failures=dict(failures),
         unusable=dict(unusable or {}),
     )
+
+
+def _only_scores(answers: Sequence[GateAnswer]) -> bool:
+    return any(x.label.method in ("multiple_choice", "likelihood") for x in answers)
+
+
+def _failed_by(made: Sequence[GateAnswer | Failure], errors: tuple[str, ...]) -> list[bool]:
+    return [isinstance(x, Failure) and x.error in errors for x in made]
 
 
 def _win(probability: float) -> float:
@@ -178,37 +180,3 @@ def _first(label: PreferenceLabel) -> float | None:
 def _longer(label: PreferenceLabel) -> Side | None:
     a, b = len(label.comparison.a.text), len(label.comparison.b.text)
     return None if a == b else "a" if a > b else "b"
-
-
-def _binned(answers: Sequence[GateAnswer]) -> list[list[GateAnswer]]:
-    inside: list[list[GateAnswer]] = [[] for _ in range(BINS)]
-    for x in answers:
-        inside[min(int(x.label.probability_a * BINS), BINS - 1)].append(x)
-    return inside
-
-
-def _bins(model: str, answers: Sequence[GateAnswer]) -> tuple[Bin, ...]:
-    return tuple(
-        Bin(
-            number / BINS,
-            (number + 1) / BINS,
-            sum(x.label.probability_a for x in found) / len(found) if found else None,
-            rate("chosen", model, [x.better == "a" for x in found]),
-        )
-        for number, found in enumerate(_binned(answers))
-    )
-
-
-def _luck(answers: Sequence[GateAnswer]) -> list[float]:
-    """E|found − claimed| in each bin if the claims are true: √(2/π) standard errors of the share found."""
-    spreads = [
-        [x.label.probability_a * (1 - x.label.probability_a) for x in found] for found in _binned(answers)
-    ]
-    return [math.sqrt(2 / math.pi * sum(s)) / max(1, len(s)) for s in spreads]
-
-
-def _over(bins: Sequence[Bin], name: str, model: str, distances: Sequence[float]) -> Metric:
-    """Mean of the bins' distances, weighed by their counts."""
-    count = sum(b.found.count for b in bins)
-    total = sum(b.found.count * d for b, d in zip(bins, distances, strict=True))
-    return Metric(name, model, total / count if count else None, None, None, count)

@@ -88,7 +88,7 @@ def _text(path: Path) -> str:
 
 def _pair(row: _Row) -> Pair | str:
     """The pair, or why there is none in this record."""
-    given, chosen, rejected = _turns(row.prompt, "user"), _turns(row.chosen), _turns(row.rejected)
+    given, chosen, rejected = turns(row.prompt, "user"), turns(row.chosen), turns(row.rejected)
     if given and given[-1] == Message("assistant", ""):  # "\n\nAssistant:", where the reply begins
         given = given[:-1]
     shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]
@@ -107,7 +107,7 @@ def _pair(row: _Row) -> Pair | str:
     )
 
 
-def _turns(said: str | Conversation, role: Role = "assistant") -> Conversation:
+def turns(said: str | Conversation, role: Role = "assistant") -> Conversation:
     r"""A conversation as it is; a dialogue of "\n\nHuman: …\n\nAssistant: …" by its turns; other text as one."""
     if not isinstance(said, str):
         return said

@@ -17,14 +17,16 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cai.constitution import Constitution, Principle, draw
 from cai.errors import UnreadableAnswer
 from cai.models.model import Format, Model, Sampling
 from cai.records import Comparison, Judgement, PreferenceLabel, Side
 from cai.rl_cai import requests
+from cai.rl_cai.few_shots import FewShots
 from cai.rl_cai.reason import reason
 from cai.rl_cai.vote import vote
 from cai.seeding import rng, seed_of
@@ -42,8 +44,12 @@ class Asking:
     method: Method = "multiple_choice"
     fmt: Format = "chat"
     both_orders: bool = True
-    principles: int = 1
+    principles: int | Literal["all"] = 1
     """How many are drawn for a comparison; the paper draws 1 (FB-6)."""
+    few_shots: FewShots | None = None
+    """Stand before every question in the plain format (FB-7, FB-12)."""
+    chains: int = 1
+    """Chains of thought averaged for each question; the paper averages 5 in evaluation (FB-15)."""
     clamp: tuple[float, float] = (0.4, 0.6)
     """Where labels of chain_of_thought are kept (FB-13); (0, 1) leaves them."""
     reasoning: Sampling = THINKING
@@ -58,17 +64,8 @@ async def label(
 
     Raises UnreadableAnswer when the model's probabilities are not numbers: such an answer never becomes a label.
     """
-    draws = rng(seed, "label", comparison.id)
-    by_likelihood = asking.method == "likelihood"
-    known = constitution.for_likelihood if by_likelihood else constitution.for_preference
-    principles = [draw(known, draws) for _ in range(asking.principles)]
-    judgements = await asyncio.gather(
-        *[
-            _judge(comparison, principle, first, model, asking, seed_of(seed, comparison.id, number, first))
-            for number, principle in enumerate(principles)
-            for first in _orders(asking, draws)
-        ]
-    )
+    questions = _questions(comparison, constitution, asking, seed)
+    judgements = await asyncio.gather(*[_judge(question, model, asking) for question in questions])
     mean = sum(j.probability_a for j in judgements) / len(judgements)
     if asking.method == "chain_of_thought":  # clamped, not rescaled (pitfall 4)
         mean = min(max(mean, asking.clamp[0]), asking.clamp[1])
@@ -77,36 +74,70 @@ async def label(
     )
 
 
-def _orders(asking: Asking, draws: random.Random) -> tuple[Side, ...]:
-    if asking.method == "likelihood":  # each answer is scored alone: there is no order
-        return ("a",)
-    return ("a", "b") if asking.both_orders else (draws.choice(("a", "b")),)
+class _Question(NamedTuple):
+    principle: Principle
+    first: Side
+    shown: Comparison
+    """With ``first`` as its answer a."""
+    few_shots: str
+    seed: int
 
 
-async def _judge(
-    comparison: Comparison, principle: Principle, first: Side, model: Model, asking: Asking, seed: int
-) -> Judgement:
-    shown = comparison if first == "a" else comparison.swapped()
-    if asking.method == "likelihood":
-        return Judgement(principle.name, first, await likelihood(shown, principle, model, asking.fmt))
-    if asking.method == "multiple_choice":
-        return Judgement(principle.name, first, await multiple_choice(shown, principle, model, asking.fmt))
-    sampling = replace(asking.reasoning, seed=seed)
-    if asking.method == "votes":
-        asked = (shown, principle.preference or "", model, asking.fmt, sampling, asking.votes)
-        return Judgement(principle.name, first, await vote(*asked))
-    said = await reason(shown, principle.preference or "", model, asking.fmt, sampling)
-    return Judgement(principle.name, first, softmax_first(said.first, said.second), said.text)
+def _questions(
+    comparison: Comparison, constitution: Constitution, asking: Asking, seed: int
+) -> list[_Question]:
+    draws = rng(seed, "label", comparison.id)
+    by_likelihood, thinks = asking.method == "likelihood", asking.method == "chain_of_thought"
+    known = constitution.for_likelihood if by_likelihood else constitution.for_preference
+    every = asking.principles == "all"
+    principles = known if every else [draw(known, draws) for _ in range(int(asking.principles))]
+    questions = []
+    for number, principle in enumerate(principles):
+        few_shots = _few_shots(asking, known, rng(seed, "few shots", comparison.id, number))
+        if by_likelihood:  # each answer is scored alone: there is no order
+            orders: tuple[Side, ...] = ("a",)
+        else:
+            orders = ("a", "b") if asking.both_orders else (draws.choice(("a", "b")),)
+        for first in orders:
+            shown = comparison if first == "a" else comparison.swapped()
+            for chain in range(asking.chains if thinks else 1):
+                one = seed_of(seed, comparison.id, number, first, chain)
+                questions.append(_Question(principle, first, shown, few_shots, one))
+    return questions
 
 
-async def multiple_choice(comparison: Comparison, principle: Principle, model: Model, fmt: Format) -> float:
+def _few_shots(asking: Asking, principles: Sequence[Principle], draws: random.Random) -> str:
+    if asking.few_shots is None or asking.fmt != "plain" or asking.method == "likelihood":
+        return ""
+    shots = asking.few_shots
+    thinks = asking.method == "chain_of_thought"
+    return (shots.chain_of_thought if thinks else shots.multiple_choice)(principles, draws)
+
+
+async def _judge(question: _Question, model: Model, asking: Asking) -> Judgement:
+    principle, first, shown, before, seed = question
+    wanted, sampling = principle.preference or "", replace(asking.reasoning, seed=seed)
+    match asking.method:
+        case "likelihood":
+            return Judgement(principle.name, first, await likelihood(shown, principle, model, asking.fmt))
+        case "multiple_choice":
+            said = await multiple_choice(shown, principle, model, asking.fmt, before)
+            return Judgement(principle.name, first, said)
+        case "votes":
+            votes = await vote(shown, wanted, model, asking.fmt, sampling, asking.votes, before)
+            return Judgement(principle.name, first, votes)
+        case "chain_of_thought":
+            thought = await reason(shown, wanted, model, asking.fmt, sampling, before)
+            return Judgement(principle.name, first, softmax_first(thought.first, thought.second), thought.text)
+
+
+async def multiple_choice(
+    comparison: Comparison, principle: Principle, model: Model, fmt: Format, few_shots: str = ""
+) -> float:
     """P(the answer shown as (A) is better) (FB-4, FB-5)."""
+    a, b = comparison.a.text, comparison.b.text
     context = requests.multiple_choice(
-        comparison.prompt.conversation,
-        principle.preference or "",
-        comparison.a.text,
-        comparison.b.text,
-        fmt,
+        comparison.prompt.conversation, principle.preference or "", a, b, fmt, few_shots
     )
     first, second = await model.score(context, requests.CHOICES)
     return softmax_first(first, second)

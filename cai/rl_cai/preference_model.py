@@ -1,80 +1,33 @@
-"""The preference model learns the AI's harmlessness labels and people's helpfulness ones (section 4.2; PM-1 to 4)."""
+"""The preference model: a language model with a scalar head, trained on soft labels (section 4.2; PM-3, PM-4).
+
+Any language model can carry the head, of another family than the policy's too: what is scored is a conversation, and it
+is rendered with the preference model's own chat template.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import TypeAdapter
 
-from cai.errors import InputError
+from cai.errors import ModelError
 from cai.models.batching import Batcher
-from cai.records import Checkpoint, Conversation, Message, PreferenceLabel, as_messages, conversation_id
-from cai.seeding import seed_of
+from cai.records import Checkpoint, Conversation, as_messages
+from cai.rl_cai.pm_report import Scored, Spread, pm_report
+from cai.rl_cai.preference_pairs import conversations
 from cai.training.settings import Training
 
 SCORE_BATCH = 32
-BUILT_IN = Path(__file__).parent.parent / "prompts" / "helpfulness_pairs.jsonl"
-
-
-def examples(labels: Iterable[PreferenceLabel]) -> list[dict[str, Any]]:
-    """Rows of AI feedback: answer a, answer b, and P(a is better)."""
-    return [
-        row(
-            x.id,
-            x.comparison.prompt.conversation,
-            x.comparison.a.text,
-            x.comparison.b.text,
-            x.probability_a,
-            "ai",
-        )
-        for x in labels
-    ]
-
-
-class _Pair(BaseModel):
-    conversation: Conversation = Field(min_length=1)
-    chosen: str = Field(min_length=1)
-    rejected: str = Field(min_length=1)
-
-
-def helpfulness_file(name: str) -> Path:
-    return BUILT_IN if name == "built-in" else Path(name)
-
-
-def helpfulness(name: str, limit: int | None, seed: int) -> list[dict[str, Any]]:
-    """Rows of people's helpfulness comparisons: hard labels (PM-1). Raises InputError naming the line that is wrong."""
-    file, pairs = helpfulness_file(name), []
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the helpfulness comparisons in '{file}': {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                pairs.append(_Pair.model_validate_json(line))
-            except ValidationError as error:
-                first = error.errors()[0]
-                raise InputError(
-                    f"{file}:{number}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-                ) from error
-    named = [(conversation_id((*p.conversation, Message("assistant", p.chosen))), p) for p in pairs]
-    named = sorted(named, key=lambda pair: seed_of(seed, "helpfulness", pair[0]))[:limit]
-    return [row(name, p.conversation, p.chosen, p.rejected, 1.0, "people") for name, p in named]
-
-
-def row(
-    name: str, conversation: Conversation, a: str, b: str, probability_a: float, source: str
-) -> dict[str, Any]:
-    return {
-        "id": name,
-        "source": source,
-        "prompt": as_messages(conversation),
-        "chosen": as_messages((Message("assistant", a),)),
-        "rejected": as_messages((Message("assistant", b),)),
-        "p_chosen": probability_a,
-    }
+TOLERANCE = 0.1
+CHECKED = 8
+"""Training pairs whose scores are compared before and after saving."""
+SPREAD = "preference_model.json"
+UNKNOWN = Spread(None, None, 0, None)
 
 
 def train(
@@ -86,32 +39,63 @@ def train(
     training: Training,
     seed: int,
     on_step: Any,
+    held_out: Sequence[dict[str, Any]] = (),
 ) -> Checkpoint:
-    """Trains ``base`` with a fresh scalar head on ``rows`` and saves it to ``folder/model``."""
+    """Trains ``base`` with a fresh scalar head on ``rows`` and saves it to ``folder/model``.
+
+    What it makes of the pairs ``held_out`` goes to ``report.json``, their scores to ``held_out.jsonl``, and where its
+    scores lie to ``model/preference_model.json``. Raises ModelError if what was saved scores otherwise than what was
+    trained.
+    """
+    some = [talk for row in rows[:CHECKED] for talk in conversations(row)]
+    checkpoint, trained = _train(rows, some, base, base_name, folder, training, seed, on_step)
+    gc.collect()  # trainers hold their models in cycles
+    saved = PreferenceModel(checkpoint.path)
+    check_saved(trained, saved.scores(some))
+    _report(saved, held_out, folder)
+    return checkpoint
+
+
+def _train(
+    rows: list[dict[str, Any]],
+    some: Sequence[Conversation],
+    base: str | Path,
+    base_name: str,
+    folder: Path,
+    training: Training,
+    seed: int,
+    on_step: Any,
+) -> tuple[Checkpoint, list[float]]:
+    """The saved model, and the scores of ``some`` conversations before it was saved."""
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig
 
     from cai.training import launch
-    from cai.training.datasets import load_tokenizer
+    from cai.training.packing import packs
     from cai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer
 
-    tokenizer = load_tokenizer(base)
+    tokenizer = _tokenizer(base)
     columns = ("prompt", "chosen", "rejected", "p_chosen")
+    set_seed(seed % 2**32)  # the head's first weights are drawn
+    model = launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1)
+    packed = packs(model.config)
     trainer = SoftLabelTrainer(
-        model=launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1),
+        model=model,
         args=RewardConfig(
             **launch.arguments(training, folder, seed=seed),
-            max_length=training.max_length,
-            train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
+            max_length=None,  # what is too long was left out, and counted: TRL drops it without a word
+            # Padded, pairs of like length go together; the batches come in random order.
+            train_sampling_strategy="random" if packed else "group_by_length",
         ),
         train_dataset=Dataset.from_list([{k: r[k] for k in columns} | {"length": _length(r)} for r in rows]),
-        data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id),
+        data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id, packed=packed),
         processing_class=tokenizer,
         peft_config=launch.lora(training, "SEQ_CLS", modules_to_save=["score"]),
     )
     launch.train(trainer, folder, on_step)
-    return launch.save(trainer.model, tokenizer, folder, base_model=base_name)
+    scores = Scorer(trainer.model.eval(), tokenizer).scores(some)
+    return launch.save(trainer.model, tokenizer, folder, base_model=base_name), scores
 
 
 def _length(pair: dict[str, Any]) -> int:
@@ -120,30 +104,58 @@ def _length(pair: dict[str, Any]) -> int:
     return prompt + max(len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
 
 
-class PreferenceModel:
-    """A trained preference model: a score for an answer; the sigmoid of a difference is a probability (PM-4)."""
+def _tokenizer(path: str | Path) -> Any:
+    """With a template after whose texts the head reads its last token, not one before it.
 
-    def __init__(self, path: str | Path) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    The head reads the last token that is not padding. Where padding and end of turn are one token, and the template
+    ends with it, a line break follows (the end-of-context token of PM-3).
+    """
+    from cai.training.datasets import load_tokenizer
 
-        from cai.models.hugging_face import best_dtype, defused, device
+    tokenizer = load_tokenizer(path)
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    if tokenizer(text, add_special_tokens=False)["input_ids"][-1] == tokenizer.pad_token_id:
+        tokenizer.chat_template += "{{ '\\n' }}"
+    return tokenizer
 
-        self._defused = defused
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="right")
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            path, num_labels=1, dtype=best_dtype(), use_safetensors=True
-        )
-        self._model = model.to(device()).eval()
-        self._requests: Batcher[Conversation, float] = Batcher(
-            lambda batch, _: self.scores(batch),
-            size=SCORE_BATCH,
-            key=lambda _: 0,
-            length=lambda c: sum(len(m.content) for m in c),
-        )
 
-    async def reward(self, conversation: Conversation) -> float:
-        """The score of one conversation, computed together with whatever else is asked for now."""
-        return await self._requests.ask(conversation)
+def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
+    """Raises ModelError if a score moved by more than rounding between memory and disk.
+
+    A head that is lost on the way is replaced by a random one without a word, and RL would then learn noise.
+    """
+    for before, after in zip(trained, saved, strict=True):
+        if not abs(before - after) <= TOLERANCE * max(1.0, *map(abs, trained)):
+            raise ModelError(
+                f"the saved preference model gives {after:.3f} where the trained one gave {before:.3f}: its head was "
+                "lost in saving. Set preference_model.lora_rank=null, or name another models.preference_model."
+            )
+
+
+def _report(model: PreferenceModel, held_out: Sequence[dict[str, Any]], folder: Path) -> None:
+    scores = model.scores([talk for row in held_out for talk in conversations(row)])
+    pairs = list(zip(scores[::2], scores[1::2], strict=True))
+    report = pm_report([Scored.of(row, pair) for row, pair in zip(held_out, pairs, strict=True)])
+    lines = [
+        json.dumps({**row, "scores": pair}, ensure_ascii=False) + "\n"
+        for row, pair in zip(held_out, pairs, strict=True)
+    ]
+    for path, text in (
+        (folder / "held_out.jsonl", "".join(lines)),
+        (folder / "report.json", json.dumps(asdict(report), indent=1) + "\n"),
+        (folder / "model" / SPREAD, json.dumps(asdict(report.spread), indent=1) + "\n"),
+    ):
+        path.write_text(text, encoding="utf-8")
+
+
+class Scorer:
+    """A model with a scalar head, and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        from cai.models.hugging_face import defused
+
+        self._model, self._tokenizer, self._defused = model, tokenizer, defused
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         """One score for each conversation that ends in the answer to be scored."""
@@ -170,3 +182,66 @@ class PreferenceModel:
         with torch.inference_mode():
             logits = self._model(**batch.to(self._model.device)).logits
         return [float(x) for x in logits[:, 0].float()]
+
+
+class PreferenceModel(Scorer):
+    """A trained preference model: a score for an answer; the sigmoid of a difference is a probability (PM-4).
+
+    Scores of two preference models cannot be compared (PM-6): ``centred`` takes off the mean over held-out answers.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ModelError when there is no model, or none that gives one score."""
+        super().__init__(*_load(path))
+        file = Path(path) / SPREAD
+        self._spread = TypeAdapter(Spread).validate_json(file.read_bytes()) if file.is_file() else UNKNOWN
+        self._requests: Batcher[Conversation, float] = Batcher(
+            lambda batch, _: self.scores(batch),
+            size=SCORE_BATCH,
+            key=lambda _: 0,
+            length=lambda c: sum(len(m.content) for m in c),
+        )
+
+    async def reward(self, conversation: Conversation) -> float:
+        """The score of one conversation, computed together with whatever else is asked for now."""
+        return await self._requests.ask(conversation)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean score of the held-out answers; None where none were held out."""
+        return self._spread.mean
+
+    @property
+    def scale(self) -> float | None:
+        """Standard deviation of the same scores."""
+        return self._spread.scale
+
+    def centred(self, scores: Sequence[float]) -> list[float]:
+        """Scores whose zero is the mean held-out answer, to be shown (PM-6). Raises ModelError if it is unknown."""
+        if self.mean is None:
+            raise ModelError(
+                "this preference model held no pairs out, so its scores have no zero. Train one with "
+                "preference_model.held_out=0.1"
+            )
+        return [score - self.mean for score in scores]
+
+
+def _load(path: str | Path) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+
+    from cai.models.hugging_face import best_dtype, cannot_load, device
+
+    tokenizer = _tokenizer(path)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            path, num_labels=1, dtype=best_dtype(), use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise cannot_load(str(path), error) from error
+    if info["missing_keys"]:  # it would be drawn at random, with no more than a warning
+        raise ModelError(
+            f"'{path}' is no preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
+            "Name a folder such as runs/mine/06-preference-model/model"
+        )
+    return model.to(device()).eval(), tokenizer

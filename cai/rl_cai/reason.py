@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cai.errors import EmptyAnswer
+from cai.errors import EmptyAnswer, RefusedAnswer
 from cai.models.model import STOP_STRINGS, Context, Format, Model, Sampling
 from cai.records import Comparison, Conversation, Message
+from cai.rl_cai.refusal import refuses_to_judge
 from cai.rl_cai.requests import CHOICES
 
 HEAD = "Consider the following conversation between a human (H) and an assistant (A):"
@@ -27,20 +28,30 @@ class Reasoned(NamedTuple):
 
 
 async def reason(
-    comparison: Comparison, principle: str, model: Model, fmt: Format, sampling: Sampling
+    comparison: Comparison,
+    principle: str,
+    model: Model,
+    fmt: Format,
+    sampling: Sampling,
+    few_shots: str = "",
 ) -> Reasoned:
-    """One sampled chain of thought about a comparison, and the scores of both options after it."""
+    """One sampled chain of thought about a comparison, and the scores of both options after it.
+
+    Raises RefusedAnswer when it is a refusal: the letters' probabilities after one say nothing of the answers.
+    """
     asked = question(comparison.prompt.conversation, principle, comparison.a.text, comparison.b.text)
     stop = STOP_STRINGS if fmt == "plain" else ()
     thought = await model.generate(
-        to_think(asked, fmt),
+        to_think(asked, fmt, few_shots),
         Sampling(
             temperature=sampling.temperature, max_tokens=sampling.max_tokens, seed=sampling.seed, stop=stop
         ),
     )
     if not thought.text:
         raise EmptyAnswer("the feedback model gave no reasoning")
-    first, second = await model.score(to_answer(asked, thought.text, fmt), CHOICES)
+    if refuses_to_judge(thought.text):
+        raise RefusedAnswer(f"the feedback model refuses to judge: {thought.text[:80]!r}")
+    first, second = await model.score(to_answer(asked, thought.text, fmt, few_shots), CHOICES)
     return Reasoned(thought.text, first, second)
 
 
@@ -51,13 +62,13 @@ def question(conversation: Conversation, principle: str, first: str, second: str
     return f"{HEAD}{talk}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
 
 
-def to_think(asked: str, fmt: Format) -> Context:
+def to_think(asked: str, fmt: Format, few_shots: str = "") -> Context:
     if fmt == "plain":
-        return f"\n\nHuman: {asked}\n\nAssistant: {THINK}"
+        return f"{few_shots}\n\nHuman: {asked}\n\nAssistant: {THINK}"
     return (Message("user", asked), Message("assistant", THINK))
 
 
-def to_answer(asked: str, thought: str, fmt: Format) -> Context:
+def to_answer(asked: str, thought: str, fmt: Format, few_shots: str = "") -> Context:
     if fmt == "plain":
-        return f"\n\nHuman: {asked}\n\nAssistant: {THINK} {thought}\n\nHuman:\n{SO}"
+        return f"{few_shots}\n\nHuman: {asked}\n\nAssistant: {THINK} {thought}\n\nHuman:\n{SO}"
     return (Message("user", asked), Message("assistant", f"{THINK} {thought}\n\n{SO}"))

@@ -1,18 +1,51 @@
 """RL-CAI: the SL-CAI model reinforced with the preference model's score as reward (section 4.2; RL-1 to RL-4).
 
-r = PM score − kl_weight · KL(policy ‖ SL-CAI). The paper uses PPO; TRL has none any more, and RLOO is the closest it
-has: one reward per whole answer, the other answers to the same prompt as baseline.
+r = PM score − λ·KL(policy ‖ SL-CAI), by one of three algorithms:
+
+- rloo: the other answers to the same prompt are each answer's baseline. The KL divergence is in the reward, summed
+  over the answer, and raw scores are used. No value head to learn.
+- grpo: the same groups, scores centred and divided by the standard deviation of their group, and the loss averaged over
+  the tokens of a batch. The KL divergence is in the loss, token by token, by an estimate that is never negative; so λ
+  counts in standard deviations of a group's scores, not in scores.
+- ppo: the paper's. One answer to a prompt is enough; the KL divergence is in the reward of each token, the score in
+  that of the last, and a value head says what was to be expected (``training/ppo.py``).
+
+The reference is always ``base``, the SL-CAI model; under LoRA it is the policy with its adapter switched off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cai.records import Checkpoint, Message, Prompt, as_messages
-from cai.rl_cai.preference_model import PreferenceModel
+from cai.errors import InputError
+from cai.models.model import Sampling
+from cai.records import Checkpoint, Conversation, Message, Prompt, as_messages
 from cai.training.settings import Training
+
+Algorithm = Literal["rloo", "grpo", "ppo"]
+Truncated = Literal["score", "mask"]
+Reward = Callable[[list[Conversation]], Sequence[float | None]]
+"""A number for each conversation that ends in the answer to be judged; None, which teaches nothing, where it fails."""
+Watch = Callable[[list[Conversation], Sequence[float | None]], dict[str, float]]
+"""Sees each batch of answers and their rewards as they are sampled; what it returns goes into ``metrics.jsonl``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reinforcing:
+    """How to reinforce; ``recipe.RLTraining`` explains each."""
+
+    algorithm: Algorithm
+    kl_weight: float
+    answers: int
+    passes: int
+    clip: float
+    gae_lambda: float
+    value_learning_rate: float
+    truncated: Truncated
+    sampling: Sampling
 
 
 def examples(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
@@ -24,46 +57,86 @@ def reinforce(
     *,
     base: str | Path,
     base_name: str,
-    preference_model: PreferenceModel,
+    reward: Reward,
     folder: Path,
     training: Training,
-    kl_weight: float,
-    answers: int,
-    temperature: float,
-    max_tokens: int,
+    reinforcing: Reinforcing,
     seed: int,
     on_step: Any,
+    watch: Watch | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Checkpoint:
     """Trains ``base``, which is also the KL reference, and saves it to ``folder/model``.
 
-    ``answers`` are sampled for each prompt; ``training.batch_size`` counts answers and must be a multiple of it.
+    ``training.batch_size`` counts answers. Prompts beyond the last whole batch of an epoch are not used in it; the
+    next epoch has another order. ``callbacks`` are transformers' own. Raises InputError when there is no whole batch.
     """
     from datasets import Dataset
-    from trl import RLOOConfig, RLOOTrainer
 
     from cai.training import launch
     from cai.training.datasets import load_tokenizer
+    from cai.training.order import OrderByEpoch
 
-    def preference(prompts: list[Any], completions: list[Any], **_: Any) -> list[float]:
+    needed = training.batch_size // reinforcing.answers
+    if len(rows) < needed:
+        raise InputError(
+            f"{folder.name} has {len(rows)} prompts, and one step takes {needed}. Lower rl_cai.batch_size, raise "
+            "rl_cai.answers, or give it more prompts."
+        )
+    trainer_type, config_type, arguments = _algorithm(reinforcing)
+    # Checkpoints only where the answers are used up: those still in use are not in a checkpoint.
+    arguments["save_steps"] = -(-training.checkpoint_steps // reinforcing.passes) * reinforcing.passes
+    trainer = trainer_type(
+        model=launch.load(base, training),
+        reward_funcs=_judged(reward, watch),
+        args=config_type(**launch.arguments(training, folder, seed=seed) | arguments),
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
+        processing_class=load_tokenizer(base, padding_side="left"),
+        peft_config=launch.lora(training, "CAUSAL_LM"),
+        callbacks=[OrderByEpoch(), *callbacks],
+    )
+    launch.train(trainer, folder, on_step)
+    return launch.save(trainer.model, trainer.processing_class, folder, base_model=base_name)
+
+
+def _algorithm(how: Reinforcing) -> tuple[Any, Any, dict[str, Any]]:
+    """The trainer, its configuration, and what that is told. Defaults of TRL that matter are spelled out."""
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    from cai.training.ppo import PPOConfig, PPOTrainer
+
+    said: dict[str, Any] = {
+        "beta": how.kl_weight,  # GRPO's default is 0: no reference at all
+        "num_generations": how.answers,
+        "num_iterations": how.passes,
+        "epsilon": how.clip,
+        "temperature": how.sampling.temperature,
+        "max_completion_length": how.sampling.max_tokens,
+        "mask_truncated_completions": how.truncated == "mask",
+    }
+    if how.algorithm == "rloo":
+        return RLOOTrainer, RLOOConfig, said | {"normalize_advantages": False}
+    said |= {"loss_type": "dapo", "entropy_coef": 0.0}  # the mean over all tokens of a batch; no bonus (RL-2)
+    if how.algorithm == "grpo":
+        return GRPOTrainer, GRPOConfig, said | {"scale_rewards": "group"}
+    own = {"gae_lambda": how.gae_lambda, "value_learning_rate": how.value_learning_rate}
+    return PPOTrainer, PPOConfig, said | own
+
+
+def _judged(reward: Reward, watch: Watch | None) -> Callable[..., Sequence[float | None]]:
+    """``reward`` and ``watch`` as TRL calls them. An answer that was cut off comes like one that ended."""
+
+    def score(
+        prompts: list[Any], completions: list[Any], log_metric: Callable[[str, float], None], **_: Any
+    ) -> Sequence[float | None]:
         talks = [
             tuple(Message(m["role"], m["content"]) for m in prompt + completion)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        return preference_model.scores(talks)
+        rewards = reward(talks)
+        log_metric("unscored", rewards.count(None) / len(rewards))
+        for name, value in (watch(talks, rewards) if watch else {}).items():
+            log_metric(name, value)
+        return rewards
 
-    trainer = RLOOTrainer(
-        model=launch.load(base, training),
-        reward_funcs=preference,
-        args=RLOOConfig(
-            **launch.arguments(training, folder, seed=seed),
-            beta=kl_weight,
-            num_generations=answers,
-            temperature=temperature,
-            max_completion_length=max_tokens,
-        ),
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
-        processing_class=load_tokenizer(base, padding_side="left"),
-        peft_config=launch.lora(training, "CAUSAL_LM"),
-    )
-    launch.train(trainer, folder, on_step)
-    return launch.save(trainer.model, trainer.processing_class, folder, base_model=base_name)
+    return score

@@ -18,12 +18,12 @@ def question(conversation: Conversation, principle: str, first: str, second: str
 
 
 def multiple_choice(
-    conversation: Conversation, principle: str, first: str, second: str, fmt: Format
+    conversation: Conversation, principle: str, first: str, second: str, fmt: Format, few_shots: str = ""
 ) -> Context:
     """Where ``CHOICES`` are scored. In a chat the answer's beginning is already in the assistant's mouth."""
     asked = question(conversation, principle, first, second)
     if fmt == "plain":
-        return f"\n\n{asked}\n\n{ANSWER}"
+        return f"{few_shots}\n\n{asked}\n\n{ANSWER}"
     return (Message("user", asked), Message("assistant", ANSWER))
 
 

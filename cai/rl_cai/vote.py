@@ -11,10 +11,11 @@ import re
 from dataclasses import replace
 from typing import Literal
 
-from cai.errors import UnreadableAnswer
+from cai.errors import RefusedAnswer, UnreadableAnswer
 from cai.models.model import Context, Format, Model, Sampling
 from cai.records import Comparison, Message
 from cai.rl_cai import requests
+from cai.rl_cai.refusal import refuses_to_judge
 from cai.seeding import seed_of
 
 OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
@@ -23,24 +24,33 @@ READABLE_SHARE = 0.5
 
 
 async def vote(
-    comparison: Comparison, principle: str, model: Model, fmt: Format, sampling: Sampling, count: int
+    comparison: Comparison,
+    principle: str,
+    model: Model,
+    fmt: Format,
+    sampling: Sampling,
+    count: int,
+    few_shots: str = "",
 ) -> float:
-    """Share of votes for the answer shown as (A). Raises UnreadableAnswer when too few votes can be read."""
-    asked = to_vote(comparison, principle, fmt)
+    """Share of votes for the answer shown as (A).
+
+    Raises UnreadableAnswer when too few votes can be read, and RefusedAnswer if most of the others refuse.
+    """
+    asked = to_vote(comparison, principle, fmt, few_shots)
     draws = [replace(sampling, seed=seed_of(sampling.seed, number)) for number in range(count)]
     said = await asyncio.gather(*[model.generate(asked, draw) for draw in draws])
     votes = [read for read in (read_vote(s.text) for s in said) if read is not None]
     if len(votes) < READABLE_SHARE * count:
-        raise UnreadableAnswer(
-            f"only {len(votes)} of {count} votes name one option; the first says {said[0].text[:80]!r}"
-        )
+        refusals = sum(read_vote(s.text) is None and refuses_to_judge(s.text) for s in said)
+        kind = RefusedAnswer if 2 * refusals > count - len(votes) else UnreadableAnswer
+        raise kind(f"only {len(votes)} of {count} votes name one option; the first says {said[0].text[:80]!r}")
     return votes.count("A") / len(votes)
 
 
-def to_vote(comparison: Comparison, principle: str, fmt: Format) -> Context:
+def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str = "") -> Context:
     conversation, a, b = comparison.prompt.conversation, comparison.a.text, comparison.b.text
     if fmt == "plain":
-        return requests.multiple_choice(conversation, principle, a, b, fmt)
+        return requests.multiple_choice(conversation, principle, a, b, fmt, few_shots)
     asked = requests.question(conversation, principle, a, b)
     # A chat on a server cannot be gone on with in the assistant's own words, so it is told how to answer.
     return (Message("user", f"{asked}\n\nAnswer with (A) or (B) and nothing else."),)

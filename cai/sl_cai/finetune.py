@@ -12,20 +12,29 @@ from typing import Any
 from cai.records import Checkpoint, Completion, Conversation, Message, Response, RevisionChain, as_messages
 from cai.training.settings import Training
 
+REVISIONS, HELPFUL = "revisions", "helpful"
 
-def examples(chains: Iterable[RevisionChain], helpful: Iterable[Response]) -> list[dict[str, Any]]:
-    """Rows in TRL's prompt-completion form: every revision of every chain, then every helpful answer."""
+
+def examples(
+    chains: Iterable[RevisionChain], helpful: Iterable[Response], rounds: int | None = None
+) -> list[dict[str, Any]]:
+    """Rows in TRL's prompt-completion form: every revision without a fault, then every helpful answer.
+
+    ``rounds`` takes the revisions of the first so many rounds only (SL-17); None takes all.
+    """
     rows = [
-        _row(chain.initial.prompt.conversation, revision.revised, f"{chain.id}/r{number}")
+        _row(chain.initial.prompt.conversation, revision.revised, f"{chain.id}/r{number}", REVISIONS)
         for chain in chains
-        for number, revision in enumerate(chain.revisions, start=1)
+        for number, revision in enumerate(chain.revisions[:rounds], start=1)
+        if revision.fault is None
     ]
-    return rows + [_row(r.prompt.conversation, r.completion, r.id) for r in helpful]
+    return rows + [_row(r.prompt.conversation, r.completion, r.id, HELPFUL) for r in helpful]
 
 
-def _row(conversation: Conversation, answer: Completion, name: str) -> dict[str, Any]:
+def _row(conversation: Conversation, answer: Completion, name: str, source: str) -> dict[str, Any]:
     return {
         "id": name,
+        "source": source,
         "prompt": as_messages(conversation),
         "completion": as_messages((Message("assistant", answer.text),)),
     }
@@ -48,13 +57,18 @@ def finetune(
     from cai.training import launch
     from cai.training.completion_loss import CompletionLossTrainer
     from cai.training.datasets import load_tokenizer
+    from cai.training.packing import packs
 
+    model = launch.load(base, training)
+    packed = packs(model.config)
     trainer = CompletionLossTrainer(
-        model=launch.load(base, training),
+        model=model,
         args=SFTConfig(
             **launch.arguments(training, folder, seed=seed),
-            max_length=training.max_length,
-            train_sampling_strategy="group_by_length",  # least padding; the batches come in random order
+            max_length=None,  # what is too long was left out, and counted: TRL would cut it
+            padding_free=packed,
+            # Padded, texts of like length go together; the batches come in random order.
+            train_sampling_strategy="random" if packed else "group_by_length",
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in rows]),
         processing_class=load_tokenizer(base),

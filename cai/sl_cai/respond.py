@@ -17,9 +17,14 @@ async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampli
     return Response(name, prompt, completion)
 
 
+async def sample(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
+    """One completion whose draw is named by ``draw``; it may be empty."""
+    return await model.generate(context, replace(sampling, seed=seed_of(*draw)))
+
+
 async def say(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
-    """One completion whose draw is named by ``draw``. Raises EmptyAnswer when the model says nothing."""
-    completion = await model.generate(context, replace(sampling, seed=seed_of(*draw)))
+    """As ``sample``. Raises EmptyAnswer when the model says nothing."""
+    completion = await sample(model, context, sampling, *draw)
     if not completion.text:
         raise EmptyAnswer("the model said nothing")
     return completion

@@ -9,15 +9,17 @@ criticise themselves.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cai.constitution import Constitution, Principle, draw
-from cai.models.model import Model, Sampling
+from cai.models.model import Context, Format, Model, Sampling
 from cai.records import Completion, Response, Revision, RevisionChain
 from cai.seeding import rng, seed_of
 from cai.sl_cai import requests
-from cai.sl_cai.respond import say
+from cai.sl_cai.clean import Rule, cleaned
+from cai.sl_cai.respond import sample, say
 
 Style = Literal["critiqued", "direct", "restate"]
 
@@ -31,31 +33,52 @@ async def revise(
     style: Style,
     sampling: Sampling,
     seed: int,
+    fmt: Format | None = None,
+    few_shots: str = "",
+    clean: Collection[Rule] = (),
 ) -> RevisionChain:
-    """``rounds`` revisions of one response; the paper makes 4 (SL-8). The chain's id is the response's."""
+    """``rounds`` revisions of one response; the paper makes 4 (SL-8). The chain's id is the response's.
+
+    ``fmt`` is the model's own unless it is given. ``few_shots`` stand before every request in the plain format (SL-11).
+    Revisions are cleaned by the rules ``clean``; from one with a fault, the chain goes on with the answer before it.
+    """
     chain = RevisionChain(response.id, constitution.digest, response)
     for number in range(1, rounds + 1):
         principle = draw(constitution.for_revision, rng(seed, chain.id, "principle", number))
-        chain = chain.revised_by(
-            await revise_once(chain, principle, model, style, sampling, seed_of(seed, chain.id, number))
-        )
+        asked = _Asked(model, fmt or model.format, few_shots, sampling, seed_of(seed, chain.id, number))
+        revision = await revise_once(chain, principle, style, asked)
+        chain = chain.revised_by(cleaned(revision, chain.answer, clean))
     return chain
 
 
-async def revise_once(
-    chain: RevisionChain, principle: Principle, model: Model, style: Style, sampling: Sampling, seed: int
-) -> Revision:
-    conversation, answer, fmt = chain.initial.prompt.conversation, chain.answer, model.format
-    if fmt == "plain":
-        sampling = replace(sampling, stop=requests.STOPS)
-    wanted = principle.revision or ""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The model, and how it is asked."""
+
+    model: Model
+    fmt: Format
+    few_shots: str
+    sampling: Sampling
+    seed: int
+
+    async def __call__(self, context: Context, what: str) -> Completion:
+        sampling = self.sampling
+        if isinstance(context, str):
+            context, sampling = self.few_shots + context, replace(sampling, stop=requests.STOPS)
+        ask = say if what == "critique" else sample  # an empty revision is a matter of its cleaning
+        return await ask(self.model, context, sampling, self.seed, what)
+
+
+async def revise_once(chain: RevisionChain, principle: Principle, style: Style, asked: _Asked) -> Revision:
+    conversation, answer, wanted = chain.initial.prompt.conversation, chain.answer, principle.revision or ""
     if style == "restate":
-        context = requests.to_answer_again(conversation, wanted)
-        return Revision(principle.name, None, await say(model, context, sampling, seed, "restate"))
+        return Revision(
+            principle.name, None, await asked(requests.to_answer_again(conversation, wanted), "restate")
+        )
     critique: Completion | None = None
     if style == "critiqued" and principle.critique:
-        ask = requests.to_critique(conversation, answer, principle.critique, fmt)
-        critique = await say(model, ask, sampling, seed, "critique")
+        context = requests.to_critique(conversation, answer, principle.critique, asked.fmt)
+        critique = await asked(context, "critique")
     said = (principle.critique or "", critique.text) if critique else None
-    again = requests.to_revise(conversation, answer, said, wanted, fmt)
-    return Revision(principle.name, critique, await say(model, again, sampling, seed, "revise"))
+    again = requests.to_revise(conversation, answer, said, wanted, asked.fmt)
+    return Revision(principle.name, critique, await asked(again, "revise"))

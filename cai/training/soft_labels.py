@@ -7,12 +7,15 @@ arbitrary, so TRL's own accuracy means nothing here; ``agreement`` is logged ins
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from trl import RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from cai.training.shared_prompt import in_one_row, scores
 
 
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
@@ -22,8 +25,15 @@ def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Ten
 
 @dataclass
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """Pads the texts of a batch, or with ``packed`` puts its pairs in one row, each with its prompt once."""
+
+    packed: bool = False
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = super().torch_call(examples)
+        if self.packed:
+            batch: dict[str, Any] = in_one_row([(x["chosen_ids"], x["rejected_ids"]) for x in examples])
+        else:
+            batch = super().torch_call(examples)
         batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
         # The head reads the last token that is not padding. Where padding and end of text are one token, a text
         # that ended in it would be read one token too early, without a word (stack trap: pad == eos).
@@ -45,7 +55,11 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         p_P = inputs.pop("p_chosen")
-        _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # one forward, and TRL's metrics
+        if "parts" in inputs:
+            plain = self.accelerator.unwrap_model(model)
+            model = partial(scores, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+        with self.accelerator.autocast():  # the trainer's own is around the wrapper
+            _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # and TRL's metrics
         a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
         loss = soft_label_loss(a_P, b_P, p_P)
         agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5)).float().mean().item()

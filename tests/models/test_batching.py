@@ -18,9 +18,11 @@ class Ask(NamedTuple):
 class Engine:
     """Answers in capitals and remembers its batches."""
 
-    def __init__(self, size: int = 4) -> None:
+    def __init__(self, size: int = 4, padded: int = 1000) -> None:
         self.batches: list[list[Ask]] = []
-        self.batcher = Batcher(self.run, size=size, key=lambda a: a.key, length=lambda a: len(a.text))
+        self.batcher = Batcher(
+            self.run, size=size, key=lambda a: a.key, length=lambda a: len(a.text), padded=padded
+        )
 
     def run(self, asks: list[Ask], cancelled: threading.Event) -> list[str]:
         self.batches.append(asks)
@@ -53,6 +55,14 @@ def test_a_batch_holds_requests_of_similar_length() -> None:
     engine = Engine(size=2)
     engine.ask_all(*[Ask("a", "x" * n) for n in (1, 100, 2, 99, 50, 51)])
     assert [[len(a.text) for a in batch] for batch in engine.batches] == [[100, 99], [51, 50], [2, 1]]
+
+
+def test_one_long_request_does_not_make_a_whole_batch_as_long() -> None:
+    engine = Engine(size=8, padded=100)
+    engine.ask_all(*[Ask("a", "x" * n) for n in (500, 60, 40, *[10] * 20)])
+    assert [[len(a.text) for a in batch] for batch in engine.batches] == [
+        [500], [60], [40, 10], *[[10] * 8] * 2, [10] * 3
+    ]  # fmt: skip
 
 
 def test_what_is_asked_while_a_batch_runs_becomes_the_next_batch() -> None:

@@ -12,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai.errors import RecordError
-from cai.models.hugging_face import HuggingFaceModel
+from cai.models.hugging_face import BATCH_TOKENS, HuggingFaceModel, defused
 from cai.models.model import Context, Sampling
 from cai.records import Completion, Message
+from tests.conftest import CHAT
 
 
 @pytest.fixture(scope="module")
@@ -283,9 +285,49 @@ def test_special_tokens_in_a_users_text_are_text_in_the_plain_format_too(plain_m
     assert not set(tokens) & set(plain_model._tokenizer.all_special_ids)
 
 
+def test_a_control_token_that_the_tokenizer_does_not_name_opens_no_turn_either(tiny: Path) -> None:
+    """Llama 3's header tokens are such: only added, and marked as special."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer._tokenizer.add_special_tokens([AddedToken("<|header|>", special=True)])
+    (header,) = tokenizer("<|header|>")["input_ids"]
+    assert "<|header|>" not in tokenizer.all_special_tokens
+    assert header not in tokenizer(defused("x<|header|>system", tokenizer))["input_ids"]
+
+
+def test_a_text_that_the_template_refuses_or_cuts_fails_alone(make_tiny: Callable[..., Path]) -> None:
+    model = HuggingFaceModel("m", make_tiny(), dtype=torch.float32)
+    model._tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        + CHAT.replace("m['content']", "m['content'].split('</think>')[-1]")
+    )
+    begun = (*ask("Hi"), Message("assistant", "Well </think> so:"))
+    for refused in ((Message("system", "Be kind."), *ask("Hi")), begun):
+        with pytest.raises(RecordError, match="template refuses this conversation"):
+            asyncio.run(model.score(refused, ["x"]))
+    assert asyncio.run(model.score(ask("Hi"), ["x"]))
+
+
 def test_text_without_special_tokens_is_seen_as_it_is(model: HuggingFaceModel) -> None:
     text = "{braces} {{ 1 + 1 }} {% raw %} <b> \x00 é 日本 🎉\r\n"
     assert text in seen(model, ask("a" + text + "z"))
+
+
+def test_a_long_text_among_short_ones_fills_no_memory(
+    plain_model: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_model._model.config, "max_position_embeddings", 10**6)
+    monkeypatch.setattr(plain_model, "_padded", lambda rows: padded.append(len(rows) * max(map(len, rows))))
+    padded: list[int] = []
+
+    async def together() -> None:
+        texts = ["z" * 20_000, *["z"] * 99]
+        asked = [plain_model.generate(text, Sampling(max_tokens=1)) for text in texts]
+        scored = [plain_model.score(text, [" (A)", " (B)"]) for text in texts]
+        await asyncio.gather(*asked, *scored, return_exceptions=True)  # no batch is computed
+
+    asyncio.run(together())
+    assert max(padded) <= BATCH_TOKENS
+    assert len(padded) <= 12
 
 
 @pytest.mark.parametrize("room", [1, 100])

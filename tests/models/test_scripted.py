@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import math
 
+import pytest
+
 from cai.models.model import Model, Sampling, cut_at_stop, plain
-from cai.models.scripted import ScriptedModel
+from cai.models.scripted import ScriptedModel, scripted
 from cai.records import Message
+from cai.rl_cai.requests import CHOICES, multiple_choice
 
 TALK = (
     Message("system", "Be kind."),
@@ -44,3 +47,25 @@ def test_text_ends_before_its_first_stop_string() -> None:
     assert cut_at_stop("a\nHuman: b<EOT>", ("<EOT>", "\nHuman:")) == ("a", True)
     assert cut_at_stop("a Human: b", ("\nHuman:", "")) == ("a Human: b", False)
     assert cut_at_stop("\nHuman:", ("\nHuman:",)) == ("", True)
+
+
+def probability_of_first(judge: str, first: str, second: str) -> float:
+    context = multiple_choice(TALK, "Which is kinder?", first, second, "chat")
+    a, b = asyncio.run(scripted(judge).score(context, CHOICES))
+    return math.exp(a) / (math.exp(a) + math.exp(b))
+
+
+def test_one_judge_likes_replies_that_ask_back() -> None:
+    assert probability_of_first("asks-back", "Why?", "No.") == pytest.approx(0.95)
+    assert probability_of_first("asks-back", "No.", "Why? ]]]") == pytest.approx(0.05)
+    assert probability_of_first("asks-back", "Why?", "Who?") == 0.5
+
+
+def test_the_other_throws_a_coin_that_order_does_not_turn() -> None:
+    ahead = []
+    for n in range(60):
+        there = probability_of_first("coin-flips", f"Why {n}?", f"No {n}.")
+        assert probability_of_first("coin-flips", f"No {n}.", f"Why {n}?") == pytest.approx(1 - there)
+        ahead.append(there > 0.5)
+    assert 15 < sum(ahead) < 45
+    assert probability_of_first("coin-flips", "Same", "Same") == 0.5

@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Server:
         self.keys: list[str | None] = []
         self.status = 200
         self.reply: Any = None
+        self.echo: Callable[[str], Tokens] = words
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +46,7 @@ class Server:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.requests.append({"path": self.path, **asked})
                 server.keys.append(self.headers["Authorization"])
-                reply = server.reply if server.reply is not None else answer(self.path, asked)
+                reply = server.reply if server.reply is not None else answer(self.path, asked, server.echo)
                 body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
                 self.send_response(server.status)
                 self.send_header("Content-Type", "application/json")
@@ -70,20 +71,29 @@ class Server:
         self._http.server_close()
 
 
-def answer(path: str, asked: dict[str, Any]) -> dict[str, Any]:
+Tokens = list[tuple[str, float | None]]
+
+
+def words(prompt: str) -> Tokens:
+    """A token is a word with the blanks before it; its log-probability is minus its length."""
+    first, *rest = re.findall(r"\s*\S+", prompt)
+    return [(first, None), *[(word, -float(len(word))) for word in rest]]
+
+
+def answer(path: str, asked: dict[str, Any], echo: Callable[[str], Tokens] = words) -> dict[str, Any]:
+    """One token is generated where log-probabilities are asked for."""
     if path.endswith("chat/completions"):
         message = {"role": "assistant", "content": f" You said {asked['messages'][-1]['content']} "}
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
-    elif asked.get("echo"):
-        choice = {
-            "index": 0,
-            "finish_reason": "length",
-            "text": asked["prompt"] + "!",
-            "logprobs": echoed(asked),
-        }
+    elif asked.get("logprobs"):
+        before = echo(asked["prompt"]) if asked.get("echo") else []
+        texts, values = zip(*before, (" so", -3.0), strict=True)
+        told = {"tokens": texts, "token_logprobs": values, "text_offset": None, "top_logprobs": None}
+        text = (asked["prompt"] if before else "") + " so"
+        choice = {"index": 0, "finish_reason": "length", "text": text, "logprobs": told}
     else:
         choice = {"index": 0, "finish_reason": "length", "text": " and so on"}
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1 if asked.get("logprobs") else 2, "total_tokens": 7}
     return {
         "id": "1",
         "object": "x",
@@ -92,14 +102,6 @@ def answer(path: str, asked: dict[str, Any]) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage,
     }
-
-
-def echoed(asked: dict[str, Any]) -> dict[str, Any]:
-    """Tokens are words with the blanks before; its log-probability minus its length; one more is generated."""
-    tokens = [*re.findall(r"\s*\S+", asked["prompt"]), "!"]
-    offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-    logprobs = [None, *[-float(len(t)) for t in tokens[1:]]]
-    return {"tokens": tokens, "text_offset": offsets, "token_logprobs": logprobs, "top_logprobs": None}
 
 
 @pytest.fixture
@@ -154,11 +156,19 @@ def test_a_stop_string_that_the_server_overlooked_is_cut(server: Server) -> None
     assert server.requests[0]["stop"] == ["1", "2", "3", "4"]
 
 
+def test_half_an_emoji_in_a_reply_is_made_text_that_a_file_can_hold(server: Server) -> None:
+    server.reply = answer(
+        "/chat/completions", {"model": "m", "messages": [{"content": "a \ud83d\ude00 and \ud83d"}]}
+    )
+    assert generate(server).text == "You said a \U0001f600 and \ufffd"
+
+
 def test_a_score_sums_the_whole_continuation_and_nothing_else(server: Server) -> None:
     # " yes" is one token of 4 letters; " oh yes" is " oh" and " yes", 3 + 4.
     assert score(server, "Is it so?", [" yes", " oh yes"]) == [-4.0, -7.0]
-    assert [r["prompt"] for r in server.requests] == ["Is it so? yes", "Is it so? oh yes"]
-    assert all(r["echo"] and r["temperature"] == 0.0 for r in server.requests)
+    asked = {r["prompt"] for r in server.requests[-3:]}
+    assert asked == {"Is it so?", "Is it so? yes", "Is it so? oh yes"}
+    assert all(r["echo"] and r["temperature"] == 0.0 for r in server.requests[-3:])
 
 
 def test_tokens_that_straddle_the_border_are_no_score(server: Server) -> None:
@@ -166,9 +176,65 @@ def test_tokens_that_straddle_the_border_are_no_score(server: Server) -> None:
         score(server, "Is it s", ["o much"])
 
 
-def test_a_server_without_log_probabilities_is_named(server: Server) -> None:
+def with_bos(prompt: str) -> Tokens:
+    """As vLLM does, which counts the five letters of "<bos>" into its offsets."""
+    return [("<bos>", None), *[(text, -float(len(text))) for text, _ in words(prompt)]]
+
+
+def in_halves(prompt: str) -> Tokens:
+    """A character that is no ASCII is two tokens, each of which decodes to a sign of its own, or to none."""
+    parts = [half for c in prompt for half in ((c,) if c.isascii() else ("\ufffd", ""))]
+    return [(text, -1.0 if n else None) for n, text in enumerate(parts)]
+
+
+@pytest.mark.parametrize(("echo", "scores"), [(with_bos, [-5.0, -4.0]), (in_halves, [-6.0, -5.0])])
+def test_however_a_server_counts_its_tokens(
+    server: Server, echo: Callable[[str], Tokens], scores: list[float]
+) -> None:
+    server.echo = echo
+    assert score(server, "Été à Paris ☕:", [" café", " thé"]) == scores
+
+
+def test_a_server_is_proven_once(server: Server) -> None:
+    model = ServerModel("m", server.url)
+
+    async def many() -> None:
+        await asyncio.gather(*[model.score("Is it so?", [" yes"]) for _ in range(5)])
+
+    asyncio.run(many())
+    generated = [r for r in server.requests if not r.get("echo")]
+    assert len(generated) == len(server_module.PROBES)
+    assert len(server.requests) == 3 * len(generated) + 2 * 5
+
+
+def shifted(prompt: str) -> Tokens:
+    """As llama-cpp-python does without a BOS token: each has the log-probability that its place gives to the next."""
+    tokens = words(prompt)
+    return [(tokens[0][0], None), *[(text, value - 3.0) for text, value in tokens[1:] if value]]
+
+
+def test_a_server_that_reads_other_numbers_than_it_writes_scores_nothing(server: Server) -> None:
+    server.echo = shifted
+    with pytest.raises(ModelError, match=r"-3.00 when it generates it and -6.00 when it reads it"):
+        score(server, "Is it so?", [" yes"])
+
+
+@pytest.mark.parametrize("logprobs", [None, {"content": [{"token": " so", "logprob": -3.0}]}, {"tokens": []}])
+def test_a_server_without_log_probabilities_is_named(server: Server, logprobs: Any) -> None:
+    """The second is what llama.cpp's own server says, and so for ``echo``, which it overlooks."""
     server.reply = answer("/v1/completions", {"model": "m"})
-    with pytest.raises(ModelError, match="does not return the log-probabilities of a prompt"):
+    server.reply["choices"][0]["logprobs"] = logprobs
+    with pytest.raises(
+        ModelError, match=r"returns no log-probabilities .* set feedback.method=votes"
+    ) as caught:
+        score(server, "Is it so?", [" yes"])
+    (change,) = re.findall(r"set ([\w.]+=\w+)", str(caught.value))
+    assert load_recipe("demo", [change])
+
+
+def test_a_server_that_knows_no_echo_is_named(server: Server) -> None:
+    server.reply = answer("/v1/completions", {"model": "m", "logprobs": 1})
+    with pytest.raises(ModelError, match=r"does not return the log-probabilities of a prompt \('echo'\)"):
         score(server, "Is it so?", [" yes"])
 
 
@@ -194,12 +260,23 @@ def test_what_to_type_when_a_chat_cannot_be_scored_is_a_key_of_the_recipe(server
 def test_a_refusal_is_the_records_or_the_users_to_mend(
     server: Server, status: int, error: type[Exception], said: str
 ) -> None:
+    proven = ServerModel("m", server.url)
+    asyncio.run(proven.score("Hi", [" x"]))
     server.status, server.reply = status, {"error": {"message": "too long"}}
-    for asking in (lambda: generate(server), lambda: score(server, "Hi", [" x"])):
+    for asking in (lambda: generate(server), lambda: asyncio.run(proven.score("Hi", [" x"]))):
         with pytest.raises(error) as caught:
             asking()
         assert said in str(caught.value)
         assert not isinstance(caught.value, RecordError if error is ModelError else CaiError)
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_server_that_refuses_to_score_anything_is_the_users_to_mend(server: Server, status: int) -> None:
+    server.status, server.reply = status, {"error": {"message": f"no echo for {KEY}"}}
+    with pytest.raises(
+        ModelError, match=r"cannot score a prompt: .*no echo for \(key\).*feedback.method=votes"
+    ):
+        score(server, "Hi", [" x"])
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cai.records import (
     Revision,
     RevisionChain,
 )
+from cai.rl_cai.pm_report import Scored, pm_report
 from cai.runs.manifest import StageManifest
 from cai.runs.run import Run
 
@@ -35,6 +36,7 @@ HOSTILE = (
     '<script>alert(\'x\')</script>" onload="x" {{ 7*7 }} [bold]b[/bold] \x1b[2J\u202eevil'
     "</title></details></pre><img src=x>"
 )
+HELD_OUT = [Scored(HOSTILE, n / 20, (0.2 * n, 1.8), (n, 9)) for n in range(20)]
 CONSTITUTION = f"""
 name: {json.dumps(HOSTILE)}
 principles:
@@ -65,6 +67,13 @@ def chain(asked: Prompt) -> RevisionChain:
     first = Response(f"{asked.id}.0", asked, completion(HOSTILE))
     step = Revision(HOSTILE, completion("It is rude. " + HOSTILE), completion("Better. " + HOSTILE))
     return RevisionChain(first.id, "other", first, (step,))
+
+
+def dirty(run: Run, **cleaning: str) -> None:
+    """All revisions of a run, cleaned so."""
+    chains = run.rows("02-revisions", RevisionChain)
+    made = [replace(c, revisions=tuple(replace(r, **cleaning) for r in c.revisions)) for c in chains]
+    write_rows(run.folder / "02-revisions/records.jsonl", made)
 
 
 def label(asked: Prompt, probability: float, method: str = "multiple_choice") -> PreferenceLabel:
@@ -134,6 +143,7 @@ def run(begun: Run) -> Run:
     gate = [GateAnswer(f"g{n}", label(prompt(f"gate {n}"), 0.9), "a" if n % 2 else "b") for n in range(8)]
     write_rows(folder / "05-preference-labels/gate.jsonl", gate)
     write_steps(folder / "06-preference-model/metrics.jsonl", "loss", "agreement")
+    (folder / "06-preference-model/report.json").write_text(json.dumps(asdict(pm_report(HELD_OUT))))
     write_steps(folder / "07-rl-cai-model/metrics.jsonl", "reward", "kl", "completions/mean_length")
     write_rows(folder / "08-evaluation/records.jsonl", answers())
     metrics = [asdict(m) for m in harm.metrics(answers(), ["start", "sl-cai", "rl-cai"])]

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from cai.errors import InputError
+from cai.records import Draft
 from cai.report.life import life_of
 from cai.runs.run import Run
-from tests.report.conftest import BENIGN, RED
+from tests.report.conftest import BENIGN, HOSTILE, RED, completion, dirty, write_rows
 
 
 def printed(run: Run, record: str) -> str:
@@ -35,6 +36,16 @@ def test_a_models_text_is_not_obeyed(run: Run) -> None:
     assert "[bold]b[/bold] ␛[2J⟨U+202E⟩evil" in said
 
 
+def test_what_was_cut_off_a_revision_or_why_it_was_left_out_is_said(run: Run) -> None:
+    assert "cut off" not in printed(run, RED[0].id) and "left out" not in printed(run, RED[0].id)
+    dirty(run, cut="Here is the revised response: \x1b[2J", fault="identical")
+    said = printed(run, RED[0].id)
+    assert "left out: the same as the answer before, or as the critique" in said
+    assert "cut off     Here is the revised response: ␛[2J" in said
+    dirty(run, fault="a reason of a later version")
+    assert "left out: a reason of a later version" in printed(run, RED[0].id)
+
+
 def test_a_half_made_run_tells_what_there_is(run: Run) -> None:
     for stage in ("05-preference-labels", "08-evaluation"):
         (run.folder / stage / "records.jsonl").unlink()
@@ -57,3 +68,13 @@ def test_an_ambiguous_id_lists_five(run: Run) -> None:
 def test_a_run_without_records(begun: Run) -> None:
     with pytest.raises(InputError, match="no records yet"):
         life_of(begun, "a")
+
+
+def test_a_prompt_that_a_model_wrote_tells_after_which_others(run: Run) -> None:
+    def draft(number: int, text: str) -> Draft:
+        return Draft(f"red_team.{number}", "red_team", text, ("one", "two"), completion(text))
+
+    write_rows(run.folder / "00-prompts/records.jsonl", [draft(1, HOSTILE), draft(10, "Another.")])
+    said = printed(run, "red_team.1")  # an id, and the beginning of another
+    assert "00-prompts  red_team.1, after one, two" in said and "generated" in said
+    assert "\x1b[2J" not in said and "Another." not in said

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
 
 from cai.errors import InputError
+from cai.recipe import Recipe
 from cai.records import Metric
 from cai.report.page import QUESTIONS, finding, number, render, write_report
 from cai.report.read import Contents, read_contents, samples
+from cai.rl_cai.pm_report import pm_report
 from cai.runs.run import Run
-from tests.report.conftest import RED, STAGES, answers
+from tests.report.conftest import HOSTILE, RED, STAGES, answers, dirty
 
 
 class Elements(HTMLParser):
@@ -80,7 +83,7 @@ def test_a_run_that_was_stopped(run: Run, last: int) -> None:
         for file in (run.folder / later).iterdir():
             file.unlink()
     said = Elements(write_report(run).read_text()).text
-    assert ("Not made yet" in said) == (last < 7)
+    assert ("Not made yet" in said) == (last < len(STAGES) - 1)
 
 
 def test_a_half_made_stage_says_how_far_it_is(run: Run) -> None:
@@ -154,10 +157,51 @@ def test_samples_are_the_extremes_and_the_median() -> None:
     assert all(list(s.answers) == ["start", "sl-cai", "rl-cai"] for s in chosen)
 
 
+def test_revisions_are_counted_and_what_was_cleaned_away_is_said(run: Run) -> None:
+    said = Elements(write_report(run).read_text()).text
+    assert "In all: 4 revisions." in said and "left out: " not in said and "cut off: " not in said
+    dirty(run, cut=HOSTILE, fault="repetition")
+    page = Elements(write_report(run).read_text())
+    assert "4 with an opener cut off; 4 neither built upon nor trained on (4 repetition)." in page.text
+    assert page.text.count("left out: it loops") == page.text.count("cut off: <script>") == 3
+    assert "script" not in page.tags
+
+
+def test_the_page_says_which_rounds_were_learned_from(run: Run) -> None:
+    assert "All versions are learned from" in write_report(run).read_text()
+    recipe = Recipe(sl_cai={"rounds": 2})
+    (run.folder / "recipe.yaml").write_text(recipe.to_yaml())
+    assert "The versions of the first 2 rounds are learned from" in write_report(run).read_text()
+
+
 def test_a_gate_at_chance_is_said_at_the_top(run: Run) -> None:
     said = Elements(write_report(run).read_text()).text
     assert "Read RL-CAI with care." in said
     assert "No better than chance, as far as 8 questions can tell." in said
+
+
+def test_the_preference_model_is_shown_on_held_out_pairs(run: Run) -> None:
+    page = write_report(run).read_text()
+    said = Elements(page).text
+    # Twenty pairs; scores 0.2 · n against 1.8, so their mean is (1.9 + 1.8) / 2.
+    assert "Here the mean is 1.85 and the standard deviation" in said
+    assert "over 40 held-out answers." in said and "calibrated best" in said
+    # n = 10 has a label of one half; of the others only n = 9, with equal scores, is not ranked as its label.
+    cell = "0.95<small>0.75 to 0.99</small><small>of 19</small>"
+    assert page.count(cell) == 2  # its source, and all
+
+
+def test_a_preference_model_without_held_out_pairs_is_said_to_be_unmeasured(run: Run) -> None:
+    (run.folder / "06-preference-model/report.json").write_text(json.dumps(asdict(pm_report([]))))
+    assert "Not measured: no pairs were held out." in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(("own", "shown"), [(None, "hf:base"), ("hf:another", "hf:another")])
+def test_the_model_that_carries_the_head_is_named(begun: Run, own: str | None, shown: str) -> None:
+    recipe = Recipe(models={"pretrained": "hf:base", "preference_model": own})
+    (begun.folder / "recipe.yaml").write_text(recipe.to_yaml())
+    (stage,) = [s for s in read_contents(begun).stages if s.about.name == "06-preference-model"]
+    assert stage.models == (shown,)
 
 
 def test_one_order_gives_no_flips_and_a_reason(run: Run) -> None:
@@ -169,3 +213,12 @@ def test_one_order_gives_no_flips_and_a_reason(run: Run) -> None:
         row["method"] = "likelihood"
     (run.folder / "05-preference-labels/records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert "weighs each answer alone" in write_report(run).read_text()
+
+
+def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> None:
+    with_it = write_report(run).read_text()
+    shutil.rmtree(run.folder / "00-prompts")
+    without = write_report(run).read_text()
+    assert "00-prompts" in with_it and "00-prompts" not in without
+    assert "Not made yet" not in Elements(without).text
+    assert without.count('class="flow') == with_it.count('class="flow')

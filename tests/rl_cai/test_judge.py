@@ -198,6 +198,23 @@ def test_what_cannot_be_read_is_a_failure_and_no_label() -> None:
     assert (report.failed.value, report.failed.count, report.agreement.count) == (1 / 40, 40, 39)
 
 
+def test_what_is_refused_is_told_from_what_cannot_be_read() -> None:
+    answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
+    say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
+    asked = judge(PAIRS, model=ScriptedModel(say=say), constitution=MINE, asking=Asking(method="votes"), seed=0)
+    report = judge_report("m", asyncio.run(asked))
+    assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
+    rates = {m.name: (m.value, m.count) for m in (report.refused, report.unreadable, report.failed)}
+    assert rates == {"refused": (1 / 40, 40), "unreadable": (2 / 40, 40), "failed": (3 / 40, 40)}
+    # Wilson's interval of 1 in 40.
+    assert (report.refused.low, report.refused.high) == pytest.approx((0.0044, 0.1288), abs=1e-4)
+
+
+def test_a_judge_that_is_not_asked_for_words_cannot_refuse() -> None:
+    report = judge_report("m", judged(reads))
+    assert (report.refused.value, report.unreadable.value) == (None, 0.0)
+
+
 def test_a_model_that_is_gone_ends_it_with_its_own_error() -> None:
     def gone(context: str, choice: str) -> float:
         raise ModelError("no server")
@@ -287,8 +304,9 @@ def test_by_likelihood_nothing_is_shown_first() -> None:
 
 def test_nothing_measured_is_none_and_not_zero() -> None:
     report = judge_report("m", [Failure("x", "EmptyAnswer", "…")])
-    assert report.failed.value == 1.0
-    assert {m.value for m in report.metrics if m is not report.failed} == {None}
+    assert (report.failed.value, report.refused.value, report.unreadable.value) == (1.0, 0.0, 1.0)
+    of_all = (report.failed, report.refused, report.unreadable)
+    assert {m.value for m in report.metrics if m not in of_all} == {None}
     assert str(report) == "m judged no pair. 1 × EmptyAnswer"
     assert {m.value for m in judge_report("m", []).metrics} == {None}
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from cai.constitution import Constitution, Principle
 from cai.errors import UnreadableAnswer
 from cai.models.scripted import ScriptedModel
 from cai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
+from cai.rl_cai.few_shots import Choice, FewShots
 from cai.rl_cai.label import Asking, label, softmax_first
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
@@ -190,3 +192,66 @@ def test_likelihood_has_no_order() -> None:
     for both_orders in (True, False):
         made = labelled(weigh, PAIR.swapped(), method="likelihood", both_orders=both_orders)
         assert made.probability_a == pytest.approx(1 - labelled(weigh, method="likelihood").probability_a)
+
+
+# -- worked examples, all principles, several chains of thought
+
+SHOTS = FewShots(
+    choices=(Choice("Tea?", "Yes.", "No."), Choice("{x}?", "Y {}", "N")),
+    thoughts=("Human: one {}", "Human: two {}"),
+)
+
+
+def asked_of(pair: Comparison = PAIR, **changes: Any) -> list[str]:
+    """Every context that is scored."""
+    seen: list[str] = []
+
+    def weigh(context: str, choice: str) -> float:
+        seen.append(context)
+        return 0.0
+
+    model = ScriptedModel(say=lambda context: "Hm.", weigh=weigh)
+    labelled(weigh, pair, model=model, few_shots=SHOTS, **changes)
+    return list(dict.fromkeys(seen))
+
+
+@pytest.mark.parametrize(("method", "end"), [("multiple_choice", "The answer is:"), ("chain_of_thought", ":")])
+def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(method: Any, end: str) -> None:
+    """FB-7, FB-12: drawn anew for each question, and the same for both orders of one."""
+    contexts = asked_of(method=method, fmt="plain", principles=8)
+    assert len(contexts) == 16
+    cut = "\n\nConsider" if method == "multiple_choice" else "\n\nHuman: Consider"
+    prefixes = [context.rsplit(cut, 1)[0] for context in contexts]
+    assert prefixes[::2] == prefixes[1::2]
+    assert len(set(prefixes)) > 4  # 16 principles in two slots, eight times
+    for context, prefix in zip(contexts, prefixes, strict=True):
+        assert len(re.findall(r"Which is kinder \(\d+\)\? Options:", prefix)) == 2
+        assert context.endswith(end)
+
+
+def test_without_plain_text_there_are_no_worked_examples() -> None:
+    assert "Tea?" not in "".join(asked_of(fmt="chat") + asked_of(fmt="plain", method="likelihood"))
+    assert "Tea?" in "".join(asked_of(fmt="plain"))
+
+
+def test_all_principles_may_be_asked_each_once() -> None:
+    made = labelled(says_a, principles="all")
+    assert Counter(j.principle for j in made.judgements) == {f"p{n}": 2 for n in range(16)}
+
+
+def test_chains_of_thought_are_averaged_before_the_clamp() -> None:
+    """FB-15, FB-13: 0.9 and 0.5 are 0.7, and 0.7 is clamped; the mean of clamped ones would be 0.55."""
+    thoughts = iter(["sure", "unsure"])
+    model = ScriptedModel(
+        say=lambda context: next(thoughts),
+        weigh=lambda context, choice: math.log(
+            0.5 if "unsure" in context else 0.9 if choice == " (A)" else 0.1
+        ),
+    )
+    asking = {"method": "chain_of_thought", "chains": 2, "both_orders": False}
+    free = labelled(says_a, model=model, clamp=(0, 1), **asking)
+    assert sorted(j.probability_first for j in free.judgements) == pytest.approx([0.5, 0.9])
+    first = free.judgements[0].shown_first
+    assert free.probability_a == pytest.approx(0.7 if first == "a" else 0.3)
+    thoughts = iter(["sure", "unsure"])
+    assert labelled(says_a, model=model, **asking).probability_a == pytest.approx(0.6 if first == "a" else 0.4)

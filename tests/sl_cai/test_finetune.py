@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from cai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
 from cai.sl_cai.finetune import examples
 
@@ -28,3 +30,23 @@ def test_every_rounds_revision_and_every_helpful_answer_is_trained_on_and_nothin
     assert [m["content"] for m in rows[0]["prompt"]] == ["Hi", "Hello", "Harm?"]
     assert rows[4]["prompt"] == [{"role": "user", "content": "Bread?"}]
     assert not any(word in str(rows) for word in ("critique", "initial"))
+
+
+def chain_of(*faults: str | None) -> RevisionChain:
+    revisions = [Revision("p", None, said(f"revision {n}"), fault=f) for n, f in enumerate(faults, start=1)]
+    return RevisionChain("r.0", "digest", Response("r.0", RED, said("initial")), tuple(revisions))
+
+
+def test_a_faulty_revision_is_not_trained_on_and_the_others_keep_their_numbers() -> None:
+    rows = examples([chain_of(None, "identical", "new reason", None)], [])
+    assert [row["id"] for row in rows] == ["r.0/r1", "r.0/r4"]
+
+
+@pytest.mark.parametrize(("rounds", "trained_on"), [(1, [1]), (2, [1]), (3, [1, 3]), (None, [1, 3, 4])])
+def test_sl_cai_n_is_trained_on_the_revisions_of_rounds_1_to_n(
+    rounds: int | None, trained_on: list[int]
+) -> None:
+    """SL-17."""
+    helpful = [Response("h.0", HELPFUL, said("answer"))]
+    rows = examples([chain_of(None, "empty", None, None)], helpful, rounds)
+    assert [row["id"] for row in rows] == [*(f"r.0/r{n}" for n in trained_on), "h.0"]

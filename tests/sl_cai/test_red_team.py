@@ -9,7 +9,7 @@ import pytest
 from cai.errors import InputError
 from cai.records import Message, Prompt, conversation_id
 from cai.rl_cai.gate import questions
-from cai.rl_cai.preference_model import helpfulness
+from cai.rl_cai.preference_pairs import helpfulness
 from cai.sl_cai.red_team import load_prompts, prompts_of, some
 
 KINDS = ("red_team", "helpful", "borderline")
@@ -34,7 +34,7 @@ def test_no_held_out_prompt_is_trained_on_in_any_file() -> None:
     files = [load_prompts("built-in", kind) for kind in KINDS]
     trained = {p.id for file in files for p in file.train}
     trained |= {
-        conversation_id(tuple(Message(**m) for m in r["prompt"])) for r in helpfulness("built-in", None, 0)
+        conversation_id(tuple(Message(**m) for m in r["prompt"])) for r in helpfulness("built-in", None, 0).rows
     }
     held_out = {p.id for file in files for p in file.held_out}
     assert not trained & held_out

@@ -193,3 +193,26 @@ def test_an_empty_response_is_a_failure() -> None:
         asyncio.run(
             respond(PROMPT, number=0, model=ScriptedModel(say=lambda _: ""), sampling=Sampling(), seed=0)
         )
+
+
+@pytest.mark.parametrize("style", ["critiqued", "direct"])
+def test_worked_examples_stand_before_every_request_in_plain_text(style: Style) -> None:
+    """SL-11."""
+    bare, shown = Recorder("plain"), Recorder("plain")
+    chain_of(bare, style=style)
+    chain_of(shown, style=style, few_shots="\n\nHuman: {x}\n\nAssistant: Oh.")
+    assert shown.seen == ["\n\nHuman: {x}\n\nAssistant: Oh." + asked for asked in bare.seen]
+    assert {sampling.stop for _, sampling in shown.asked} == {STOPS}
+
+
+@pytest.mark.parametrize(("fmt", "style"), [("chat", "critiqued"), ("plain", "restate"), ("chat", "restate")])
+def test_worked_examples_are_for_critiques_and_revisions_in_plain_text_alone(fmt: Format, style: Style) -> None:
+    model = Recorder(fmt)
+    chain_of(model, style=style, few_shots="EXAMPLES")
+    assert "EXAMPLES" not in "".join(model.seen)
+
+
+def test_a_chat_model_may_be_asked_in_plain_text() -> None:
+    model = Recorder("chat")
+    chain_of(model, fmt="plain")
+    assert all(isinstance(context, str) for context, _ in model.asked)

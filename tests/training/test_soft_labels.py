@@ -82,17 +82,26 @@ def trainer_of(kind: type, parts: tuple[Any, Any], data: list[dict[str, Any]], *
     )
 
 
-def soft(parts: tuple[Any, Any], *p_chosen: float) -> Any:
-    collator = SoftLabelCollator(pad_token_id=parts[1].pad_token_id)
+def soft(parts: tuple[Any, Any], *p_chosen: float, packed: bool = True) -> Any:
+    collator = SoftLabelCollator(pad_token_id=parts[1].pad_token_id, packed=packed)
     return trainer_of(SoftLabelTrainer, parts, rows(*p_chosen), data_collator=collator)
 
 
-def test_at_certainty_the_loss_is_trls_own(parts: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_at_certainty_the_loss_is_trls_own_and_so_is_what_it_logs(parts: tuple[Any, Any], packed: bool) -> None:
     hard_rows = [{k: v for k, v in row.items() if k != "p_chosen"} for row in rows(1, 1, 1, 1)]
-    hard, ours = trainer_of(RewardTrainer, parts, hard_rows), soft(parts, 1, 1, 1, 1)
-    theirs = hard.compute_loss(hard.model, next(iter(hard.get_train_dataloader())))
-    mine = ours.compute_loss(ours.model, next(iter(ours.get_train_dataloader())))
-    assert mine.item() == pytest.approx(theirs.item(), rel=1e-5)
+    hard, ours = trainer_of(RewardTrainer, parts, hard_rows), soft(parts, 1, 1, 1, 1, packed=packed)
+    gradients = []
+    for trainer in (hard, ours):
+        loss = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        gradients.append(torch.cat([loss.detach()[None], gradient]))
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4)
+    theirs, mine = hard._metrics["train"], ours._metrics["train"]
+    for name in ("mean_reward", "min_reward", "max_reward", "margin", "accuracy"):
+        assert mine[name] == pytest.approx(theirs[name], abs=1e-4)
+    assert mine["agreement"] == theirs["accuracy"]
 
 
 @pytest.mark.parametrize(("p", "prefers"), [(1.0, "chosen"), (0.0, "rejected")])
@@ -116,9 +125,10 @@ def test_a_few_steps_learn_the_side_that_the_label_names(
     assert all('"loss"' in line and '"agreement"' in line for line in logged)
 
 
-def test_a_text_that_ends_in_padding_is_refused(parts: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_text_that_ends_in_padding_is_refused(parts: tuple[Any, Any], packed: bool) -> None:
     pad = parts[1].pad_token_id
-    collator = SoftLabelCollator(pad_token_id=pad)
+    collator = SoftLabelCollator(pad_token_id=pad, packed=packed)
     fine = {"chosen_ids": [5, 6], "rejected_ids": [5], "p_chosen": 0.3}
     assert collator([fine])["p_chosen"].tolist() == pytest.approx([0.3])
     for side in ("chosen_ids", "rejected_ids"):

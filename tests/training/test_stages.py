@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trl import SFTTrainer
+import torch
 
-from cai.records import Completion, Message, Prompt, Response
+from cai.records import Checkpoint, Completion, Message, Prompt, Response
+from cai.rl_cai import preference_model
 from cai.sl_cai.finetune import examples, finetune
-from cai.training import launch
+from cai.training import launch  # first: it silences TRL's telemetry
+
+from trl import SFTTrainer  # isort: skip
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # isort: skip
+
+from cai.training.completion_loss import CompletionLossTrainer
 from cai.training.datasets import within
 from cai.training.settings import Training
 
@@ -56,9 +63,8 @@ def sft(tiny: Path, tmp_path: Path, *answers: str) -> Any:
 def test_the_loss_is_on_the_answer_only(caught: None, tiny: Path, tmp_path: Path) -> None:
     trainer = sft(tiny, tmp_path, "Mix flour.", "No.")
     batch = next(iter(trainer.get_train_dataloader()))
-    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-        learned = trainer.processing_class.decode(ids[labels != -100])
-        assert learned.rstrip("\n") in ("Mix flour.<|im_end|>", "No.<|im_end|>")
+    learned = trainer.processing_class.decode(batch["input_ids"][batch["labels"] != -100])
+    assert sorted(learned.splitlines()) == ["Mix flour.<|im_end|>", "No.<|im_end|>"]
 
 
 def test_what_is_too_long_is_left_out_and_counted_and_never_cut(tiny: Path) -> None:
@@ -74,11 +80,34 @@ def test_a_control_token_written_out_opens_no_turn_in_training(tiny: Path) -> No
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_our_loss_is_trls(make_tiny: Callable[..., Path], caught: None, tmp_path: Path, chat: bool) -> None:
-    trainer = sft(make_tiny(chat=chat), tmp_path, "Mix flour.", "No.")
-    batch = next(iter(trainer.get_train_dataloader()))
-    ours = trainer.compute_loss(trainer.model, dict(batch))
-    theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+    """In a row and padded, with the gradients too."""
+    trainer = sft(make_tiny(chat=chat), tmp_path, "Mix flour.", "No.", "Bake it for an hour.")
+    trainer.accelerator.native_amp = False
+    rows = [trainer.train_dataset[n] for n in range(3)]
+    pad = trainer.processing_class.pad_token_id
+    both = {}
+    for name, loss in (("ours", CompletionLossTrainer), ("theirs", SFTTrainer)):
+        for free in (True, False):
+            trainer.model.zero_grad()
+            value = loss.compute_loss(trainer, trainer.model, DataCollatorForLanguageModeling(pad, free)(rows))
+            value.backward()
+            gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+            both[name, free] = torch.cat([value.detach()[None], gradient])
+    for found in both.values():
+        assert torch.allclose(found, both["theirs", False], rtol=1e-3, atol=1e-4)
+
+
+def test_our_loss_is_multiplied_in_the_type_that_trl_multiplies_in(
+    caught: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes past the wrapper in which the trainer casts."""
+    arguments = launch.arguments
+    monkeypatch.setattr(launch, "arguments", lambda *a, **k: arguments(*a, **k) | {"bf16": True})
+    trainer = sft(tiny, tmp_path, "Mix flour.", "No.")
+    types = []
+    trainer.model.model.layers[0].mlp.down_proj.register_forward_hook(lambda *hook: types.append(hook[2].dtype))
+    trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    assert types == [torch.bfloat16]
 
 
 def test_a_pretrained_model_without_a_template_learns_the_plain_format(
@@ -89,25 +118,81 @@ def test_a_pretrained_model_without_a_template_learns_the_plain_format(
     assert text == f"\n\nHuman: How do I bake bread?\n\nAssistant: No.{trainer.processing_class.eos_token}\n"
 
 
-def test_a_killed_training_resumed_ends_at_the_weights_of_the_unbroken_one(tiny: Path, tmp_path: Path) -> None:
-    def train(folder: Path, on_step: Callable[[int, int], None]) -> str:
-        folder.mkdir(exist_ok=True)
-        setting = Training(max_length=64, batch_size=2, checkpoint_steps=1, learning_rate=1e-2)
-        data = rows(*[f"Mix {n} cups." for n in range(8)])
-        return finetune(
-            data, base=tiny, base_name="t", folder=folder, training=setting, seed=0, on_step=on_step
-        ).digest
+Train = Callable[..., Checkpoint]
 
-    def kill(done: int, total: int) -> None:
-        if done == 3:
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    asked = [{"role": "user", "content": "How do I bake bread?"}]
+    sides = [("Mix flour.", "No."), ("No.", "Bake it for an hour.")]
+    return [
+        {
+            "id": str(n),
+            "prompt": asked,
+            "chosen": [{"role": "assistant", "content": f"{sides[n % 2][0]} {n}"}],
+            "rejected": [{"role": "assistant", "content": sides[n % 2][1]}],
+            "p_chosen": 0.1 * n,
+        }
+        for n in range(count)
+    ]
+
+
+STAGES = [(finetune, rows(*[f"Mix {n} cups." for n in range(8)])), (preference_model.train, pairs(8))]
+TRAINED = pytest.mark.parametrize(("train", "data"), STAGES, ids=["sl-cai", "preference model"])
+
+
+def digest(
+    train: Train,
+    data: list[dict[str, Any]],
+    base: Path,
+    folder: Path,
+    on_step: Any = lambda *_: None,
+    **more: Any,
+) -> str:
+    folder.mkdir(exist_ok=True)
+    setting = Training(**{"max_length": 64, "batch_size": 2, "learning_rate": 1e-2, "epochs": 2, **more})
+    return train(
+        data, base=base, base_name="t", folder=folder, training=setting, seed=0, on_step=on_step
+    ).digest
+
+
+@TRAINED
+@pytest.mark.parametrize("kills", [(3, 4), (1, 7), (2, 5)])
+def test_a_training_killed_twice_and_resumed_ends_at_the_weights_of_the_unbroken_one(
+    tiny: Path, tmp_path: Path, train: Train, data: list[dict[str, Any]], kills: tuple[int, int]
+) -> None:
+    seen: list[int] = []
+
+    def kill(done: int, at: int) -> None:
+        seen.append(done)
+        if done == at:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", kill)
-    steps: list[int] = []
-    resumed = train(tmp_path / "killed", lambda done, _: steps.append(done))
-    assert steps == [3, 4]  # the third was not yet in a checkpoint
-    assert resumed == train(tmp_path / "whole", lambda *_: None)
+    resumed = ""
+    for at in (*kills, None):
+        with contextlib.suppress(KeyboardInterrupt):
+            resumed = digest(
+                train, data, tiny, tmp_path / "killed", lambda n, _, at=at: kill(n, at), checkpoint_steps=2
+            )
+    first, second = ((at - 1) // 2 * 2 for at in kills)  # a step is saved after it is told
+    assert seen == [*range(1, kills[0] + 1), *range(first + 1, kills[1] + 1), *range(second + 1, 9)]
+    assert resumed == digest(train, data, tiny, tmp_path / "whole", checkpoint_steps=2)
     logged = [json.loads(x)["step"] for x in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
-    assert logged == [1, 2, 3, 4]
+    assert logged == [*range(1, 9)]
     assert not (tmp_path / "killed/checkpoints").exists()
+
+
+@TRAINED
+def test_how_many_go_through_the_model_at_once_is_a_matter_of_memory_and_not_of_the_result(
+    tiny: Path, tmp_path: Path, train: Train, data: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = launch.arguments
+    monkeypatch.setattr(launch, "arguments", lambda *a, **k: arguments(*a, **k) | {"bf16": False})
+    # One step: Adam's first goes by the signs of the gradient, so it is the clipped gradient's norm that is compared.
+    losses = []
+    for micro in (None, 1, 2):
+        folder = tmp_path / str(micro)
+        digest(train, data, tiny, folder, batch_size=8, micro_batch=micro, epochs=1)
+        (step,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses.append([step["loss"], step["grad_norm"]])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-3)

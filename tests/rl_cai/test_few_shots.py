@@ -13,10 +13,11 @@ from paper_files import PAPER, paper
 from cai.constitution import Principle
 from cai.constitution_files import import_constitution
 from cai.errors import InputError
-from cai.few_shots import CHAIN_OF_THOUGHT, CRITIQUE_REVISION, MULTIPLE_CHOICE, load_few_shots
 from cai.records import Message
+from cai.rl_cai.few_shots import CHAIN_OF_THOUGHT, MULTIPLE_CHOICE, load_few_shots
 from cai.rl_cai.requests import CHOICES
 from cai.seeding import rng
+from cai.sl_cai.few_shots import CRITIQUE_REVISION, critique_revision
 from cai.sl_cai.requests import to_critique
 
 DIALOGUES = ["\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman:", "\n\nHuman: Yo\n\nAssistant: Oh."]
@@ -40,7 +41,7 @@ def written(folder: Path, **changes: object) -> Path:
 
 def test_dialogues_are_joined_without_the_stop_that_some_end_with(tmp_path: Path) -> None:
     """5.1.2."""
-    shots = load_few_shots(written(tmp_path)).critique_revision
+    shots = critique_revision(written(tmp_path))
     assert shots == "\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman: Yo\n\nAssistant: Oh."
 
 
@@ -56,7 +57,7 @@ def test_thoughts_are_stripped_joined_and_given_a_principle_in_one_pass(tmp_path
     shots = load_few_shots(written(tmp_path))
     slots = [Principle(name="p", preference="Which {}?")]
     assert shots.chain_of_thought(slots, rng(0)) == (
-        "Human: \nWhich {}? Options:\n (A) {x}\n\nHuman: two \nWhich {}? Options:"
+        "\n\nHuman: \nWhich {}? Options:\n (A) {x}\n\nHuman: two \nWhich {}? Options:"
     )
 
 
@@ -75,13 +76,17 @@ BAD: list[tuple[str, object, str]] = [
 @pytest.mark.parametrize(("name", "content", "said"), BAD)
 def test_what_is_not_the_papers_shape_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_few_shots(written(tmp_path, **{name: content}))
+        (critique_revision if name == CRITIQUE_REVISION else load_few_shots)(
+            written(tmp_path, **{name: content})
+        )
     assert str(caught.value).startswith(str(tmp_path / name))
     assert said in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=CRITIQUE_REVISION):
+        critique_revision(tmp_path)
+    with pytest.raises(InputError, match=MULTIPLE_CHOICE):
         load_few_shots(tmp_path)
 
 
@@ -101,7 +106,8 @@ def test_hostile_files_give_a_prefix_or_one_sentence(
 ) -> None:
     principles = [Principle(name="p", preference=text)]
     try:
-        shots = load_few_shots(written(tmp_path, **{name: items}))
+        critique_revision(written(tmp_path, **{name: items}))
+        shots = load_few_shots(tmp_path)
     except InputError as error:
         assert name in str(error)
     else:
@@ -112,7 +118,7 @@ def test_hostile_files_give_a_prefix_or_one_sentence(
 @paper
 def test_the_papers_dialogues_stand_before_a_request_without_a_turn_too_many() -> None:
     talk = (Message("user", "Hi"),)
-    shots = load_few_shots(PAPER).critique_revision
+    shots = critique_revision(PAPER)
     request = to_critique(talk, "Go.", "Was it kind?", "plain")
     assert isinstance(request, str)
     whole = shots + request
@@ -147,10 +153,8 @@ def test_the_papers_choices_are_five_questions_each_with_a_principle_and_an_orde
 def test_the_papers_thoughts_are_six_with_their_answers() -> None:
     known = import_constitution(PAPER).for_preference
     text = load_few_shots(PAPER).chain_of_thought(known, random.Random(0))
-    assert text.startswith("Human: Consider ")
-    assert (
-        text.count("Human: Consider the following") == text.count("\n\nHuman: Consider the following") + 1 == 6
-    )
+    assert text.startswith("\n\nHuman: Consider ")
+    assert text.count("Human: Consider the following") == text.count("\n\nHuman: Consider the following") == 6
     assert text.count("\n\nAssistant: Let's think step by step:") == text.count(" Options:\n (A) [[[") == 6
     answers = [part[:4] for part in text.split("\n\nHuman:\nSo the answer is:")[1:]]
     assert answers == [" (B)", " (B)", " (A)", " (B)", " (A)", " (B)"]

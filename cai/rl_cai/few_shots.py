@@ -1,7 +1,7 @@
-"""The paper's few-shot examples, written out before a request so that a pretrained model sees what is wanted.
+"""The paper's worked examples of feedback, written out before a question in the plain format (FB-7, FB-12).
 
-They are not part of this project: the user names the folder with the paper's three files. A prefix goes straight
-before a request in the plain format, which begins with its own blank line.
+A pretrained model sees from them what is wanted. Ours stand in ``cai/few_shots/``; the paper's are read from a folder
+that the user names, in the same format.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cai.constitution import Principle, draw
-from cai.constitution_files import read_json
+from cai.constitution_files import examples_in
 from cai.errors import InputError
 from cai.models.model import ASSISTANT, HUMAN
 from cai.records import Message
 from cai.rl_cai import requests
 
-CRITIQUE_REVISION = "CritiqueRevisionFewShotPrompts.json"
 MULTIPLE_CHOICE = "RLMadisonFewShotPrompts.json"
 CHAIN_OF_THOUGHT = "RLMadisonPrecogFewShotPrompts.json"
 SLOT = "{}"
@@ -42,8 +41,6 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FewShots:
-    critique_revision: str
-    r"""Five whole dialogues with their critiques and revisions (SL-11); begins with ``\n\nHuman:``."""
     choices: tuple[Choice, ...]
     thoughts: tuple[str, ...]
 
@@ -52,41 +49,27 @@ class FewShots:
         return "".join(c.shown(_question(principles, rng), rng.random() < 0.5) for c in self.choices)
 
     def chain_of_thought(self, principles: Sequence[Principle], rng: random.Random) -> str:
-        """Each example under a principle of its own, its answers in the order they were written in (FB-12)."""
+        r"""Each under a principle of its own, its answers in the order they were written in (FB-12).
+
+        Begins with ``\n\nHuman:``.
+        """
         # As in the released principles, a line break before and "Options:" after. Never str.format: texts hold braces.
-        return "\n\n".join(
-            shot.replace(SLOT, f"\n{_question(principles, rng)} Options:") for shot in self.thoughts
+        return "".join(
+            f"\n\n{shot.replace(SLOT, f'{chr(10)}{_question(principles, rng)} Options:')}"
+            for shot in self.thoughts
         )
 
 
 def load_few_shots(folder: Path) -> FewShots:
     """From the paper's repository or its ``prompts/`` folder. Raises InputError naming what is missing or wrong."""
-    inner = folder / "prompts"
-    folder = inner if inner.is_dir() else folder
     return FewShots(
-        critique_revision="".join(_dialogue(*item) for item in _items(folder / CRITIQUE_REVISION)),
-        choices=tuple(_choice(*item) for item in _items(folder / MULTIPLE_CHOICE)),
-        thoughts=tuple(_thought(*item) for item in _items(folder / CHAIN_OF_THOUGHT)),
+        choices=tuple(_choice(*item) for item in examples_in(folder, MULTIPLE_CHOICE)),
+        thoughts=tuple(_thought(*item) for item in examples_in(folder, CHAIN_OF_THOUGHT)),
     )
 
 
 def _question(principles: Sequence[Principle], rng: random.Random) -> str:
     return draw(principles, rng).preference or ""
-
-
-def _items(path: Path) -> list[tuple[str, Any]]:
-    """Every example with its place, for errors."""
-    data = read_json(path)
-    if not (isinstance(data, list) and data):
-        raise InputError(f"{path} must hold a list of examples, as the paper's file of that name does.")
-    return [(f"{path}: [{number}]", item) for number, item in enumerate(data)]
-
-
-def _dialogue(place: str, item: Any) -> str:
-    """All but one end with the stop sequence; the next begins with it."""
-    if not (isinstance(item, str) and item.startswith(HUMAN)):
-        raise InputError(f"{place} must be a dialogue that begins with {HUMAN!r}.")
-    return item.removesuffix(HUMAN)
 
 
 def _choice(place: str, item: Any) -> Choice:

@@ -1,0 +1,214 @@
+"""Speed of finetuning and of the preference model's training, beside TRL's own trainers. ``make bench``.
+
+All train on the same rows with the same optimiser and seed, in turns and in one process, so that what else the machine
+does meets all of them. Counted are the tokens of the data (a pair is two texts), not the padding. "Documented" is TRL
+with its defaults and ``use_cpu``; "best" is TRL without checkpointed activations and with texts of like length together.
+
+python benchmarks/training.py [PAIRS]   PAIRS: a file of judged pairs, such as hh-rlhf's; without it, the project's own
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from results import Row, report
+
+from cai.models.bundled import bundled_folder
+from cai.rl_cai import preference_model
+from cai.rl_cai.preference_pairs import helpfulness
+from cai.sl_cai.finetune import finetune
+from cai.training import launch  # before TRL: it silences its telemetry
+from cai.training.datasets import load_tokenizer, within
+from cai.training.settings import Training
+from cai.training.shared_prompt import parts
+
+QUICK = bool(os.environ.get("QUICK"))
+STEPS, TIMES = (2, 1) if QUICK else (6, 3)
+BASE = bundled_folder("smollm2-135m")
+WEIGHTS = {"all weights": None, "LoRA": 32}
+SIDES = "ours", "documented", "best"
+
+
+class Measured(NamedTuple):
+    seconds: float
+    loss: float
+
+
+class Built(Exception):
+    """Stops a stage where its trainer is ready."""
+
+
+def ours(stage: Callable[..., Any], rows: list[dict[str, Any]], how: Training, folder: Path) -> Any:
+    with mock.patch.object(
+        launch, "train", side_effect=lambda trainer, *_: (_ for _ in ()).throw(Built(trainer))
+    ):
+        try:
+            stage(rows, base=BASE, base_name="", folder=folder, training=how, seed=0, on_step=None)
+        except Built as built:
+            return built.args[0]
+
+
+def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, best: bool) -> Any:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
+    from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+    trainer, config, columns, load, lora = {
+        "SFT": (
+            SFTTrainer,
+            SFTConfig,
+            ("prompt", "completion"),
+            {"auto": AutoModelForCausalLM},
+            ("CAUSAL_LM", {}),
+        ),
+        "PM": (
+            RewardTrainer,
+            RewardConfig,
+            ("prompt", "chosen", "rejected"),
+            {"auto": AutoModelForSequenceClassification, "num_labels": 1},
+            ("SEQ_CLS", {"modules_to_save": ["score"]}),
+        ),
+    }[kind]
+    same = launch.arguments(how, folder, seed=0)
+    names = "output_dir learning_rate lr_scheduler_type per_device_train_batch_size num_train_epochs seed bf16".split()
+    given = {name: same[name] for name in names}
+    if best:
+        given |= {"activation_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+    set_seed(0)  # the head of a preference model
+    return trainer(
+        model=launch.load(BASE, how, **load),
+        args=config(
+            **given,
+            use_cpu=True,
+            max_length=how.max_length,
+            logging_steps=1,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list([{k: row[k] for k in (*columns, "length")} for row in rows]),
+        processing_class=load_tokenizer(BASE),
+        peft_config=launch.lora(how, lora[0], **lora[1]),
+    )
+
+
+def measure(make: Callable[[Path], Any]) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make(Path(folder))
+        trainer.args.save_strategy = "no"
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    del trainer
+    gc.collect()
+    return Measured(seconds, statistics.fmean(losses))
+
+
+def matrix_rate() -> float:
+    """FLOP/s of a large bfloat16 matrix product, the best of ten."""
+    a, b = torch.randn(2, 4096, 4096).bfloat16()
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - began)
+    return 2 * 4096**3 / min(times)
+
+
+class Work(NamedTuple):
+    real: int
+    """Tokens of the data."""
+    body: int
+    """Tokens through the layers, at the least."""
+    head: int
+    """Tokens through the projection to the vocabulary, at the least."""
+
+
+def work(kind: str, rows: list[dict[str, Any]]) -> Work:
+    tokenizer = load_tokenizer(BASE)
+
+    def ids(row: dict[str, Any], side: str) -> list[int]:
+        made: list[int] = tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]
+        return made
+
+    if kind == "PM":
+        pairs = [(ids(row, "chosen"), ids(row, "rejected")) for row in rows]
+        return Work(sum(len(a) + len(b) for a, b in pairs), sum(sum(parts(a, b)) for a, b in pairs), 0)
+    prompts = [
+        tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"] for row in rows
+    ]
+    total = sum(len(ids(row, "completion")) for row in rows)
+    return Work(total, total, total - sum(map(len, prompts)))
+
+
+def flops(how: Training, work: Work) -> float:
+    """2 a weight and token forwards, 2 for the gradient of the activations, and 2 for that of weights that are trained."""
+    model = launch.load(BASE, how)
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.parameters()) - head  # the embedding and the projection are one here
+    return (6 if how.lora_rank is None else 4) * (body * work.body + head * work.head)
+
+
+def compared(kind: str, weights: str, rows: list[dict[str, Any]], rate: float) -> list[Row]:
+    how = Training(batch_size=8, max_length=512, lora_rank=WEIGHTS[weights])
+    stage = finetune if kind == "SFT" else preference_model.train
+    made = {
+        "ours": partial(ours, stage, rows, how),
+        "documented": partial(trls, kind, rows, how, best=False),
+        "best": partial(trls, kind, rows, how, best=True),
+    }
+    runs = {side: [] for side in SIDES}
+    for _, side in product(range(TIMES), SIDES):
+        runs[side].append(measure(made[side]))
+        print(kind, weights, side, runs[side][-1], flush=True)
+    done, name = work(kind, rows), f"{kind}, {weights}"
+    seconds = statistics.median(run.seconds for run in runs["ours"])
+    share = flops(how, done) / seconds / rate
+    losses = {side: statistics.fmean(run.loss for run in runs[side]) for side in SIDES}
+    difference = abs(losses["ours"] / losses["documented"] - 1)
+    return [
+        Row(f"{name}: ours", done.real / seconds, "real tokens/s", ""),
+        *[faster(name, side, runs) for side in SIDES[1:]],
+        Row(f"{name}: of the bf16 matrix rate", share, f"of {rate / 1e9:.0f} GFLOP/s", ""),
+        Row(
+            f"{name}: loss differs from documented TRL's by",
+            difference,
+            "of it",
+            "under 0.01",
+            difference < 0.01,
+        ),
+    ]
+
+
+def faster(name: str, side: str, runs: dict[str, list[Measured]]) -> Row:
+    ratios = [theirs.seconds / own.seconds for own, theirs in zip(runs["ours"], runs[side], strict=True)]
+    ratio, spread = statistics.median(ratios), f"times ({min(ratios):.2f} to {max(ratios):.2f})"
+    return Row(f"{name}: faster than TRL, {side}", ratio, spread, "at least 1.5", ratio >= 1.5)
+
+
+def main() -> None:
+    pairs = helpfulness(sys.argv[1] if len(sys.argv) > 1 else "built-in", None, seed=0).rows
+    kept, _ = within(pairs[: 20 * STEPS], BASE, 512)
+    rows = [
+        row | {"completion": row["chosen"], "length": preference_model._length(row)}
+        for row in kept[: 8 * STEPS]
+    ]
+    rate = matrix_rate()
+    made = [compared(kind, weights, rows, rate) for weights, kind in product(WEIGHTS, ("SFT", "PM"))]
+    report("training", [row for rows in made for row in rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Stages of AI feedback: pairs, labels, and the preference model that learns them (section 4.1; FB, PM)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cai.errors import GateClosed
+from cai.job import Job, loaded
+from cai.records import (
+    Comparison,
+    GateAnswer,
+    PreferenceLabel,
+    Prompt,
+)
+from cai.rl_cai import (
+    compare,
+    gate,
+    label,
+    preference_model,
+    preference_pairs,
+)
+from cai.rl_cai.few_shots import load_few_shots
+from cai.rl_cai.judged_pairs import counted
+from cai.runs.rows import digest_file
+from cai.runs.run import Trained, digest_of
+from cai.runs.stage import Pass
+from cai.seeding import seed_of
+
+SECOND = "second"
+"""Folder of the preference model that RL never sees."""
+
+
+def comparisons(job: Job) -> None:
+    """Red-team prompts → pairs of the SL-CAI model's answers (FB-1, FB-2)."""
+    setting = job.recipe.comparisons
+
+    async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
+        prompts = job.training_prompts("red_team")
+        items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
+        with loaded(job.trained("03-sl-cai-model")) as model:
+
+            async def step(item: tuple[Prompt, int]) -> Comparison:
+                prompt, number = item
+                return await compare.compare(
+                    prompt, number=number, model=model, sampling=setting.sampling, seed=job.recipe.seed
+                )
+
+            yield Pass(items, step)
+
+    used = job.training_prompts("red_team")
+    job.rows(
+        "04-comparisons",
+        Comparison,
+        passes,
+        config=job.config("comparisons"),
+        inputs={"prompts": digest_of(p.id for p in used), **job.made("03-sl-cai-model")},
+    )
+
+
+def preference_labels(job: Job) -> None:
+    """Pairs → the feedback model's soft labels under the constitution, after the gate (FB-3 to FB-7)."""
+    setting = job.recipe.feedback
+
+    async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
+        with loaded(job.recipe.models.feedback) as model:
+            step = partial(
+                label.label,
+                model=model,
+                constitution=job.constitution,
+                asking=setting.asking(model.format, load_few_shots(job.few_shots) if job.few_shots else None),
+                seed=job.recipe.seed,
+            )
+            await pass_the_gate(job, step)
+            yield Pass({c.id: c for c in job.run.rows("04-comparisons", Comparison)}, step)
+
+    job.rows(
+        "05-preference-labels",
+        PreferenceLabel,
+        passes,
+        config=job.config("feedback", "models.feedback") | job.shown_first(),
+        inputs={"constitution": job.constitution.digest, **job.made("04-comparisons")},
+    )
+
+
+async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> None:
+    """Puts the gate questions to the feedback model. Raises GateClosed if it is no better than chance (pitfall 27)."""
+    asked = [gate.comparison_of(question, job.recipe.seed) for question in gate.questions()]
+    sides = {comparison.id: side for comparison, side in asked}
+
+    async def answer(comparison: Comparison) -> GateAnswer:
+        return gate.answer_of(await step(comparison), sides[comparison.id])
+
+    answers = await job.run.side_rows(
+        "05-preference-labels",
+        "gate.jsonl",
+        GateAnswer,
+        Pass({comparison.id: comparison for comparison, _ in asked}, answer),
+        concurrency=job.recipe.concurrency,
+        max_failures=job.recipe.max_failures,
+    )
+    result = gate.gate_result(job.recipe.models.feedback, answers)
+    job.say(f"gate: the feedback model gets {result}.")
+    if not result.passed:
+        warning = (
+            "The feedback model is no better than chance on questions whose right answer is clear, so its labels may "
+            "be noise. Use a larger models.feedback, or another feedback.method."
+        )
+        if job.recipe.feedback.gate == "stop":
+            raise GateClosed(warning + " To go on all the same: feedback.gate=warn")
+        job.say("warning: " + warning)
+
+
+def the_preference_model(job: Job) -> None:
+    """AI harmlessness labels and people's helpfulness comparisons → the preference model (PM-1 to PM-4)."""
+    setting, seed = job.recipe.preference_model, job.recipe.seed
+    stage = "06-preference-model"
+
+    if not the_pm(job):
+        return
+
+    def train(folder: Path) -> Trained:
+        rows, unusable = labelled_pairs(job, stage)
+        rows, notes = job.fitting(stage, rows, "preference_model")
+        held_out, rows = preference_pairs.held_out(rows, setting.held_out, seed)
+        if setting.second:
+            other, rows = preference_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
+            (folder / SECOND).mkdir(exist_ok=True)
+            preference_model.train(**job.given(folder / SECOND, other, "preference_model"), held_out=held_out)
+        rows, mixture = job.mixed(stage, rows, "preference_model", preference_pairs.PEOPLE)
+        checkpoint = preference_model.train(**job.given(folder, rows, "preference_model"), held_out=held_out)
+        kept_apart = dict(Counter(row["source"] for row in held_out))
+        more = {"held_out": kept_apart, "unusable": unusable}
+        return Trained(checkpoint, len(rows), notes | mixture | more)
+
+    job.run.make_model(
+        stage,
+        train,
+        config=job.config("preference_model", "models.preference_model", "models.pretrained"),
+        inputs={
+            "helpfulness": digest_file(preference_pairs.helpfulness_file(setting.helpfulness.file)),
+            **job.made("05-preference-labels"),
+        },
+    )
+
+
+def the_pm(job: Job) -> list[str]:
+    """The preference model's stage, if this run has one: neither DPO nor d-RLAIF needs it."""
+    how = job.recipe.rl_cai
+    return ["06-preference-model"] if how.algorithm != "dpo" and how.reward == "preference_model" else []
+
+
+def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The AI's labelled pairs and people's helpfulness pairs, and how many of these could not be used, by why."""
+    people = job.recipe.preference_model.helpfulness
+    helpful = preference_pairs.helpfulness(people.file, people.limit, job.recipe.seed)
+    if helpful.unusable:
+        job.say(f"{stage}: left out of {people.file}: {counted(helpful.unusable)}.")
+    labels = job.run.rows("05-preference-labels", PreferenceLabel)
+    return preference_pairs.examples(labels) + helpful.rows, dict(helpful.unusable)

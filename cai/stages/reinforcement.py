@@ -1,0 +1,94 @@
+"""The last training: RL-CAI, by the preference model, by the feedback model itself, or by DPO (section 4.2; RL)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cai.job import KINDS, SL_CAI, Job, loaded
+from cai.records import Conversation
+from cai.rl_cai import direct, monitor, preference_model, reinforce
+from cai.rl_cai.feedback_reward import FeedbackReward
+from cai.runs.run import Trained, digest_of
+from cai.sl_cai import red_team
+from cai.stages.feedback import SECOND, labelled_pairs, the_pm
+
+STAGE = "07-rl-cai-model"
+
+
+def rl_cai_model(job: Job) -> None:
+    """The SL-CAI model, rewarded by the preference model → the RL-CAI model (RL-1 to RL-6)."""
+    setting = job.recipe.rl_cai
+    directly = setting.algorithm == "dpo"
+    judge = ["feedback", "models.feedback"] if setting.reward == "feedback" else []
+    used = job.training_prompts(*KINDS)
+    job.run.make_model(
+        STAGE,
+        partial(_by_pairs if directly else _by_reward, job),
+        config=job.config("rl_cai", *judge),
+        inputs={
+            "prompts": digest_of(p.id for p in used),
+            **job.made("03-sl-cai-model", *(["05-preference-labels"] if directly else the_pm(job))),
+        },
+    )
+
+
+def _by_reward(job: Job, folder: Path) -> Trained:
+    setting = job.recipe.rl_cai
+    prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
+    rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai")
+    stopper = monitor.stopper(setting.stop_above)
+    with rewarding(job) as reward:
+        checkpoint = reinforce.reinforce(
+            **job.given(folder, rows, "rl_cai") | _base(job),
+            reward=reward,
+            reinforcing=setting.reinforcing,
+            watch=partial(monitor.watch, second=second_model(job)),
+            callbacks=[stopper, *_snapshots(job, folder)],
+        )
+    if stopper.reason:
+        job.say(f"{STAGE}: stopped early: {stopper.reason}.")
+    return Trained(checkpoint, len(rows), notes | {"stopped": stopper.reason})
+
+
+def _by_pairs(job: Job, folder: Path) -> Trained:
+    pairs, unusable = labelled_pairs(job, STAGE)
+    rows, notes = job.fitting(STAGE, pairs, "rl_cai")
+    given = job.given(folder, rows, "rl_cai") | _base(job)
+    checkpoint = direct.optimise(**given, beta=job.recipe.rl_cai.kl_weight)
+    return Trained(checkpoint, len(rows), notes | {"unusable": unusable})
+
+
+def _base(job: Job) -> dict[str, str]:
+    return {"base": job.weights("03-sl-cai-model"), "base_name": SL_CAI}
+
+
+def _snapshots(job: Job, folder: Path) -> list[Any]:
+    setting = job.recipe.rl_cai
+    if setting.snapshot_every is None:
+        return []
+    from cai.training.snapshots import Snapshots
+
+    return [Snapshots(folder, setting.snapshot_every, setting.batch_size // setting.answers)]
+
+
+@contextmanager
+def rewarding(job: Job) -> Iterator[reinforce.Reward]:
+    """What RL is rewarded by: the preference model, or the feedback model itself."""
+    if job.recipe.rl_cai.reward == "preference_model":
+        yield preference_model.PreferenceModel(job.weights("06-preference-model")).scores
+        return
+    with loaded(job.recipe.models.feedback) as model:
+        asking = job.recipe.feedback.asking(model.format)
+        yield FeedbackReward(model, job.constitution, asking, job.recipe.seed)
+
+
+def second_model(job: Job) -> Callable[[list[Conversation]], list[float]] | None:
+    """The score of the preference model that RL never sees, if one was trained."""
+    if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
+        return None
+    folder = job.run.stage("06-preference-model").resolve() / SECOND / "model"
+    return preference_model.PreferenceModel(folder).scores
