@@ -1,12 +1,13 @@
 # make demo    sets up, then runs Constitutional AI end to end on this machine
 # make test    sets up, then runs all tests
 # make check   lint, formatting, types, import layers, docs
+# make planted a preference is planted in the labels, and must be found: minutes
 # make bench   the speed of the runner, the command line and a resume
 PYTHON ?= python3
 BIN := .venv/bin
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench setup lock clean
+.PHONY: demo test check bench planted setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -23,6 +24,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/spine.py
+
+planted: setup
+	$(BIN)/python benchmarks/planted.py
 
 setup: .venv/ready
 

@@ -2,7 +2,8 @@
 
 All train on the same rows with the same optimiser and seed, in turns and in one process, so that what else the machine
 does meets all of them. Counted are the tokens of the data (a pair is two texts), not the padding. "Documented" is TRL
-with its defaults and ``use_cpu``; "best" is TRL without checkpointed activations and with texts of like length together.
+with its defaults and ``use_cpu``; "tuned" is TRL without checkpointed activations and with texts of like length
+together. On other rows, or on a machine without bfloat16, other ratios are to be expected.
 
 python benchmarks/training.py [PAIRS]   PAIRS: a file of judged pairs, such as hh-rlhf's; without it, the project's own
 """
@@ -38,7 +39,7 @@ QUICK = bool(os.environ.get("QUICK"))
 STEPS, TIMES = (2, 1) if QUICK else (6, 3)
 BASE = bundled_folder("smollm2-135m")
 WEIGHTS = {"all weights": None, "LoRA": 32}
-SIDES = "ours", "documented", "best"
+SIDES = "ours", "documented", "tuned"
 
 
 class Measured(NamedTuple):
@@ -60,35 +61,22 @@ def ours(stage: Callable[..., Any], rows: list[dict[str, Any]], how: Training, f
             return built.args[0]
 
 
-def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, best: bool) -> Any:
+def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, tuned: bool) -> Any:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-    trainer, config, columns, load, lora = {
-        "SFT": (
-            SFTTrainer,
-            SFTConfig,
-            ("prompt", "completion"),
-            {"auto": AutoModelForCausalLM},
-            ("CAUSAL_LM", {}),
-        ),
-        "PM": (
-            RewardTrainer,
-            RewardConfig,
-            ("prompt", "chosen", "rejected"),
-            {"auto": AutoModelForSequenceClassification, "num_labels": 1},
-            ("SEQ_CLS", {"modules_to_save": ["score"]}),
-        ),
+    trainer, config, columns, task = {
+        "SFT": (SFTTrainer, SFTConfig, ("prompt", "completion"), "CAUSAL_LM"),
+        "PM": (RewardTrainer, RewardConfig, ("prompt", "chosen", "rejected"), "SEQ_CLS"),
     }[kind]
     same = launch.arguments(how, folder, seed=0)
-    names = "output_dir learning_rate lr_scheduler_type per_device_train_batch_size num_train_epochs seed bf16".split()
-    given = {name: same[name] for name in names}
-    if best:
+    names = "output_dir learning_rate lr_scheduler_type per_device_train_batch_size num_train_epochs seed bf16"
+    given = {name: same[name] for name in names.split()}
+    if tuned:
         given |= {"activation_checkpointing": False, "train_sampling_strategy": "group_by_length"}
-    set_seed(0)  # the head of a preference model
+        given |= {"remove_unused_columns": False}  # the length is in a column of its own
     return trainer(
-        model=launch.load(BASE, how, **load),
+        model=str(BASE),
         args=config(
             **given,
             use_cpu=True,
@@ -99,7 +87,7 @@ def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, bes
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in (*columns, "length")} for row in rows]),
         processing_class=load_tokenizer(BASE),
-        peft_config=launch.lora(how, lora[0], **lora[1]),
+        peft_config=launch.lora(how, task, **({"modules_to_save": ["score"]} if kind == "PM" else {})),
     )
 
 
@@ -154,7 +142,7 @@ def work(kind: str, rows: list[dict[str, Any]]) -> Work:
 
 
 def flops(how: Training, work: Work) -> float:
-    """2 a weight and token forwards, 2 for the gradient of the activations, and 2 for that of weights that are trained."""
+    """For a weight and a token 2 forwards, 2 for the activations' gradient, and 2 for the weight's if it is trained."""
     model = launch.load(BASE, how)
     head = model.get_output_embeddings().weight.numel()
     body = sum(p.numel() for p in model.parameters()) - head  # the embedding and the projection are one here
@@ -166,8 +154,8 @@ def compared(kind: str, weights: str, rows: list[dict[str, Any]], rate: float) -
     stage = finetune if kind == "SFT" else preference_model.train
     made = {
         "ours": partial(ours, stage, rows, how),
-        "documented": partial(trls, kind, rows, how, best=False),
-        "best": partial(trls, kind, rows, how, best=True),
+        "documented": partial(trls, kind, rows, how, tuned=False),
+        "tuned": partial(trls, kind, rows, how, tuned=True),
     }
     runs = {side: [] for side in SIDES}
     for _, side in product(range(TIMES), SIDES):

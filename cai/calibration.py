@@ -117,4 +117,5 @@ def temperature(log_odds: Sequence[float], truths: Sequence[float]) -> float | N
         return math.fsum(cross_entropy(x / divisor, t) for x, t in zip(log_odds, truths, strict=True))
 
     best = float(minimize_scalar(loss, bounds=(-COLDEST, COLDEST), method="bounded").x)
-    return math.exp(best) if abs(best) < 0.99 * COLDEST else None
+    # Where an end is as good, there is no best: the loss falls all the way, or has come to nothing before.
+    return math.exp(best) if loss(best) < min(loss(-COLDEST), loss(COLDEST)) - 1e-6 else None

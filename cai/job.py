@@ -145,7 +145,7 @@ class Job:
             )
         if not left_out:
             return kept, {"too_long": 0}
-        by_source = dict(_sources(rows) - _sources(kept))
+        by_source = dict(sources(rows) - sources(kept))
         of = f" ({counted(by_source)})" if by_source else ""
         self.say(
             f"{stage}: {left_out} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
@@ -158,7 +158,7 @@ class Job:
         """Rows in the proportion that ``helpful_share`` of a section asks for, and notes of what that makes."""
         share = getattr(self.recipe, section).helpful_share
         used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)
-        have, cut = dict(_sources(used)), dict(_sources(rows) - _sources(used))
+        have, cut = dict(sources(used)), dict(sources(rows) - sources(used))
         more = f", and leaves out {counted(cut)} for {section}.helpful_share={share}" if cut else ""
         self.say(f"{stage}: learns from {counted(have)}{more}.")
         return used, {"sources": have, "cut_for_helpful_share": cut}
@@ -175,6 +175,7 @@ class Job:
             "training": getattr(self.recipe, section),
             "seed": self.recipe.seed,
             "on_step": partial(self.run.progress.step, folder.name),
+            "report_to": self.recipe.report_to,
         }
 
     def _base(self, section: str) -> str:
@@ -182,7 +183,7 @@ class Job:
         return (models.preference_model if section == "preference_model" else None) or models.pretrained
 
 
-def _sources(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+def sources(rows: Iterable[dict[str, Any]]) -> Counter[str]:
     """How many rows come from where, as far as they say so."""
     return Counter(row["source"] for row in rows if "source" in row)
 

@@ -20,6 +20,7 @@ from cai.stages.evaluation import evaluation
 from cai.stages.feedback import comparisons, preference_labels, the_preference_model
 from cai.stages.reinforcement import rl_cai_model
 from cai.stages.supervised import drafts, responses, revisions, sl_cai_model
+from cai.training import trackers
 
 PIPELINE: dict[str, Callable[[Job], None]] = {
     "00-prompts": drafts,
@@ -43,6 +44,7 @@ def run_pipeline(
     redo: str | None = None,
 ) -> Run:
     """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
+    trackers.check(recipe.report_to)
     constitution = load_constitution(recipe.constitution)
     if not constitution.for_revision or not constitution.for_preference:
         raise InputError(

@@ -31,6 +31,7 @@ from cai.rl_cai.reinforce import Reinforcing, Truncated
 from cai.sl_cai.clean import RULES, Rule
 from cai.sl_cai.revise import Style
 from cai.training.settings import Training
+from cai.training.trackers import Tracker
 
 BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -282,6 +283,8 @@ class Recipe(Section):
     """Records in work at once."""
     max_failures: int = Field(default=20, ge=0)
     """More failed records than this stop a stage."""
+    report_to: tuple[Tracker, ...] = ()
+    """Trackers that each training reports its numbers to, for example [tensorboard]; none unless named."""
 
     @field_validator("sl_cai")
     @classmethod

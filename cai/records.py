@@ -225,6 +225,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """Two models answered one prompt, and somebody chose (EV-7)."""
+
+    id: str
+    prompt: str
+    """Its id. Matches on one prompt are not independent."""
+    a: str
+    """A model's name."""
+    b: str
+    winner: Side | Literal["tie"] | None
+    """None when nobody has chosen."""
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     name: str
     model: str
@@ -234,6 +248,8 @@ class Metric:
     """Lower end of the 95 % interval."""
     high: float | None
     count: int
+    clusters: int | None = None
+    """How many groups the items fall into, where those of one group are not independent."""
 
 
 @dataclass(frozen=True, slots=True)

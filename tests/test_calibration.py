@@ -85,6 +85,7 @@ def test_the_temperature_undoes_what_made_the_claims_too_sure() -> None:
     [
         ([4.4] * 9, [1.0] * 6 + [0.0] * 3),  # too few
         ([1.0] * 16, [1.0] * 16),  # always right: the surer the better
+        ([0.5, 30.0] * 8, [1.0] * 16),  # so sure that there is nothing left to gain
         ([1.0] * 16, [0.0] * 16),  # always wrong: only knowing nothing would be better
         ([], []),
     ],

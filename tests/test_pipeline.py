@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -10,9 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -21,6 +25,7 @@ from cai import job
 from cai.cli import STAGES
 from cai.errors import CaiError, GateClosed, StageChanged
 from cai.models import hugging_face
+from cai.models.model import Sampling
 from cai.models.scripted import ScriptedModel
 from cai.pipeline import PIPELINE, run_pipeline
 from cai.recipe import Recipe
@@ -43,6 +48,7 @@ from cai.runs.stage import Silent
 from cai.sl_cai import finetune
 from cai.sl_cai.generate import EARLIER
 from cai.sl_cai.red_team import load_prompts
+from cai.training import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
 
@@ -222,6 +228,28 @@ def test_the_run_holds_its_whole_recipe_and_constitution(finished: Run, model: s
     )
 
 
+class Stopped(Exception):
+    pass
+
+
+DPO = {"algorithm": "dpo", "kl_weight": 0.1}
+
+
+@pytest.mark.parametrize(("stage", "how"), [(3, {}), (6, {}), (7, {}), (7, DPO)])
+def test_every_training_reports_to_the_trackers_that_the_recipe_names(
+    copied: Path, model: str, monkeypatch: pytest.MonkeyPatch, stage: int, how: dict[str, Any]
+) -> None:
+    def stop(trainer: Any, folder: Path, on_step: Any) -> None:
+        raise Stopped(trainer.args.report_to, trainer.args.run_name)
+
+    monkeypatch.setitem(sys.modules, "trackio", MagicMock(__spec__=ModuleSpec("trackio", None)))
+    monkeypatch.setattr(launch, "train", stop)
+    asked = settings(model, copied, report_to=["trackio"])
+    with pytest.raises(Stopped) as stopped:
+        make({**asked, "rl_cai": asked["rl_cai"] | how}, redo=STAGES[stage])
+    assert stopped.value.args == (["trackio"], str(copied / STAGES[stage]))
+
+
 # -- revisions that are none
 
 
@@ -279,6 +307,66 @@ def test_without_cleaning_every_revision_is_trained_on_as_it_came_back(
     assert run.manifest("02-revisions").notes == {"cleaned": {}}
     assert run.manifest("02-revisions").failures > 0  # nothing said is no record, as there is no rule for it
     assert not [line for line in told if line.startswith("02-revisions")]
+
+
+# -- other ways to RL-CAI
+
+
+def rl(copied: Path, model: str, how: dict[str, Any], **changes: Any) -> tuple[Run, list[str]]:
+    """The finished run's RL-CAI made anew, and what is evaluated from it."""
+    asked = settings(model, copied, **changes)
+    return make({**asked, "rl_cai": {**asked["rl_cai"], **how}}, redo="07-rl-cai-model")
+
+
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    lines = (run.stage("07-rl-cai-model") / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_dpo_learns_from_the_labels_alone(copied: Path, model: str) -> None:
+    """No preference model is trained, and none scores the evaluation."""
+    shutil.rmtree(copied / "06-preference-model")
+    run, _ = rl(copied, model, {"algorithm": "dpo", "kl_weight": 0.1, "max_length": 1024})
+    assert not run.stage("06-preference-model").exists()
+    rows = (run.stage("07-rl-cai-model") / "dataset.jsonl").read_text().splitlines()
+    assert Counter(json.loads(row)["source"] for row in rows) == {"ai": 6, "people": 4}
+    assert {"rewards/margins", "loss"} <= metrics_of(run)[-1].keys()
+    assert "05-preference-labels" in run.manifest("07-rl-cai-model").inputs
+    assert {a.reward for a in run.rows("08-evaluation", Answer)} == {None}
+
+
+def test_the_feedback_model_itself_may_be_the_reward(copied: Path, model: str) -> None:
+    run, _ = rl(copied, model, {"reward": "feedback"})
+    logged = metrics_of(run)
+    assert all(-1 <= row["reward"] <= 1 and row["unscored"] == 0 for row in logged)
+    assert "feedback.method" in run.manifest("07-rl-cai-model").config
+
+
+def test_snapshots_are_models_and_a_figure_above_its_limit_ends_the_training(copied: Path, model: str) -> None:
+    how = {"epochs": 4, "snapshot_every": 4, "stop_above": {"words": 0}}
+    run, told = rl(copied, model, how)
+    # 2 prompts a step, 2 steps an epoch: 8 steps, had the third batch not ended it
+    assert [row["step"] for row in metrics_of(run)] == [1, 2, 3]
+    stopped = run.manifest("07-rl-cai-model").notes["stopped"]
+    assert stopped.startswith("words was ") and stopped.endswith("above its limit of 0, after step 3")
+    assert f"07-rl-cai-model: stopped early: {stopped}." in told
+    (snapshot,) = (run.stage("07-rl-cai-model") / "snapshots").iterdir()
+    assert snapshot.name == "00000004"
+    loaded = hugging_face.HuggingFaceModel("snapshot", snapshot)
+    assert asyncio.run(loaded.generate("Hi", Sampling(max_tokens=2))).completion_tokens
+
+
+def test_a_second_preference_model_learns_from_other_prompts_and_watches(copied: Path, model: str) -> None:
+    asked = settings(model, copied)
+    asked["preference_model"] = {**asked["preference_model"], "second": True}
+    run, _ = make(asked, redo="06-preference-model", until="07-rl-cai-model")
+    stage = run.stage("06-preference-model")
+    seen = [
+        {json.loads(row)["prompt_id"] for row in (folder / "dataset.jsonl").read_text().splitlines()}
+        for folder in (stage, stage / "second")
+    ]
+    assert all(seen) and not seen[0] & seen[1]
+    assert all({"second_reward", "reward", "evasive", "boilerplate"} <= row.keys() for row in metrics_of(run))
 
 
 # -- again

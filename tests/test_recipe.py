@@ -29,6 +29,7 @@ def test_defaults_are_the_papers() -> None:
     assert paper.responses.per_helpful_prompt == 2  # SL-16
     sampled = (paper.responses, paper.revisions, paper.comparisons)
     assert [s.temperature for s in sampled] == [1.0] * 3  # SL-10
+    assert (paper.generation.temperature, paper.generation.shots) == (1.0, 10)  # SL-3
     assert (paper.feedback.method, paper.feedback.principles) == ("multiple_choice", 1)  # FB-3, FB-6
     assert (paper.sl_cai.epochs, paper.rl_cai.kl_weight) == (1.0, 0.001)  # SL-19, RL-2
 
@@ -84,6 +85,10 @@ def test_the_last_change_wins_and_the_rest_stays() -> None:
 
 
 IN_FILE = [  # (recipe, what is said after the file's name)
+    (  # comparisons are people's: none are drafted
+        "preference_model:\n  helpfulness:\n    generate: 5\n",
+        ":3: preference_model.helpfulness.generate: unknown key 'generate'.",
+    ),
     ("revisions:\n  ronds: 2\n", ":2: revisions.ronds: unknown key 'ronds'. Did you mean 'rounds'?"),
     ("seed: 0\nrevision: {}\n", ":2: revision: unknown key 'revision'. Did you mean 'revisions'?"),
     (
@@ -178,3 +183,18 @@ def test_a_section_left_empty_can_be_changed(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("revisions:\n")
     assert load_recipe(str(path), ["revisions.rounds=2"]).revisions.rounds == 2
+
+
+def test_the_preference_model_may_be_made_of_another_model_and_its_name_is_checked_too() -> None:
+    assert Recipe().models.preference_model is None
+    assert load_recipe("demo", ["models.preference_model=hf:mine"]).models.preference_model == "hf:mine"
+    with pytest.raises(InputError, match=r"models\.preference_model: unknown model 'gpt-5'"):
+        load_recipe("demo", ["models.preference_model=gpt-5"])
+
+
+@pytest.mark.parametrize("section", ["sl_cai", "preference_model"])
+def test_a_share_is_neither_nothing_nor_all(section: str) -> None:
+    assert getattr(Recipe(), section).helpful_share is None
+    for share in ("0", "1", "1.5"):
+        with pytest.raises(InputError, match=rf"{section}\.helpful_share"):
+            load_recipe("demo", [f"{section}.helpful_share={share}"])

@@ -59,22 +59,27 @@ class _Scoring(NamedTuple):
 class HuggingFaceModel:
     """A causal language model in a folder of safetensors, or on the hub. No remote code, no pickle."""
 
-    def __init__(self, name: str, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, name: str, path: str | Path, *, dtype: torch.dtype | None = None, model: Any = None
+    ) -> None:
+        """``model`` is that of ``path``, where it is in memory already. It is then only fit to ``score``."""
         self.name = name
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded = model or AutoModelForCausalLM.from_pretrained(
                 path, dtype=dtype or best_dtype(), use_safetensors=True
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise cannot_load(name, error) from error
-        self._model: Any = model.to(device()).eval()
+        self._model: Any = loaded.to(device()).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
-        self._model.generation_config = GenerationConfig(
-            eos_token_id=self._model.generation_config.eos_token_id, pad_token_id=self._tokenizer.pad_token_id
-        )
+        if model is None:
+            # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
+            self._model.generation_config = GenerationConfig(
+                eos_token_id=self._model.generation_config.eos_token_id,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
         self.format: Format = "chat" if self._tokenizer.chat_template else "plain"
         self._generations = Batcher(
             self._generate,

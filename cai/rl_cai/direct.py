@@ -6,6 +6,7 @@ comparisons can be mixed in, as in the preference model's data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def optimise(
     training: Training,
     seed: int,
     on_step: Any,
+    report_to: Sequence[str] = (),
 ) -> Checkpoint:
     """Trains ``base``, which is also the reference, on the preference model's rows; saves it to ``folder/model``.
 
@@ -40,7 +42,7 @@ def optimise(
     trainer = SoftDPOTrainer(
         model=launch.load(base, training),
         args=DPOConfig(
-            **launch.arguments(training, folder, seed=seed),
+            **launch.arguments(training, folder, seed=seed, report_to=report_to),
             max_length=training.max_length,
             beta=beta,
             precompute_ref_log_probs=True,  # one model in memory

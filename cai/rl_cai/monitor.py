@@ -41,7 +41,6 @@ def watch(
         "shared_sentences": fmean(shares_sentences(list(one_each.values()))),
         "degenerate": fmean(degeneracy(a) is not None for a in answers),
         "words": fmean(len(a.split()) for a in answers),
-        "unrewarded": fmean(r is None for r in rewards),
     }
     return found | ({"second_reward": fmean(second(list(talks)))} if second else {})
 

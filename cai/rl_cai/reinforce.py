@@ -10,7 +10,8 @@ r = PM score − λ·KL(policy ‖ SL-CAI), by one of three algorithms:
 - ppo: the paper's. One answer to a prompt is enough; the KL divergence is in the reward of each token, the score in
   that of the last, and a value head says what was to be expected (``training/ppo.py``).
 
-The reference is always ``base``, the SL-CAI model; under LoRA it is the policy with its adapter switched off.
+The reference is always ``base``, the SL-CAI model; under LoRA it is the policy with its adapter switched off, or with
+SL-CAI's own in its place (``adapters.py``).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Reinforcing:
 
 
 def examples(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
-    return [{"id": p.id, "prompt": as_messages(p.conversation)} for p in prompts]
+    return [{"id": p.id, "source": p.kind, "prompt": as_messages(p.conversation)} for p in prompts]
 
 
 def reinforce(
@@ -63,13 +64,16 @@ def reinforce(
     reinforcing: Reinforcing,
     seed: int,
     on_step: Any,
+    report_to: Sequence[str] = (),
+    policy: Any = None,
     watch: Watch | None = None,
     callbacks: Sequence[Any] = (),
 ) -> Checkpoint:
     """Trains ``base``, which is also the KL reference, and saves it to ``folder/model``.
 
     ``training.batch_size`` counts answers. Prompts beyond the last whole batch of an epoch are not used in it; the
-    next epoch has another order. ``callbacks`` are transformers' own. Raises InputError when there is no whole batch.
+    next epoch has another order. ``policy`` is ``base`` as an adapter that is trained on. ``callbacks`` are
+    transformers' own. Raises InputError when there is no whole batch.
     """
     from datasets import Dataset
 
@@ -87,12 +91,12 @@ def reinforce(
     # Checkpoints only where the answers are used up: those still in use are not in a checkpoint.
     arguments["save_steps"] = -(-training.checkpoint_steps // reinforcing.passes) * reinforcing.passes
     trainer = trainer_type(
-        model=launch.load(base, training),
+        model=policy or launch.load(base, training),
         reward_funcs=_judged(reward, watch),
-        args=config_type(**launch.arguments(training, folder, seed=seed) | arguments),
+        args=config_type(**launch.arguments(training, folder, seed=seed, report_to=report_to) | arguments),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         processing_class=load_tokenizer(base, padding_side="left"),
-        peft_config=launch.lora(training, "CAUSAL_LM"),
+        peft_config=None if policy else launch.lora(training, "CAUSAL_LM"),
         callbacks=[OrderByEpoch(), *callbacks],
     )
     launch.train(trainer, folder, on_step)

@@ -5,7 +5,7 @@ Loss on the answer only; the paper does not say. All rounds' revisions are train
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def finetune(
     training: Training,
     seed: int,
     on_step: Any,
+    report_to: Sequence[str] = (),
 ) -> Checkpoint:
     """Trains ``base`` on ``rows`` and saves it to ``folder/model``."""
     from datasets import Dataset
@@ -64,7 +65,7 @@ def finetune(
     trainer = CompletionLossTrainer(
         model=model,
         args=SFTConfig(
-            **launch.arguments(training, folder, seed=seed),
+            **launch.arguments(training, folder, seed=seed, report_to=report_to),
             max_length=None,  # what is too long was left out, and counted: TRL would cut it
             padding_free=packed,
             # Padded, texts of like length go together; the batches come in random order.

@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.job import KINDS, SL_CAI, Job, loaded
+from cai.job import KINDS, SL_CAI, Job, loaded, sources
+from cai.models.load import model_path
+from cai.models.model import Model
 from cai.records import Conversation
-from cai.rl_cai import direct, monitor, preference_model, reinforce
+from cai.rl_cai import adapters, direct, monitor, preference_model, reinforce
 from cai.rl_cai.feedback_reward import FeedbackReward
 from cai.runs.run import Trained, digest_of
 from cai.sl_cai import red_team
 from cai.stages.feedback import SECOND, labelled_pairs, the_pm
 
 STAGE = "07-rl-cai-model"
+Scores = Callable[[list[Conversation]], list[float]]
 
 
 def rl_cai_model(job: Job) -> None:
@@ -41,17 +44,19 @@ def _by_reward(job: Job, folder: Path) -> Trained:
     prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
     rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai")
     stopper = monitor.stopper(setting.stop_above)
-    with rewarding(job) as reward:
+    policy = the_policy(job)
+    with rewarding(job, policy) as reward:
         checkpoint = reinforce.reinforce(
             **job.given(folder, rows, "rl_cai") | _base(job),
+            policy=policy,
             reward=reward,
             reinforcing=setting.reinforcing,
-            watch=partial(monitor.watch, second=second_model(job)),
+            watch=partial(monitor.watch, second=second_model(job, policy)),
             callbacks=[stopper, *_snapshots(job, folder)],
         )
     if stopper.reason:
         job.say(f"{STAGE}: stopped early: {stopper.reason}.")
-    return Trained(checkpoint, len(rows), notes | {"stopped": stopper.reason})
+    return Trained(checkpoint, len(rows), notes | {"sources": dict(sources(rows)), "stopped": stopper.reason})
 
 
 def _by_pairs(job: Job, folder: Path) -> Trained:
@@ -59,7 +64,7 @@ def _by_pairs(job: Job, folder: Path) -> Trained:
     rows, notes = job.fitting(STAGE, pairs, "rl_cai")
     given = job.given(folder, rows, "rl_cai") | _base(job)
     checkpoint = direct.optimise(**given, beta=job.recipe.rl_cai.kl_weight)
-    return Trained(checkpoint, len(rows), notes | {"unusable": unusable})
+    return Trained(checkpoint, len(rows), notes | {"sources": dict(sources(rows)), "unusable": unusable})
 
 
 def _base(job: Job) -> dict[str, str]:
@@ -75,20 +80,40 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
     return [Snapshots(folder, setting.snapshot_every, setting.batch_size // setting.answers)]
 
 
+def the_policy(job: Job) -> Any:
+    """SL-CAI's adapter on the pretrained model, which then serves the others too; None where RL starts otherwise."""
+    base = model_path(job.recipe.models.pretrained)
+    return adapters.policy_on(base, job.run.stage("03-sl-cai-model"), job.recipe.rl_cai)
+
+
 @contextmanager
-def rewarding(job: Job) -> Iterator[reinforce.Reward]:
+def rewarding(job: Job, policy: Any) -> Iterator[reinforce.Reward]:
     """What RL is rewarded by: the preference model, or the feedback model itself."""
+    models = job.recipe.models
     if job.recipe.rl_cai.reward == "preference_model":
-        yield preference_model.PreferenceModel(job.weights("06-preference-model")).scores
-        return
-    with loaded(job.recipe.models.feedback) as model:
-        asking = job.recipe.feedback.asking(model.format)
-        yield FeedbackReward(model, job.constitution, asking, job.recipe.seed)
+        yield _scores(job, policy, job.run.stage("06-preference-model").resolve(), "preference_model")
+    elif policy and models.feedback == models.pretrained:
+        yield adapters.on_the_base(policy, _rating(job, adapters.base_of(policy, models.pretrained)))
+    else:
+        with loaded(models.feedback) as model:
+            yield _rating(job, model)
 
 
-def second_model(job: Job) -> Callable[[list[Conversation]], list[float]] | None:
+def second_model(job: Job, policy: Any) -> Scores | None:
     """The score of the preference model that RL never sees, if one was trained."""
     if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
         return None
-    folder = job.run.stage("06-preference-model").resolve() / SECOND / "model"
-    return preference_model.PreferenceModel(folder).scores
+    return _scores(job, policy, job.run.stage("06-preference-model").resolve() / SECOND, SECOND)
+
+
+def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
+    """Those of a preference model: of its adapter on the policy's base, where it has the same, or of a whole one."""
+    models = job.recipe.models
+    if policy and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
+        return adapters.AdapterScores(policy, folder, name).scores
+    return preference_model.PreferenceModel(folder / "model").scores
+
+
+def _rating(job: Job, model: Model) -> FeedbackReward:
+    asking = job.recipe.feedback.asking(model.format)
+    return FeedbackReward(model, job.constitution, asking, job.recipe.seed)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback,
 
 from cai.models.hugging_face import best_dtype, cannot_load
 from cai.records import Checkpoint
+from cai.training import rounding, trackers
 from cai.training.settings import Training
 
-CHECKPOINTS, PREFIX = "checkpoints", "checkpoint-"
+CHECKPOINTS, PREFIX, ADAPTER = "checkpoints", "checkpoint-", "adapter"
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 
-def arguments(training: Training, folder: Path, *, seed: int) -> dict[str, Any]:
+def arguments(
+    training: Training, folder: Path, *, seed: int, report_to: Sequence[str] = ()
+) -> dict[str, Any]:
     """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -50,7 +53,8 @@ def arguments(training: Training, folder: Path, *, seed: int) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": training.checkpoint_steps,
         "save_total_limit": 1,
-        "report_to": "none",
+        "report_to": list(report_to) or "none",
+        "run_name": str(folder),
     }
 
 
@@ -105,7 +109,7 @@ def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
     done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
     metrics = Metrics(folder / "metrics.jsonl", done, on_step)
     trainer.add_callback(metrics)
-    with contextlib.closing(metrics):
+    with contextlib.closing(metrics), trackers.tracking(trainer, folder):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
@@ -116,11 +120,16 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: str) -> Checkpoint:
-    """Saves whole weights (adapters merged in) under ``folder/model``, in the type they are used in."""
+    """Saves whole weights (adapters merged in) under ``folder/model``, in the type they are used in.
+
+    What LoRA trained is also saved as it is, in peft's form, under ``folder/adapter``.
+    """
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
+        model.save_pretrained(folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
+        model = rounding.merged(model)
     path = folder / "model"
-    model.to(best_dtype()).save_pretrained(path)
+    rounding.cast(model, best_dtype()).save_pretrained(path)
     tokenizer.save_pretrained(path)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Checkpoint(str(path), base_model, digest_of_weights(path))

@@ -88,9 +88,8 @@ def _one(
     heads, length, width = query_HTD.shape
     groups = len(key_GTD)
     if length > LONG:
-        return scaled_dot_product_attention(
-            query_HTD, key_GTD, value_GTD, attn_mask=mask_TT, scale=1.0, enable_gqa=True
-        )
+        batch = query_HTD[None], key_GTD[None], value_GTD[None]  # without a batch, it keeps the weights too
+        return scaled_dot_product_attention(*batch, attn_mask=mask_TT, scale=1.0, enable_gqa=True)[0]
     query = query_HTD.reshape(groups, -1, width)  # a group's heads one below the other
     mask = mask_TT.repeat(heads // groups, 1).expand(groups, -1, -1)
     weights = torch.baddbmm(mask, query, key_GTD.transpose(1, 2)).softmax(-1)

@@ -16,13 +16,12 @@ def talks(*answers: str) -> list[tuple[Message, ...]]:
 
 def test_each_figure_finds_what_it_is_named_for() -> None:
     own = [f"Take bus number {n} into town." for n in range(4)]
-    assert watch(talks(*own), [1.0, None, 0.0, -1.0]) == {
+    assert watch(talks(*own), [0.0] * 4) == {
         "evasive": 0,
         "boilerplate": 0,
         "shared_sentences": 0,
         "degenerate": 0,
         "words": 6,
-        "unrewarded": 0.25,
     }
     hacked = watch(
         talks("I can't help with that.", "You are valued.", "so so so so so so so so so so", ""), [0.0] * 4
@@ -33,7 +32,6 @@ def test_each_figure_finds_what_it_is_named_for() -> None:
         "shared_sentences": 0,
         "degenerate": 0.5,
         "words": 4.5,
-        "unrewarded": 0,
     }
     told = watch(talks(*[f"{a} Remember that you are loved." for a in own]), [0.0] * 4)
     assert told["shared_sentences"] == 1
