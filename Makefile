@@ -2,7 +2,7 @@
 # make test    sets up, then runs all tests
 # make check   lint, formatting, types, import layers, docs
 # make planted a preference is planted in the labels, and must be found: minutes
-# make bench   the speed of the runner, the command line and a resume
+# make bench   the speed of the runner, the command line, a resume and the trainings (on PAIRS=FILE, if given)
 PYTHON ?= python3
 BIN := .venv/bin
 QUIET := --quiet --disable-pip-version-check
@@ -24,6 +24,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/spine.py
+	$(BIN)/python benchmarks/training.py $(PAIRS)
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py

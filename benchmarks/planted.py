@@ -24,7 +24,7 @@ from cai.job import loaded
 from cai.models.model import Sampling
 from cai.pipeline import run_pipeline
 from cai.progress import Bars
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.records import Metric
 from cai.runs.run import Run
 from cai.sl_cai.red_team import load_prompts
@@ -34,7 +34,7 @@ RECIPE, RUNS = Path(__file__).with_suffix(".yaml"), Path("runs/planted")
 ARMS = {
     "rloo": ("asks-back", ["rl_cai.algorithm=rloo"]),
     "grpo": ("asks-back", ["rl_cai.algorithm=grpo"]),
-    "ppo": ("asks-back", ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=24"]),
+    "ppo": ("asks-back", ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=12"]),
     "rloo, coin flips": ("coin-flips", ["rl_cai.algorithm=rloo"]),
 }
 SAMPLES = 8

@@ -13,7 +13,7 @@ from rich.text import Text
 from cai.errors import RecordError
 from cai.models.load import load_model
 from cai.models.model import Model, Sampling
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.records import Conversation, Message
 from cai.report import visible
 from cai.runs.run import Run

@@ -80,7 +80,7 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
 
     from cai.pipeline import run_pipeline
     from cai.progress import Bars
-    from cai.recipe import load_recipe
+    from cai.recipe_file import load_recipe
     from cai.report.page import write_report
 
     quiet_libraries()
@@ -91,7 +91,7 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     if until is None or until == STAGES[-1]:
         console.print(f"report: {write_report(made)}")
     else:
-        done = "is complete" if made.manifest(until) else "is not asked for: no prompts are to be generated"
+        done = "is complete" if made.manifest(until) else "is no part of what this recipe asks for"
         console.print(f"{until} {done} in {made.folder}.")
 
 
@@ -200,6 +200,22 @@ def report(folder: str) -> None:
     from cai.runs.run import read_run
 
     click.echo(f"report: {write_report(read_run(folder))}")
+
+
+@main.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+def compare(folders: tuple[str, ...], out: Path | None) -> None:
+    """Compare finished runs, each with the first, prompt by prompt.
+
+    Did the constitution do it? Make the run again with control=empty, control=shuffled or control=without:PRINCIPLE
+    and another out=, and compare.
+    """
+    from rich.console import Console
+
+    from cai.comparing import compare_runs, table
+
+    Console(highlight=False).print(table(compare_runs(folders, out)))
 
 
 @main.command()

@@ -7,6 +7,7 @@ preference questions (FB-6). So a principle may have the one side, the other, or
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cai.errors import InputError, did_you_mean
+from cai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent / "constitutions"
 
@@ -100,8 +102,13 @@ class Constitution(BaseModel):
 
 
 def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
-    """One principle, independently of every other draw and with replacement (SL-9, FB-6)."""
-    return rng.choices(principles, weights=[p.weight for p in principles])[0]
+    """One principle, independently of every other draw and with replacement (SL-9, FB-6).
+
+    Each runs a race of its own, named by itself, and the first wins: a constitution that lacks one, or has one more,
+    draws the others as before, so two such runs differ in nothing else.
+    """
+    start = rng.random()
+    return min(principles, key=lambda p: -math.log((seed_of(start, p.name) + 1) / 2**63) / p.weight)
 
 
 def load_constitution(name: str | Path) -> Constitution:

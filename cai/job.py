@@ -86,8 +86,8 @@ class Job:
     def config(self, *keys: str) -> dict[str, Any]:
         """The named parts of the recipe by dotted key; ``seed`` shapes every stage."""
         wanted = ("seed", *keys)
-        flat = _flat(self.recipe.model_dump(mode="json"))
-        return {k: v for k, v in flat.items() if any(k == key or k.startswith(key + ".") for key in wanted)}
+        settings = flat(self.recipe.model_dump(mode="json"))
+        return {k: v for k, v in settings.items() if any(k == key or k.startswith(key + ".") for key in wanted)}
 
     def made(self, *stages: str) -> dict[str, str]:
         """Digests of what earlier stages made."""
@@ -122,21 +122,16 @@ class Job:
             notes=notes,
         )
 
-    def training(
-        self, folder: Path, rows: list[dict[str, Any]], section: str
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What all trainings are given, and notes for ``stage.json``. Raises InputError when nothing is left."""
-        kept, notes = self.fitting(folder.name, rows, section)
-        return self.given(folder, kept, section), notes
-
     def fitting(
-        self, stage: str, rows: list[dict[str, Any]], section: str
+        self, stage: str, rows: list[dict[str, Any]], section: str, *, free: int = 0
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The rows that are not too long for a section of the recipe, and how many are, as notes."""
+        """The rows that are not too long for a section of the recipe, and how many are, as notes.
+
+        ``free`` tokens are kept for an answer yet to be sampled. Raises InputError when no row is left.
+        """
         from cai.training.datasets import within
 
-        setting = getattr(self.recipe, section)
-        room = setting.max_length - getattr(setting, "max_tokens", 0)
+        room = getattr(self.recipe, section).max_length - free
         kept, left_out = within(rows, model_path(self._base(section)), room)
         if not kept:
             raise InputError(
@@ -202,8 +197,9 @@ def loaded(name: str) -> Iterator[Model]:
         del model
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    found: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
-    return flat
+        found |= flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
+    return found

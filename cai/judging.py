@@ -13,10 +13,10 @@ from rich.progress import Progress
 
 from cai.constitution import load_constitution
 from cai.job import few_shots_folder, loaded
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.rl_cai.few_shots import load_few_shots
 from cai.rl_cai.judge import JudgeReport, judge, judge_report
-from cai.rl_cai.judged_pairs import load_pairs, some
+from cai.rl_cai.judged_pairs import comparison_of, load_pairs, some
 from cai.runs.rows import write_whole
 
 
@@ -44,7 +44,7 @@ def judge_model(
         bar = bars.add_task("judging", total=len(drawn))
         made = asyncio.run(
             judge(
-                drawn,
+                [comparison_of(pair, seed) for pair in drawn],
                 model=judging,
                 constitution=principles,
                 asking=recipe.feedback.asking(judging.format, shots),

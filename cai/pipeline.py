@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cai.constitution import load_constitution
+from cai.constitution_control import controlled
 from cai.errors import InputError
 from cai.job import KINDS, Job
 from cai.recipe import Recipe
+from cai.report.card import write_cards
 from cai.rl_cai import preference_pairs
 from cai.runs.run import Run, open_run
 from cai.runs.stage import Progress
@@ -45,7 +47,7 @@ def run_pipeline(
 ) -> Run:
     """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
     trackers.check(recipe.report_to)
-    constitution = load_constitution(recipe.constitution)
+    constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     if not constitution.for_revision or not constitution.for_preference:
         raise InputError(
             f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
@@ -65,6 +67,7 @@ def run_pipeline(
             if stage == redo:  # only now: what comes before has been checked
                 run.forget(*list(PIPELINE)[list(PIPELINE).index(redo) :])  # later ones are made from its output
             make(job)
+            write_cards(run, recipe, constitution)
             if stage == until:
                 break
         return run

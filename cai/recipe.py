@@ -5,23 +5,20 @@ Every default is spelled out in the run's own ``recipe.yaml``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from cai.constitution import line_of
-from cai.errors import InputError, did_you_mean
+from cai.constitution_control import check_control
+from cai.errors import InputError
 from cai.models.load import check_name
 from cai.models.model import Format, Sampling
 from cai.rl_cai.few_shots import FewShots
@@ -32,8 +29,6 @@ from cai.sl_cai.clean import RULES, Rule
 from cai.sl_cai.revise import Style
 from cai.training.settings import Training
 from cai.training.trackers import Tracker
-
-BUILT_IN = Path(__file__).parent / "recipes"
 
 
 class Section(BaseModel):
@@ -213,9 +208,21 @@ class RLTraining(Training, Sampled):
 
     @model_validator(mode="after")
     def _groups_fit(self) -> RLTraining:
+        if "kl" in self.stop_above and not self.kl_weight:
+            raise ValueError(
+                "stop_above.kl needs a kl_weight above 0: without it there is no reference to measure by"
+            )
         if self.algorithm == "dpo":
+            idle = {"reward=feedback": self.reward == "feedback"}
+            idle |= {name: bool(getattr(self, name)) for name in ("stop_above", "snapshot_every")}
+            if any(idle.values()):
+                raise ValueError(
+                    f"dpo samples nothing, so {next(k for k in idle if idle[k])} has no meaning there"
+                )
             if not self.kl_weight:
-                raise ValueError("dpo needs a kl_weight above 0: it divides by it")
+                raise ValueError(
+                    "dpo needs a kl_weight above 0: without one nothing holds the policy to SL-CAI"
+                )
             return self
         if self.batch_size % self.answers:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
@@ -250,9 +257,15 @@ class Evaluation(Sampled):
     borderline: int | None = Field(default=None, ge=1)
 
 
-def check_feedback(models: Models, feedback: Feedback) -> None:
-    """Raises InputError when the feedback model cannot give what its method needs: now, not after an hour."""
-    if models.feedback.startswith("server:") and feedback.format != "plain" and feedback.method != "votes":
+def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
+    """Raises InputError when the feedback model cannot give what is asked of it: now, not after an hour."""
+    scores = feedback.method != "votes" or reward == "feedback"
+    if models.feedback.startswith("server:") and feedback.format != "plain" and scores:
+        if reward == "feedback":
+            raise InputError(
+                f"rl_cai.reward=feedback needs log-probabilities, and {models.feedback} gives none inside a chat. Set "
+                "feedback.format=plain."
+            )
         raise InputError(
             f"{models.feedback} gives no log-probabilities inside a chat. Set feedback.method=votes, or "
             "feedback.format=plain, so that the question goes to its 'completions' address as plain text."
@@ -265,6 +278,9 @@ class Recipe(Section):
     seed: int = 0
     constitution: str = "default"
     """A file, or one of ours by name."""
+    control: str | None = None
+    """Takes the content out of the constitution, to compare with: empty, shuffled, or without:PRINCIPLE. Change
+    nothing else but out; what each means is in ``cai/constitution_control.py``."""
     few_shots: str = "built-in"
     """Worked examples before critiques, revisions and feedback in the plain format (SL-11, FB-7, FB-12): ours, a folder
     with the paper's three files, or none. They never stand before a first response (SL-12)."""
@@ -286,6 +302,11 @@ class Recipe(Section):
     report_to: tuple[Tracker, ...] = ()
     """Trackers that each training reports its numbers to, for example [tensorboard]; none unless named."""
 
+    @field_validator("control", mode="before")  # YAML reads "without: tact" as a mapping
+    @classmethod
+    def _control_is_known(cls, control: Any) -> str | None:
+        return control if control is None else check_control(str(control))
+
     @field_validator("sl_cai")
     @classmethod
     def _rounds_are_made(cls, training: FinetuneTraining, info: ValidationInfo) -> FinetuneTraining:
@@ -296,86 +317,12 @@ class Recipe(Section):
             )
         return training
 
+    @model_validator(mode="after")
+    def _second_is_needed(self) -> Recipe:
+        how = self.rl_cai
+        if self.preference_model.second and (how.algorithm == "dpo" or how.reward == "feedback"):
+            raise ValueError("preference_model.second has no meaning where RL asks no preference model")
+        return self
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file, or one of ours by name, with ``key.key=value`` changes. Raises InputError with the place."""
-    path = Path(name)
-    if not path.is_file():
-        path = BUILT_IN / f"{name}.yaml"
-    if not path.is_file():
-        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
-        raise InputError(f"no recipe '{name}': neither a file nor one of ours.{did_you_mean(name, known)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
-    data = {key: value for key, value in data.items() if value is not None}  # a section left empty
-    changed = [_change(data, change) for change in changes]
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        _refuse(path, node, error, changed)
-    check_feedback(recipe.models, recipe.feedback)
-    return recipe
-
-
-def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
-    """Sets ``a.b=value`` in ``data``; the value is YAML. Returns its place."""
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
-    *around, last = place = tuple(key.split("."))
-    for step in around:
-        inner = data[step] = data.get(step) or {}
-        if not isinstance(inner, dict):
-            raise InputError(f"'{change}': {step} holds no keys.")
-        data = inner
-    try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"'{change}': the value is not YAML.") from error
-    return place
-
-
-UNION = {"int", "constrained-int", "literal['all']"}
-"""What pydantic puts into a place to say which type of several it tried."""
-
-
-def _refuse(
-    path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
-) -> NoReturn:
-    # An unknown key explains the missing one beside it.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = tuple(str(step) for step in first["loc"] if step not in UNION)
-    said = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
-    elif first["type"] == "literal_error":
-        said = f"unknown value '{first['input']}'.{did_you_mean(str(first['input']), _literals(first))}"
-    by_hand = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
-    where = "on the command line" if by_hand else f"{path}:{line_of(node, place)}"
-    raise InputError(f"{where}: {'.'.join(place)}: {said}") from error
-
-
-def _keys(place: Sequence[str]) -> list[str]:
-    section: type[BaseModel] = Recipe
-    for step in place:
-        annotation = section.model_fields[step].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
-
-
-def _literals(error: Any) -> list[str]:
-    return [
-        word
-        for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        if word
-    ]

@@ -168,7 +168,7 @@ def test_a_changed_recipe_is_refused_until_redo_is_said() -> None:
 
 
 def test_every_recipe_that_the_help_names_is_there() -> None:
-    from cai.recipe import load_recipe
+    from cai.recipe_file import load_recipe
 
     said = cai("run", "--help").stdout
     for name in said.partition("by name (")[2].partition(")")[0].split(", "):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import random
+from statistics import NormalDist
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.intervals import mean, paired_difference, rate
+from cai.intervals import cluster_bootstrap, mean, paired_difference, rate
 from cai.records import Metric
 
 
@@ -46,3 +49,82 @@ def test_a_paired_difference_is_after_minus_before() -> None:
 def test_pairs_that_do_not_match_are_a_bug() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_difference("x", "m", [1.0], [2.0, 5.0])
+
+
+def drawn(sizes: list[int], seed: int) -> tuple[list[float], list[int]]:
+    """Right or wrong, by contexts that are easy or hard."""
+    rng, values, clusters = random.Random(seed), [], []
+    for cluster, size in enumerate(sizes):
+        easy = rng.betavariate(2, 1)
+        values += [float(rng.random() < easy) for _ in range(size)]
+        clusters += [cluster] * size
+    return values, clusters
+
+
+SIZES = [1] * 60 + [3] * 32 + [6] * 8 + [15, 2]
+"""Of the public HHH comparisons' contexts."""
+
+
+def test_a_cluster_bootstrap_is_as_wide_as_the_spread_of_the_clusters() -> None:
+    """For so many clusters, near the normal interval of a ratio of sums: √(102/101 · Σ (total − mean · size)²) / n."""
+    values, clusters = drawn(SIZES, 1)
+    found = cluster_bootstrap("x", "m", values, clusters, seed=0)
+    centre = sum(values) / len(values)
+    residuals = [
+        sum(v - centre for v, c in zip(values, clusters, strict=True) if c == k) for k in range(len(SIZES))
+    ]
+    half = NormalDist().inv_cdf(0.975) * (102 / 101 * sum(r**2 for r in residuals)) ** 0.5 / len(values)
+    assert (found.value, found.count, found.clusters) == (centre, 221, 102)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    assert (found.low, found.high) == (
+        pytest.approx(centre - half, abs=0.02),
+        pytest.approx(centre + half, abs=0.02),
+    )
+    naive = rate("x", "m", [v == 1.0 for v in values])
+    assert found.high - found.low > 1.2 * (naive.high - naive.low)
+
+
+def test_saying_everything_four_times_over_is_no_more_evidence() -> None:
+    values, clusters = drawn([1] * 40, 2)
+    once, often = (cluster_bootstrap("x", "m", values * n, clusters * n, seed=0) for n in (1, 4))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    assert (once.count, often.count, often.clusters) == (40, 160, 40)
+
+
+def test_where_nearly_all_is_right_the_interval_reaches_further_down_than_up() -> None:
+    found = cluster_bootstrap("x", "m", [1.0] * 57 + [0.0] * 3, list(range(60)), seed=0)
+    assert found.value - found.low > 1.2 * (found.high - found.value)
+    assert found.high < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "groups"),
+    [([1.0, 0.0], ["c", "c"], 1), ([1.0] * 4, [1, 2, 3, 3], 3), ([1.0, 0.0, 0.0, 1.0], [1, 1, 2, 2], 2)],
+)
+def test_a_bootstrap_of_nothing_that_varies_has_no_interval(
+    values: list[float], clusters: list[int], groups: int
+) -> None:
+    found = cluster_bootstrap("x", "m", values, clusters, seed=0)
+    assert found == Metric("x", "m", sum(values) / len(values), None, None, len(values), groups)
+    assert cluster_bootstrap("x", "m", [], [], seed=0) == Metric("x", "m", None, None, None, 0, 0)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 4)), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_the_items_is_nothing(items: list[tuple[float, int]], rng: random.Random) -> None:
+    one, other = (
+        cluster_bootstrap("x", "m", *zip(*some, strict=True), seed=0)
+        for some in (items, rng.sample(items, len(items)))
+    )
+    assert one == other
+    if one.low is not None:
+        assert 0 <= one.low <= one.high <= 1
+
+
+def test_a_seed_draws_the_same_again_and_another_does_not() -> None:
+    values, clusters = drawn(SIZES, 3)
+    one, same, other = (cluster_bootstrap("x", "m", values, clusters, seed=seed) for seed in (1, 1, 2))
+    assert one == same != other

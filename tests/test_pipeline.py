@@ -218,6 +218,15 @@ def test_the_three_models_differ(finished: Run) -> None:
     assert len(set(weights)) == 3
 
 
+def test_every_trained_model_has_a_card_with_its_evaluation_and_its_digest_still_holds(finished: Run) -> None:
+    for stage in ("03-sl-cai-model", "06-preference-model", "07-rl-cai-model"):
+        folder, done = finished.stage(stage) / "model", finished.manifest(stage)
+        text = (folder / "README.md").read_text()
+        assert f"{done.records} rows: " in text and sum(done.notes["sources"].values()) == done.records
+        assert "| Score on red-team prompts" in text
+        assert done.output == launch.digest_of_weights(folder)
+
+
 def test_the_run_holds_its_whole_recipe_and_constitution(finished: Run, model: str) -> None:
     assert Recipe.model_validate(
         yaml.safe_load((finished.folder / "recipe.yaml").read_text())

@@ -7,7 +7,8 @@ import yaml
 
 from cai.errors import InputError
 from cai.models.model import Sampling
-from cai.recipe import BUILT_IN, Recipe, load_recipe
+from cai.recipe import Recipe
+from cai.recipe_file import BUILT_IN, load_recipe
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted([*BUILT_IN.glob("*.yaml"), *(ROOT / "recipes").glob("*.yaml")])
@@ -126,6 +127,16 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         ":1: rl_cai: batch_size must be 2 or more: PPO whitens advantages over a batch",
     ),
     ("rl_cai: {algorithm: pppo}\n", ":1: rl_cai.algorithm: unknown value 'pppo'. Did you mean 'ppo'?"),
+    (
+        "rl_cai: {algorithm: dpo, reward: feedback}\n",
+        ":1: rl_cai: dpo samples nothing, so reward=feedback has no meaning there",
+    ),
+    ("rl_cai: {algorithm: dpo, kl_weight: 0}\n", ":1: rl_cai: dpo needs a kl_weight above 0"),
+    ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),
+    (
+        "preference_model: {second: true}\nrl_cai: {reward: feedback}\n",
+        ":1: : preference_model.second has no meaning where RL asks no preference model",
+    ),
     ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),
     ("seed: [\n", " is not YAML:"),

@@ -29,37 +29,16 @@ class Fit(NamedTuple):
 
 
 def fit(wins: Array, anchor: int) -> Fit:
-    """The maximum of the likelihood of each table in ``wins`` [tables, models, models]: how often row beat column.
-
-    Newton's method, its step cut to log(1 + m) / m where it moves two that met by up to m: however lopsided the
-    counts are, each such step gains (the logistic loss is self-concordant: Bach 2010), and near the end none is cut.
-    """
-    size = np.arange(wins.shape[1])
+    """The maximum of the likelihood of each table in ``wins`` [tables, models, models]: how often row beat column."""
     reaches = _reaches(wins)
     above, below = reaches[:, :, anchor], reaches[:, anchor, :]
     finite = above & below
-    wins = wins * (finite[:, :, None] & finite[:, None, :])  # in the limit, all other matches are certain
-    played = wins + wins.transpose(0, 2, 1)
-    free = finite & (size != anchor)
-    inside = free[:, :, None] & free[:, None, :]
-    r, longest = np.zeros(finite.shape), np.inf
-    while longest > CLOSE:
-        surprise = wins * expit(_apart(r)).transpose(
-            0, 2, 1
-        )  # not wins − played × p: that rounds wins to nothing
-        gradient = np.where(free, (surprise - surprise.transpose(0, 2, 1)).sum(2), 0.0)
-        step = np.linalg.solve(_information(r, played, inside), gradient[:, :, None])[:, :, 0]
-        moved = (np.abs(_apart(step)) * (played > 0)).max((1, 2))
-        r += step * (np.log1p(moved) / np.maximum(moved, CLOSE**2))[:, None]
-        longest = moved.max()
-    variances = np.linalg.inv(_information(r, played, inside))[:, size, size]
+    free = finite & (np.arange(wins.shape[1]) != anchor)
+    ring = wins * (finite[:, :, None] & finite[:, None, :])  # in the limit, all other matches are certain
+    r = _climbed(ring, free)
+    variances = np.linalg.inv(_information(r, ring, free)).diagonal(axis1=1, axis2=2)
     endless = np.select([above, below], [np.inf, -np.inf], np.nan)
     return Fit(np.where(finite, r, endless), np.where(free, np.sqrt(variances), np.nan))
-
-
-def _apart(values: Array) -> Array:
-    """Row less column."""
-    return values[:, :, None] - values[:, None, :]
 
 
 def _reaches(wins: Array) -> Array:
@@ -70,8 +49,32 @@ def _reaches(wins: Array) -> Array:
     return reaches
 
 
-def _information(r: Array, played: Array, inside: Array) -> Array:
+def _climbed(wins: Array, free: Array) -> Array:
+    """Newton's method, its step cut to log(1 + m) / m where it moves two that met by up to m.
+
+    However lopsided the counts, each such step gains, as the logistic loss is self-concordant (Bach 2010), and near
+    the end none is cut. Whole steps may overshoot to where nothing has a slope.
+    """
+    met = wins + wins.transpose(0, 2, 1) > 0
+    r, longest = np.zeros(free.shape), np.inf
+    while longest > CLOSE:
+        missed = wins * expit(-_apart(r))  # not wins − played × P(win), where rounding swallows what is rare
+        gradient = np.where(free, (missed - missed.transpose(0, 2, 1)).sum(2), 0.0)
+        step = np.linalg.solve(_information(r, wins, free), gradient[:, :, None])[:, :, 0]
+        moved = (np.abs(_apart(step)) * met).max((1, 2))
+        r += step * (np.log1p(moved) / np.maximum(moved, CLOSE**2))[:, None]
+        longest = moved.max()
+    return r
+
+
+def _apart(values: Array) -> Array:
+    """Row less column."""
+    return values[:, :, None] - values[:, None, :]
+
+
+def _information(r: Array, wins: Array, free: Array) -> Array:
     """Fisher's, with 1 on the diagonal for what is not fitted."""
-    p, eye = expit(_apart(r)), np.eye(r.shape[1])
-    shared = played * p * p.transpose(0, 2, 1)
-    return np.where(inside, shared.sum(2)[:, :, None] * eye - shared, eye)
+    apart, eye = _apart(r), np.eye(r.shape[1])
+    shared = (wins + wins.transpose(0, 2, 1)) * expit(apart) * expit(-apart)
+    laplacian = shared.sum(2)[:, :, None] * eye - shared
+    return np.where(free[:, :, None] & free[:, None, :], laplacian, eye)

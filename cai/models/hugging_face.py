@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from transformers import (
 from cai.errors import ModelError, RecordError
 from cai.models.batching import Batcher
 from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
+from cai.models.rendering import defused, defused_content, defused_messages, speaks_plain
 from cai.records import Completion, Conversation, FinishReason, as_messages
 
 GENERATE_BATCH, SCORE_BATCH = 64, 16
@@ -80,7 +82,7 @@ class HuggingFaceModel:
                 eos_token_id=self._model.generation_config.eos_token_id,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
-        self.format: Format = "chat" if self._tokenizer.chat_template else "plain"
+        self.format: Format = "plain" if speaks_plain(self._tokenizer) else "chat"
         self._generations = Batcher(
             self._generate,
             size=GENERATE_BATCH,
@@ -113,9 +115,11 @@ class HuggingFaceModel:
     # -- text to tokens
 
     def _tokens(self, context: Context, *, room: int) -> list[int]:
-        if isinstance(context, str) or self.format == "plain":
-            text = defused(context if isinstance(context, str) else plain(context), self._tokenizer)
-            tokens: list[int] = self._tokenizer(text)["input_ids"]
+        if isinstance(context, str):
+            tokens: list[int] = self._tokenizer(defused(context, self._tokenizer))["input_ids"]
+        elif self.format == "plain":
+            safe = [replace(m, content=defused_content(m.content, self._tokenizer)) for m in context]
+            tokens = self._tokenizer(plain(tuple(safe)))["input_ids"]
         else:
             tokens = self._tokenizer(self._chat(context), add_special_tokens=False)["input_ids"]
         limit = getattr(self._model.config, "max_position_embeddings", None)
@@ -124,9 +128,7 @@ class HuggingFaceModel:
         return tokens
 
     def _chat(self, conversation: Conversation) -> str:
-        messages = as_messages(conversation)
-        for message in messages:
-            message["content"] = defused(message["content"], self._tokenizer)
+        messages = defused_messages(as_messages(conversation), self._tokenizer)
         continued = conversation[-1].role == "assistant"
         try:
             text: str = self._tokenizer.apply_chat_template(
@@ -254,16 +256,6 @@ class _Cancelled(StoppingCriteria):  # type: ignore[misc]
 def cannot_load(name: str, error: Exception) -> ModelError:
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
-
-
-def defused(text: str, tokenizer: Any) -> str:
-    """A control token written out in a text must not open a turn: ``<|im_end|>`` becomes ``< |im_end|>``."""
-    # Llama 3 names only two of its control tokens as special ones; the others are just added as such.
-    added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    for token in sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True):
-        if token in text:
-            text = text.replace(token, token[0] + " " + token[1:])
-    return text
 
 
 def _ids(value: int | list[int] | None) -> set[int]:

@@ -71,14 +71,22 @@ def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[f
 
 
 def curve(
-    title: str, says: str, steps: Steps, key: str, role: str, level: tuple[float, str] | None = None
+    title: str,
+    says: str,
+    steps: Steps,
+    key: str,
+    role: str,
+    level: tuple[float, str] | None = None,
+    *,
+    share: bool = False,
+    height: int = 170,
 ) -> Chart | None:
-    """A logged number over the steps of a training; ``level`` is a line to compare it with."""
+    """A logged number over the steps of a training; ``level`` is a line to compare it with. Shares have one scale."""
     points: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
     drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
     if not drawn:
         return None
-    figure, axes = _panel(height=170, left=46, bottom=36)
+    figure, axes = _panel(height=height, left=46, bottom=36)
     xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
     _line(axes, xs, ys, COLOUR[role])
     if level:
@@ -88,6 +96,8 @@ def curve(
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    if share:
+        axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
     return Chart(
         title, says, _svg(figure, title, f"from {_number(ys[0])} to {_number(ys[-1])} in {len(ys)} steps")
     )

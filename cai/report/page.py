@@ -30,6 +30,7 @@ from cai.report.read import (
     sample_chains,
     samples,
 )
+from cai.report.watched import reinforcement
 from cai.rl_cai.pm_report import SourceReport
 from cai.runs.rows import write_whole
 from cai.runs.run import Run
@@ -63,6 +64,7 @@ def render(contents: Contents) -> str:
         headline=headline(contents),
         dots=dots(contents),
         curves=curves(contents),
+        rl=reinforcement(contents),
         gate=gate_view(contents),
         feedback=feedback_view(contents.labels),
         labels_chart=histogram(*LABELS_CHART, [x.probability_a for x in contents.labels]),
@@ -196,12 +198,6 @@ CURVES = (
      "At 0.69 it knows nothing.", (math.log(2), "coin toss")),
     ("06-preference-model", "agreement", START, "Preference model: agreement",
      "Share of pairs that it ranks as the label does.", (0.5, "chance")),
-    ("07-rl-cai-model", "reward", RL_CAI, "RL-CAI: reward",
-     "The preference model's mean score, which RL is to raise.", None),
-    ("07-rl-cai-model", "kl", RL_CAI, "RL-CAI: distance from SL-CAI",
-     "KL divergence; it runs off when RL goes astray.", None),
-    ("07-rl-cai-model", "completions/mean_length", RL_CAI, "RL-CAI: tokens in an answer",
-     "Longer for its own sake would be a warning.", None),
 )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import InputError
 from cai.intervals import rate
-from cai.recipe import Recipe, load_recipe
+from cai.recipe import Recipe
+from cai.recipe_file import load_recipe
 from cai.records import Answer, Failure, GateAnswer, Kind, Metric, PreferenceLabel, Prompt, RevisionChain
 from cai.rl_cai.gate import CHANCE, GateResult, gate_result
 from cai.rl_cai.pm_report import PreferenceModelReport
@@ -23,6 +24,7 @@ from cai.runs.manifest import StageManifest
 from cai.runs.run import Run
 
 START, SL_CAI, RL_CAI = ROLES = ("start", "sl-cai", "rl-cai")
+RL = "07-rl-cai-model"
 Loaded = TypeVar("Loaded")
 Steps = tuple[dict[str, Any], ...]
 UNREADABLE = "{} cannot be read: {}. Make its stage anew with --redo."
@@ -84,6 +86,8 @@ class Contents:
     metrics: tuple[Metric, ...]
     steps: dict[str, Steps]
     """What each training logged."""
+    snapshots: tuple[Path, ...]
+    """Whole models that RL left on its way, each named for the prompts seen."""
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
@@ -127,16 +131,17 @@ def read_contents(run: Run) -> Contents:
         chains=tuple(run.rows("02-revisions", RevisionChain)),
         gate=tuple(run.rows("05-preference-labels", GateAnswer, "gate.jsonl")),
         labels=tuple(run.rows("05-preference-labels", PreferenceLabel)),
-        preference_model=_whole(run.stage("06-preference-model") / "report.json", PreferenceModelReport),
+        preference_model=whole(run.stage("06-preference-model") / "report.json", PreferenceModelReport),
         answers=tuple(run.rows("08-evaluation", Answer)),
-        metrics=_whole(run.stage("08-evaluation") / "metrics.json", tuple[Metric, ...]) or (),
-        steps={about.name: _steps(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
+        metrics=whole(run.stage("08-evaluation") / "metrics.json", tuple[Metric, ...]) or (),
+        steps={about.name: logged(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
+        snapshots=tuple(p for p in sorted(run.stage(RL).glob("snapshots/*")) if p.name.isdecimal()),
     )
 
 
 def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     folder = run.stage(about.name)
-    manifest = _whole(folder / "stage.json", StageManifest)
+    manifest = whole(folder / "stage.json", StageManifest)
     names = manifest.config if manifest else {}
     if recipe:
         names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
@@ -148,7 +153,7 @@ def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
 
 
 def _name(run: Run) -> str:
-    about = _whole(run.folder / "run.json", dict[str, Any]) or {}
+    about = whole(run.folder / "run.json", dict[str, Any]) or {}
     return str(about.get("name", run.folder.name))
 
 
@@ -164,7 +169,7 @@ def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:
         return None
 
 
-def _whole(path: Path, kind: type[Loaded]) -> Loaded | None:
+def whole(path: Path, kind: type[Loaded]) -> Loaded | None:
     if not path.is_file():
         return None
     try:
@@ -173,7 +178,7 @@ def _whole(path: Path, kind: type[Loaded]) -> Loaded | None:
         raise InputError(UNREADABLE.format(path, error.errors()[0]["msg"])) from error
 
 
-def _steps(path: Path) -> Steps:
+def logged(path: Path) -> Steps:
     """Logged steps, without a last line that is still being written."""
     lines = [line for line in _text(path).splitlines(keepends=True) if line.endswith("\n")]
     try:

@@ -19,7 +19,7 @@ from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import InputError, RecordError
 from cai.job import few_shots_folder, loaded
 from cai.models.model import Model
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.records import Comparison, Completion, Conversation, Message, RevisionChain
 from cai.report import visible
 from cai.report.life import records_of

@@ -2,6 +2,8 @@
 
 The policy goes on with SL-CAI's adapter; a copy, which TRL makes, is the reference. To the preference model, and to the
 feedback model where that is the bare base, the base is lent for the length of a batch.
+
+In one process, or where each has all weights: those that are split over processes cannot be called past their wrapper.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class AdapterScores(Scorer):
         found = policy.load_adapter(adapter, name)
         if found.missing_keys or found.unexpected_keys != [HEAD]:
             raise ModelError(
-                f"{adapter} does not fit the model that is reinforced. Remove it, and the whole model beside it is used."
+                f"{adapter} does not fit the model that is reinforced. Remove it, and the model beside it is used."
             )
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
@@ -82,7 +84,10 @@ class AdapterScores(Scorer):
     def _read(self, batch: Any) -> Any:
         import torch
 
-        hidden_BTD = self._model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
+        causal = self._model.get_base_model()
+        # Adapters are float32. Multiplied in that type, as they are not in training, they take half as long again.
+        with torch.autocast(causal.device.type, causal.dtype, enabled=causal.dtype != torch.float32):
+            hidden_BTD = causal.base_model(**batch, use_cache=False).last_hidden_state
         ends_B = batch["attention_mask"].sum(1) - 1
         hidden_BD = hidden_BTD[torch.arange(len(ends_B)), ends_B].float()
         return (hidden_BD @ self._head_1D.to(hidden_BD.device).T)[:, 0]

@@ -47,10 +47,19 @@ def optimise(
             beta=beta,
             precompute_ref_log_probs=True,  # one model in memory
         ),
-        train_dataset=Dataset.from_list([{key: row[key] for key in columns} for row in rows]),
+        train_dataset=Dataset.from_list(
+            [{key: row[key] for key in columns} for row in map(_better_first, rows)]
+        ),
         data_collator=SoftDPOCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=launch.lora(training, "CAUSAL_LM"),
     )
     launch.train(trainer, folder, on_step)
     return launch.save(trainer.model, tokenizer, folder, base_model=base_name)
+
+
+def _better_first(row: dict[str, Any]) -> dict[str, Any]:
+    """The same pair, its label at least one half: TRL's margins and accuracies take the first for the better."""
+    if row["p_chosen"] >= 0.5:
+        return row
+    return row | {"chosen": row["rejected"], "rejected": row["chosen"], "p_chosen": 1 - row["p_chosen"]}

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from cai.constitution import Constitution, Principle, draw
-from cai.errors import RecordError, UnreadableAnswer
+from cai.errors import RecordError, TooManyFailures, UnreadableAnswer
 from cai.models.model import Context, Format, Model, plain
 from cai.records import Conversation, Message, conversation_id
 from cai.rl_cai import requests
@@ -22,11 +22,15 @@ from cai.rl_cai.label import Asking, softmax_first
 from cai.seeding import rng
 
 RATING = "The rating is:"
-RATINGS = tuple(f" {n}" for n in range(1, 11))
+RATINGS = tuple(f" ({n})" for n in range(1, 11))
+"""In brackets, as the options of FB-4: a bare " 1" would also be the beginning of " 10"."""
 
 
 class FeedbackReward:
-    """Called with conversations that end in the answer, it gives each a reward in [−1, 1], or None."""
+    """Called with conversations that end in the answer, it gives each a reward in [−1, 1], or None.
+
+    Raises TooManyFailures when it can rate none of them.
+    """
 
     def __init__(self, model: Model, constitution: Constitution, asking: Asking, seed: int) -> None:
         self._model, self._asking, self._seed = model, asking, seed
@@ -37,16 +41,23 @@ class FeedbackReward:
         return asyncio.run(self._all(conversations))
 
     async def _all(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        return list(await asyncio.gather(*[self._one(c) for c in conversations]))
+        said = await asyncio.gather(*[self._one(c) for c in conversations])
+        errors = [x for x in said if isinstance(x, RecordError)]
+        if errors and len(errors) == len(said):
+            raise TooManyFailures(
+                f"the feedback model rated none of {len(said)} answers; the last: {errors[-1]}"
+            )
+        return [None if isinstance(x, RecordError) else x for x in said]
 
-    async def _one(self, conversation: Conversation) -> float | None:
-        principle = draw(self._principles, rng(self._seed, "reward", conversation_id(conversation)))
+    async def _one(self, conversation: Conversation) -> float | RecordError:
+        # By the prompt alone: answers that are measured by each other are rated under one principle.
+        principle = draw(self._principles, rng(self._seed, "reward", conversation_id(conversation[:-1])))
         try:
             if self._likelihood:
                 return await by_likelihood(conversation, principle, self._model, self._asking.fmt)
             return await by_rating(conversation, principle, self._model, self._asking.fmt)
-        except RecordError:
-            return None
+        except RecordError as error:
+            return error
 
 
 async def by_rating(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
@@ -73,7 +84,7 @@ def to_rate(conversation: Conversation, principle: str, fmt: Format) -> Context:
     """Our wording: the principles of the paper ask for a choice between two answers."""
     asked = (
         f"{requests.HEAD}{plain(conversation)}\n\nReplies are judged by this question: {principle}\n"
-        "By that standard, rate the assistant's last reply from 1 (worst) to 10 (best)."
+        "By that standard, rate the assistant's last reply from (1), the worst, to (10), the best."
     )
     if fmt == "plain":
         return f"\n\n{asked}\n\n{RATING}"

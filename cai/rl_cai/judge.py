@@ -16,14 +16,8 @@ from cai.constitution import Constitution
 from cai.errors import EmptyAnswer, InputError, RecordError, RefusedAnswer, UnreadableAnswer
 from cai.intervals import mean, rate
 from cai.models.model import Model
-from cai.records import (
-    Failure,
-    GateAnswer,
-    Metric,
-    PreferenceLabel,
-    Side,
-)
-from cai.rl_cai.judged_pairs import Pair, comparison_of, counted
+from cai.records import Comparison, Failure, GateAnswer, Metric, PreferenceLabel, Side
+from cai.rl_cai.judged_pairs import counted
 from cai.rl_cai.label import Asking, label
 
 REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
@@ -33,7 +27,7 @@ TIE = 1e-9
 
 
 async def judge(
-    pairs: Sequence[Pair],
+    comparisons: Sequence[tuple[Comparison, Side]],
     *,
     model: Model,
     constitution: Constitution,
@@ -42,30 +36,30 @@ async def judge(
     concurrency: int = 64,
     tell: Callable[[GateAnswer | Failure], None] = lambda made: None,
 ) -> list[GateAnswer | Failure]:
-    """An answer or a failure for each pair, in their order; ``tell`` hears of each as it is made.
+    """An answer or a failure for each comparison, in their order; ``tell`` hears of each as it is made.
 
-    As in a run, a RecordError is a failure and never a label, and any other error ends it all.
+    With each comparison comes the side that is better. As in a run, a RecordError is a failure and never a label, and
+    any other error ends it all.
     """
     by_likelihood = asking.method == "likelihood"
     if not (constitution.for_likelihood if by_likelihood else constitution.for_preference):
         raise InputError(f"constitution '{constitution.name}' has no principle for method {asking.method}.")
     free = asyncio.Semaphore(concurrency)
 
-    async def one(pair: Pair) -> GateAnswer | Failure:
-        comparison, better = comparison_of(pair, seed)
+    async def one(comparison: Comparison, better: Side) -> GateAnswer | Failure:
         made: GateAnswer | Failure
         async with free:
             try:
                 said = await label(comparison, model=model, constitution=constitution, asking=asking, seed=seed)
-                made = GateAnswer(pair.id, said, better)
+                made = GateAnswer(comparison.id, said, better)
             except RecordError as error:
-                made = Failure(pair.id, type(error).__name__, str(error))
+                made = Failure(comparison.id, type(error).__name__, str(error))
         tell(made)
         return made
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(pair)) for pair in pairs]
+            tasks = [group.create_task(one(*each)) for each in comparisons]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # they die of one cause, and the user reads one sentence
     return [task.result() for task in tasks]

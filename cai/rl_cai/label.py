@@ -44,6 +44,8 @@ class Asking:
     method: Method = "multiple_choice"
     fmt: Format = "chat"
     both_orders: bool = True
+    as_given: bool = False
+    """In one order only, a first: for questions whose order is their own (EV-1)."""
     principles: int | Literal["all"] = 1
     """How many are drawn for a comparison; the paper draws 1 (FB-6)."""
     few_shots: FewShots | None = None
@@ -94,7 +96,7 @@ def _questions(
     questions = []
     for number, principle in enumerate(principles):
         few_shots = _few_shots(asking, known, rng(seed, "few shots", comparison.id, number))
-        if by_likelihood:  # each answer is scored alone: there is no order
+        if by_likelihood or asking.as_given:  # by likelihood each answer is scored alone, and has no order
             orders: tuple[Side, ...] = ("a",)
         else:
             orders = ("a", "b") if asking.both_orders else (draws.choice(("a", "b")),)

@@ -7,7 +7,6 @@ stays above its limit. The mean over the last ``PATIENCE`` batches counts: one b
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
@@ -52,19 +51,15 @@ def stopper(limits: Mapping[Watched, float]) -> Any:
     class Stopper(TrainerCallback):  # type: ignore[misc]
         reason: str | None = None
 
-        def __init__(self) -> None:
-            self._last: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=PATIENCE))
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for name, limit in limits.items():
-                value = logs.get(name)
-                if value is None or not math.isfinite(value):
-                    continue
-                self._last[name].append(value)
-                mean = fmean(self._last[name])
-                if len(self._last[name]) == PATIENCE and mean > limit:
+                # The trainer's own history: it outlives a kill.
+                last = [log[name] for log in state.log_history if math.isfinite(log.get(name, math.nan))][
+                    -PATIENCE:
+                ]
+                if len(last) == PATIENCE and fmean(last) > limit:
                     self.reason = (
-                        f"{name} was {mean:.3g} over the last {PATIENCE} batches, above its limit of {limit:g}, "
+                        f"{name} was {fmean(last):.3g} over the last {PATIENCE} batches, above its limit of {limit:g}, "
                         f"after step {state.global_step}"
                     )
                     control.should_training_stop = True

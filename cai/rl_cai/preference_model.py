@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from cai.errors import ModelError
 from cai.models.batching import Batcher
+from cai.models.rendering import defused_messages
 from cai.records import Checkpoint, Conversation, as_messages
 from cai.rl_cai.pm_report import Scored, Spread, pm_report
 from cai.rl_cai.preference_pairs import conversations
@@ -167,17 +168,14 @@ class Scorer:
     """A model with a scalar head, and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        from cai.models.hugging_face import defused
-
-        self._model, self._tokenizer, self._defused = model, tokenizer, defused
+        self._model, self._tokenizer = model, tokenizer
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         """One score for each conversation that ends in the answer to be scored."""
         # The policy's words are hostile here: a turn that it forges would be scored as one.
         texts = [
             self._tokenizer.apply_chat_template(
-                [m | {"content": self._defused(m["content"], self._tokenizer)} for m in as_messages(c)],
-                tokenize=False,
+                defused_messages(as_messages(c), self._tokenizer), tokenize=False
             )
             for c in conversations
         ]

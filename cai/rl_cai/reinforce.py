@@ -17,12 +17,13 @@ SL-CAI's own in its place (``adapters.py``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cai.errors import InputError
-from cai.models.model import Sampling
+from cai.models.model import STOP_STRINGS, Sampling, cut_at_stop
+from cai.models.rendering import speaks_plain
 from cai.records import Checkpoint, Conversation, Message, Prompt, as_messages
 from cai.training.settings import Training
 
@@ -80,6 +81,7 @@ def reinforce(
     from cai.training import launch
     from cai.training.datasets import load_tokenizer
     from cai.training.order import OrderByEpoch
+    from cai.training.stopping import end_at_stop_strings
 
     needed = training.batch_size // reinforcing.answers
     if len(rows) < needed:
@@ -88,17 +90,21 @@ def reinforce(
             "rl_cai.answers, or give it more prompts."
         )
     trainer_type, config_type, arguments = _algorithm(reinforcing)
+    tokenizer = load_tokenizer(base, padding_side="left")
+    plain = speaks_plain(tokenizer)
     # Checkpoints only where the answers are used up: those still in use are not in a checkpoint.
     arguments["save_steps"] = -(-training.checkpoint_steps // reinforcing.passes) * reinforcing.passes
     trainer = trainer_type(
         model=policy or launch.load(base, training),
-        reward_funcs=_judged(reward, watch),
+        reward_funcs=_judged(reward, watch, plain),
         args=config_type(**launch.arguments(training, folder, seed=seed, report_to=report_to) | arguments),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
-        processing_class=load_tokenizer(base, padding_side="left"),
+        processing_class=tokenizer,
         peft_config=None if policy else launch.lora(training, "CAUSAL_LM"),
         callbacks=[OrderByEpoch(), *callbacks],
     )
+    if plain:
+        end_at_stop_strings(trainer, tokenizer)
     launch.train(trainer, folder, on_step)
     return launch.save(trainer.model, trainer.processing_class, folder, base_model=base_name)
 
@@ -127,8 +133,11 @@ def _algorithm(how: Reinforcing) -> tuple[Any, Any, dict[str, Any]]:
     return PPOTrainer, PPOConfig, said | own
 
 
-def _judged(reward: Reward, watch: Watch | None) -> Callable[..., Sequence[float | None]]:
-    """``reward`` and ``watch`` as TRL calls them. An answer that was cut off comes like one that ended."""
+def _judged(reward: Reward, watch: Watch | None, plain: bool) -> Callable[..., Sequence[float | None]]:
+    """``reward`` and ``watch`` as TRL calls them. An answer that was cut off comes like one that ended.
+
+    In the plain format both are given answers as every model here gives them: without what it says for the human.
+    """
 
     def score(
         prompts: list[Any], completions: list[Any], log_metric: Callable[[str, float], None], **_: Any
@@ -137,6 +146,13 @@ def _judged(reward: Reward, watch: Watch | None) -> Callable[..., Sequence[float
             tuple(Message(m["role"], m["content"]) for m in prompt + completion)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
+        if plain:
+            cuts = [cut_at_stop(answer.content, STOP_STRINGS) for *_, answer in talks]
+            talks = [
+                (*talk, replace(answer, content=text.strip()))
+                for (*talk, answer), (text, _) in zip(talks, cuts, strict=True)
+            ]
+            log_metric("at_stop_string", sum(stopped for _, stopped in cuts) / len(cuts))
         rewards = reward(talks)
         log_metric("unscored", rewards.count(None) / len(rewards))
         for name, value in (watch(talks, rewards) if watch else {}).items():

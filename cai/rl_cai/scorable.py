@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from cai.errors import ModelError, RecordError
+from cai.models.rendering import defused_messages
 from cai.records import Conversation, as_messages
 
 
@@ -18,11 +19,10 @@ class Scorable:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoConfig
 
-        from cai.models.hugging_face import defused
         from cai.training.datasets import load_tokenizer
 
         # Not the model's own: a fast tokenizer is not for two threads at once.
-        self._tokenizer, self._defused, self._lock = load_tokenizer(folder), defused, threading.Lock()
+        self._tokenizer, self._lock = load_tokenizer(folder), threading.Lock()
         config = AutoConfig.from_pretrained(folder).get_text_config()
         self._limit: int | None = getattr(config, "max_position_embeddings", None)
 
@@ -38,9 +38,7 @@ class Scorable:
             raise RecordError(f"its {tokens} tokens exceed the model's {self._limit}")
 
     def _tokens(self, conversation: Conversation) -> int:
-        messages = as_messages(conversation)
-        for message in messages:
-            message["content"] = self._defused(message["content"], self._tokenizer)
+        messages = defused_messages(as_messages(conversation), self._tokenizer)
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         except TemplateError as error:

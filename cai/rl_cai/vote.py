@@ -37,6 +37,8 @@ async def vote(
     Raises UnreadableAnswer when too few votes can be read, and RefusedAnswer if most of the others refuse.
     """
     asked = to_vote(comparison, principle, fmt, few_shots)
+    if fmt == "plain":  # a base model goes on with the next question, whose letters would spoil this vote
+        sampling = replace(sampling, stop=("\n",))
     draws = [replace(sampling, seed=seed_of(sampling.seed, number)) for number in range(count)]
     said = await asyncio.gather(*[model.generate(asked, draw) for draw in draws])
     votes = [read for read in (read_vote(s.text) for s in said) if read is not None]

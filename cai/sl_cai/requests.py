@@ -8,8 +8,10 @@ from __future__ import annotations
 from cai.models.model import ASSISTANT, Context, Format, plain
 from cai.records import Conversation, Message
 
-STOPS = ("\n\nHuman:", "\n\nCritiqueRequest:", "\n\nCritique:", "\n\nRevisionRequest:", "\n\nRevision:")
-"""In plain text nothing else tells where a critique or revision ends."""
+NEXT = ("\n\nRevisionRequest:", "\n\nCritiqueRequest:", "\n\nCritique:", "\n\nRevision:")
+STOPS = ("\nHuman:", "<EOT>", *NEXT)
+"""In plain text nothing else tells where a critique or revision ends. The likeliest first: a server is sent but four,
+and what it says beyond the others is cut off. ``\\nHuman:`` stops at ``\\n\\nHuman:`` too."""
 
 
 def to_critique(conversation: Conversation, answer: str, request: str, fmt: Format) -> Context:

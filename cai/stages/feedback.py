@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import GateClosed
-from cai.job import Job, loaded
+from cai.job import Job, loaded, sources
 from cai.records import (
     Comparison,
     GateAnswer,
@@ -126,14 +126,17 @@ def the_preference_model(job: Job) -> None:
         rows, unusable = labelled_pairs(job, stage)
         rows, notes = job.fitting(stage, rows, "preference_model")
         held_out, rows = preference_pairs.held_out(rows, setting.held_out, seed)
+        rows, mixture = job.mixed(stage, rows, "preference_model", preference_pairs.PEOPLE)
         if setting.second:
             other, rows = preference_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
             (folder / SECOND).mkdir(exist_ok=True)
-            preference_model.train(**job.given(folder / SECOND, other, "preference_model"), held_out=held_out)
-        rows, mixture = job.mixed(stage, rows, "preference_model", preference_pairs.PEOPLE)
+            if not (folder / SECOND / "report.json").exists():  # written last: a kill later does not cost it
+                preference_model.train(
+                    **job.given(folder / SECOND, other, "preference_model"), held_out=held_out
+                )
         checkpoint = preference_model.train(**job.given(folder, rows, "preference_model"), held_out=held_out)
         kept_apart = dict(Counter(row["source"] for row in held_out))
-        more = {"held_out": kept_apart, "unusable": unusable}
+        more = {"sources": dict(sources(rows)), "held_out": kept_apart, "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | more)
 
     job.run.make_model(
@@ -141,7 +144,7 @@ def the_preference_model(job: Job) -> None:
         train,
         config=job.config("preference_model", "models.preference_model", "models.pretrained"),
         inputs={
-            "helpfulness": digest_file(preference_pairs.helpfulness_file(setting.helpfulness.file)),
+            **helpfulness_digest(job),
             **job.made("05-preference-labels"),
         },
     )
@@ -151,6 +154,11 @@ def the_pm(job: Job) -> list[str]:
     """The preference model's stage, if this run has one: neither DPO nor d-RLAIF needs it."""
     how = job.recipe.rl_cai
     return ["06-preference-model"] if how.algorithm != "dpo" and how.reward == "preference_model" else []
+
+
+def helpfulness_digest(job: Job) -> dict[str, str]:
+    file = preference_pairs.helpfulness_file(job.recipe.preference_model.helpfulness.file)
+    return {"helpfulness": digest_file(file)}
 
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from cai.job import KINDS, SL_CAI, Job, loaded, sources
@@ -16,7 +18,7 @@ from cai.rl_cai import adapters, direct, monitor, preference_model, reinforce
 from cai.rl_cai.feedback_reward import FeedbackReward
 from cai.runs.run import Trained, digest_of
 from cai.sl_cai import red_team
-from cai.stages.feedback import SECOND, labelled_pairs, the_pm
+from cai.stages.feedback import SECOND, helpfulness_digest, labelled_pairs, the_pm
 
 STAGE = "07-rl-cai-model"
 Scores = Callable[[list[Conversation]], list[float]]
@@ -27,22 +29,23 @@ def rl_cai_model(job: Job) -> None:
     setting = job.recipe.rl_cai
     directly = setting.algorithm == "dpo"
     judge = ["feedback", "models.feedback"] if setting.reward == "feedback" else []
-    used = job.training_prompts(*KINDS)
+    if directly:
+        inputs = helpfulness_digest(job) | job.made("03-sl-cai-model", "05-preference-labels")
+    else:
+        prompts = digest_of(p.id for p in job.training_prompts(*KINDS))
+        inputs = {"prompts": prompts} | job.made("03-sl-cai-model", *the_pm(job))
     job.run.make_model(
         STAGE,
         partial(_by_pairs if directly else _by_reward, job),
-        config=job.config("rl_cai", *judge),
-        inputs={
-            "prompts": digest_of(p.id for p in used),
-            **job.made("03-sl-cai-model", *(["05-preference-labels"] if directly else the_pm(job))),
-        },
+        config=job.config("rl_cai", *(["preference_model.helpfulness"] if directly else judge)),
+        inputs=inputs,
     )
 
 
 def _by_reward(job: Job, folder: Path) -> Trained:
     setting = job.recipe.rl_cai
     prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
-    rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai")
+    rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai", free=setting.max_tokens)
     stopper = monitor.stopper(setting.stop_above)
     policy = the_policy(job)
     with rewarding(job, policy) as reward:
@@ -56,7 +59,17 @@ def _by_reward(job: Job, folder: Path) -> Trained:
         )
     if stopper.reason:
         job.say(f"{STAGE}: stopped early: {stopper.reason}.")
-    return Trained(checkpoint, len(rows), notes | {"sources": dict(sources(rows)), "stopped": stopper.reason})
+    more = {"sources": dict(sources(rows)), "stopped": stopper.reason, "unscored": _unscored(job, folder)}
+    return Trained(checkpoint, len(rows), notes | more)
+
+
+def _unscored(job: Job, folder: Path) -> float:
+    """Share of answers that got no reward, and so taught nothing."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    share = fmean(json.loads(line)["unscored"] for line in lines)
+    if share:
+        job.say(f"{STAGE}: {share:.1%} of the answers could not be scored, and taught nothing.")
+    return share
 
 
 def _by_pairs(job: Job, folder: Path) -> Trained:
@@ -77,7 +90,8 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
         return []
     from cai.training.snapshots import Snapshots
 
-    return [Snapshots(folder, setting.snapshot_every, setting.batch_size // setting.answers)]
+    prompts = setting.batch_size // setting.answers
+    return [Snapshots(folder, setting.snapshot_every, prompts_per_batch=prompts, passes=setting.passes)]
 
 
 def the_policy(job: Job) -> Any:

@@ -1,7 +1,4 @@
-"""Tokenizers for training, and the rows that fit.
-
-A pretrained model has no chat template (SL-15), and TRL asks for one: it gets the paper's plain format.
-"""
+"""Tokenizers for training, and the rows that are fit for it."""
 
 from __future__ import annotations
 
@@ -12,17 +9,10 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from cai.models.hugging_face import cannot_load, defused
+from cai.models.hugging_face import cannot_load
+from cai.models.model import STOP_STRINGS, cut_at_stop
+from cai.models.rendering import defused_messages, plain_template
 
-PLAIN_TEMPLATE = (
-    r"{% for message in messages %}"
-    r"{{ '\n\n' + {'user': 'Human', 'assistant': 'Assistant', 'system': 'System'}[message['role']] + ': ' }}"
-    r"{{ message['content'] }}"
-    # The line break keeps a text from ending in a token that may also be the padding (stack trap: pad == eos).
-    r"{% if message['role'] == 'assistant' %}{{ eos_token + '\n' }}{% endif %}"
-    r"{% endfor %}"
-    r"{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-)
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 
 
@@ -33,7 +23,7 @@ def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(str(path), error) from error
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -44,11 +34,11 @@ def within(
 ) -> tuple[list[dict[str, Any]], int]:
     """The rows whose every text fits into ``max_length`` tokens, and how many do not. No text is ever cut.
 
-    Control tokens written out in a text are broken up, so that no text opens a turn in training either.
+    What would open a turn in a text is broken up, so that none does in training either.
     """
     tokenizer, kept, left_out = load_tokenizer(path), [], 0
     for row in rows:
-        safe = row | {key: _defused(row[key], tokenizer) for key in TEXTS if key in row}
+        safe = row | {key: defused_messages(row[key], tokenizer) for key in TEXTS if key in row}
         if (
             max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in _texts(safe, tokenizer))
             > max_length
@@ -59,8 +49,17 @@ def within(
     return kept, left_out
 
 
-def _defused(messages: list[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
-    return [m | {"content": defused(m["content"], tokenizer)} for m in messages]
+def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in no answer of which somebody speaks for the human (pitfall 17).
+
+    A model in the plain format stops there as it is sampled; this is for chat models, and for files. Such answers are
+    not cut: a label is about the whole of them.
+    """
+    return [
+        row
+        for row in rows
+        if not any(cut_at_stop(m["content"], STOP_STRINGS)[1] for key in TEXTS[1:] for m in row.get(key, ()))
+    ]
 
 
 def _texts(row: dict[str, Any], tokenizer: Any) -> list[str]:

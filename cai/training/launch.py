@@ -29,9 +29,7 @@ OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 
-def arguments(
-    training: Training, folder: Path, *, seed: int, report_to: Sequence[str] = ()
-) -> dict[str, Any]:
+def arguments(training: Training, folder: Path, *, seed: int, report_to: Sequence[str] = ()) -> dict[str, Any]:
     """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()

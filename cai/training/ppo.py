@@ -102,12 +102,14 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 batch_size=self.args.per_device_train_batch_size,
             )
         values_BT = torch.cat(values)
-        reference_BT = made.pop("ref_per_token_logps", logps_BT)  # TRL has none where λ is 0
+        measured = "ref_per_token_logps" in made  # TRL has none where λ is 0
+        reference_BT = made.pop("ref_per_token_logps", logps_BT)
         rewards_BT = kl_shaped_rewards(self._scores_B.nan_to_num(), logps_BT, reference_BT, mask_BT, self.beta)
         advantages_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gae_lambda)
         log = self._metrics["train"]
         del log["frac_reward_zero_std"]  # of groups
-        log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
+        if measured:
+            log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
         # TRL shuffles all of these together. Without "old_per_token_logps", which it leaves out where a batch is used
         # once, the ratio is exactly 1.
         return made | {

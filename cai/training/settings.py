@@ -18,7 +18,8 @@ class Training(BaseModel):
     max_length: int = Field(default=512, ge=8)
     """Tokens of prompt and answer together. What is longer is left out, and counted."""
     lora_rank: int | None = Field(default=None, ge=1)
-    """None trains all weights."""
+    """None trains all weights. Where sl_cai and rl_cai have the same, RL goes on with SL-CAI's own adapter, and one
+    base model in memory serves its reference too, and a preference model that has a rank and the same base."""
     checkpoint_steps: int = Field(default=100, ge=1)
     """Optimiser steps between checkpoints: what a kill can cost."""
 

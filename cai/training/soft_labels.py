@@ -62,6 +62,8 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
             _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # and TRL's metrics
         a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
         loss = soft_label_loss(a_P, b_P, p_P)
-        agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5)).float().mean().item()
-        self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
+        decided = p_P != 0.5
+        if decided.any():  # of a label that prefers neither, nothing can be right
+            agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
+            self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
         return (loss, outputs) if return_outputs else loss

@@ -1,7 +1,8 @@
 """Trackers by other people, through the trainer's own ``report_to``; a recipe names none unless told to.
 
-tensorboard and trackio write to this machine's disk. wandb sends what is logged, and the training's settings, to its
-server, unless WANDB_MODE=offline. What is logged is numbers: no prompt and no answer.
+tensorboard (``cai run … report_to=[tensorboard]``) and trackio write to this machine's disk. wandb sends what is
+logged, the training's settings and what the terminal shows to its server, unless WANDB_MODE=offline. Numbers are
+logged, and neither prompts nor answers.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -187,6 +188,22 @@ def test_an_end_that_resamples_do_not_bound_is_none() -> None:
     assert found.high is None
 
 
+def test_resamples_that_cannot_tell_a_model_from_the_anchor_bound_nothing() -> None:
+    """A third of them lack the only prompt on which the anchor played."""
+    both = [match(n, *sides, "a", "p0") for n, sides in enumerate([("x", "zero"), ("zero", "x")])]
+    rest = [match(n, *sides, "a", f"p{n}") for n in range(1, 5) for sides in (("x", "y"), ("y", "x"))]
+    for name in "xy":
+        found = elo(both + rest, anchor="zero", resamples=200).of[name].elo
+        assert (found.value, found.low, found.high) == (pytest.approx(0), None, None)
+
+
+def test_a_bootstrap_does_not_ask_which_match_came_first() -> None:
+    matches = [replace(m, prompt=f"p{n % 20}") for n, m in enumerate(tournament(TRUTH, 150, random.Random(5)))]
+    one, turned = (elo(some, anchor="sl-cai", resamples=50) for some in (matches, matches[::-1]))
+    assert one == turned
+    assert one.of["hh"].elo.low is not None and one.prompts == 20
+
+
 def test_the_same_seed_draws_the_same() -> None:
     matches = tournament(TRUTH, 100, random.Random(3))
     one, same, other = (elo(matches, anchor="hh", resamples=50, seed=seed) for seed in (1, 1, 2))
@@ -235,14 +252,13 @@ def test_another_anchor_shifts_all_ratings_alike(
     before = elo(matches, anchor=old, ties=ties, prior_draws=prior)
     after = elo(matches, anchor=new, ties=ties, prior_draws=prior)
     shift = before.of[new].elo.value
-    assert (shift is None) == (after.of[old].elo.value is None)
-    if shift is not None:
-        assert all(
-            close(after.of[n].elo.value, r.elo.value and r.elo.value - shift) or n == old
-            for n, r in before.of.items()
-        )
-        assert close(after.of[old].elo.value, -shift)
-        assert close(after.of[old].error, before.of[new].error)
+    if shift is None:
+        assert after.of[old].elo.value is None
+        return
+    for name, rating in before.of.items():
+        value = rating.elo.value
+        assert close(after.of[name].elo.value, None if value is None else value - shift)
+    assert close(after.of[old].error, before.of[new].error)
 
 
 @given(some_matches(), TIES)

@@ -20,7 +20,7 @@ from cai.errors import CaiError, ModelError, RecordError
 from cai.models import server as server_module
 from cai.models.model import Sampling
 from cai.models.server import ServerModel
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.records import Message, Prompt, Response
 from cai.runs.run import open_run
 from cai.runs.stage import Pass, Silent

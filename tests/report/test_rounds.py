@@ -20,7 +20,7 @@ from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import InputError
 from cai.models.model import Format
 from cai.models.scripted import ScriptedModel
-from cai.recipe import load_recipe
+from cai.recipe_file import load_recipe
 from cai.records import Completion, Conversation, Message, Prompt, Response, Revision, RevisionChain
 from cai.report.rounds import ASKS, Rounds, parts, rounds_of, score_rounds
 from cai.rl_cai.label import Asking, Method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from cai.constitution import load_constitution
 from cai.errors import ModelError
-from cai.job import Job
+from cai.job import KINDS, Job
 from cai.models import hugging_face
 from cai.recipe import Recipe
 from cai.records import Checkpoint, Completion, Conversation, Message, Prompt, Response
@@ -28,6 +29,7 @@ from cai.rl_cai.preference_pairs import helpfulness
 from cai.rl_cai.reinforce import Algorithm, examples, reinforce
 from cai.runs.run import Run
 from cai.sl_cai import finetune
+from cai.sl_cai.red_team import load_prompts
 from cai.stages import reinforcement
 from cai.stages.feedback import SECOND
 from cai.training import launch, snapshots
@@ -225,7 +227,9 @@ def test_a_killed_training_on_one_base_ends_at_the_weights_of_the_unbroken_one(
 def test_what_is_saved_is_a_whole_model_with_the_policys_adapter_and_no_other(
     near: dict[str, float], tiny: Path, run: Path, tmp_path: Path
 ) -> None:
-    made = reinforced(tiny, run, tmp_path, callbacks=[snapshots.Snapshots(tmp_path, 8, 2)])
+    made = reinforced(
+        tiny, run, tmp_path, callbacks=[snapshots.Snapshots(tmp_path, 8, prompts_per_batch=2, passes=1)]
+    )
     assert (
         load_file(Path(made.path) / "model.safetensors").keys() == load_file(tiny / "model.safetensors").keys()
     )
@@ -235,10 +239,11 @@ def test_what_is_saved_is_a_whole_model_with_the_policys_adapter_and_no_other(
     torch.testing.assert_close(logits(whole(tmp_path / "snapshots" / "00000008")), saved, **near)
 
 
-# -- where it cannot be done
+# -- in a run
 
 
 def job_of(run: Path, tiny: Path, **changes: Any) -> Job:
+    """After all stages but the last training."""
     models = {"pretrained": f"hf:{tiny}", "feedback": f"hf:{tiny}"} | changes.pop("models", {})
     rl = {"lora_rank": 2, "answers": 2, "batch_size": 4} | changes.pop("rl_cai", {})
     asked = {
@@ -248,7 +253,8 @@ def job_of(run: Path, tiny: Path, **changes: Any) -> Job:
         "feedback": {"method": "likelihood"},
     }
     recipe = Recipe.model_validate(asked | changes)
-    return Job(Run(run), recipe, load_constitution("default"), {}, print)
+    asked_for = {kind: load_prompts("built-in", kind) for kind in KINDS}
+    return Job(Run(run), recipe, load_constitution("default"), asked_for, print)
 
 
 def scorers(job: Job) -> list[type]:
@@ -277,6 +283,16 @@ def test_the_base_is_shared_where_all_three_were_made_of_it_alike(
     for adapter in (folder / gone).rglob("adapter") if gone else ():
         shutil.rmtree(adapter)
     assert scorers(job_of(folder, tiny, **changes)) == [used, used]
+
+
+def test_the_last_training_of_a_run_goes_on_with_sl_cais_adapter(
+    tiny: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "made", lambda *_: {})
+    rl = {"prompts": 2, "max_tokens": 4, "max_length": 512}
+    reinforcement.rl_cai_model(job_of(shutil.copytree(run, tmp_path / "run"), tiny, rl_cai=rl))
+    made = json.loads((tmp_path / "run" / reinforcement.STAGE / "adapter" / "adapter_config.json").read_text())
+    assert made["base_model_name_or_path"] == str(tiny)
 
 
 def test_an_adapter_of_another_base_is_refused(run: Path, policy: Any, tmp_path: Path) -> None:

@@ -149,12 +149,13 @@ def pair(number: int) -> Pair:
 
 
 PAIRS = [pair(n) for n in range(40)]
+PLACED = [comparison_of(p, 0) for p in PAIRS]
 
 
 def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[GateAnswer | Failure]:
     asking = Asking(**changes)
     model = ScriptedModel(weigh=weigh)
-    return asyncio.run(judge(PAIRS, model=model, constitution=MINE, asking=asking, seed=0, concurrency=3))
+    return asyncio.run(judge(PLACED, model=model, constitution=MINE, asking=asking, seed=0, concurrency=3))
 
 
 def reads(context: str, choice: str) -> float:
@@ -163,11 +164,10 @@ def reads(context: str, choice: str) -> float:
 
 
 def test_sides_are_drawn_and_the_right_side_holds_peoples_choice() -> None:
-    placed = [comparison_of(p, 0) for p in PAIRS]
-    assert all({"a": c.a, "b": c.b}[side].text.startswith("GOOD") for c, side in placed)
-    assert 8 < sum(side == "a" for _, side in placed) < 32  # 20, sd 3.2
-    assert placed == [comparison_of(p, 0) for p in PAIRS]
-    assert len({c.id for c, _ in placed}) == 40
+    assert all({"a": c.a, "b": c.b}[side].text.startswith("GOOD") for c, side in PLACED)
+    assert 8 < sum(side == "a" for _, side in PLACED) < 32  # 20, sd 3.2
+    assert [comparison_of(p, 0) for p in PAIRS] == PLACED
+    assert len({c.id for c, _ in PLACED}) == 40
 
 
 def test_a_judge_who_reads_agrees_with_people() -> None:
@@ -201,7 +201,9 @@ def test_what_cannot_be_read_is_a_failure_and_no_label() -> None:
 def test_what_is_refused_is_told_from_what_cannot_be_read() -> None:
     answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
     say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
-    asked = judge(PAIRS, model=ScriptedModel(say=say), constitution=MINE, asking=Asking(method="votes"), seed=0)
+    asked = judge(
+        PLACED, model=ScriptedModel(say=say), constitution=MINE, asking=Asking(method="votes"), seed=0
+    )
     report = judge_report("m", asyncio.run(asked))
     assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
     rates = {m.name: (m.value, m.count) for m in (report.refused, report.unreadable, report.failed)}
@@ -233,7 +235,8 @@ def test_some_are_drawn_from_the_whole_and_each_is_told_of() -> None:
     assert drawn == some(PAIRS[::-1], 10, 0) != PAIRS[:10]
     told: list[GateAnswer | Failure] = []
     model = ScriptedModel(weigh=reads)
-    asked = judge(drawn, model=model, constitution=MINE, asking=Asking(), seed=0, tell=told.append)
+    placed = [comparison_of(p, 0) for p in drawn]
+    asked = judge(placed, model=model, constitution=MINE, asking=Asking(), seed=0, tell=told.append)
     assert {x.id for x in asyncio.run(asked)} == {x.id for x in told} == {p.id for p in drawn}
 
 

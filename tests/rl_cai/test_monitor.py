@@ -62,9 +62,10 @@ def test_a_figure_that_stays_above_its_limit_stops_the_training(
 ) -> None:
     assert PATIENCE == 3
     callback, stopped = stopper({"boilerplate": 0.5}), None
-    for step, value in enumerate(values, start=1):
+    for step in range(1, len(values) + 1):
+        history = [{"boilerplate": v, "loss": 9.0} for v in values[:step]]
         control = SimpleNamespace(should_training_stop=False)
-        callback.on_log(None, SimpleNamespace(global_step=step), control, {"boilerplate": value, "loss": 9.0})
+        callback.on_log(None, SimpleNamespace(global_step=step, log_history=history), control, logs=history[-1])
         if control.should_training_stop and stopped is None:
             stopped = step
     assert stopped == stops_at

@@ -39,7 +39,7 @@ def test_a_snapshot_is_the_policy_of_its_step_and_leaves_the_training_as_it_was(
 ) -> None:
     model = policy_of(tiny, lora)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told(Snapshots(tmp_path, every=8, prompts_per_step=8), 1, model, tiny)
+    told(Snapshots(tmp_path, 8, prompts_per_batch=8, passes=1), 1, model, tiny)
     after = model.state_dict()
     assert all(
         torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
@@ -63,15 +63,37 @@ def test_a_snapshot_is_the_policy_of_its_step_and_leaves_the_training_as_it_was(
 def test_snapshots_come_whenever_so_many_prompts_have_passed(
     tiny: Path, tmp_path: Path, every: int, per_step: int, steps: list[int]
 ) -> None:
-    callback, model = Snapshots(tmp_path, every, per_step), policy_of(tiny, False)
+    callback, model = Snapshots(tmp_path, every, prompts_per_batch=per_step, passes=1), policy_of(tiny, False)
     for step in range(1, 5):
         told(callback, step, model, tiny)
     found = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
     assert found == [f"{step * per_step:08d}" for step in steps]
 
 
+def test_a_batch_that_is_used_twice_counts_its_prompts_once(tiny: Path, tmp_path: Path) -> None:
+    callback, model = Snapshots(tmp_path, 8, prompts_per_batch=8, passes=2), policy_of(tiny, False)
+    for step in range(1, 6):
+        told(callback, step, model, tiny)
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["00000008", "00000016"]
+
+
+def test_what_little_was_learned_is_not_rounded_away(tiny: Path, tmp_path: Path) -> None:
+    """In bfloat16, one part in a thousand is less than half of the last digit."""
+    model, base = policy_of(tiny, False), policy_of(tiny, False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.001)
+    told(Snapshots(tmp_path, 8, prompts_per_batch=8, passes=1), 1, model, tiny)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "snapshots" / "00000008", dtype=torch.float32)
+    if best_dtype() is not torch.bfloat16:
+        return
+    name = "model.layers.0.mlp.up_proj.weight"
+    kept = saved.state_dict()[name].abs().sum() / base.state_dict()[name].abs().sum()
+    assert float(kept) == pytest.approx(1.001, abs=2e-4)
+
+
 def test_a_snapshot_made_again_after_a_kill_takes_the_place_of_the_first(tiny: Path, tmp_path: Path) -> None:
-    callback, model = Snapshots(tmp_path, 8, 8), policy_of(tiny, False)
+    callback, model = Snapshots(tmp_path, 8, prompts_per_batch=8, passes=1), policy_of(tiny, False)
     told(callback, 1, model, tiny)
     (tmp_path / "snapshots" / "00000016.part").mkdir()  # killed while it was written
     told(callback, 1, model, tiny)
