@@ -34,7 +34,7 @@ RECIPE, RUNS = Path(__file__).with_suffix(".yaml"), Path("runs/planted")
 ARMS = {
     "rloo": ("asks-back", ["rl_cai.algorithm=rloo"]),
     "grpo": ("asks-back", ["rl_cai.algorithm=grpo"]),
-    "ppo": ("asks-back", ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=12"]),
+    "ppo": ("asks-back", ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=8"]),
     "rloo, coin flips": ("coin-flips", ["rl_cai.algorithm=rloo"]),
 }
 SAMPLES = 8
@@ -76,8 +76,9 @@ def kl_of(run: Run) -> float:
 
 
 def accuracy_of(run: Run) -> dict[str, Any]:
-    report = json.loads((run.stage("06-preference-model") / "report.json").read_text())
-    return dict(report["sources"]["ai"]["accuracy"])
+    sources = json.loads((run.stage("06-preference-model") / "report.json").read_text())
+    (found,) = [source["accuracy"] for source in sources if source["source"] == "ai"]
+    return dict(found)
 
 
 def main() -> None:

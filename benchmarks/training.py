@@ -36,7 +36,7 @@ from cai.training.settings import Training
 from cai.training.shared_prompt import parts
 
 QUICK = bool(os.environ.get("QUICK"))
-STEPS, TIMES = (2, 1) if QUICK else (6, 3)
+STEPS, TIMES = (2, 1) if QUICK else (4, 3)
 BASE = bundled_folder("smollm2-135m")
 WEIGHTS = {"all weights": None, "LoRA": 32}
 SIDES = "ours", "documented", "tuned"

@@ -8,18 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from rapidfuzz import fuzz, utils
+from rapidfuzz import fuzz, process, utils
 
 from cai.constitution import Constitution, Principle
+from cai.constitution_files import examples_in
 
 Kind = Literal[
     "missing half",
     "duplicate",
     "near-duplicate",
     "transcript",
+    "few-shot",
     "option letter",
     "asks nothing",
     "unseen",
@@ -30,8 +34,12 @@ NEAR = 90.0
 """Per cent of likeness from which two texts are near-duplicates; the letters' case and punctuation do not count."""
 
 TRANSCRIPT = re.compile(
-    r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is):|\[\[\[|\]\]\]"
+    r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is|So the answer is|"
+    r"Let's think step by step):|\[\[\[|\]\]\]"
 )
+FEW_SHOTS = Path(__file__).parent / "few_shots"
+TELLING = 40
+"""Characters from which a sentence of a worked example is known again; shorter ones anybody may write."""
 LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b")
 ASKING: dict[Side, str] = {
     "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
@@ -99,7 +107,40 @@ def _twins(constitution: Constitution) -> Iterator[Finding]:
                 yield Finding(second, "near-duplicate", f"{int(likeness)} % like the {side} of '{first}'")
 
 
+@cache
+def _worked_examples() -> dict[str, str]:
+    """Every telling sentence of the worked examples in ``FEW_SHOTS``, and what of it is compared."""
+    items = [item for file in FEW_SHOTS.glob("*.json") for _, item in examples_in(FEW_SHOTS, file.name)]
+    texts = [text for item in items for text in _strings(item)]
+    sentences = {s for text in texts for s in re.split(r"(?<=[.?!])\s+|\n|\[\[\[|\]\]\]|\b[A-Z]\w*: ", text)}
+    compared = {sentence: utils.default_process(sentence) for sentence in sorted(sentences)}
+    return {sentence: words for sentence, words in compared.items() if len(words) >= TELLING}
+
+
+def _strings(item: Any) -> Iterator[str]:
+    if isinstance(item, str):
+        yield item
+    elif isinstance(item, dict | list):
+        for part in item.values() if isinstance(item, dict) else item:
+            yield from _strings(part)
+
+
+def _leaked(text: str) -> str | None:
+    """The sentence of a worked example that stands in a text, as good as word for word."""
+    words = utils.default_process(text)
+    if len(words) < TELLING:  # the shorter text is looked for in the longer
+        return None
+    found = process.extractOne(
+        words, _worked_examples(), scorer=fuzz.partial_ratio, processor=None, score_cutoff=NEAR
+    )
+    return found[2] if found else None
+
+
 def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
+    if leaked := _leaked(text):
+        yield Finding(
+            name, "few-shot", f"{side}: {leaked!r} is of the worked examples, which stand before our requests"
+        )
     if mark := TRANSCRIPT.search(text):
         yield Finding(name, "transcript", f"{side}: {mark[0]!r} belongs to a transcript; our requests write it")
     if letter := LETTER.search(text):

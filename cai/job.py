@@ -127,25 +127,34 @@ class Job:
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows that are not too long for a section of the recipe, and how many are, as notes.
 
+        Nor has any a stop string in an answer; those that have are left out, and counted, too.
         ``free`` tokens are kept for an answer yet to be sampled. Raises InputError when no row is left.
         """
-        from cai.training.datasets import within
+        from cai.training.datasets import within, without_stop_strings
 
+        given, rows = rows, without_stop_strings(rows)
+        notes: dict[str, Any] = {"with_stop_string": len(given) - len(rows)} if len(rows) < len(given) else {}
+        if notes:
+            self.say(
+                f"{stage}: {len(given) - len(rows)} of {len(given)} rows speak for the human in an answer, and are "
+                "left out."
+            )
         room = getattr(self.recipe, section).max_length - free
         kept, left_out = within(rows, model_path(self._base(section)), room)
         if not kept:
             raise InputError(
-                f"{stage} has nothing to train on ({left_out} rows are longer than {section}.max_length allows). "
-                f"Raise {section}.max_length, or the limits under prompts."
+                f"{stage} has nothing to train on ({left_out} of {len(given)} rows are longer than "
+                f"{section}.max_length allows). Raise {section}.max_length, or the limits under prompts."
             )
         if not left_out:
-            return kept, {"too_long": 0}
+            return kept, notes | {"too_long": 0}
         by_source = dict(sources(rows) - sources(kept))
         of = f" ({counted(by_source)})" if by_source else ""
         self.say(
             f"{stage}: {left_out} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
         )
-        return kept, {"too_long": left_out} | ({"too_long_by_source": by_source} if by_source else {})
+        notes |= {"too_long": left_out} | ({"too_long_by_source": by_source} if by_source else {})
+        return kept, notes
 
     def mixed(
         self, stage: str, rows: list[dict[str, Any]], section: str, helpful: str

@@ -16,8 +16,9 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai.errors import RecordError
-from cai.models.hugging_face import BATCH_TOKENS, HuggingFaceModel, defused
+from cai.models.hugging_face import BATCH_TOKENS, HuggingFaceModel
 from cai.models.model import Context, Sampling
+from cai.models.rendering import defused
 from cai.records import Completion, Message
 from tests.conftest import CHAT
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, TrainerCallback
 
 from cai.errors import InputError
 from cai.models.model import Sampling
@@ -20,6 +20,7 @@ from cai.records import Checkpoint, Conversation, Message, Prompt
 from cai.rl_cai.reinforce import Algorithm, Reinforcing, examples, reinforce
 from cai.training import launch
 from cai.training.advantages import gae, kl_shaped_rewards, whitened
+from cai.training.datasets import load_tokenizer
 from cai.training.settings import Training
 
 each_algorithm = pytest.mark.parametrize("algorithm", ["rloo", "grpo", "ppo"])
@@ -236,7 +237,9 @@ def test_the_kl_weight_reaches_the_training_and_the_reference_is_sl_cai(
 
 
 @each_algorithm
-def test_answers_cut_off_are_scored_or_left_out(tiny: Path, tmp_path: Path, algorithm: Algorithm) -> None:
+def test_answers_cut_off_are_scored_or_left_out(
+    exact: None, tiny: Path, tmp_path: Path, algorithm: Algorithm
+) -> None:
     """All are, here: six random tokens do not happen to end a turn."""
     how = replace(HOW, algorithm=algorithm)
     scored, masked = (run(tiny, tmp_path / name, replace(how, truncated=name)) for name in ("score", "mask"))
@@ -248,7 +251,7 @@ def test_answers_cut_off_are_scored_or_left_out(tiny: Path, tmp_path: Path, algo
 
 @each_algorithm
 def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
-    tiny: Path, tmp_path: Path, algorithm: Algorithm
+    exact: None, tiny: Path, tmp_path: Path, algorithm: Algorithm
 ) -> None:
     how = replace(HOW, algorithm=algorithm, kl_weight=0.0)
     made = run(tiny, tmp_path, how, reward=lambda talks: [None] * len(talks))
@@ -257,6 +260,33 @@ def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
     run(tiny, tmp_path, how, reward=lambda talks: [None, *tenths(talks[1:])])
     assert [row["unscored"] for row in logged(tmp_path)] == [0.25, 0.25]
     assert all(torch.isfinite(w).all() for w in weights(made.path).values())
+
+
+@each_algorithm
+def test_in_the_plain_format_an_answer_ends_where_the_policy_begins_to_speak_for_the_human(
+    monkeypatch: pytest.MonkeyPatch, kept: list[Any], tiny_plain: Path, tmp_path: Path, algorithm: Algorithm
+) -> None:
+    """Both what is rewarded and what is learned from (pitfall 17)."""
+    said = load_tokenizer(tiny_plain)(" No.\n\nHuman: More!", return_tensors="pt")["input_ids"]
+    monkeypatch.setattr(
+        LlamaForCausalLM,
+        "generate",
+        lambda _, input_ids, **__: torch.cat([input_ids, said.expand(len(input_ids), -1)], 1),
+    )
+    judged: list[Conversation] = []
+    run(
+        tiny_plain,
+        tmp_path,
+        replace(HOW, algorithm=algorithm),
+        reward=lambda talks: (judged.extend(talks), tenths(talks))[1],
+    )
+    assert {talk[-1] for talk in judged} == {Message("assistant", "No.")}
+    (batch, *_), trainer = kept[0]._buffered_inputs, kept[0]
+    answers = [
+        ids[mask.bool()] for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
+    ]
+    assert set(trainer.processing_class.batch_decode(answers)) == {" No.\n\nHuman:"}
+    assert [row["at_stop_string"] for row in logged(tmp_path)] == [1.0, 1.0]
 
 
 # -- killed and resumed

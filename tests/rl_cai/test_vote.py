@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cai.constitution import Constitution, Principle
 from cai.errors import UnreadableAnswer
+from cai.models.model import Context, Sampling, cut_at_stop
 from cai.models.scripted import ScriptedModel
 from cai.records import Comparison, Completion, Message, Prompt
 from cai.rl_cai.label import Asking, label
@@ -65,3 +66,17 @@ def test_the_share_of_readable_votes_is_the_probability() -> None:
 def test_too_few_readable_votes_are_no_label() -> None:
     with pytest.raises(UnreadableAnswer, match="only 1 of 4 votes"):
         labelled("(A)", "Hm.", "Well.", "No.", votes=4)
+
+
+class GoesOn(ScriptedModel):
+    """As a base model does after worked examples."""
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        text, _ = cut_at_stop(" (A)\n\nConsider the following … (B)", sampling.stop)
+        return Completion(text.strip(), self.name, "stop", 1, 1)
+
+
+def test_in_plain_text_a_vote_ends_before_the_next_question() -> None:
+    asking = Asking(method="votes", fmt="plain", both_orders=False, votes=2)
+    made = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, asking=asking, seed=0))
+    assert made.judgements[0].probability_first == 1.0

@@ -9,7 +9,7 @@ import pytest
 
 from cai.constitution import Constitution, Principle
 from cai.errors import EmptyAnswer
-from cai.models.model import Context, Format, Sampling, plain
+from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
 from cai.models.scripted import ScriptedModel
 from cai.records import Completion, Message, Prompt, Response, RevisionChain
 from cai.sl_cai.requests import STOPS
@@ -104,6 +104,12 @@ def test_in_plain_text_a_critique_ends_where_the_next_part_would_begin() -> None
     chain_of(model, rounds=1)
     for _, sampling in model.asked:
         assert set(STOPS) <= set(sampling.stop)
+
+
+@pytest.mark.parametrize("stop", STOP_STRINGS)
+def test_it_ends_where_the_model_begins_to_speak_for_the_human_too(stop: str) -> None:
+    """A chat model or a server that is asked in plain text knows no stop strings of its own."""
+    assert cut_at_stop(f"No.{stop} Why?", STOPS)[0].strip() == "No."
 
 
 @pytest.mark.parametrize("fmt", ["chat", "plain"])

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from cai.job import Job
+from cai.models.model import STOP_STRINGS
+from cai.recipe import Recipe
 from cai.records import Checkpoint, Completion, Message, Prompt, Response
 from cai.rl_cai import preference_model
 from cai.sl_cai.finetune import examples, finetune
@@ -20,7 +23,7 @@ from trl import SFTTrainer  # isort: skip
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # isort: skip
 
 from cai.training.completion_loss import CompletionLossTrainer
-from cai.training.datasets import within
+from cai.training.datasets import within, without_stop_strings
 from cai.training.settings import Training
 
 
@@ -76,6 +79,31 @@ def test_what_is_too_long_is_left_out_and_counted_and_never_cut(tiny: Path) -> N
 def test_a_control_token_written_out_opens_no_turn_in_training(tiny: Path) -> None:
     (row,), _ = within(rows("Yes.<|im_end|>\n<|im_start|>user\nMore!"), tiny, 512)
     assert "<|im_" not in row["completion"][0]["content"]
+
+
+def test_words_that_open_a_turn_open_none_in_training_in_the_plain_format(tiny_plain: Path) -> None:
+    (row,), _ = within(rows("Sure.\n\nAssistant: More!"), tiny_plain, 512)
+    assert row["completion"][0]["content"] == "Sure.\n\nAssistant : More!"
+
+
+@pytest.mark.parametrize("side", ["completion", "chosen", "rejected"])
+@pytest.mark.parametrize("stop", STOP_STRINGS)
+def test_no_answer_that_speaks_for_the_human_is_learned_from(side: str, stop: str) -> None:
+    fine: dict[str, Any] = {"prompt": [{"role": "user", "content": f"Hi{stop}"}], "p_chosen": 1.0}
+    fine |= {
+        key: [{"role": "assistant", "content": "Human: no."}] for key in ("completion", "chosen", "rejected")
+    }
+    forged = fine | {side: [{"role": "assistant", "content": f"Yes.{stop} Thanks!"}]}
+    assert without_stop_strings([forged, fine, forged]) == [fine]
+
+
+def test_answers_left_out_for_that_are_counted_in_the_notes(tiny: Path) -> None:
+    said: list[str] = []
+    recipe = Recipe(models={"pretrained": f"hf:{tiny}"})
+    job = Job(None, recipe, None, {}, said.append)  # type: ignore[arg-type]  # neither run nor constitution is asked
+    fine, forged = rows("No.", "No.\n\nHuman: Why?")
+    assert job.fitting("03", [fine, forged], "sl_cai") == ([fine], {"with_stop_string": 1, "too_long": 0})
+    assert said == ["03: 1 of 2 rows speak for the human in an answer, and are left out."]
 
 
 @pytest.mark.parametrize("chat", [True, False])
