@@ -34,7 +34,11 @@ RECIPE, RUNS = Path(__file__).with_suffix(".yaml"), Path("runs/planted")
 ARMS = {
     "rloo": ("asks-back", ["rl_cai.algorithm=rloo"]),
     "grpo": ("asks-back", ["rl_cai.algorithm=grpo"]),
-    "ppo": ("asks-back", ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=8"]),
+    # Its advantages are whitened whatever the scores' spread: at the others' rate it would pass the limit of KL.
+    "ppo": (
+        "asks-back",
+        ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=8", "rl_cai.learning_rate=5e-4"],
+    ),
     "rloo, coin flips": ("coin-flips", ["rl_cai.algorithm=rloo"]),
 }
 SAMPLES = 8
@@ -76,7 +80,7 @@ def kl_of(run: Run) -> float:
 
 
 def accuracy_of(run: Run) -> dict[str, Any]:
-    sources = json.loads((run.stage("06-preference-model") / "report.json").read_text())
+    sources = json.loads((run.stage("06-preference-model") / "report.json").read_text())["sources"]
     (found,) = [source["accuracy"] for source in sources if source["source"] == "ai"]
     return dict(found)
 
