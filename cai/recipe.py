@@ -255,6 +255,8 @@ class Evaluation(Sampled):
     """Held-out red-team prompts; null uses all. So for the others."""
     helpful: int | None = Field(default=None, ge=1)
     borderline: int | None = Field(default=None, ge=1)
+    snapshots: bool = False
+    """Measure RL-CAI's snapshots too, as rl-cai@PROMPTS: the paper's curves are over them (figures 2, 8 and 10)."""
 
 
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:

@@ -74,6 +74,10 @@ SOURCES = {
 }
 
 
+WITH_IT = ("constitution.yaml", "recipe.yaml")
+"""What lies beside a card, whole: a model that is passed on brings both along."""
+
+
 def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
     """Writes the cards of the models that the run has. One that would say the same as before is left alone."""
     for stage in ABOUT:
@@ -83,6 +87,8 @@ def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
         text = card(run, manifest, recipe, constitution)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
+            for name in WITH_IT:
+                write_whole(path.with_name(name), (run.folder / name).read_text(encoding="utf-8"))
 
 
 def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Constitution) -> str:

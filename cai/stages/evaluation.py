@@ -39,6 +39,7 @@ def evaluation(job: Job) -> None:
         START: job.recipe.models.helpful,
         SL_CAI: job.trained("03-sl-cai-model"),
         RL_CAI: job.trained("07-rl-cai-model"),
+        **(snapshots(job) if setting.snapshots else {}),
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
@@ -70,6 +71,12 @@ def evaluation(job: Job) -> None:
             **job.made("03-sl-cai-model", *pm, "07-rl-cai-model"),
         },
     )
+
+
+def snapshots(job: Job) -> dict[str, str]:
+    """RL-CAI after so many prompts: ``rl-cai@00000064`` and so on (RL-6)."""
+    folders = sorted((job.run.stage("07-rl-cai-model").resolve() / "snapshots").glob("[0-9]*[0-9]"))
+    return {f"{RL_CAI}@{folder.name}": f"hf:{folder}" for folder in folders}
 
 
 def write_metrics(run: Run, models: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Snapshots of a policy while it is trained: the paper's figures are drawn over them (RL-6; figures 2, 8 and 10).
 
 Each is whole weights, as every backend loads them, in ``snapshots/<prompts seen>/``: a model like any other, by the
-name ``hf:FOLDER``.
+name ``hf:FOLDER``, and measured with the others where ``evaluation.snapshots`` says so.
 """
 
 from __future__ import annotations

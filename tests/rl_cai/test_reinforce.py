@@ -305,14 +305,15 @@ def kill_at(step: int) -> Callable[[int, int], None]:
     [("rloo", WHOLE, 1), ("grpo", ADAPTER, 1), ("ppo", WHOLE, 1), ("ppo", ADAPTER, 2)],
     ids=["rloo", "grpo", "ppo", "ppo with two passes"],
 )
-def test_a_killed_training_resumed_ends_at_the_weights_of_the_unbroken_one(
+def test_a_training_killed_twice_and_resumed_ends_at_the_weights_of_the_unbroken_one(
     tiny: Path, tmp_path: Path, algorithm: Algorithm, training: Training, passes: int
 ) -> None:
-    """Killed in the second of two epochs of three batches each, at the last step on a batch."""
+    """Killed in the first and in the second of two epochs of three batches each, at the last step on a batch."""
     how, twice = replace(HOW, algorithm=algorithm, passes=passes), training.model_copy(update={"epochs": 2})
     whole = run(tiny, tmp_path / "whole", how, twice, prompts=6)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / "killed", how, twice, prompts=6, on_step=kill_at(6 * passes))
+    for batch in (3, 6):
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, tmp_path / "killed", how, twice, prompts=6, on_step=kill_at(batch * passes))
     steps: list[int] = []
     resumed = run(tiny, tmp_path / "killed", how, twice, prompts=6, on_step=lambda done, _: steps.append(done))
     assert steps[0] == 5 * passes + 1  # from the end of the last batch but one
