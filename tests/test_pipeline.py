@@ -474,7 +474,10 @@ def test_a_refused_redo_removes_nothing(copied: Path, model: str) -> None:
     assert written(copied) == before
 
 
-def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(copied: Path, model: str) -> None:
+def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(
+    copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel())
     asked = settings(model, copied, feedback={"method": "multiple_choice", "gate": "stop"})
     with pytest.raises(GateClosed, match=r"To go on all the same: feedback\.gate=warn"):
         make(asked, redo="05-preference-labels")

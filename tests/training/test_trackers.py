@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from trl.trainer import base_trainer
 
 from cai.errors import InputError
 from cai.pipeline import run_pipeline
@@ -33,6 +34,8 @@ def stand_in(patch: pytest.MonkeyPatch, *names: str) -> MagicMock:
 def wandb(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
     """Like the true one, it is asked for a run only when it has none."""
     fake = stand_in(monkeypatch, "wandb", "wandb.sdk", "wandb.sdk.lib", "wandb.sdk.lib.config_util")
+    # TRL imports it by name where it was there when TRL was: not so, if another test came first.
+    monkeypatch.setattr(base_trainer, "wandb", fake, raising=False)
     fake.init.side_effect = lambda **how: setattr(fake, "run", MagicMock())
     fake.finish.side_effect = lambda: setattr(fake, "run", None)
     return fake
