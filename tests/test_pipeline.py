@@ -351,6 +351,13 @@ def test_the_feedback_model_itself_may_be_the_reward(copied: Path, model: str) -
     assert "feedback.method" in run.manifest("07-rl-cai-model").config
 
 
+def test_a_batch_may_be_used_twice(copied: Path, model: str) -> None:
+    """Only the first pass samples answers, and only it logs how many were scored."""
+    run, _ = rl(copied, model, {"passes": 2})
+    assert len(metrics_of(run)) == 4
+    assert run.manifest("07-rl-cai-model").notes["unscored"] == 0
+
+
 def test_snapshots_are_models_and_a_figure_above_its_limit_ends_the_training(copied: Path, model: str) -> None:
     how = {"epochs": 4, "snapshot_every": 4, "stop_above": {"words": 0}}
     own = settings(model, copied)["evaluation"]

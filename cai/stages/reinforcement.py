@@ -66,7 +66,10 @@ def _by_reward(job: Job, folder: Path) -> Trained:
 def _unscored(job: Job, folder: Path) -> float:
     """Share of answers that got no reward, and so taught nothing."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    share = fmean(json.loads(line)["unscored"] for line in lines)
+    batches = [
+        row["unscored"] for row in map(json.loads, lines) if "unscored" in row
+    ]  # not in later passes over one
+    share = fmean(batches)
     if share:
         job.say(f"{STAGE}: {share:.1%} of the answers could not be scored, and taught nothing.")
     return share
