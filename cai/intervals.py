@@ -28,13 +28,15 @@ def mean(name: str, model: str, values: Sequence[float]) -> Metric:
     """Mean with Student's 95 % interval; no interval from fewer than two values, or when all are equal."""
     if not values:
         return Metric(name, model, None, None, None, 0)
-    from scipy import stats
-
     centre = sum(values) / len(values)
     if len(set(values)) < 2:
         return Metric(name, model, centre, None, None, len(values))
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=centre, scale=stats.sem(values))
-    return Metric(name, model, centre, float(low), float(high), len(values))
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    if not half:  # values so near to each other that their squared distances round to nothing
+        return Metric(name, model, centre, None, None, len(values))
+    return Metric(name, model, centre, centre - half, centre + half, len(values))
 
 
 def paired_difference(name: str, model: str, before: Sequence[float], after: Sequence[float]) -> Metric:

@@ -55,6 +55,7 @@ def render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"number": number, "signed": signed, "range": interval, "time": duration, "many": many}
+    page.filters["visible"] = visible
     questions = [(q.title, findings(q, contents)) for q in QUESTIONS]
     return page.get_template("page.html").render(
         run=contents,
