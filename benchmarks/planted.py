@@ -18,7 +18,7 @@ from typing import Any
 from results import Row, report
 from rich.console import Console
 
-from cai.cli import quiet_libraries
+from cai.cli.app import quiet_libraries
 from cai.intervals import rate
 from cai.job import loaded
 from cai.models.model import Sampling

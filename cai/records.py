@@ -239,6 +239,23 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model under evaluation, and where it stands on the axes of the paper's figures."""
+
+    label: str
+    """Its name in every metric and figure: ``start``, ``sl-cai``, ``rl-cai@00000064``, or as the user says."""
+    model: str
+    """Its name for ``load_model``."""
+    role: str
+    """``start``, ``sl-cai`` or ``rl-cai`` of a run; else the label. Snapshots of one training share it."""
+    run: str | None = None
+    """Folder of the run that it comes from."""
+    parameters: int | None = None
+    sequences: int | None = None
+    """Prompts that RL had seen (RL-6)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     name: str
     model: str

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from cai import job
-from cai.cli import STAGES
+from cai.cli.run import STAGES
 from cai.errors import CaiError, GateClosed, StageChanged
 from cai.models import hugging_face
 from cai.models.model import Sampling

@@ -1,6 +1,6 @@
 """The command line names the stages without importing the pipeline."""
 
-from cai.cli import STAGES
+from cai.cli.run import STAGES
 from cai.pipeline import PIPELINE
 
 

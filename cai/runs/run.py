@@ -58,6 +58,10 @@ class Run:
 
     folder: Path
     progress: Progress = SILENT
+    asked_by: str = "the recipe"
+    """What says how a stage is to be made, in words."""
+    remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
+    """What to do where that has changed since."""
 
     # -- reading
 
@@ -199,8 +203,8 @@ class Run:
         wanted = {"config": config, "inputs": inputs}
         if stage not in started:
             self._write_started({**started, stage: wanted})
-        elif changed := _what_changed(stage, started[stage], wanted):
-            raise StageChanged(changed)
+        elif changed := _what_changed(stage, started[stage], wanted, self.asked_by):
+            raise StageChanged(f"{changed} {self.remedy.format(stage=stage)}")
         return self.manifest(stage) is not None
 
     def _complete(self, manifest: StageManifest) -> None:
@@ -275,18 +279,15 @@ def read_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any]) -> str | None:
+def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any], asked_by: str) -> str | None:
     """A sentence, or None. A setting that a stage was made without, because it came later, changes nothing."""
-    said = f"Pass --redo {stage}, or use a new run (out=...)."
     now = json.loads(json.dumps(now))
     for key in sorted(then["config"].keys() & now["config"].keys()):
         old, new = then["config"][key], now["config"][key]
         if old != new:
-            return f"{stage} was made with {key}: {_short(old)}, the recipe now says {_short(new)}. {said}"
+            return f"{stage} was made with {key}: {_short(old)}, {asked_by} now says {_short(new)}."
     changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
-    return (
-        f"{stage} was made from another version of {' and '.join(sorted(changed))}. {said}" if changed else None
-    )
+    return f"{stage} was made from another version of {' and '.join(sorted(changed))}." if changed else None
 
 
 def _short(value: Any) -> str:

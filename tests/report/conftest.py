@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cai.cli import STAGES
+from cai.cli.run import STAGES
 from cai.evaluation import harm
 from cai.recipe import Recipe
 from cai.records import (

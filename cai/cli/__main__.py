@@ -1,0 +1,5 @@
+"""``python -m cai.cli``."""
+
+from cai.cli import main
+
+main()

@@ -1,0 +1,164 @@
+"""What every part of an evaluation is given: the models, the prompts, the judge, and a folder to keep answers in.
+
+An evaluation is kept as a run is: a folder for each part with every answer and verdict in ``records.jsonl``, so that it
+goes on where it was killed, and refuses to mix answers that were made under two settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cai.errors import InputError
+from cai.job import RL_CAI, SL_CAI, START, few_shots_folder, loaded
+from cai.models.load import check_name, model_path
+from cai.models.model import Model
+from cai.recipe import Feedback
+from cai.recipe_file import load_recipe
+from cai.records import Candidate, Kind, Prompt
+from cai.rl_cai.few_shots import load_few_shots
+from cai.rl_cai.label import Asking
+from cai.runs.run import Run, read_run
+from cai.runs.stage import HasId, Pass
+
+Row = TypeVar("Row", bound=HasId)
+
+
+@dataclass(frozen=True)
+class Suite:
+    run: Run
+    """The evaluation's own folder."""
+    candidates: tuple[Candidate, ...]
+    prompts: Mapping[Kind, list[Prompt]]
+    """None of them was trained on, as far as the files say."""
+    judge: str | None
+    """The feedback model's name; None where nobody judges, and what needs a judge is not measured."""
+    feedback: Feedback
+    """How the judge is asked."""
+    preference_models: Mapping[str, Path]
+    """Folders by what each is called. None may have been trained against (pitfall 21): the user names them."""
+    harmfulness_model: Path | None
+    """Folder of a regressor of absolute harmfulness (EV-15)."""
+    paper: Path | None
+    """A copy of the paper's repository, for its evaluation files."""
+    samples: int
+    """Answers to each prompt."""
+    temperature: float
+    max_tokens: int
+    turns: int
+    """Human turns of a match, at least as many as its prompt has."""
+    human: str | None
+    """Who writes the human turns that a prompt lacks."""
+    anchor: str
+    """Label of the model whose Elo is 0 (EV-10)."""
+    seed: int
+    concurrency: int
+    max_failures: int
+    say: Callable[[str], None]
+    """Tells the user something that must not be missed."""
+
+    @contextmanager
+    def loaded(self, candidate: Candidate) -> Iterator[Model]:
+        """The model for the length of one pass; its memory is free afterwards."""
+        with loaded(candidate.model) as model:
+            yield model
+
+    def asking(self, judge: Model) -> Asking:
+        return self.feedback.asking(judge.format, load_few_shots(self._few_shots) if self._few_shots else None)
+
+    @property
+    def _few_shots(self) -> Path | None:
+        return few_shots_folder("built-in")
+
+    def rows(
+        self,
+        part: str,
+        row_type: type[Row],
+        passes: Callable[[], AsyncIterable[Pass[Any, Row]]],
+        *,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+    ) -> list[Row]:
+        """A part's records, made where they are missing. ``config`` and ``inputs`` are what they depend on."""
+        return self.run.make_rows(
+            part,
+            row_type,
+            passes,
+            config={"seed": self.seed, "models": [c.model for c in self.candidates], **config},
+            inputs=inputs,
+            concurrency=self.concurrency,
+            max_failures=self.max_failures,
+        )
+
+
+def candidates_of(names: Iterable[str]) -> list[Candidate]:
+    """The models that are named: runs, each with all its models and snapshots, or models, also as ``label=model``.
+
+    Raises InputError for a name that is neither, and for two models under one label.
+    """
+    asked = list(names)
+    runs = [name for name in asked if (Path(name) / "run.json").exists()]
+    found = [
+        one
+        for name in asked
+        for one in (_of_run(Path(name), alone=len(runs) < 2) if name in runs else [_named(name)])
+    ]
+    labels = [one.label for one in found]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise InputError(f"two models are called '{twice}'. Name one otherwise: OTHER={twice}")
+    return [replace(one, parameters=_parameters(one.model)) for one in found]
+
+
+def _named(name: str) -> Candidate:
+    label, _, model = name.rpartition("=") if "=" in name.partition(":")[0] else (name, "", name)
+    check_name(model)
+    return Candidate(label, model, label)
+
+
+def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
+    """``alone``, labels are the roles; else the folder's name stands before them."""
+    run, before = read_run(folder), "" if alone else f"{folder.resolve().name}:"
+    recipe = load_recipe(str(folder / "recipe.yaml"))
+    made = [(START, recipe.models.helpful)] + [
+        (role, f"hf:{(run.stage(stage) / 'model').resolve()}")
+        for role, stage in ((SL_CAI, "03-sl-cai-model"), (RL_CAI, "07-rl-cai-model"))
+        if run.manifest(stage)
+    ]
+    rl = run.stage("07-rl-cai-model").resolve()
+    snapshots = [
+        Candidate(f"{before}{RL_CAI}@{path.name}", f"hf:{path}", RL_CAI, str(folder), sequences=int(path.name))
+        for path in sorted(rl.glob("snapshots/[0-9]*[0-9]"))
+    ]
+    last = {RL_CAI: _sequences(run)}
+    whole = [
+        Candidate(f"{before}{role}", model, role, str(folder), sequences=last.get(role, 0))
+        for role, model in made
+    ]
+    return whole + snapshots
+
+
+def _sequences(run: Run) -> int | None:
+    """Answers that RL has learned from, where its last record says so."""
+    manifest = run.manifest("07-rl-cai-model")
+    return None if manifest is None else manifest.records
+
+
+def _parameters(name: str) -> int | None:
+    """How many the weights hold, read from the headers of their files; None where there are none here."""
+    from safetensors import safe_open
+
+    if not name.startswith(("hf:", "bundled:")):
+        return None
+    folder = Path(model_path(name))
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "numpy") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a dict
+                size = 1
+                for side in tensors.get_slice(key).get_shape():
+                    size *= side
+                total += size
+    return total or None
