@@ -163,8 +163,24 @@ class Feedback(Section):
         )
 
 
+class HelpfulnessFile(LimitedFile):
+    stronger_than: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Of comparisons that say how strong a preference is (``strength``), only stronger ones are used (PM-5): 0 drops
+    ties, and the number of the weakest level drops that too."""
+
+
+class Pretraining(HelpfulnessFile):
+    file: str
+    """Pairs of any kind, such as ranked answers of web forums; read as ``helpfulness`` is."""
+    learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    """Ten times that of the training proper in Bai et al. 2022a."""
+    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
 class PreferenceModelTraining(Training):
-    helpfulness: LimitedFile = LimitedFile()
+    pretraining: Pretraining | None = None
+    """Preference pretraining: pairs that it learns from first (PM-3). The rest is as in the training proper."""
+    helpfulness: HelpfulnessFile = HelpfulnessFile()
     """People's helpfulness comparisons to mix in (PM-1): JSONL, also .gz, of our form, of hh-rlhf or of chosen and
     rejected with a prompt or messages. Limit 0 for none."""
     helpful_share: float | None = Field(default=None, gt=0, lt=1)

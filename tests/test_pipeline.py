@@ -375,6 +375,26 @@ def test_snapshots_are_models_and_a_figure_above_its_limit_ends_the_training(cop
     assert asyncio.run(loaded.generate("Hi", Sampling(max_tokens=2))).completion_tokens
 
 
+def test_a_preference_model_may_be_pretrained_on_other_pairs_first(copied: Path, model: str) -> None:
+    """PM-3: the training proper goes on from the head that the first one left."""
+    import torch
+    from safetensors.torch import load_file
+
+    rows = [{"prompt": f"Q{n}?", "chosen": "Yes, of course.", "rejected": "No"} for n in range(4)]
+    (copied / "forum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = {"file": str(copied / "forum.jsonl"), "learning_rate": 0.2}
+    whole = {"batch_size": 4, "max_length": 1024, "helpfulness": {"limit": 4}, "learning_rate": 1e-9}
+    asked = settings(model, copied, preference_model={**whole, "pretraining": first})
+    run, _ = make(asked, redo="06-preference-model", until="07-rl-cai-model")
+    made = run.stage("06-preference-model")
+    learned = [json.loads(line) for line in (made / "pretraining" / "dataset.jsonl").read_text().splitlines()]
+    assert [row["chosen"][0]["content"] for row in learned] == ["Yes, of course."] * 4
+    heads = [load_file(f / "model" / "model.safetensors")["score.weight"] for f in (made, made / "pretraining")]
+    # A rate of nothing leaves the head where the pretraining did, a step of 0.2 from where it is drawn.
+    assert torch.allclose(*heads, atol=0.05)
+    assert set(run.manifest("06-preference-model").inputs) >= {"pretraining", "helpfulness"}  # type: ignore[union-attr]
+
+
 def test_a_second_preference_model_learns_from_other_prompts_and_watches(copied: Path, model: str) -> None:
     asked = settings(model, copied)
     asked["preference_model"] = {**asked["preference_model"], "second": True}

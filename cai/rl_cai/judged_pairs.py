@@ -31,6 +31,8 @@ class Pair(NamedTuple):
     conversation: Conversation
     chosen: str
     rejected: str
+    strength: float | None = None
+    """How much better people found the chosen one, in the file's own units; None where it does not say."""
 
 
 class Pairs(NamedTuple):
@@ -43,13 +45,15 @@ class _Row(BaseModel):
     prompt: str | Conversation = Field((), validation_alias=AliasChoices("prompt", "conversation", "messages"))
     chosen: str | Annotated[Conversation, Field(min_length=1)]
     rejected: str | Annotated[Conversation, Field(min_length=1)]
+    strength: float | None = Field(None, validation_alias=AliasChoices("strength", "preference_strength"))
 
 
 def load_pairs(path: Path) -> Pairs:
     """The pairs of a JSONL file (or .jsonl.gz). Raises InputError with the line that is no pair.
 
     A row has ``chosen`` and ``rejected``, as replies or lists of messages, and ``prompt``, ``conversation`` or
-    ``messages``; or the two are whole dialogues, as in hh-rlhf.
+    ``messages``; or the two are whole dialogues, as in hh-rlhf. It may say how much better the chosen one is
+    (``strength``, or ``preference_strength``, whose sign is dropped).
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
@@ -102,9 +106,8 @@ def _pair(row: _Row) -> Pair | str:
         return "an empty turn"
     if texts[0] == texts[1]:
         return "both replies are the same"
-    return Pair(
-        conversation_id((*conversation, *[Message("assistant", t) for t in texts])), conversation, *texts
-    )
+    name = conversation_id((*conversation, *[Message("assistant", t) for t in texts]))
+    return Pair(name, conversation, *texts, strength=None if row.strength is None else abs(row.strength))
 
 
 def turns(said: str | Conversation, role: Role = "assistant") -> Conversation:

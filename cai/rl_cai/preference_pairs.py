@@ -40,13 +40,17 @@ def helpfulness_file(name: str) -> Path:
     return BUILT_IN if name == "built-in" else Path(name)
 
 
-def helpfulness(name: str, limit: int | None, seed: int) -> Helpfulness:
+def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 0.0) -> Helpfulness:
     """People's helpfulness comparisons, with hard labels (PM-1), from any file that ``load_pairs`` reads.
 
+    Of those that say how strong a preference is, only ones ``stronger_than`` that are used: none that is a tie (PM-5).
     Raises InputError naming the line that is wrong.
     """
     pairs, unusable = load_pairs(helpfulness_file(name))
-    drawn = sorted(pairs, key=lambda pair: seed_of(seed, "helpfulness", pair.id))[:limit]
+    strong = [pair for pair in pairs if pair.strength is None or pair.strength > stronger_than]
+    if weak := len(pairs) - len(strong):
+        unusable = {**unusable, f"a preference no stronger than {stronger_than:g}": weak}
+    drawn = sorted(strong, key=lambda pair: seed_of(seed, "helpfulness", pair.id))[:limit]
     return Helpfulness([_row(p.id, p.conversation, p.chosen, p.rejected, 1.0, PEOPLE) for p in drawn], unusable)
 
 

@@ -32,6 +32,8 @@ from cai.seeding import seed_of
 
 SECOND = "second"
 """Folder of the preference model that RL never sees."""
+PRETRAINING = "pretraining"
+"""Folder of the preference model that has only been pretrained."""
 
 
 def comparisons(job: Job) -> None:
@@ -127,14 +129,12 @@ def the_preference_model(job: Job) -> None:
         rows, notes = job.fitting(stage, rows, "preference_model")
         held_out, rows = preference_pairs.held_out(rows, setting.held_out, seed)
         rows, mixture = job.mixed(stage, rows, "preference_model", preference_pairs.PEOPLE)
+        first = pretrained(job, folder / PRETRAINING) if setting.pretraining else {}
         if setting.second:
             other, rows = preference_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
-            (folder / SECOND).mkdir(exist_ok=True)
-            if not (folder / SECOND / "report.json").exists():  # written last: a kill later does not cost it
-                preference_model.train(
-                    **job.given(folder / SECOND, other, "preference_model"), held_out=held_out
-                )
-        checkpoint = preference_model.train(**job.given(folder, rows, "preference_model"), held_out=held_out)
+            _trained(job, folder / SECOND, other, {**first, "held_out": held_out})
+        given = job.given(folder, rows, "preference_model")
+        checkpoint = preference_model.train(**given | first, held_out=held_out)
         kept_apart = dict(Counter(row["source"] for row in held_out))
         more = {"sources": dict(sources(rows)), "held_out": kept_apart, "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | more)
@@ -145,9 +145,30 @@ def the_preference_model(job: Job) -> None:
         config=job.config("preference_model", "models.preference_model", "models.pretrained"),
         inputs={
             **helpfulness_digest(job),
+            **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
             **job.made("05-preference-labels"),
         },
     )
+
+
+def pretrained(job: Job, folder: Path) -> dict[str, Any]:
+    """The preference model after its pretraining, as the base of the training proper (PM-3)."""
+    setting = job.recipe.preference_model.pretraining
+    assert setting is not None
+    pairs = preference_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
+    if pairs.unusable:
+        job.say(f"pretraining: left out of {setting.file}: {counted(pairs.unusable)}.")
+    rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
+    rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
+    _trained(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
+    return {"base": folder / "model"}
+
+
+def _trained(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
+    """Another preference model of the stage, unless it is there."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "report.json").exists():  # written last: a kill later does not cost it
+        preference_model.train(**job.given(folder, rows, "preference_model") | otherwise)
 
 
 def the_pm(job: Job) -> list[str]:
@@ -164,7 +185,7 @@ def helpfulness_digest(job: Job) -> dict[str, str]:
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The AI's labelled pairs and people's helpfulness pairs, and how many of these could not be used, by why."""
     people = job.recipe.preference_model.helpfulness
-    helpful = preference_pairs.helpfulness(people.file, people.limit, job.recipe.seed)
+    helpful = preference_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
     if helpful.unusable:
         job.say(f"{stage}: left out of {people.file}: {counted(helpful.unusable)}.")
     labels = job.run.rows("05-preference-labels", PreferenceLabel)

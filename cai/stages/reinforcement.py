@@ -126,7 +126,8 @@ def second_model(job: Job, policy: Any) -> Scores | None:
 def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
     """Those of a preference model: of its adapter on the policy's base, where it has the same, or of a whole one."""
     models = job.recipe.models
-    if policy and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
+    bare = job.recipe.preference_model.pretraining is None  # else its adapter stands on other weights
+    if policy and bare and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
         return adapters.AdapterScores(policy, folder, name).scores
     return preference_model.PreferenceModel(folder / "model").scores
 

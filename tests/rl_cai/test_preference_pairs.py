@@ -62,6 +62,17 @@ def test_files_of_others_are_read_and_what_cannot_be_used_is_counted(tmp_path: P
     assert helpfulness(str(zipped), None, 0) == theirs
 
 
+def test_ties_and_weak_preferences_of_people_are_left_out_and_counted(tmp_path: Path) -> None:
+    """PM-5. HelpSteer's form gives the strength a sign: which side is which is said by chosen and rejected here."""
+    strengths: list[dict[str, float]] = [{"strength": 0}, {"strength": 1}, {"preference_strength": -2}, {}]
+    rows = [{**GOOD, "chosen": f"Hello {n}!", **strength} for n, strength in enumerate(strengths)]
+    file = written(tmp_path / "pairs.jsonl", *rows)
+    for limit, used, why in ((0.0, {1, 2, 3}, "0"), (1.0, {2, 3}, "1"), (2.0, {3}, "2")):
+        found = helpfulness(file, None, 0, stronger_than=limit)
+        assert {row["chosen"][0]["content"] for row in found.rows} == {f"Hello {n}!" for n in used}
+        assert found.unusable == {f"a preference no stronger than {why}": 4 - len(used)}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
