@@ -275,9 +275,23 @@ class Evaluation(Sampled):
     """Measure RL-CAI's snapshots too, as rl-cai@PROMPTS: the paper's curves are over them (figures 2, 8 and 10)."""
 
 
+class Budget(Section):
+    """Where a run stops, before it has spent more; it goes on once these are raised. Changes no record."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Read and written by models, in all stages but trainings, as ``stage.json`` counts them; null: no limit."""
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Of all stages; those of a stage that was killed are not known. null: no limit."""
+
+
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
     """Raises InputError when the feedback model cannot give what is asked of it: now, not after an hour."""
     scores = feedback.method != "votes" or reward == "feedback"
+    if models.feedback.startswith("anthropic:") and (scores or feedback.format == "plain"):
+        raise InputError(
+            f"{models.feedback} gives no log-probabilities and continues no plain text. Set feedback.method=votes and "
+            "leave feedback.format and rl_cai.reward as they are."
+        )
     if models.feedback.startswith("server:") and feedback.format != "plain" and scores:
         if reward == "feedback":
             raise InputError(
@@ -317,6 +331,9 @@ class Recipe(Section):
     """Records in work at once."""
     max_failures: int = Field(default=20, ge=0)
     """More failed records than this stop a stage."""
+    budget: Budget = Budget()
+    cache: str | None = "run"
+    """Where answers of models are kept, so that none is paid for twice: run, a file for several runs, or null."""
     report_to: tuple[Tracker, ...] = ()
     """Trackers that each training reports its numbers to, for example [tensorboard]; none unless named."""
 

@@ -12,6 +12,7 @@ SCHEMES = {
     "bundled": "bundled:smollm2-135m",
     "hf": "hf:<folder or hub id>",
     "server": "server:<model>@<url>",
+    "anthropic": "anthropic:<model>",
     "scripted": "scripted:echo",
 }
 
@@ -26,8 +27,11 @@ def check_name(name: str) -> None:
         raise InputError(f"unknown model '{name}'.{did_you_mean(scheme, SCHEMES)} A model is one of {forms}.")
     if scheme == "bundled" and rest not in BUNDLED:
         raise InputError(f"unknown embedded model '{rest}'.{did_you_mean(rest, BUNDLED)}")
-    if scheme == "server" and not (rest.partition("@")[0] and "://" in rest.partition("@")[2]):
+    model, _, urls = rest.partition("@")
+    if scheme == "server" and not (model and all("://" in url for url in urls.split(","))):
         raise InputError(f"'{name}' lacks a part: write server:<model>@http://<host>:<port>/v1")
+    if scheme == "anthropic" and not rest:
+        raise InputError("write anthropic:<model>")
     if scheme == "scripted" and rest not in SCRIPTS:
         raise InputError(f"unknown scripted model '{rest}'.{did_you_mean(rest, SCRIPTS)}")
     if scheme == "hf" and not rest:
@@ -51,6 +55,10 @@ def load_model(name: str) -> Model:
 
         model, _, url = rest.partition("@")
         return ServerModel(model, url)
+    if scheme == "anthropic":
+        from cai.models.anthropic import AnthropicModel
+
+        return AnthropicModel(rest)
     from cai.models.hugging_face import HuggingFaceModel
 
     return HuggingFaceModel(name, model_path(name))

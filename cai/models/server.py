@@ -5,7 +5,7 @@ Retries, ``Retry-After`` and time-outs are the ``openai`` client's. The key is r
 
 All of them generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM does, llama.cpp's own server does
 not, and llama-cpp-python gives the wrong numbers for a model that begins without a BOS token. So the first score of a
-model proves its server, and one that cannot be trusted says so before it has made a label.
+model proves its servers, and one that cannot be trusted says so before it has made a label.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import openai
 
 from cai.errors import ModelError, RecordError
 from cai.models.model import Context, Format, Sampling, cut_at_stop
+from cai.models.pool import Address, Pool
 from cai.records import Completion, FinishReason, as_messages
 
 NO_KEY = "none"
@@ -37,7 +39,10 @@ class _Tokens(NamedTuple):
 
 
 class ServerModel:
-    """``server:<model>@<url>``. Conversations go to ``chat/completions``, raw text to ``completions``."""
+    """``server:<model>@<url>``, or several addresses with commas between them.
+
+    Conversations go to ``chat/completions``, raw text to ``completions``.
+    """
 
     format: Format = "chat"
 
@@ -45,12 +50,17 @@ class ServerModel:
         self.name = f"server:{model}@{url}"
         self._model, self._url = model, url
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
+        self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError)
         self._proven, self._proving = False, asyncio.Lock()
 
-    def _client(self) -> openai.AsyncOpenAI:
-        # A client belongs to the event loop that made its connections, and every stage has a loop of its own.
+    def _connect(self, address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            base_url=self._url, api_key=self._key, max_retries=RETRIES, timeout=TIMEOUT_SECONDS
+            base_url=address.url,
+            api_key=self._key,
+            # Where there are others, they are tried instead.
+            max_retries=RETRIES if len(self._pool.addresses) == 1 else 1,
+            timeout=TIMEOUT_SECONDS,
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [address.heard]}),
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
@@ -63,14 +73,17 @@ class ServerModel:
             "stop": list(sampling.stop[:4]) or openai.omit,
         }
         with self._translating():
-            async with self._client() as client:
-                if isinstance(context, str):
-                    reply: Any = await client.completions.create(prompt=context, **settings)
-                    text = _first(reply).text
-                else:
-                    messages: Any = as_messages(context)
-                    reply = await client.chat.completions.create(messages=messages, **settings)
-                    text = _first(reply).message.content
+            if isinstance(context, str):
+                reply: Any = await self._pool.ask(
+                    lambda client: client.completions.create(prompt=context, **settings)
+                )
+                text = _first(reply).text
+            else:
+                messages: Any = as_messages(context)
+                reply = await self._pool.ask(
+                    lambda client: client.chat.completions.create(messages=messages, **settings)
+                )
+                text = _first(reply).message.content
         # Cut inside an emoji, some servers' replies hold half of it, which no file can.
         text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text, stopped = cut_at_stop(text, sampling.stop)
@@ -92,13 +105,14 @@ class ServerModel:
                 "so that the question goes to its 'completions' address as plain text."
             )
         with self._translating():
-            async with self._client() as client:
-                await self._prove(client)
-                prompts = [context + continuation for continuation in ("", *continuations)]
-                before, *whole = await asyncio.gather(*[self._echo(client, prompt) for prompt in prompts])
+            await self._prove()
+            prompts = [context + continuation for continuation in ("", *continuations)]
+            before, *whole = await asyncio.gather(
+                *[self._pool.ask(partial(self._echo, prompt)) for prompt in prompts]
+            )
         return [_beyond(before, echo) for echo in whole]
 
-    async def _echo(self, client: openai.AsyncOpenAI, prompt: str) -> _Tokens:
+    async def _echo(self, prompt: str, client: openai.AsyncOpenAI) -> _Tokens:
         """A prompt's tokens with their log-probabilities. Not every server takes 0 new tokens, so one is dropped."""
         reply: Any = await client.completions.create(
             model=self._model, prompt=prompt, echo=True, logprobs=1, max_tokens=1, temperature=0.0
@@ -110,14 +124,15 @@ class ServerModel:
             raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo'). {VOTES}")
         return _Tokens(texts[:end], logprobs[:end])
 
-    async def _prove(self, client: openai.AsyncOpenAI) -> None:
+    async def _prove(self) -> None:
         """Raises ModelError unless a token has the log-probability in a prompt with which it was generated."""
         async with self._proving:
             if self._proven:
                 return
             try:
-                for probe in PROBES:
-                    await self._probe(client, probe)
+                for address in [a for a in self._pool.addresses if not a.is_out]:
+                    for probe in PROBES:
+                        await self._probe(await address.client(), probe)
             except (
                 openai.BadRequestError,
                 openai.UnprocessableEntityError,
@@ -136,7 +151,7 @@ class ServerModel:
         if told is None:
             raise ModelError(f"{self.name} returns no log-probabilities as 'completions' do. {VOTES}")
         texts = (probe, probe + _first(reply).text)
-        before, whole = await asyncio.gather(*[self._echo(client, text) for text in texts])
+        before, whole = await asyncio.gather(*[self._echo(text, client) for text in texts])
         if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
             return  # an end, or half a character: read again it is another token, and proves nothing
         found = _beyond(before, whole)

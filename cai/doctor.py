@@ -1,0 +1,137 @@
+"""``cai doctor``: does a model do what the method asks of it, and how fast?
+
+Labels are sums of log-probabilities over whole continuations (FB-5, pitfall 5). A backend that gives those of the first
+token only, or shifted by a place, gives labels too, and nothing about them looks wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+
+from cai.errors import ModelError, RecordError
+from cai.models.load import load_model, model_path
+from cai.models.model import Model, Sampling, cut_at_stop
+from cai.records import Message
+from cai.report import visible
+
+QUESTION = "\n\nHuman: Name a fruit.\n\nAssistant:"
+TALK = (Message("user", "Name a fruit."),)
+WORDS = (" I like", " apples and pears.")
+"""Two parts of one continuation. Each begins with a space, so that no token straddles the border."""
+AT_ONCE, TOKENS = 16, 32
+ADDS_UP, AGREES = 0.1, 1e-3
+"""Nats. Batches of other shapes round otherwise in bfloat16; a reference is compared in float32 or said to differ."""
+BFLOAT16 = 0.35
+
+Outcome = Literal["yes", "no", "not checked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    outcome: Outcome
+    says: str
+
+
+def examine(name: str, reference: str | None = None) -> list[Finding]:
+    """All checks of a model. ``reference`` names local weights to compare scores with; those of the model itself unless
+    said, where they are here. Raises InputError or ModelError when the model cannot be loaded at all."""
+    began = time.monotonic()
+    model = load_model(name)
+    loaded = Finding("loads", "yes", f"in {time.monotonic() - began:.1f} s, asked in {model.format} format")
+    local = name.startswith(("hf:", "bundled:"))
+    return [loaded, *asyncio.run(_asked(model, reference or (name if local else None)))]
+
+
+async def _asked(model: Model, reference: str | None) -> list[Finding]:
+    found = [await _answers(model), await _is_seeded(model), await _rate(model)]
+    adds_up = await _adds_up(model)
+    found.append(adds_up)
+    if adds_up.outcome == "not checked":
+        return found
+    if reference is None:
+        return [
+            *found,
+            Finding("scores are right", "not checked", "name the same weights here: --reference hf:FOLDER"),
+        ]
+    return [*found, *await _against(model, reference)]
+
+
+async def _answers(model: Model) -> Finding:
+    try:
+        said = await model.generate(TALK, Sampling(temperature=0, max_tokens=TOKENS))
+    except RecordError as error:
+        return Finding("answers", "no", str(error))
+    return Finding("answers", "yes" if said.text else "no", f"“{said.text[:60]}” ({said.finish_reason})")
+
+
+async def _is_seeded(model: Model) -> Finding:
+    """A killed run that goes on ends as an unbroken one only where a seed fixes the draws."""
+    draw = Sampling(temperature=1.0, max_tokens=TOKENS, seed=7)
+    first, again = [(await model.generate(TALK, draw)).text for _ in range(2)]
+    if first == again:
+        return Finding("a seed fixes its answer", "yes", "twice the same text at temperature 1")
+    return Finding("a seed fixes its answer", "no", "a resumed run may end otherwise than an unbroken one")
+
+
+async def _rate(model: Model) -> Finding:
+    began = time.monotonic()
+    draws = [Sampling(max_tokens=TOKENS, seed=n) for n in range(AT_ONCE)]
+    answers = await asyncio.gather(*[model.generate(TALK, draw) for draw in draws])
+    seconds = time.monotonic() - began
+    tokens = sum(answer.completion_tokens for answer in answers)
+    return Finding("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once")
+
+
+async def _adds_up(model: Model) -> Finding:
+    """log P(a b | c) = log P(a | c) + log P(b | c a), which fails where only first tokens are counted."""
+    check, (first, second) = "scores whole continuations", WORDS
+    try:
+        (whole, head), (tail,) = await asyncio.gather(
+            model.score(QUESTION, [first + second, first]), model.score(QUESTION + first, [second])
+        )
+    except RecordError as error:
+        return Finding(check, "no", str(error))
+    except ModelError as error:  # it gives none
+        return Finding(check, "not checked", str(error))
+    off = abs(whole - head - tail)
+    right = math.isfinite(whole) and whole < head <= 0 and off <= ADDS_UP
+    return Finding(check, "yes" if right else "no", f"parts add up to the whole within {off:.4f} nats")
+
+
+async def _against(model: Model, reference: str) -> list[Finding]:
+    from cai.models.reference import Reference
+
+    true = Reference(reference, model_path(reference))
+    ends = [*WORDS, " (A)", " (B)", "".join(WORDS)]
+    scores = await model.score(QUESTION, ends)
+    off = max(abs(score - true.score(QUESTION, end)) for score, end in zip(scores, ends, strict=True))
+    said = await model.generate(QUESTION, Sampling(temperature=0, max_tokens=TOKENS, stop=("\n\nHuman:",)))
+    wanted, _ = cut_at_stop(true.greedy(QUESTION, TOKENS), ("\n\nHuman:", "\nHuman:"))
+    same = said.text.split() == wanted.split()
+    precision = "as float32 is" if off <= AGREES else "as bfloat16 rounds" if off <= BFLOAT16 else "too far"
+    return [
+        Finding(
+            "scores are right",
+            "yes" if off <= BFLOAT16 else "no",
+            f"at most {off:.4f} nats from a plain float32 pass, {precision}",
+        ),
+        Finding(
+            "greedy text is the reference's",
+            "yes" if same else "not checked",
+            "word for word" if same else "not word for word, as may be in bfloat16",
+        ),
+    ]
+
+
+def table(name: str, found: list[Finding]) -> Table:
+    made = Table("check", "", "", title=visible(name), title_justify="left", box=None, header_style="dim")
+    for finding in found:
+        made.add_row(finding.check, finding.outcome, visible(finding.says))
+    return made
