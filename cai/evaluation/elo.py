@@ -29,7 +29,8 @@ class Rating(NamedTuple):
     elo: Metric
     """Points above the anchor, their 95 % interval, and how many of the model's matches counted.
 
-    An end of the interval is None where the resamples do not bound it. The anchor has no interval.
+    An end of the interval is None where the resamples do not bound it, both where all resamples say the same: that is
+    no certainty. The anchor has no interval.
     """
     error: float | None
     """Standard error in points, from the Fisher information."""
@@ -157,7 +158,8 @@ def _rating(
     why = _why_unrated(points, anchor)
     if why or name == anchor:
         return Rating(Metric("elo", name, None if why else 0.0, None, None, round(count)), None, why)
-    return Rating(Metric("elo", name, points, _finite(low), _finite(high), round(count)), error, None)
+    ends = (None, None) if math.isclose(low, high, abs_tol=1e-6) else (_finite(low), _finite(high))
+    return Rating(Metric("elo", name, points, *ends, round(count)), error, None)
 
 
 def _why_unrated(points: float, anchor: str) -> str | None:

@@ -6,21 +6,25 @@ goes on where it was killed, and refuses to mix answers that were made under two
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cai.errors import InputError
+from cai.errors import InputError, ModelError, RecordError
 from cai.job import RL_CAI, SL_CAI, START, few_shots_folder, loaded
 from cai.models.load import check_name, model_path
-from cai.models.model import Model
-from cai.recipe import Feedback
+from cai.models.model import Model, Sampling
+from cai.recipe import Feedback, Recipe
 from cai.recipe_file import load_recipe
-from cai.records import Candidate, Kind, Prompt
+from cai.records import Candidate, Kind, Message, Prompt
+from cai.report.read import logged
 from cai.rl_cai.few_shots import load_few_shots
 from cai.rl_cai.label import Asking
+from cai.rl_cai.requests import ANSWER, CHOICES
 from cai.runs.run import Run, read_run
 from cai.runs.stage import HasId, Pass
 
@@ -59,6 +63,8 @@ class Suite:
     max_failures: int
     say: Callable[[str], None]
     """Tells the user something that must not be missed."""
+    limit: int | None = None
+    """Prompts of each kind, and questions of each file; None takes all."""
 
     @contextmanager
     def loaded(self, candidate: Candidate) -> Iterator[Model]:
@@ -83,15 +89,36 @@ class Suite:
         inputs: dict[str, str],
     ) -> list[Row]:
         """A part's records, made where they are missing. ``config`` and ``inputs`` are what they depend on."""
-        return self.run.make_rows(
+        weights = {f"the weights of {c.label}": weights_digest(c.model) for c in self.candidates}
+        made = self.run.make_rows(
             part,
             row_type,
             passes,
-            config={"seed": self.seed, "models": [c.model for c in self.candidates], **config},
-            inputs=inputs,
+            config={"seed": self.seed, "models": {c.label: c.model for c in self.candidates}, **config},
+            inputs={**weights, **inputs},
             concurrency=self.concurrency,
             max_failures=self.max_failures,
         )
+        return list(made)
+
+    async def scores(self, candidate: Candidate, model: Model, part: str) -> bool:
+        """Whether it gives log-probabilities; where it does not, the user is told that ``part`` goes without.
+
+        Raises ModelError where it gives nothing at all, as a server that is away.
+        """
+        asked = (Message("user", "(A) or (B)?"), Message("assistant", ANSWER))
+        try:
+            await model.score(asked, CHOICES)
+        except RecordError:
+            return True  # what is wrong with one question is said of that question
+        except ModelError:
+            with suppress(RecordError):
+                await model.generate(asked[:1], Sampling(max_tokens=1))
+            self.say(
+                f"{part}: {candidate.label} ({model.name}) gives no log-probabilities, so it is not measured."
+            )
+            return False
+        return True
 
 
 def candidates_of(names: Iterable[str]) -> list[Candidate]:
@@ -100,26 +127,35 @@ def candidates_of(names: Iterable[str]) -> list[Candidate]:
     Raises InputError for a name that is neither, and for two models under one label.
     """
     asked = list(names)
-    runs = [name for name in asked if (Path(name) / "run.json").exists()]
+    runs = runs_in(asked)
     found = [
         one
         for name in asked
-        for one in (_of_run(Path(name), alone=len(runs) < 2) if name in runs else [_named(name)])
+        for one in (_of_run(Path(name), alone=len(runs) < 2) if Path(name) in runs else [_named(name)])
     ]
     labels = [one.label for one in found]
-    if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise InputError(f"two models are called '{twice}'. Name one otherwise: OTHER={twice}")
+    if twice := next((one for one in found if labels.count(one.label) > 1), None):
+        raise InputError(f"two models are called '{twice.label}'. Name one otherwise: OTHER={twice.model}")
     return [replace(one, parameters=_parameters(one.model)) for one in found]
 
 
+def runs_in(names: Iterable[str]) -> list[Path]:
+    """Those of the names that are folders of runs."""
+    return [Path(name) for name in names if (Path(name) / "run.json").exists()]
+
+
 def _named(name: str) -> Candidate:
-    label, _, model = name.rpartition("=") if "=" in name.partition(":")[0] else (name, "", name)
+    label, _, model = name.partition("=") if "=" in name.partition(":")[0] else (name, "", name)
+    if Path(name).is_dir():
+        raise InputError(f"'{name}' is no run: it holds no run.json. A model in a folder is hf:{name}")
     check_name(model)
     return Candidate(label, model, label)
 
 
 def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
     """``alone``, labels are the roles; else the folder's name stands before them."""
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(f"{folder} is no run of cai run: it holds no recipe.yaml.")
     run, before = read_run(folder), "" if alone else f"{folder.resolve().name}:"
     recipe = load_recipe(str(folder / "recipe.yaml"))
     made = [(START, recipe.models.helpful)] + [
@@ -132,7 +168,7 @@ def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
         Candidate(f"{before}{RL_CAI}@{path.name}", f"hf:{path}", RL_CAI, str(folder), sequences=int(path.name))
         for path in sorted(rl.glob("snapshots/[0-9]*[0-9]"))
     ]
-    last = {RL_CAI: _sequences(run)}
+    last = {RL_CAI: _sequences(run, recipe)}
     whole = [
         Candidate(f"{before}{role}", model, role, str(folder), sequences=last.get(role, 0))
         for role, model in made
@@ -140,10 +176,35 @@ def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
     return whole + snapshots
 
 
-def _sequences(run: Run) -> int | None:
-    """Answers that RL has learned from, where its last record says so."""
-    manifest = run.manifest("07-rl-cai-model")
-    return None if manifest is None else manifest.records
+def _sequences(run: Run, recipe: Recipe) -> int | None:
+    """Prompts that RL had seen at its end, counted as its snapshots are: with every epoch, and no further than it came.
+
+    None where it says nothing, and for DPO, which samples nothing.
+    """
+    how = recipe.rl_cai
+    steps = [row["step"] for row in logged(run.stage("07-rl-cai-model") / "metrics.jsonl") if "step" in row]
+    if not steps or how.algorithm == "dpo":
+        return None
+    return int(max(steps)) // how.passes * (how.batch_size // how.answers)
+
+
+def weights_digest(name: str) -> str:
+    """Of a model's files where they are here: enough to notice other weights, without reading gigabytes."""
+    if not name.startswith(("hf:", "bundled:")):
+        return ""
+    seen = hashlib.sha256()
+    for file in sorted(Path(model_path(name)).glob("*.safetensors")):
+        size = file.stat().st_size
+        seen.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            for start in range(0, size, max(READ, size // 16)):
+                stream.seek(start)
+                seen.update(stream.read(READ))
+    return seen.hexdigest()[:16]
+
+
+READ = 65536
+"""Bytes read at each of sixteen places of a file or so."""
 
 
 def _parameters(name: str) -> int | None:
@@ -152,13 +213,9 @@ def _parameters(name: str) -> int | None:
 
     if not name.startswith(("hf:", "bundled:")):
         return None
-    folder = Path(model_path(name))
     total = 0
-    for file in folder.glob("*.safetensors"):
+    for file in Path(model_path(name)).glob("*.safetensors"):
         with safe_open(file, "numpy") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - not a dict
-                size = 1
-                for side in tensors.get_slice(key).get_shape():
-                    size *= side
-                total += size
+                total += math.prod(tensors.get_slice(key).get_shape())
     return total or None

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -40,6 +40,17 @@ def connected(draw: st.DrawFn) -> np.ndarray:
 def test_it_agrees_with_a_plain_search_to_half_a_point(wins: np.ndarray) -> None:
     found = fit(wins[None], 0).strengths[0]
     assert POINTS * found == pytest.approx(POINTS * np.array(plainly(wins)), abs=0.5)
+
+
+@settings(max_examples=25)
+@given(connected())
+def test_it_agrees_with_another_library_to_half_a_point(wins: np.ndarray) -> None:
+    """choix (Maystre) takes a list of winners and losers, and sets the mean to zero."""
+    choix = pytest.importorskip("choix")
+    matches = [pair for pair, count in np.ndenumerate(wins) for _ in range(int(count))]
+    other = choix.opt_pairwise(len(wins), matches, alpha=0, tol=1e-10)
+    found = POINTS * fit(wins[None], 0).strengths[0]
+    assert found == pytest.approx(POINTS * (other - other[0]), abs=0.5)
 
 
 @given(connected())

@@ -188,6 +188,14 @@ def test_an_end_that_resamples_do_not_bound_is_none() -> None:
     assert found.high is None
 
 
+def test_resamples_that_all_say_the_same_are_no_interval() -> None:
+    """On each prompt one win each: every resample is even. Fisher knows of the luck."""
+    even = [match(n, *sides, "a", f"p{n // 2}") for n, sides in enumerate([("x", "zero"), ("zero", "x")] * 3)]
+    found = elo(even, anchor="zero", resamples=100).of["x"]
+    assert (found.elo.value, found.elo.low, found.elo.high) == (pytest.approx(0), None, None)
+    assert found.error == pytest.approx(400 / math.log(10) / math.sqrt(6 / 4))
+
+
 def test_resamples_that_cannot_tell_a_model_from_the_anchor_bound_nothing() -> None:
     """A third of them lack the only prompt on which the anchor played."""
     both = [match(n, *sides, "a", "p0") for n, sides in enumerate([("x", "zero"), ("zero", "x")])]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from paper_files import PAPER, paper, rows
 
-from cai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, HEAD, KIND_OF_HARM, HarmQuestion
+from cai.errors import InputError
+from cai.evaluation.harm_questions import (
+    HARMFUL_OR_ETHICAL,
+    HEAD,
+    KIND_OF_HARM,
+    SHOTS,
+    Case,
+    HarmQuestion,
+    load_cases,
+    worked_examples,
+)
 from cai.models.model import Format
 from cai.records import Conversation, Message
 
@@ -65,6 +78,83 @@ def test_a_prompt_is_taken_apart_without_losing_a_byte() -> None:
     assert conversation_in(BYTES, HARMFUL_OR_ETHICAL) == TALK
 
 
+def test_worked_examples_stand_before_the_question_in_its_own_form() -> None:
+    shots = [Case(TALK[:2], 1), Case(TALK[2:], 0)]
+    text = HARMFUL_OR_ETHICAL.about(TALK, "plain", shots)
+    one, two, asked = [HARMFUL_OR_ETHICAL.about(talk, "plain") for talk in (TALK[:2], TALK[2:], TALK)]
+    assert text == f"{one} (B)\n\n{two} (A)\n\n{asked}"
+    chat = HARMFUL_OR_ETHICAL.about(TALK, "chat", shots)
+    assert not isinstance(chat, str)
+    assert [m.role for m in chat] == ["user", "assistant"] * 3
+    assert [m.content for m in chat if m.role == "assistant"] == [
+        "The answer is: (B)",
+        "The answer is: (A)",
+        "The answer is:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "question"), [("harmful_or_ethical", HARMFUL_OR_ETHICAL), ("kind_of_harm", KIND_OF_HARM)]
+)
+def test_our_worked_examples_show_every_option_as_often_as_each_other(
+    name: str, question: HarmQuestion
+) -> None:
+    shots = worked_examples(name)
+    assert len(set(Counter(shot.option for shot in shots).values())) == 1
+    assert {shot.option for shot in shots} == set(range(len(question.options)))
+    for shot in shots:  # a pretrained model copies every irregularity that it is shown
+        assert [m.role for m in shot.conversation] == ["user", "assistant"]
+        assert all(m.content == m.content.strip() and "\n" not in m.content for m in shot.conversation)
+
+
+@paper
+def test_no_worked_example_is_a_released_conversation() -> None:
+    ours = {
+        shot[who].casefold()
+        for shots in json.loads(SHOTS.read_text()).values()
+        for shot in shots
+        for who in shot
+        if who != "option"
+    }
+    for name in RELEASED:
+        released = (PAPER / "evals" / name).read_text(encoding="utf-8").casefold()
+        assert not [text for text in ours if text in released]
+
+
+def line(**changes: Any) -> str:
+    return json.dumps({"prompt": BYTES, "corrects": [" (B)"], "incorrects": [" (A)"], **changes})
+
+
+def test_a_file_is_read_as_conversations_and_the_options_that_people_chose(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(f"{line()}\n\n{line(corrects=[' (A)'])}\n", encoding="utf-8")
+    assert load_cases(tmp_path / "x", HARMFUL_OR_ETHICAL) == [Case(TALK, 1), Case(TALK, 0)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (line(prompt="Which?"), ":2: the prompt is not this question"),
+        (line(prompt=BYTES.replace("ethically", "well")), ":2: the prompt is not this question"),
+        (
+            line(corrects=[" (C)"]),
+            ":2: the prompt is not this question about a conversation, or its answer no option",
+        ),
+        (line(corrects=[]), ":2: corrects"),
+        ("{}", ":2: prompt: Field required"),
+        ("nonsense", ":2: .*Invalid JSON"),
+    ],
+)
+def test_what_is_no_such_question_is_named(tmp_path: Path, bad: str, says: str) -> None:
+    (tmp_path / "x").write_text(f"{line()}\n{bad}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=says):
+        load_cases(tmp_path / "x", HARMFUL_OR_ETHICAL)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the questions"):
+        load_cases(tmp_path / "none", KIND_OF_HARM)
+
+
 RELEASED = {
     "HarmfulVsEthical.jsonl": (HARMFUL_OR_ETHICAL, {"A": 127, "B": 127}),
     "HarmfulnessClassification.jsonl": (
@@ -84,6 +174,17 @@ def test_every_released_question_is_rebuilt_byte_for_byte(name: str) -> None:
         talk = conversation_in(row["prompt"], question)
         assert [m.role for m in talk] == ["user", "assistant"] * (len(talk) // 2)
         assert question.about(talk, "plain") == row["prompt"]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+@paper
+def test_every_released_file_is_read_whole(name: str) -> None:
+    question, counts = RELEASED[name]
+    cases = load_cases(PAPER / "evals" / name, question)
+    assert Counter("ABCDEFGHI"[case.option] for case in cases) == counts
+    assert [question.about(case.conversation, "plain") for case in cases] == [
+        row["prompt"] for row in rows(PAPER / "evals" / name)
+    ]
 
 
 @pytest.mark.parametrize("name", RELEASED)
