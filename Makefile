@@ -1,5 +1,6 @@
 # make demo    sets up, then runs Constitutional AI end to end on this machine
 # make test    sets up, then runs all tests
+# make test-browser  the report in a headless Chromium; needs chromium and chromedriver
 # make check   lint, formatting, types, import layers, docs
 # make planted a preference is planted in the labels, and must be found: minutes
 # make bench   the speed of the runner, the command line, a resume and the trainings (on PAIRS=FILE, if given)
@@ -7,13 +8,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench planted setup lock clean
+.PHONY: demo test test-browser check bench planted setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-browser: setup
+	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[browser]'
+	CAI_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
 check: setup
 	$(BIN)/ruff check

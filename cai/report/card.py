@@ -21,9 +21,10 @@ from cai.models.bundled import HUB_ID
 from cai.recipe import Recipe
 from cai.records import Metric
 from cai.report import visible
-from cai.report.charts import LABEL
-from cai.report.page import MEASURED, Row, interval, many, number
+from cai.report.drawing import LABEL
+from cai.report.rates import MEASURED, Row
 from cai.report.read import ROLES, logged, whole
+from cai.report.words import interval, many, number
 from cai.rl_cai.pm_report import PreferenceModelReport
 from cai.runs.manifest import StageManifest
 from cai.runs.rows import write_whole

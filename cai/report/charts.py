@@ -1,38 +1,18 @@
-"""Charts as inline SVG that takes its colours from the page, so that one drawing suits both themes.
-
-Drawn without pyplot, so without global state; the same numbers give the same bytes. One unit is one CSS pixel.
-"""
+"""The charts of the report, but for the frontier: rates with intervals, trainings, labels and reliability."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cai.calibration import Bin
 from cai.records import Metric
-from cai.report.read import RL_CAI, ROLES, SL_CAI, START, Steps
-
-# matplotlib wants colours that it knows; each of these stands for a variable of the page's style sheet.
-INK, RULE, COLOUR = "#010101", "#010102", {START: "#010103", SL_CAI: "#010104", RL_CAI: "#010105"}
-VARIABLES = {INK: "--soft", RULE: "--rule"} | {colour: f"--{role}" for role, colour in COLOUR.items()}
-MARKER = {START: "o", SL_CAI: "s", RL_CAI: "D"}
-LABEL = {START: "start", SL_CAI: "SL-CAI", RL_CAI: "RL-CAI"}
-WIDTH = 320
-STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "axes.linewidth": 0.8, "text.parse_math": False}
-
-
-class Chart(NamedTuple):
-    title: str
-    says: str
-    svg: str
+from cai.report.drawing import COLOUR, INK, LABEL, MARKER, RULE, Chart, panel, short, svg_of, write
+from cai.report.read import ROLES, SL_CAI, Steps
 
 
 def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
@@ -40,7 +20,7 @@ def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[floa
     found = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
     if not found:
         return None
-    figure, axes = _panel(height=112, left=52, bottom=24)
+    figure, axes = panel(height=112, left=52, bottom=24)
     for row, role in enumerate(ROLES):
         if role in found:
             _dot(axes, row, role, found[role])
@@ -50,8 +30,8 @@ def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[floa
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x", color=RULE, linewidth=0.8)
-    told = "; ".join(f"{LABEL[role]} {_number(found[role].value or 0.0)}" for role in ROLES if role in found)
-    return Chart(title, says, _svg(figure, title, told))
+    told = "; ".join(f"{LABEL[role]} {short(found[role].value or 0.0)}" for role in ROLES if role in found)
+    return Chart(title, says, svg_of(figure, title, told))
 
 
 def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
@@ -59,7 +39,7 @@ def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
     if metric.low is not None and metric.high is not None:
         axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2.4, alpha=0.55)
     axes.plot([value], [row], MARKER[role], color=colour, markersize=7)
-    _write(axes, _number(value), (value, row), offset=(0, 6), ha="center")
+    write(axes, short(value), (value, row), offset=(0, 6), ha="center")
 
 
 def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[float, float]:
@@ -86,12 +66,12 @@ def curve(
     drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
     if not drawn:
         return None
-    figure, axes = _panel(height=height, left=46, bottom=36)
+    figure, axes = panel(height=height, left=46, bottom=36)
     xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
     _line(axes, xs, ys, COLOUR[role])
     if level:
         axes.axhline(level[0], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
-        _write(axes, level[1], (1, level[0]), offset=(0, 3), ha="right", xycoords=("axes fraction", "data"))
+        write(axes, level[1], (1, level[0]), offset=(0, 3), ha="right", xycoords=("axes fraction", "data"))
     axes.set_xlabel("step", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -99,7 +79,7 @@ def curve(
     if share:
         axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
     return Chart(
-        title, says, _svg(figure, title, f"from {_number(ys[0])} to {_number(ys[-1])} in {len(ys)} steps")
+        title, says, svg_of(figure, title, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
     )
 
 
@@ -126,75 +106,41 @@ def histogram(title: str, says: str, values: Sequence[float], bins: int = 20) ->
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int(value * bins))] += 1
-    figure, axes = _panel(height=170, left=36, bottom=36)
+    figure, axes = panel(height=170, left=36, bottom=36)
     axes.bar([(i + 0.5) / bins for i in range(bins)], counts, width=0.84 / bins, color=COLOUR[SL_CAI])
     axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     axes.set_xlim(0, 1)
     axes.set_xlabel("P(answer A is better)", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    return Chart(title, says, _svg(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}"))
+    return Chart(
+        title, says, svg_of(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}")
+    )
 
 
 def reliability(title: str, says: str, bins: Sequence[Bin]) -> Chart | None:
-    """How sure a model was against how often it was right, over bins from 0.5 to 1. None when nothing was measured."""
+    """How sure a model was against how often it was right, over bins from 0.5 or 0. None when nothing was measured."""
     found = [
         (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
     ]
     if not found:
         return None
-    figure, axes = _panel(height=230, left=46, bottom=36)
-    axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    figure, axes = panel(height=230, left=46, bottom=36)
+    least = bins[0].low
+    axes.plot([least, 1], [least, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     for claimed, value, metric in found:
         if metric.low is not None and metric.high is not None:
             axes.plot([claimed] * 2, [metric.low, metric.high], color=COLOUR[SL_CAI], linewidth=2.4, alpha=0.55)
-        _write(axes, str(metric.count), (claimed, value), offset=(7, -11))
+        write(axes, str(metric.count), (claimed, value), offset=(7, -11))
     axes.plot([x for x, _, _ in found], [y for _, y, _ in found], "o", color=COLOUR[SL_CAI], markersize=7)
-    axes.set(xlim=(0.48, 1.05), ylim=(-0.03, 1.03))
-    axes.set_xlabel("how sure it is of its choice", color=INK)
-    axes.set_ylabel("how often the label says so", color=INK)
+    axes.set(xlim=(least - 0.04 * (1 - least), 1 + 0.1 * (1 - least)), ylim=(-0.03, 1.03))
+    choice = least >= 0.5  # else of answer A, whichever it would choose
+    axes.set_xlabel("how sure it is of its choice" if choice else "P(answer A is better)", color=INK)
+    axes.set_ylabel("how often the label says so" if choice else "how often it is", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    told = "; ".join(f"sure {_number(x)}, right {_number(y)} of {m.count}" for x, y, m in found)
-    return Chart(title, says, _svg(figure, title, told))
-
-
-def _panel(*, height: int, left: int, bottom: int) -> tuple[Figure, Axes]:
-    width, room = WIDTH - left - 14, height - bottom - 8
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH / 72, height / 72))
-        axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, room / height))
-    figure.patch.set_visible(False)
-    axes.patch.set_visible(False)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(color=RULE, labelcolor=INK)
-    return figure, axes
-
-
-def _write(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **how: Any) -> None:
-    axes.annotate(text, at, offset, textcoords="offset points", color=INK, fontsize=10, **how)
-
-
-def _svg(figure: Figure, title: str, told: str) -> str:
-    """The drawing alone, without what a file needs around it. Both texts must be our own words."""
-    out = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    svg = out.getvalue()[out.getvalue().index("<svg") :]
-    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.S)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg.replace("xlink:href", "href"))
-    used = set(re.findall(r"#(\w+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
-    for stand_in, variable in VARIABLES.items():
-        svg = svg.replace(stand_in, f"var({variable})")
-    opening = f'<svg role="img" aria-label="{title}: {told}" width="{WIDTH}"'
-    return re.sub(r'<svg width="[^"]*" height="[^"]*"', opening, re.sub(r"\s*\n\s*", "\n", svg), count=1)
+    told = "; ".join(f"sure {short(x)}, right {short(y)} of {m.count}" for x, y, m in found)
+    return Chart(title, says, svg_of(figure, title, told))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number(value: float) -> str:
-    return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")

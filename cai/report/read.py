@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from cai.constitution import Constitution, Principle, load_constitution
 from cai.errors import InputError
-from cai.intervals import rate
 from cai.recipe import Recipe
 from cai.recipe_file import load_recipe
-from cai.records import Answer, Failure, GateAnswer, Kind, Metric, PreferenceLabel, Prompt, RevisionChain
-from cai.rl_cai.gate import CHANCE, GateResult, gate_result
+from cai.records import Answer, Candidate, Failure, GateAnswer, Metric, PreferenceLabel, Prompt, RevisionChain
 from cai.rl_cai.pm_report import PreferenceModelReport
 from cai.runs.manifest import StageManifest
 from cai.runs.run import Run
 
 START, SL_CAI, RL_CAI = ROLES = ("start", "sl-cai", "rl-cai")
 RL = "07-rl-cai-model"
+EVALUATION = "evaluation"
+"""Where ``cai evaluate`` keeps what it makes of a run."""
 Loaded = TypeVar("Loaded")
 Steps = tuple[dict[str, Any], ...]
 UNREADABLE = "{} cannot be read: {}. Make its stage anew with --redo."
 
 
 MADE = ("SL-CAI", "RL-CAI")
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """Of a model's answers to one prompt, the one in the middle by score (EV-18): a row of ``cai evaluate``."""
+
+    id: str
+    model: str
+    preference_model: str
+    prompt: Prompt
+    text: str
+    score: float
+    of: int
+    """Answers that were scored."""
 
 
 class About(NamedTuple):
@@ -80,6 +92,7 @@ class Contents:
     stages: tuple[Stage, ...]
     chains: tuple[RevisionChain, ...]
     gate: tuple[GateAnswer, ...]
+    gate_failures: tuple[Failure, ...]
     labels: tuple[PreferenceLabel, ...]
     preference_model: PreferenceModelReport | None
     answers: tuple[Answer, ...]
@@ -88,6 +101,13 @@ class Contents:
     """What each training logged."""
     snapshots: tuple[Path, ...]
     """Whole models that RL left on its way, each named for the prompts seen."""
+    evaluated: tuple[Metric, ...]
+    """What ``cai evaluate`` measured, if it was asked to."""
+    candidates: tuple[Candidate, ...]
+    """The models that it measured."""
+    parts: tuple[StageManifest, ...]
+    """Its parts that are complete."""
+    medians: tuple[Median, ...]
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
@@ -130,12 +150,17 @@ def read_contents(run: Run) -> Contents:
         ),
         chains=tuple(run.rows("02-revisions", RevisionChain)),
         gate=tuple(run.rows("05-preference-labels", GateAnswer, "gate.jsonl")),
+        gate_failures=tuple(run.rows("05-preference-labels", Failure, "failed-gate.jsonl")),
         labels=tuple(run.rows("05-preference-labels", PreferenceLabel)),
         preference_model=whole(run.stage("06-preference-model") / "report.json", PreferenceModelReport),
         answers=tuple(run.rows("08-evaluation", Answer)),
         metrics=whole(run.stage("08-evaluation") / "metrics.json", tuple[Metric, ...]) or (),
         steps={about.name: logged(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
         snapshots=tuple(p for p in sorted(run.stage(RL).glob("snapshots/*")) if p.name.isdecimal()),
+        evaluated=whole(run.stage(EVALUATION) / "metrics.json", tuple[Metric, ...]) or (),
+        candidates=whole(run.stage(EVALUATION) / "models.json", tuple[Candidate, ...]) or (),
+        parts=tuple(_parts(run)),
+        medians=tuple(run.rows(f"{EVALUATION}/answers", Median, "medians.jsonl")),
     )
 
 
@@ -150,6 +175,12 @@ def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     models = tuple(str(names.get(m, m)) for m in about.models)
     begun = 0 if manifest else _text(folder / "records.jsonl").count("\n")
     return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, "failures.jsonl")))
+
+
+def _parts(run: Run) -> Iterator[StageManifest]:
+    for path in sorted(run.stage(EVALUATION).rglob("stage.json")):
+        if made := whole(path, StageManifest):
+            yield made
 
 
 def _name(run: Run) -> str:
@@ -185,129 +216,3 @@ def logged(path: Path) -> Steps:
         return tuple(row for row in map(json.loads, lines) if isinstance(row, dict))
     except json.JSONDecodeError as error:
         raise InputError(UNREADABLE.format(path, error)) from error
-
-
-# -- the gate and the labels
-
-
-class GateView(NamedTuple):
-    result: GateResult
-    by_tag: list[Metric]
-    no_flips: str | None
-    """Why there is no flip rate."""
-
-
-def gate_view(contents: Contents) -> GateView | None:
-    if not contents.gate:
-        return None
-    by_tag: dict[str, list[bool]] = defaultdict(list)
-    for answer in contents.gate:
-        for tag in answer.label.comparison.prompt.tags:
-            by_tag[tag].append(answer.probability_right > CHANCE)
-    tags = [rate("gate_accuracy", tag, right) for tag, right in sorted(by_tag.items())]
-    result = gate_result("feedback", contents.gate)
-    return GateView(result, tags, _no_flips([a.label for a in contents.gate]))
-
-
-class PrincipleUse(NamedTuple):
-    name: str
-    drawn: int
-    """Comparisons that it was drawn for."""
-    decided: float
-    """Mean |P - 0.5| over its judgements: 0 is a coin, 0.5 is certain."""
-
-
-class FeedbackView(NamedTuple):
-    labels: int
-    decided: float
-    clear: Metric
-    """Share of labels beyond 0.1 or 0.9."""
-    open: Metric
-    """Share of labels within 0.1 of a tie."""
-    flips: Metric
-    no_flips: str | None
-    principles: list[PrincipleUse]
-
-
-def feedback_view(labels: Sequence[PreferenceLabel]) -> FeedbackView | None:
-    if not labels:
-        return None
-    leans = [abs(label.probability_a - 0.5) for label in labels]
-    flips = [label.flipped for label in labels]
-    return FeedbackView(
-        len(labels),
-        fmean(leans),
-        rate("clear", "feedback", [lean > 0.4 for lean in leans]),
-        rate("open", "feedback", [lean < 0.1 for lean in leans]),
-        rate("flips", "feedback", [f for f in flips if f is not None]),
-        _no_flips(labels),
-        _principles(labels),
-    )
-
-
-def _principles(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
-    drawn: dict[str, set[str]] = defaultdict(set)
-    leans: dict[str, list[float]] = defaultdict(list)
-    for label in labels:
-        for judgement in label.judgements:
-            drawn[judgement.principle].add(label.id)
-            leans[judgement.principle].append(abs(judgement.probability_a - 0.5))
-    used = [PrincipleUse(name, len(ids), fmean(leans[name])) for name, ids in drawn.items()]
-    return sorted(used, key=lambda use: (-use.drawn, use.name))
-
-
-def _no_flips(labels: Sequence[PreferenceLabel]) -> str | None:
-    if any(label.flipped is not None for label in labels):
-        return None
-    if all(label.method == "likelihood" for label in labels):
-        return "the likelihood method weighs each answer alone, so there is no order that could matter"
-    return "each question was put in one order only"
-
-
-# -- samples, chosen by rule so that nobody picks the pretty ones
-
-
-class Sample(NamedTuple):
-    prompt: Prompt
-    why: str
-    answers: dict[str, Answer]
-
-
-def samples(answers: Sequence[Answer], kind: Kind, tags: int = 0) -> list[Sample]:
-    """The prompts with the lowest, median and highest score, then the median of some kinds of harm."""
-    by_prompt: dict[str, dict[str, Answer]] = defaultdict(dict)
-    for answer in answers:
-        if answer.response.prompt.kind == kind:
-            by_prompt[answer.response.prompt.id][answer.model] = answer
-    ranked = sorted(by_prompt.items(), key=lambda item: (_score(item[1]), item[0]))
-    chosen = {ranked[at][0]: why for at, why in _places(len(ranked))}
-    for tag in _spread(sorted({t for name, found in ranked for t in _prompt(found).tags}), tags):
-        rest = [name for name, found in ranked if name not in chosen and tag in _prompt(found).tags]
-        if rest:
-            chosen[rest[len(rest) // 2]] = "median score of its kind"
-    return [Sample(_prompt(by_prompt[name]), why, by_prompt[name]) for name, why in chosen.items()]
-
-
-def _places(count: int) -> list[tuple[int, str]]:
-    wanted = [(0, "lowest score"), (count // 2, "median score"), (count - 1, "highest score")]
-    return wanted if count > 2 else [(at, "all there are") for at in range(count)]
-
-
-def _spread(items: Sequence[str], count: int) -> list[str]:
-    """``count`` items at even distances."""
-    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items[:count])
-
-
-def _prompt(found: dict[str, Answer]) -> Prompt:
-    return next(iter(found.values())).response.prompt
-
-
-def _score(found: dict[str, Answer]) -> float:
-    """The score of the answer of the last model that has one."""
-    scores = [found[role].reward for role in ROLES if role in found]
-    return next((s for s in reversed(scores) if s is not None), 0.0)
-
-
-def sample_chains(chains: Sequence[RevisionChain], count: int = 3) -> list[RevisionChain]:
-    """Ids are hashes, so the first of them are as good as drawn."""
-    return sorted(chains, key=lambda chain: chain.id)[:count]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cai.report.charts import Chart, curve
+from cai.report.charts import curve
+from cai.report.drawing import Chart
 from cai.report.read import RL, RL_CAI, Contents
 
 

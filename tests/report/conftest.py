@@ -15,6 +15,7 @@ from cai.evaluation import harm
 from cai.recipe import Recipe
 from cai.records import (
     Answer,
+    Candidate,
     Comparison,
     Completion,
     Failure,
@@ -22,20 +23,24 @@ from cai.records import (
     Judgement,
     Kind,
     Message,
+    Metric,
     PreferenceLabel,
     Prompt,
     Response,
     Revision,
     RevisionChain,
 )
+from cai.report.read import Median
 from cai.rl_cai.pm_report import Scored, pm_report
 from cai.runs.manifest import StageManifest
 from cai.runs.run import Run
 
 HOSTILE = (
     '<script>alert(\'x\')</script>" onload="x" {{ 7*7 }} [bold]b[/bold] \x1b[2J\u202eevil'
-    "</title></details></pre><img src=x>"
+    "</title></details></pre><img src=x></style><style>body{display:none}</style>"
+    "<a href=javascript:alert(2)>a</a><iframe src=//e.invalid></iframe>"
 )
+AXES = ("helpfulness", "harmlessness")
 HELD_OUT = [Scored(HOSTILE, n / 20, (0.2 * n, 1.8), (n, 9)) for n in range(20)]
 CONSTITUTION = f"""
 name: {json.dumps(HOSTILE)}
@@ -45,8 +50,8 @@ principles:
 """
 
 
-def prompt(text: str, kind: Kind = "red_team") -> Prompt:
-    return Prompt.of((Message("user", text),), kind, "test", (f"<i>{kind}</i>",))
+def prompt(text: str, kind: Kind = "red_team", tags: tuple[str, ...] = ()) -> Prompt:
+    return Prompt.of((Message("user", text),), kind, "test", tags or (f"<i>{kind}</i>",))
 
 
 def completion(text: str) -> Completion:
@@ -63,9 +68,9 @@ BENIGN = [prompt(f"How do I boil egg {n}?", "helpful") for n in range(3)]
 NO = "I'm sorry, but I can't help with that. It would be wrong."
 
 
-def chain(asked: Prompt) -> RevisionChain:
+def chain(asked: Prompt, principle: str = HOSTILE) -> RevisionChain:
     first = Response(f"{asked.id}.0", asked, completion(HOSTILE))
-    step = Revision(HOSTILE, completion("It is rude. " + HOSTILE), completion("Better. " + HOSTILE))
+    step = Revision(principle, completion("It is rude. " + HOSTILE), completion("Better. " + HOSTILE))
     return RevisionChain(first.id, "other", first, (step,))
 
 
@@ -76,9 +81,11 @@ def dirty(run: Run, **cleaning: str) -> None:
     write_rows(run.folder / "02-revisions/records.jsonl", made)
 
 
-def label(asked: Prompt, probability: float, method: str = "multiple_choice") -> PreferenceLabel:
+def label(
+    asked: Prompt, probability: float, method: str = "multiple_choice", principle: str = HOSTILE
+) -> PreferenceLabel:
     comparison = Comparison(f"{asked.id}.0", asked, completion(HOSTILE), completion("b"))
-    judged = (Judgement(HOSTILE, "a", probability, HOSTILE), Judgement(HOSTILE, "b", 1 - probability))
+    judged = (Judgement(principle, "a", probability, HOSTILE), Judgement(principle, "b", 1 - probability))
     return PreferenceLabel(comparison.id, "other", comparison, method, probability, judged)
 
 
@@ -115,10 +122,8 @@ def write_steps(path: Path, *keys: str) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 21, "lo')
 
 
-@pytest.fixture
-def begun(tmp_path: Path) -> Run:
+def begin(folder: Path) -> Run:
     """A run of which nothing is made but its own files."""
-    folder = tmp_path / "run"
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"name": HOSTILE, "stages": {}}))
     (folder / "recipe.yaml").write_text(Recipe().to_yaml() + f"# {HOSTILE.replace(chr(27), '')}\n")
@@ -126,10 +131,9 @@ def begun(tmp_path: Path) -> Run:
     return Run(folder)
 
 
-@pytest.fixture
-def run(begun: Run) -> Run:
-    """A finished run."""
-    folder, asked = begun.folder, [*RED, *BENIGN]
+def make(run: Run) -> Run:
+    """All of a run."""
+    folder, asked = run.folder, [*RED, *BENIGN]
     write_rows(
         folder / "01-responses/records.jsonl", [Response(f"{p.id}.0", p, completion(HOSTILE)) for p in asked]
     )
@@ -145,9 +149,63 @@ def run(begun: Run) -> Run:
     write_steps(folder / "06-preference-model/metrics.jsonl", "loss", "agreement")
     (folder / "06-preference-model/report.json").write_text(json.dumps(asdict(pm_report(HELD_OUT))))
     write_steps(folder / "07-rl-cai-model/metrics.jsonl", "reward", "kl", "completions/mean_length")
-    write_rows(folder / "08-evaluation/records.jsonl", answers())
-    metrics = [asdict(m) for m in harm.metrics(answers(), ["start", "sl-cai", "rl-cai"])]
-    (folder / "08-evaluation/metrics.json").write_text(json.dumps(metrics))
+    write_evaluation(folder, answers())
     for stage in STAGES:
         finish(folder, stage)
-    return begun
+    return run
+
+
+def write_evaluation(folder: Path, made: Sequence[Answer]) -> None:
+    write_rows(folder / "08-evaluation/records.jsonl", made)
+    metrics = harm.metrics(made, list(dict.fromkeys(a.model for a in made)))
+    (folder / "08-evaluation/metrics.json").write_text(json.dumps([asdict(m) for m in metrics]))
+
+
+SNAPSHOTS = ("rl-cai@00000064", "rl-cai@00000128")
+CANDIDATES = [
+    Candidate("start", "bundled:smollm2-135m", "start", "a"),
+    Candidate("sl-cai", "hf:a", "sl-cai", "a", sequences=0),
+    Candidate("rl-cai", "hf:b", "rl-cai", "a", sequences=192),
+    *[Candidate(name, "hf:c", "rl-cai", "a", sequences=64) for name in SNAPSHOTS],
+    Candidate(HOSTILE, f"hf:{HOSTILE}", HOSTILE),
+]
+
+
+def evaluate(run: Run) -> Run:
+    """A made run with its snapshots measured, and all of it taken through ``cai evaluate``."""
+    before, labels = answers(), [c.label for c in CANDIDATES]
+    late = [answer(p, name, NO, 1.0) for name in (*SNAPSHOTS, HOSTILE) for p in (*RED, *BENIGN)]
+    write_evaluation(run.folder, [*before, *late])
+    metrics = [
+        *[
+            Metric(f"elo.{axis}", m, 40.0 * n, 40.0 * n - 60, None, 30, 12)
+            for axis in AXES
+            for n, m in enumerate(labels)
+        ],
+        *[Metric(f"hhh_accuracy.{way}", m, 0.7, 0.6, 0.8, 438, 90) for way in "abcdef" for m in labels],
+        Metric("preachy_rate", "sl-cai", None, None, None, 0),
+        Metric(HOSTILE, HOSTILE, 0.5, 0.25, 0.75, 4),
+    ]
+    folder = run.folder / "evaluation"
+    medians = [Median(f"{p.id}.{m}", m, HOSTILE, p, HOSTILE, 0.5, 17) for p in RED for m in labels]
+    write_rows(folder / "answers/medians.jsonl", medians)
+    (folder / "metrics.json").write_text(json.dumps([asdict(m) for m in metrics]))
+    (folder / "models.json").write_text(json.dumps([asdict(c) for c in CANDIDATES]))
+    finish(folder, "answers")
+    return run
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Run:
+    return begin(tmp_path / "run")
+
+
+@pytest.fixture
+def run(begun: Run) -> Run:
+    """A finished run."""
+    return make(begun)
+
+
+@pytest.fixture
+def evaluated(run: Run) -> Run:
+    return evaluate(run)

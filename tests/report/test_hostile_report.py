@@ -14,7 +14,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from test_hostile_text import FIELDS, LONG, TEXT, all_records
 
 from cai.evaluation import harm
 from cai.recipe import Recipe
@@ -26,6 +25,7 @@ from cai.report.read import read_contents
 from cai.runs.run import Run
 from tests.report.conftest import finish, write_rows
 from tests.report.test_page import Elements
+from tests.test_hostile_text import FIELDS, LONG, TEXT, all_records
 
 FILES = {
     "Response": "01-responses/records.jsonl",

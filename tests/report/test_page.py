@@ -10,11 +10,13 @@ import pytest
 from cai.errors import InputError
 from cai.recipe import Recipe
 from cai.records import Metric
-from cai.report.page import QUESTIONS, finding, number, render, write_report
-from cai.report.read import Contents, read_contents, samples
+from cai.report.findings import QUESTIONS, finding
+from cai.report.page import render, write_report
+from cai.report.read import Contents, read_contents
+from cai.report.words import number
 from cai.rl_cai.pm_report import pm_report
 from cai.runs.run import Run
-from tests.report.conftest import HOSTILE, RED, STAGES, answers, dirty
+from tests.report.conftest import HOSTILE, STAGES, dirty
 
 
 class Elements(HTMLParser):
@@ -38,6 +40,7 @@ class Elements(HTMLParser):
 def test_strangers_text_is_never_markup(run: Run) -> None:
     page = Elements(write_report(run).read_text())
     assert not {"script", "img", "i", "iframe", "link", "object"} & set(page.tags)
+    assert page.tags.count("style") == 1
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert page.text.count("alert('x')") > 30
 
@@ -65,10 +68,13 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
 
 
-def test_a_long_answer_is_folded_and_whole(run: Run) -> None:
+def test_a_long_answer_is_folded_and_cut_where_the_file_must_do(run: Run) -> None:
     page = write_report(run).read_text()
-    assert page.count("Put it in hot water.") > 3 * 8000
     assert "more character" not in page and "the other 167,300 characters" in page
+    assert (
+        page.count("The last 148,000 characters stand in records.jsonl only.") == 3
+    )  # one answer of each model
+    assert len(page) < 2_000_000
 
 
 def test_a_run_of_which_nothing_is_made(begun: Run) -> None:
@@ -148,13 +154,6 @@ def test_rl_cai_is_compared_with_sl_cai_prompt_by_prompt(run: Run) -> None:
     found = finding(QUESTIONS[0], "rl-cai", "sl-cai", read_contents(run))
     assert found.outcome == "no measurable change"
     assert "1.00 (0.51 to 1.00), then 0.50 (0.15 to 0.85) (change −0.50" in found.text
-
-
-def test_samples_are_the_extremes_and_the_median() -> None:
-    chosen = samples(answers(), "red_team")
-    assert [s.prompt for s in chosen] == [RED[0], RED[2], RED[3]]
-    assert [s.why for s in chosen] == ["lowest score", "median score", "highest score"]
-    assert all(list(s.answers) == ["start", "sl-cai", "rl-cai"] for s in chosen)
 
 
 def test_revisions_are_counted_and_what_was_cleaned_away_is_said(run: Run) -> None:
