@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cai.constitution import Constitution
 from cai.errors import InputError
+from cai.models.cached import cached
 from cai.models.load import load_model, model_path
 from cai.models.model import Model
 from cai.recipe import Recipe
 from cai.records import Kind, Prompt
 from cai.rl_cai.few_shots import load_few_shots
 from cai.rl_cai.judged_pairs import counted
+from cai.runs.budget import Purse
 from cai.runs.rows import write_whole
 from cai.runs.run import Run, digest_of
 from cai.runs.stage import HasId, Pass
@@ -29,6 +31,8 @@ from cai.training.mixture import mixed
 Row = TypeVar("Row", bound=HasId)
 DRAFTED = "prompts.jsonl"
 """In ``00-prompts``: the drafts that were kept, as prompts."""
+CALLS = "calls.sqlite"
+"""In the run's folder: what its models were asked, and answered."""
 START, SL_CAI, RL_CAI = "start", "sl-cai", "rl-cai"
 """The models that a run compares."""
 FEW_SHOTS = Path(__file__).parent / "few_shots"
@@ -109,8 +113,8 @@ class Job:
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
-        notes: Callable[[list[Row]], dict[str, Any]] = lambda rows: {},
-    ) -> list[Row]:
+        notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
+    ) -> Sequence[Row]:
         return self.run.make_rows(
             stage,
             row_type,
@@ -120,7 +124,21 @@ class Job:
             concurrency=self.recipe.concurrency,
             max_failures=self.recipe.max_failures,
             notes=notes,
+            purse=self._purse(stage),
         )
+
+    @contextmanager
+    def loaded(self, name: str) -> Iterator[Model]:
+        """As ``loaded``, with its calls kept where the recipe says."""
+        cache = self.recipe.cache
+        file = (
+            None if cache is None else self.run.folder / CALLS if cache == "run" else Path(cache).expanduser()
+        )
+        with loaded(name) as model, cached(model, name, file, self.say) as asked:
+            yield asked
+
+    def _purse(self, stage: str) -> Purse:
+        return self.run.purse(self.recipe.budget.tokens, self.recipe.budget.hours, but=stage)
 
     def fitting(
         self, stage: str, rows: list[dict[str, Any]], section: str, *, free: int = 0
@@ -171,14 +189,23 @@ class Job:
         """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_whole(folder / "dataset.jsonl", lines)
+        training, purse = getattr(self.recipe, section), self._purse(folder.name)
+        purse.check(folder.name)
+
+        def on_step(done: int, total: int) -> None:
+            self.run.progress.step(folder.name, done, total)
+            # A step is asked after its checkpoint only: what came after one would have to be made again.
+            if done < total and done % training.checkpoint_steps == 1 % training.checkpoint_steps:
+                purse.check(folder.name)
+
         return {
             "rows": rows,
             "base": model_path(self._base(section)),
             "base_name": self._base(section),
             "folder": folder,
-            "training": getattr(self.recipe, section),
+            "training": training,
             "seed": self.recipe.seed,
-            "on_step": partial(self.run.progress.step, folder.name),
+            "on_step": on_step,
             "report_to": self.recipe.report_to,
         }
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import click
 
-from cai.cli import constitution, judge, read, run, score
+from cai.cli import (
+    constitution,
+    doctor,
+    estimate,
+    evaluate,
+    export,
+    figure,
+    harmfulness,
+    judge,
+    read,
+    run,
+    score,
+)
 from cai.cli.app import Commands
 
 
@@ -22,13 +34,19 @@ def main() -> None:
 
 for command in (
     run.run,
+    estimate.estimate,
     constitution.check,
     constitution.constitution,
     read.show,
     read.report,
     read.compare,
     read.chat,
+    harmfulness.harmfulness,
     judge.judge,
+    doctor.doctor,
+    evaluate.evaluate,
+    figure.figure,
+    export.export,
     score.score,
     score.serve,
 ):

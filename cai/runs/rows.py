@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,6 +36,11 @@ def adapter(row_type: type[Row]) -> TypeAdapter[Row]:
 
 def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
     """All rows of a file; nothing when it does not exist. Raises InputError naming the line that is wrong."""
+    return (row for row, _ in sized_rows(path, row_type))
+
+
+def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
+    """As ``read_rows``, each with the bytes of its line."""
     if not path.exists():
         return
     parse = adapter(row_type).validate_json
@@ -41,13 +49,52 @@ def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 return  # torn by a kill; RowWriter cuts it off
             try:
-                yield parse(line)
+                yield parse(line), len(line)
             except ValidationError as error:
                 first = error.errors()[0]
                 place = ".".join(map(str, first["loc"])) or "row"
                 raise InputError(
                     f"{path}:{number}: {place}: {first['msg']}. Delete this line, then type the same command."
                 ) from error
+
+
+class Stored(Sequence[Row]):
+    """The rows of a complete file, read when they are asked for: a million of them take no memory."""
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path, self._row_type = path, row_type
+
+    def __iter__(self) -> Iterator[Row]:
+        return read_rows(self._path, self._row_type)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        number = range(len(self))[at]
+        with self._path.open("rb") as stream:
+            stream.seek(self._starts[number])
+            row: Row = adapter(self._row_type).validate_json(stream.readline())
+            return row
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def _starts(self) -> array[int]:
+        """Where each line begins, and where the last ends."""
+        with self._path.open("rb") as stream:
+            return array("q", accumulate(map(len, stream), initial=0))
 
 
 class RowWriter(Generic[Row]):
@@ -67,11 +114,13 @@ class RowWriter(Generic[Row]):
     ) -> None:
         self._file.close()
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Row) -> int:
+        """Bytes of the row's line."""
         line = self._dump(row) + b"\n"
         with disk_full_named(self._path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(line)
 
 
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:

@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from cai.errors import InputError, StageChanged
-from cai.records import Checkpoint, usage
+from cai.records import Checkpoint
+from cai.runs.budget import Purse
 from cai.runs.manifest import StageManifest, commit, versions
-from cai.runs.rows import PART, adapter, digest_file, disk_full_named, read_rows, write_whole
+from cai.runs.rows import PART, Stored, adapter, digest_file, disk_full_named, read_rows, write_whole
 from cai.runs.stage import HasId, Pass, Progress, Silent, run_rows
 
 Row = TypeVar("Row", bound=HasId)
@@ -76,6 +77,16 @@ class Run:
     def rows(self, stage: str, row_type: type[Row], file: str = "records.jsonl") -> list[Row]:
         return list(read_rows(self.stage(stage) / file, row_type))
 
+    def purse(self, tokens: int | None, hours: float | None, *, but: str) -> Purse:
+        """A budget for all stages together, and what the finished ones, ``but`` for one, have spent of it."""
+        done = [m for m in map(self.manifest, self._started()) if m is not None and m.stage != but]
+        return Purse(
+            tokens,
+            hours,
+            spent=sum(m.prompt_tokens + m.completion_tokens for m in done),
+            seconds=sum(m.seconds for m in done),
+        )
+
     # -- making
 
     def make_rows(
@@ -88,15 +99,16 @@ class Run:
         inputs: dict[str, str],
         concurrency: int,
         max_failures: int,
-        notes: Callable[[list[Row]], dict[str, Any]] = lambda rows: {},
-    ) -> list[Row]:
-        """The records of a stage, made where they are missing.
+        notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
+        purse: Purse | None = None,
+    ) -> Stored[Row]:
+        """The records of a stage, made where they are missing, and read from its file when they are asked for.
 
         ``passes`` is called only when something may be owed, so that a finished stage loads no model. What ``notes``
-        finds in the finished records stands in ``stage.json``.
+        finds in the finished records stands in ``stage.json``. Raises BudgetSpent when ``purse`` is empty.
         """
         if self._is_done(stage, config, inputs):
-            return self.rows(stage, row_type)
+            return Stored(self.stage(stage) / "records.jsonl", row_type)
         began = time.monotonic()
         made = asyncio.run(
             run_rows(
@@ -106,9 +118,9 @@ class Run:
                 concurrency=concurrency,
                 max_failures=max_failures,
                 progress=self.progress,
+                purse=purse,
             )
         )
-        tokens = [usage(row) for row in made.records]
         self._complete(
             StageManifest(
                 stage,
@@ -117,8 +129,8 @@ class Run:
                 digest_file(self.stage(stage) / "records.jsonl"),
                 len(made.records),
                 made.failures,
-                sum(t.prompt_tokens for t in tokens),
-                sum(t.completion_tokens for t in tokens),
+                made.tokens.prompt_tokens,
+                made.tokens.completion_tokens,
                 time.monotonic() - began,
                 _now(),
                 notes(made.records),
@@ -150,7 +162,7 @@ class Run:
             progress=self.progress,
             file=file,
         )
-        return made.records
+        return list(made.records)
 
     def make_model(
         self,

@@ -13,7 +13,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from cai.errors import RecordError, TooManyFailures
 from cai.records import Failure, Usage, usage
-from cai.runs.rows import RowWriter, read_rows, write_rows
+from cai.runs.budget import Purse
+from cai.runs.made import Made
+from cai.runs.rows import RowWriter, Stored
 
 Item = TypeVar("Item")
 
@@ -44,11 +46,14 @@ class Silent:
     def finish(self, stage: str) -> None: ...
 
 
-class Rows(Generic[Row]):
-    """What ``run_rows`` made: records in the order of the items, and what was used to make them this time."""
+class Rows(NamedTuple, Generic[Row]):
+    """What ``run_rows`` made."""
 
-    def __init__(self, records: list[Row], failures: int) -> None:
-        self.records, self.failures = records, failures
+    records: Stored[Row]
+    """In the order of the items."""
+    failures: int
+    tokens: Usage
+    """Of all records, also of those that an earlier session made."""
 
 
 class Pass(NamedTuple, Generic[Item, Row]):
@@ -67,14 +72,18 @@ async def run_rows(
     max_failures: int,
     progress: Progress,
     file: str = "records.jsonl",
+    purse: Purse | None = None,
 ) -> Rows[Row]:
     """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
-    passes may load a model for each and let it go.
+    passes may load a model for each and let it go. No record is held in memory once it is written.
 
-    Raises TooManyFailures once more than ``max_failures`` records have failed.
+    Raises TooManyFailures once more than ``max_failures`` records have failed, and BudgetSpent where ``purse`` holds
+    too little for one more record; nothing is then in work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = {row.id: row for row in read_rows(folder / file, row_type)}
+    made = Made(folder / file, row_type)
+    purse = purse or Purse()
+    purse.knows(made.tokens, made.most)
     wanted: list[str] = []
     failures = folder / ("failures.jsonl" if file == "records.jsonl" else f"failed-{file}")
     failures.unlink(missing_ok=True)  # what failed before is owed again
@@ -84,8 +93,11 @@ async def run_rows(
 
         async def work(step: Callable[[Item], Awaitable[Row]], owed: Iterator[tuple[str, Item]]) -> None:
             for name, item in owed:
+                await purse.open(folder.name)
+                tokens = Usage(0, 0)
                 try:
                     record = await step(item)
+                    tokens = usage(record)
                 except RecordError as error:
                     failed.append(Failure(name, type(error).__name__, str(error)))
                     kept.append(failed[-1])
@@ -93,24 +105,23 @@ async def run_rows(
                     if len(failed) > max_failures:
                         raise TooManyFailures(_too_many(folder, failed)) from error
                     continue
+                finally:
+                    purse.pay(tokens)
                 if record.id != name:
                     raise AssertionError(f"step made record {record.id!r} for item {name!r}")
-                done.append(record)
-                made[name] = record
-                progress.advance(folder.name, usage(record), failed=False)
+                made.add(name, done.append(record), tokens)
+                progress.advance(folder.name, tokens, failed=False)
 
         async for items, step in passes:
             wanted += items
             progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
-            owed = iter([(name, item) for name, item in items.items() if name not in made])
+            owed = ((name, item) for name, item in items.items() if name not in made)
             await _all_of([work(step, owed) for _ in range(concurrency)])
     if not failed:
         failures.unlink()
     progress.finish(folder.name)
-    records = [made[name] for name in wanted if name in made]
     # Rows came in the order of finishing; what later stages read must not depend on timing.
-    write_rows(folder / file, row_type, records)
-    return Rows(records, len(failed))
+    return Rows(Stored(folder / file, row_type), len(failed), made.put_in_order(wanted))
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

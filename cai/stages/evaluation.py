@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from cai.evaluation import harm
-from cai.job import KINDS, RL_CAI, SL_CAI, START, Job, loaded
+from cai.job import KINDS, RL_CAI, SL_CAI, START, Job
 from cai.records import (
     Answer,
     Message,
@@ -45,7 +45,7 @@ def evaluation(job: Job) -> None:
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
         rewards = preference_model.PreferenceModel(job.weights(pm[0])) if pm else None
         for role, name in models.items():
-            with loaded(name) as model:
+            with job.loaded(name) as model:
 
                 async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
                     # Not `respond`: a model that says nothing is measured here, not passed over.

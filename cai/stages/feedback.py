@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cai.errors import GateClosed
-from cai.job import Job, loaded, sources
+from cai.job import Job, sources
 from cai.records import (
     Comparison,
     GateAnswer,
@@ -43,7 +43,7 @@ def comparisons(job: Job) -> None:
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         prompts = job.training_prompts("red_team")
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with loaded(job.trained("03-sl-cai-model")) as model:
+        with job.loaded(job.trained("03-sl-cai-model")) as model:
 
             async def step(item: tuple[Prompt, int]) -> Comparison:
                 prompt, number = item
@@ -68,7 +68,7 @@ def preference_labels(job: Job) -> None:
     setting = job.recipe.feedback
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
-        with loaded(job.recipe.models.feedback) as model:
+        with job.loaded(job.recipe.models.feedback) as model:
             step = partial(
                 label.label,
                 model=model,

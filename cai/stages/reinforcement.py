@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cai.job import KINDS, SL_CAI, Job, loaded, sources
+from cai.job import KINDS, SL_CAI, Job, sources
 from cai.models.load import model_path
 from cai.models.model import Model
 from cai.records import Conversation
@@ -112,7 +112,7 @@ def rewarding(job: Job, policy: Any) -> Iterator[reinforce.Reward]:
     elif policy and models.feedback == models.pretrained:
         yield adapters.on_the_base(policy, _rating(job, adapters.base_of(policy, models.pretrained)))
     else:
-        with loaded(models.feedback) as model:
+        with job.loaded(models.feedback) as model:
             yield _rating(job, model)
 
 

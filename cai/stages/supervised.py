@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cai.job import DRAFTED, KINDS, Job, loaded
+from cai.job import DRAFTED, KINDS, Job
 from cai.records import (
     Draft,
     Kind,
@@ -32,7 +32,7 @@ def drafts(job: Job) -> None:
     shown = {kind: generate.seed_prompts(job.prompts[kind].train, kind, setting.shots) for kind in job.to_draft}
 
     async def passes() -> AsyncIterator[Pass[tuple[Kind, int], Draft]]:
-        with loaded(recipe.models.prompts) as model:
+        with job.loaded(recipe.models.prompts) as model:
 
             async def step(item: tuple[Kind, int]) -> Draft:
                 kind, number = item
@@ -49,7 +49,7 @@ def drafts(job: Job) -> None:
             numbered = [(kind, n) for kind, count in job.to_draft.items() for n in range(count)]
             yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
 
-    def notes(made: list[Draft]) -> dict[str, Any]:
+    def notes(made: Sequence[Draft]) -> dict[str, Any]:
         sifted = generate.sift(made, train, held_out)
         write_rows(job.run.stage(stage) / DRAFTED, Prompt, sifted.kept)
         for kind, counts in sifted.counts.items():
@@ -74,7 +74,7 @@ def responses(job: Job) -> None:
         items = {f"{p.id}.0": (p, 0) for p in job.training_prompts("red_team")}
         for p in job.training_prompts("helpful", "borderline"):
             items |= {f"{p.id}.{n}": (p, n) for n in range(setting.per_helpful_prompt)}
-        with loaded(job.recipe.models.helpful) as model:
+        with job.loaded(job.recipe.models.helpful) as model:
 
             async def step(item: tuple[Prompt, int]) -> Response:
                 prompt, number = item
@@ -100,7 +100,7 @@ def revisions(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
         initial = [r for r in job.run.rows("01-responses", Response) if r.prompt.kind == "red_team"]
-        with loaded(job.recipe.models.helpful) as model:
+        with job.loaded(job.recipe.models.helpful) as model:
             step = partial(
                 revise.revise,
                 model=model,
@@ -115,7 +115,7 @@ def revisions(job: Job) -> None:
             )
             yield Pass({r.id: r for r in initial}, step)
 
-    def notes(chains: list[RevisionChain]) -> dict[str, Any]:
+    def notes(chains: Sequence[RevisionChain]) -> dict[str, Any]:
         found = clean.hits(chains)
         if found:
             job.say(f"02-revisions: {clean.in_words(chains)}.")

@@ -1,0 +1,437 @@
+"""What a run will cost, before it: calls, tokens, and where somebody has measured or priced them, time and money.
+
+The steps themselves are rehearsed with a model that says filler as long as it may, so that every call is counted where
+it is made. Tokens written are therefore the most there can be, and tokens read count answers at that length. Time comes
+from the models (``measure``) or from an earlier run (``like``), or is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cai.constitution import load_constitution
+from cai.constitution_control import controlled
+from cai.errors import InputError, RecordError
+from cai.job import KINDS, Job, loaded
+from cai.models.cached import HERE
+from cai.models.load import model_path
+from cai.models.model import Context, Format, Model, Sampling, plain
+from cai.recipe import Recipe
+from cai.records import Completion, Conversation, Kind, Message, Prompt, as_messages
+from cai.report import visible
+from cai.rl_cai import preference_pairs
+from cai.runs.rows import write_whole
+from cai.runs.run import Run, read_run
+from cai.runs.stage import HasId, Pass
+from cai.sl_cai import red_team
+from cai.stages.feedback import comparisons, preference_labels, the_pm
+from cai.stages.supervised import drafts, responses, revisions
+
+Row = TypeVar("Row", bound=HasId)
+SAMPLE, AT_ONCE = 300, 32
+"""Requests of a stage that are tokenised, and that are measured. The others count by their letters."""
+FILLERS = 64
+LETTERS = 4
+"""In a token, where no tokenizer is at hand."""
+WORDS = 0.75
+"""In a token of the filler."""
+TRAININGS = {
+    "03-sl-cai-model": "sl_cai",
+    "06-preference-model": "preference_model",
+    "07-rl-cai-model": "rl_cai",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of a million tokens that a server reads, and writes; in whatever currency."""
+
+    read: float
+    written: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    stage: str
+    model: str | None
+    """Who is asked; None in a training that asks nobody."""
+    records: int
+    calls: int
+    read: int | None
+    """Tokens; None in a training, which is counted in hours only."""
+    written: int | None
+    """Tokens at most, or as in the earlier run."""
+    seconds: float | None
+    """None where nobody has measured it."""
+    cost: float | None
+    """None without prices. What runs on this machine costs no tokens."""
+    notes: tuple[str, ...] = ()
+    """How far its figures can be trusted."""
+
+
+# -- the rehearsal
+
+
+class Rehearsed:
+    """A model that says filler, and counts."""
+
+    def __init__(self, name: str, words: Sequence[str], *, votes: bool) -> None:
+        self.name, self._words = name, words
+        self._begins, self._fillers = "(A) " if votes else "", dict[tuple[int, int], str]()
+        self._tokens, self.exact = tokens_of(name)
+        self.format: Format = "plain" if self.exact and self._tokens.plain else "chat"
+        self._server = not name.startswith((*HERE, "scripted:"))
+        self.calls = self.written = 0
+        self._letters = self._sampled_letters = self._sampled = 0
+        self.sample: list[Callable[[Model], Any]] = []
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        self._count(context)
+        self._keep(lambda model: model.generate(context, sampling))
+        self.written += sampling.max_tokens
+        said = self._filler(sampling.seed % FILLERS, max(3, int(WORDS * sampling.max_tokens)))
+        return Completion(said, self.name, "stop", 0, sampling.max_tokens)
+
+    def _filler(self, which: int, words: int) -> str:
+        """One of a few, which all records share: there may be a million."""
+        if (which, words) not in self._fillers:
+            said = (self._words[(17 * which + at) % len(self._words)] for at in range(words))
+            self._fillers[which, words] = self._begins + " ".join(said)
+        return self._fillers[which, words]
+
+    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        # A server reads the context alone too, and again for each continuation, and writes one token each time.
+        times = len(continuations) + 1 if self._server else 1
+        self._count(context, times=times, more="".join(continuations))
+        self.written += times if self._server else 0
+        self._keep(lambda model: model.score(context, continuations))
+        return [-1.0] * len(continuations)
+
+    @property
+    def read(self) -> int:
+        """Tokens of all contexts: counted of the first ones, in proportion of the others."""
+        return round(self._letters * self._sampled / max(1, self._sampled_letters))
+
+    def _count(self, context: Context, *, times: int = 1, more: str = "") -> None:
+        letters = len(context if isinstance(context, str) else plain(context)) * times + len(more)
+        self._letters, self.calls = self._letters + letters, self.calls + 1
+        if self.calls <= SAMPLE:
+            self._sampled_letters += letters
+            self._sampled += self._tokens(context) * times + (self._tokens(more) if more else 0)
+
+    def _keep(self, ask: Callable[[Model], Any]) -> None:
+        if len(self.sample) < AT_ONCE:
+            self.sample.append(ask)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How many tokens a context has."""
+
+    tokenizer: Any
+    plain: bool
+
+    def __call__(self, context: Context) -> int:
+        if self.tokenizer is None:
+            return len(context if isinstance(context, str) else plain(context)) // LETTERS + 1
+        if isinstance(context, str) or self.plain:
+            return len(self.tokenizer(context if isinstance(context, str) else plain(context))["input_ids"])
+        return self._in_chat(context)
+
+    def _in_chat(self, talk: Conversation) -> int:
+        goes_on = talk[-1].role == "assistant"
+        text = self.tokenizer.apply_chat_template(
+            as_messages(talk), tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+        )
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@cache
+def tokens_of(name: str) -> tuple[Tokens, bool]:
+    """A model's own tokens and True where its tokenizer is here, else letters by ``LETTERS`` and False."""
+    if not name.startswith(HERE):
+        return Tokens(None, False), False
+    from transformers import AutoTokenizer
+
+    from cai.models.rendering import speaks_plain
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_path(name))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the tokenizer of '{name}': {str(error).splitlines()[0]}") from error
+    return Tokens(tokenizer, speaks_plain(tokenizer)), True
+
+
+@dataclass(frozen=True)
+class Nowhere(Run):
+    """A run that writes nothing: what is made is held, and what a stage was made from does not matter."""
+
+    held: dict[str, list[Any]] = field(default_factory=dict)
+
+    def rows(self, stage: str, row_type: type[Row], file: str = "records.jsonl") -> list[Row]:
+        return self.held.get(stage, [])
+
+    async def side_rows(
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row], **how: int
+    ) -> list[Row]:
+        return await _made(work)
+
+    def output(self, stage: str) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Rehearsal(Job):
+    asked: list[Rehearsed] = field(default_factory=list)
+
+    @contextmanager
+    def loaded(self, name: str) -> Iterator[Model]:
+        votes = self.recipe.feedback.method == "votes" and name == self.recipe.models.feedback
+        trained = name.startswith(f"hf:{self.run.folder}")  # its tokenizer is the base's
+        words = " ".join(p.conversation[-1].content for p in self.prompts["helpful"].train).split()
+        model = Rehearsed(self.recipe.models.pretrained if trained else name, words or ["word"], votes=votes)
+        self.asked.append(model)
+        yield model
+
+    @cached_property
+    def drafted(self) -> dict[Kind, list[Prompt]]:
+        """As if every draft were kept."""
+        return {kind: [_draft(kind, n) for n in range(self.to_draft.get(kind, 0))] for kind in KINDS}
+
+    def rows(
+        self, stage: str, row_type: type[Row], passes: Callable[[], AsyncIterable[Pass[Any, Row]]], **how: Any
+    ) -> list[Row]:
+        async def all_passes() -> list[Row]:
+            return [row async for work in passes() for row in await _made(work)]
+
+        assert isinstance(self.run, Nowhere)
+        self.run.held[stage] = asyncio.run(all_passes())
+        return self.run.held[stage]
+
+
+async def _made(work: Pass[Any, Row]) -> list[Row]:
+    rows = []
+    for item in work.items.values():
+        try:
+            rows.append(await work.step(item))
+        except RecordError:  # filler that means something after all; the call is counted
+            continue
+    return rows
+
+
+def _draft(kind: Kind, number: int) -> Prompt:
+    return Prompt.of(
+        (Message("user", f"Would you please tell me about drafted matter {number}?"),), kind, "drafted"
+    )
+
+
+# -- the estimate
+
+
+def estimate(
+    recipe: Recipe, *, prices: Prices | None = None, measure: bool = False, like: Path | None = None
+) -> list[Estimate]:
+    """Every stage of a recipe. ``measure`` loads and asks its models; ``like`` is a run to take times from.
+
+    Raises InputError when ``like`` is no run, or a file that the recipe names cannot be read.
+    """
+    job = rehearsal(recipe)
+    earlier = read_run(like) if like else None
+    made: list[Estimate] = []
+    for stage, (make, name) in {
+        "00-prompts": (drafts, recipe.models.prompts),
+        "01-responses": (responses, recipe.models.helpful),
+        "02-revisions": (revisions, recipe.models.helpful),
+        "04-comparisons": (comparisons, recipe.models.pretrained),
+        "05-preference-labels": (preference_labels, recipe.models.feedback),
+    }.items():
+        before = len(job.asked)
+        make(job)
+        made += [_of(stage, name, len(job.run.rows(stage, Prompt)), model) for model in job.asked[before:]]
+    made += [_trained(job, stage) for stage in TRAININGS if stage != "06-preference-model" or the_pm(job)]
+    made += [_evaluated(job)]
+    measured = _measured(job, made) if measure else {}
+    return [_priced(_timed(one, measured, earlier), prices) for one in sorted(made, key=lambda e: e.stage)]
+
+
+def rehearsal(recipe: Recipe) -> Rehearsal:
+    # What is only a matter of the answers must not stop the rehearsal.
+    feedback = recipe.feedback.model_copy(update={"gate": "warn"})
+    constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    run = Nowhere(Path(recipe.out).resolve())
+    return Rehearsal(
+        run, recipe.model_copy(update={"feedback": feedback}), constitution, prompts, lambda said: None
+    )
+
+
+def _of(stage: str, name: str, records: int, model: Rehearsed) -> Estimate:
+    notes = () if model.exact else (f"tokens of {name} counted as {LETTERS} letters each",)
+    return Estimate(stage, name, records, model.calls, model.read, model.written, None, None, notes)
+
+
+def _evaluated(job: Rehearsal) -> Estimate:
+    """Every model answers every held-out prompt once."""
+    setting, stage = job.recipe.evaluation, "08-evaluation"
+    prompts = [
+        p
+        for kind in KINDS
+        for p in red_team.some(job.prompts[kind].held_out, getattr(setting, kind), job.recipe.seed)
+    ]
+    models = 3 + (_snapshots(job) if setting.snapshots else 0)
+
+    async def ask(model: Model) -> None:
+        for prompt in prompts:
+            await model.generate(prompt.conversation, setting.sampling)
+
+    with job.loaded(job.recipe.models.helpful) as model:
+        asyncio.run(ask(model))
+    one = _of(stage, job.recipe.models.helpful, len(prompts), job.asked[-1])
+    return replace(
+        one,
+        records=models * one.records,
+        calls=models * one.calls,
+        read=models * (one.read or 0),
+        written=models * (one.written or 0),
+    )
+
+
+def _rl_prompts(job: Rehearsal) -> int:
+    setting = job.recipe.rl_cai
+    found = len(job.training_prompts(*KINDS))
+    return int(min(found, setting.prompts or found) * setting.epochs)
+
+
+def _snapshots(job: Rehearsal) -> int:
+    """As ``training/snapshots.py`` saves them."""
+    setting = job.recipe.rl_cai
+    if setting.snapshot_every is None:
+        return 0
+    batch, every = setting.batch_size // setting.answers, setting.snapshot_every
+    seen = range(batch, _rl_prompts(job) + 1, batch)
+    return sum(n // every > (n - batch) // every for n in seen)
+
+
+def _trained(job: Rehearsal, stage: str) -> Estimate:
+    """A training. Its rows are at most these: what is too long, or repeats itself, is left out."""
+    recipe, run = job.recipe, job.run
+    pairs = len(run.rows("05-preference-labels", Prompt))
+    people = recipe.preference_model.helpfulness
+    helped = preference_pairs.helpfulness(people.file, people.limit, recipe.seed).rows
+    if stage == "03-sl-cai-model":
+        helpful = len(run.rows("01-responses", Prompt)) - len(run.rows("02-revisions", Prompt))
+        rows = (
+            len(run.rows("02-revisions", Prompt)) * (recipe.sl_cai.rounds or recipe.revisions.rounds) + helpful
+        )
+    elif stage == "06-preference-model" or recipe.rl_cai.algorithm == "dpo":
+        rows = pairs + len(helped)
+    else:
+        rows = min(len(job.training_prompts(*KINDS)), recipe.rl_cai.prompts or sys.maxsize)
+    calls, judge = 0, None
+    if stage == "07-rl-cai-model" and recipe.rl_cai.reward == "feedback":
+        judge = recipe.models.feedback
+        calls = _rl_prompts(job) * recipe.rl_cai.answers * (2 if recipe.feedback.method == "likelihood" else 1)
+    return Estimate(stage, judge, rows, calls, None, None, None, None)
+
+
+# -- time and money
+
+
+def _measured(job: Rehearsal, made: Sequence[Estimate]) -> dict[str, float]:
+    """Seconds a call, by stage: its own first requests, put to its model at once."""
+    found: dict[str, float] = {}
+    samples = dict(zip([e.stage for e in made if e.read is not None], job.asked, strict=True))
+    for name in dict.fromkeys(model.name for model in samples.values()):
+        with loaded(name) as model:
+            asyncio.run(_answer(model, next(m for m in samples.values() if m.name == name).sample[:1]))
+            for stage, sampled in samples.items():
+                if sampled.name == name and sampled.sample:
+                    began = time.monotonic()
+                    asyncio.run(_answer(model, sampled.sample))
+                    found[stage] = (time.monotonic() - began) / len(sampled.sample)
+    return found
+
+
+async def _answer(model: Model, sample: Sequence[Callable[[Model], Any]]) -> None:
+    said = await asyncio.gather(*[ask(model) for ask in sample], return_exceptions=True)
+    for error in said:
+        if isinstance(error, BaseException) and not isinstance(error, RecordError):
+            raise error
+
+
+def _timed(one: Estimate, measured: dict[str, float], earlier: Run | None) -> Estimate:
+    then = earlier.manifest(one.stage) if earlier else None
+    if then is not None and then.records:
+        share, source = one.records / then.records, f"as in {earlier.folder}" if earlier else ""
+        read, written = one.read, one.written
+        if then.completion_tokens and one.read is not None:  # scores leave no tokens in a stage's records
+            read, written = round(then.prompt_tokens * share), round(then.completion_tokens * share)
+        notes = (*one.notes, f"time and tokens {source}, {then.records} records")
+        return replace(one, read=read, written=written, seconds=then.seconds * share, notes=notes)
+    if one.stage in measured:
+        note = f"time measured on {min(AT_ONCE, one.calls)} calls at once, with answers of any length"
+        return replace(one, seconds=measured[one.stage] * one.calls, notes=(*one.notes, note))
+    return one
+
+
+def _priced(one: Estimate, prices: Prices | None) -> Estimate:
+    if prices is None or one.model is None or one.read is None:
+        return one
+    if one.model.startswith((*HERE, "scripted:")):
+        return replace(one, cost=0.0)
+    return replace(one, cost=(one.read * prices.read + (one.written or 0) * prices.written) / 1e6)
+
+
+# -- for people and programs
+
+
+def write(path: Path, made: Sequence[Estimate]) -> None:
+    write_whole(path, json.dumps([asdict(one) for one in made], indent=1, ensure_ascii=False) + "\n")
+
+
+def table(made: Sequence[Estimate]) -> Group:
+    """A line a stage, and their sum; a sum with an unknown part is unknown."""
+    shown = Table("stage", *("records", "calls", "tokens read", "written at most", "time", "cost"), box=None)
+    shown.columns[0].no_wrap = True
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for one in made:
+        shown.add_row(one.stage, f"{one.records:,}", *_figures([one]))
+    shown.add_row("all", "", *_figures(made), style="bold")
+    notes = dict.fromkeys(f"{one.stage}: {note}" for one in made for note in one.notes)
+    return Group(shown, *[Text(visible(note), style="dim") for note in notes])
+
+
+def _figures(made: Sequence[Estimate]) -> list[str]:
+    asked = [one for one in made if one.read is not None]
+    times, costs = [one.seconds for one in made], [one.cost for one in asked]
+    return [
+        f"{sum(one.calls for one in made):,}",
+        f"{sum(one.read or 0 for one in asked):,}" if asked else "–",
+        f"{sum(one.written or 0 for one in asked):,}" if asked else "–",
+        "not known" if None in times else _duration(sum(t or 0 for t in times)),
+        "–" if not costs or None in costs else f"{sum(c or 0 for c in costs):,.2f}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
