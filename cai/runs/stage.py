@@ -117,6 +117,7 @@ async def run_rows(
             progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
             owed = ((name, item) for name, item in items.items() if name not in made)
             await _all_of([work(step, owed) for _ in range(concurrency)])
+            del step, owed  # and the pass's model with them, before the next one is loaded
     if not failed:
         failures.unlink()
     progress.finish(folder.name)

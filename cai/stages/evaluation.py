@@ -58,6 +58,7 @@ def evaluation(job: Job) -> None:
                     return Answer(f"{prompt.id}.{role}", role, response, harm.verdict(response), reward)
 
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
+            del model, step  # before the next is loaded
         # Before stage.json: a complete stage has its metrics.
         write_metrics(job.run, list(models))
 

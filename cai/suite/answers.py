@@ -79,7 +79,7 @@ def answered(suite: Suite) -> list[Answer]:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Answer]]:
         for candidate in suite.candidates:
-            with suite.loaded(candidate) as model:
+            with suite.loaded(candidate.model) as model:
 
                 async def step(
                     item: tuple[Prompt, int], label: str = candidate.label, model: Model = model

@@ -131,7 +131,7 @@ def _told(suite: Suite, asked: Sequence[Asked]) -> list[Told]:
 
     async def passes() -> AsyncIterator[Pass[Asked, Told]]:
         for candidate in suite.candidates:
-            with suite.loaded(candidate) as model:
+            with suite.loaded(candidate.model) as model:
                 if not await suite.scores(candidate, model, PART):
                     continue
                 for mode in MODES:

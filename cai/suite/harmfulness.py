@@ -74,7 +74,7 @@ def _answers(suite: Suite, at: At) -> list[Answer]:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Answer]]:
         for candidate in suite.candidates:
-            with suite.loaded(candidate) as model:
+            with suite.loaded(candidate.model) as model:
                 yield Pass(
                     {_name(p, n, at, candidate.label): (p, n) for p in prompts for n in range(samples)},
                     partial(_say, at=at, model=model, label=candidate.label, suite=suite),

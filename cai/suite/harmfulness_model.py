@@ -37,8 +37,8 @@ TOLERANCE = 0.25
 
 
 class RegressorTraining(Training):
-    learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
-    epochs: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
+    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     depth: float = Field(default=0.55, gt=0, le=1)
     """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper ones say the next token: of the

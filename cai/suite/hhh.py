@@ -117,7 +117,7 @@ def _each(files: Files, label: str, method: str) -> dict[str, Question]:
 def _by_models(suite: Suite, files: Files) -> list[Chosen]:
     async def passes() -> AsyncIterator[Pass[Question, Chosen]]:
         for candidate in suite.candidates:
-            with suite.loaded(candidate) as model:
+            with suite.loaded(candidate.model) as model:
                 if not await suite.scores(candidate, model, PART):
                     continue
                 for method, asking in _ways(suite, model).items():

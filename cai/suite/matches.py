@@ -28,7 +28,6 @@ from cai.evaluation.matches import (
     reply_id,
 )
 from cai.evaluation.pairings import pairings
-from cai.job import loaded
 from cai.models.model import Model, Sampling
 from cai.records import Candidate, Conversation, Kind, Message, Metric, Prompt, Response
 from cai.runs.run import digest_of
@@ -159,7 +158,7 @@ def _replies(suite: Suite, turn: int, games: Sequence[Game]) -> list[Response]:
 @contextmanager
 def _lent(suite: Suite, one: Candidate) -> Iterator[list[Model]]:
     """A model in a list that is emptied afterwards: who runs a pass holds its step still while the next is loaded."""
-    with suite.loaded(one) as model:
+    with suite.loaded(one.model) as model:
         held = [model]
         del model
         try:
@@ -193,7 +192,7 @@ def _human_turns(
         return {}
 
     async def passes() -> AsyncIterator[Pass[Conversation, Response]]:
-        with loaded(str(suite.human)) as model:
+        with suite.loaded(str(suite.human)) as model:
 
             async def step(talk: Conversation) -> Response:
                 kind, sampling = kinds[human_id(talk)], _sampling(suite)
@@ -223,7 +222,7 @@ def _drawn(suite: Suite) -> dict[str, Any]:
 def _choosing(suite: Suite) -> Iterator[Choosing]:
     """Who chooses, in memory for the length of one pass."""
     if suite.judge:
-        with loaded(suite.judge) as judge:
+        with suite.loaded(suite.judge) as judge:
             yield partial(by_judge, model=judge, asking=suite.asking(judge), seed=suite.seed)
         return
     from cai.rl_cai.preference_model import PreferenceModel

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cai.errors import InputError, ModelError, RecordError
-from cai.job import RL_CAI, SL_CAI, START, few_shots_folder, loaded
+from cai.job import CALLS, RL_CAI, SL_CAI, START, few_shots_folder, loaded
+from cai.models.cached import cached
 from cai.models.load import check_name, model_path
 from cai.models.model import Model, Sampling
 from cai.recipe import Feedback, Recipe
@@ -67,10 +68,10 @@ class Suite:
     """Prompts of each kind, and questions of each file; None takes all."""
 
     @contextmanager
-    def loaded(self, candidate: Candidate) -> Iterator[Model]:
-        """The model for the length of one pass; its memory is free afterwards."""
-        with loaded(candidate.model) as model:
-            yield model
+    def loaded(self, name: str) -> Iterator[Model]:
+        """The model for the length of one pass, its calls kept; its memory is free afterwards."""
+        with loaded(name) as model, cached(model, name, self.run.folder / CALLS, self.say) as asked:
+            yield asked
 
     def asking(self, judge: Model) -> Asking:
         return self.feedback.asking(judge.format, load_few_shots(self._few_shots) if self._few_shots else None)
