@@ -12,12 +12,13 @@ from click.testing import CliRunner
 from cai import job
 from cai.cli import main
 from cai.errors import InputError
-from cai.estimating import Prices, Rehearsed, estimate, tokens_of
+from cai.estimating import Prices, estimate
 from cai.models.model import Context, Sampling, plain
 from cai.models.scripted import ScriptedModel
 from cai.pipeline import run_pipeline
 from cai.recipe_file import load_recipe
 from cai.records import Checkpoint, Completion, Message
+from cai.rehearsal import Rehearsed, tokens_of
 from cai.runs.run import Run, Trained
 from cai.runs.stage import Silent
 from cai.stages import evaluation

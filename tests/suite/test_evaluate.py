@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from suites import PROMPTS, suite_of
-from test_harm import row as harm_row
-from test_hhh import row as hhh_row
 from test_suite import SL, a_run
+from test_suite_harm import row as harm_row
+from test_suite_hhh import row as hhh_row
 
 from cai.cli import main
 from cai.cli.evaluate import PARTS as NAMES
