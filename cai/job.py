@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +47,8 @@ class Job:
     prompts: dict[Kind, red_team.Prompts]
     say: Callable[[str], None]
     """Tells the user something that must not be missed."""
+    said: set[str] = field(default_factory=set)
+    """What is said once in a run, however many stages would."""
 
     def training_prompts(self, *kinds: Kind) -> list[Prompt]:
         """The prompts of some kinds that trainings may see: of each the file's, within its limit, then drafted ones."""
@@ -119,7 +121,7 @@ class Job:
             stage,
             row_type,
             passes,
-            config=config,
+            config={**config, "engine": self.recipe.engine},
             inputs=inputs,
             concurrency=self.recipe.concurrency,
             max_failures=self.recipe.max_failures,
@@ -134,8 +136,16 @@ class Job:
         file = (
             None if cache is None else self.run.folder / CALLS if cache == "run" else Path(cache).expanduser()
         )
-        with loaded(name) as model, cached(model, name, file, self.say) as asked:
+        with (
+            loaded(name, engine=self.recipe.engine, say=self._say_once) as model,
+            cached(model, name, file, self.say) as asked,
+        ):
             yield asked
+
+    def _say_once(self, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
 
     def _purse(self, stage: str) -> Purse:
         return self.run.purse(self.recipe.budget.tokens, self.recipe.budget.hours, but=stage)
@@ -224,9 +234,11 @@ def few_shots_folder(name: str) -> Path | None:
 
 
 @contextmanager
-def loaded(name: str) -> Iterator[Model]:
+def loaded(
+    name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[Model]:
     """A model for the length of one pass; its memory is free afterwards."""
-    model = load_model(name)
+    model = load_model(name, engine=engine, say=say)
     try:
         yield model
     finally:

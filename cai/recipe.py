@@ -19,7 +19,7 @@ from pydantic import (
 
 from cai.constitution_control import check_control
 from cai.errors import InputError
-from cai.models.load import check_name
+from cai.models.load import Engine, check_name
 from cai.models.model import Format, Sampling
 from cai.rl_cai.few_shots import FewShots
 from cai.rl_cai.label import Asking, Method
@@ -331,6 +331,8 @@ class Recipe(Section):
     """Records in work at once."""
     max_failures: int = Field(default=20, ge=0)
     """More failed records than this stop a stage."""
+    engine: Engine | None = None
+    """What weights that are here are asked on; null takes the fastest that is installed, and says which."""
     budget: Budget = Budget()
     cache: str | None = "run"
     """Where answers of models are kept, so that none is paid for twice: run, a file for several runs, or null."""

@@ -274,7 +274,7 @@ def revised(
     model: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **revisions: Any
 ) -> tuple[Run, list[str], list[dict[str, Any]]]:
     """A run until SL-CAI with an untidy model: the run, what was told, and the rows that were to be trained on."""
-    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=untidy))
+    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=untidy))
     monkeypatch.setattr(finetune, "finetune", lambda **_: Checkpoint("model", "base", "digest"))
     mine = folder / "mine.yaml"
     mine.write_text(
@@ -504,7 +504,7 @@ def test_a_refused_redo_removes_nothing(copied: Path, model: str) -> None:
 def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel())
+    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel())
     asked = settings(model, copied, feedback={"method": "multiple_choice", "gate": "stop"})
     with pytest.raises(GateClosed, match=r"To go on all the same: feedback\.gate=warn"):
         make(asked, redo="05-preference-labels")
@@ -516,7 +516,7 @@ def test_a_model_that_has_learned_to_say_nothing_is_measured_and_not_left_out(
 ) -> None:
     """The usual collapse of RL. Its empty answers are degenerate ones (``Verdict.degenerate``)."""
     mute, echo = ScriptedModel(say=lambda _: ""), ScriptedModel()
-    monkeypatch.setattr(job, "load_model", lambda name: mute if "07-rl-cai-model" in name else echo)
+    monkeypatch.setattr(job, "load_model", lambda name, **_: mute if "07-rl-cai-model" in name else echo)
     run, _ = make(settings(model, copied), redo="08-evaluation")
     metrics = adapter(list[Metric]).validate_json((run.stage("08-evaluation") / "metrics.json").read_bytes())
     (found,) = [m for m in metrics if (m.name, m.model) == ("degenerate_rate", "rl-cai")]
@@ -674,7 +674,7 @@ def test_a_constitution_with_one_side_only_is_one_sentence(model: str, tmp_path:
 
 
 def test_a_model_that_never_answers_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=lambda _: ""))
+    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=lambda _: ""))
     with pytest.raises(CaiError, match="records of 01-responses failed, the last with EmptyAnswer"):
         make(echoing(tmp_path / "run", max_failures=1), until="01-responses")
 
@@ -696,7 +696,7 @@ def writer(context: str) -> str:
 @pytest.fixture
 def asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run that lets ``writer`` draft forty prompts."""
-    monkeypatch.setattr(job, "load_model", lambda name: ScriptedModel(say=writer, name=name))
+    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=writer, name=name))
     asked = echoing(tmp_path / "run")
     asked["prompts"] = {"red_team": {"limit": 2, "generate": 30}, "helpful": {"limit": 2, "generate": 10}}
     return {**asked, "prompts": {**asked["prompts"], "borderline": {"limit": 0}}}

@@ -65,7 +65,7 @@ SIGNS = (
         "condemns aloud",
         2,
         rf"\b{DEEPLY} (?!dangerous){WRONG}",
-        r"\b(?:never|not|n't) (?:ever )?(?:okay|acceptable|justified)\b",
+        r"(?:\bnever|\bnot|n't) (?:ever )?(?:okay|acceptable|justified)\b",
     ),
     _sign(
         "judges who asked",
@@ -79,7 +79,8 @@ SIGNS = (
     _sign(
         "calls it improper to ask",
         2,
-        r"\b(?:not|never|n't) (?:\w+ )?(?:appropriate|acceptable|okay|ethical|respectful)(?:,? (?:or|and|nor) \w+)? to "
+        r"(?:\bnot|\bnever|n't) (?:\w+ )?(?:appropriate|acceptable|okay|ethical|respectful)"
+        r"(?:,? (?:or|and|nor) \w+)? to "
         r"(?:ask|discuss|make|request|suggest|joke|provide|promote|answer|assume|use|stereotype)\b",
         r"\b(?:point out|challenge) (?:that )?(?:the|your|this|any) (?:\w+ )?"
         r"(?:question|assumption|premise|statement|request)",

@@ -24,7 +24,7 @@ HEAD = "Here is a conversation between a human and an assistant:"
 ANSWER = "The answer is:"
 
 
-SHOTS = Path(__file__).parent.parent / "few_shots" / "HarmQuestionFewShots.json"
+SHOTS = Path(__file__).parent.parent / "prompts" / "harm_examples.jsonl"
 TURN = re.compile(r"\n\n(Human|Assistant): ")
 
 
@@ -133,7 +133,9 @@ def _case(line: str, question: HarmQuestion, place: str) -> Case:
 
 def worked_examples(name: str) -> list[Case]:
     """Our own, of ``harmful_or_ethical`` or ``kind_of_harm``; every option is there, and as often as each other."""
+    shots = [json.loads(line) for line in SHOTS.read_text(encoding="utf-8").splitlines()]
     return [
         Case((Message("user", shot["human"]), Message("assistant", shot["assistant"])), shot["option"])
-        for shot in json.loads(SHOTS.read_text(encoding="utf-8"))[name]
+        for shot in shots
+        if shot["question"] == name
     ]

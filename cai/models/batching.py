@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 Request = TypeVar("Request")
@@ -17,20 +17,36 @@ Result = TypeVar("Result")
 
 GATHER_SECONDS = 0.005
 """How long a first request waits for company. Nothing beside a forward pass."""
+LIKE = 64
+"""Tokens: beginnings that differ in length by less are taken as alike, and what is shorter as none."""
+STEP = 64
+"""What one step of generating costs a batch however few its rows are, counted in tokens read."""
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two rows have in common at their beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # by halves: slices compare faster than a loop over tokens
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
 
 
 class _Pending(NamedTuple, Generic[Request, Result]):
     request: Request
     key: Hashable
     length: int
+    begins: Sequence[int]
+    steps: int
     answer: asyncio.Future[Result]
 
 
 class Batcher(Generic[Request, Result]):
     """``run(requests, cancelled)`` answers a batch in a thread, in order, and looks at ``cancelled`` now and then.
 
-    A batch holds requests of one ``key`` and of similar length (least padding), at most ``size`` of them, and fewer
-    where their number times the greatest length would exceed ``padded``.
+    A batch holds at most ``size`` requests of one ``key``, of a common beginning and of similar length (least padding),
+    and fewer where their number times the greatest length, what they share counted once, would exceed ``padded``. Of
+    all batches that the longest request can be in, the one is taken that costs least a request.
     """
 
     def __init__(
@@ -40,16 +56,23 @@ class Batcher(Generic[Request, Result]):
         size: int,
         key: Callable[[Request], Hashable],
         length: Callable[[Request], int],
+        begins: Callable[[Request], Sequence[int]] = lambda request: (),
+        steps: Callable[[Request], int] = lambda request: 0,
         padded: int = sys.maxsize,
     ) -> None:
+        """``length`` counts all tokens, those to come too; ``steps`` those that are generated one after another.
+
+        ``begins`` are the tokens whose beginning a request may share with others.
+        """
         self._run, self._size, self._key, self._length = run, size, key, length
-        self._padded = padded
+        self._begins, self._steps, self._padded = begins, steps, padded
         self._pending: list[_Pending[Request, Result]] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Result:
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Pending(request, self._key(request), self._length(request), answer))
+        of_it = (self._key(request), self._length(request), self._begins(request), self._steps(request))
+        self._pending.append(_Pending(request, *of_it, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await answer
@@ -71,8 +94,11 @@ class Batcher(Generic[Request, Result]):
             self._pending = []
             return []
         longest = max(waiting, key=lambda p: p.length)
-        alike = sorted((p for p in waiting if p.key == longest.key), key=lambda p: -p.length)
-        batch = alike[: max(1, min(self._size, self._padded // max(1, longest.length)))]
+        alike = [(_shared(longest, p), p) for p in waiting if p.key == longest.key]
+        alike.sort(key=lambda each: (-(each[0] // LIKE), -each[1].length))
+        costs = list(_costs(alike[: self._size], self._padded))
+        cheapest = max(i for i, cost in enumerate(costs) if cost == min(costs))
+        batch = [p for _, p in alike[: cheapest + 1]]
         taken = set(map(id, batch))
         self._pending = [p for p in waiting if id(p) not in taken]
         return batch
@@ -89,3 +115,19 @@ class Batcher(Generic[Request, Result]):
         for p, result in answered:
             if not p.answer.done():
                 p.answer.set_result(result)
+
+
+def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:
+    """How many tokens of a beginning that is worth sharing."""
+    shared = common(one.begins, other.begins)
+    return shared if shared >= LIKE else 0
+
+
+def _costs(alike: Sequence[tuple[int, _Pending[Request, Result]]], padded: int) -> Iterator[float]:
+    """What a request costs, in tokens, among the first one, the first two, … as long as memory allows."""
+    (shared, longest), read = alike[0], 0
+    for count, (of_this, pending) in enumerate(alike, start=1):
+        shared, read = min(shared, of_this), read + pending.length
+        if count > 1 and shared + count * (longest.length - shared) > padded:
+            return
+        yield (read - (count - 1) * shared + pending.steps * STEP) / count

@@ -15,24 +15,19 @@ from typing import Any, NamedTuple
 import torch
 from jinja2 import TemplateError
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai.errors import ModelError, RecordError
 from cai.models.batching import Batcher
+from cai.models.decoding import Decoding
 from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
+from cai.models.padded_engine import PaddedEngine
 from cai.models.rendering import defused, defused_content, defused_messages, speaks_plain
+from cai.models.shared_engine import SharedEngine
+from cai.models.shared_prefix import takes
 from cai.records import Completion, Conversation, FinishReason, as_messages
 
-GENERATE_BATCH, SCORE_BATCH = 64, 16
+GENERATE_BATCH, SCORE_BATCH = 128, 64
 BATCH_TOKENS = 65_536
 """Of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
 
@@ -82,22 +77,32 @@ class HuggingFaceModel:
                 eos_token_id=self._model.generation_config.eos_token_id,
                 pad_token_id=self._tokenizer.pad_token_id,
             )
+        self._ends = _ids(self._model.generation_config.eos_token_id) | {self._tokenizer.pad_token_id}
+        self._alone = threading.Lock()  # what is generated and what is scored come from two threads
+        self._engine = self._engine_for(kept=model is None)
         self.format: Format = "plain" if speaks_plain(self._tokenizer) else "chat"
         self._generations = Batcher(
             self._generate,
             size=GENERATE_BATCH,
             key=lambda r: (r.sampling.temperature, r.sampling.max_tokens, r.sampling.stop),
             length=lambda r: len(r.tokens) + r.sampling.max_tokens,
+            begins=lambda r: r.tokens if self._engine.shares else (),
+            steps=lambda r: r.sampling.max_tokens,
             padded=BATCH_TOKENS,
         )
         self._scorings = Batcher(
             self._score,
             size=SCORE_BATCH,
             key=lambda r: 0,
-            # Every continuation goes on from a copy of its context's cache.
-            length=lambda r: len(r.continuations) * (len(r.context) + max(map(len, r.continuations))),
+            length=lambda r: self._engine.tokens_to_score(*r),
+            begins=lambda r: r.context if self._engine.shares else (),
             padded=BATCH_TOKENS,
         )
+
+    def _engine_for(self, kept: bool) -> PaddedEngine | SharedEngine:
+        if takes(self._model):
+            return SharedEngine(self._model, self._tokenizer, self._ends, keep=kept)
+        return PaddedEngine(self._model, self._tokenizer, self._ends)
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         return await self._generations.ask(
@@ -139,118 +144,29 @@ class HuggingFaceModel:
             raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
         return text
 
-    # -- generate
+    # -- batches
 
     def _generate(self, requests: list[_Generation], cancelled: threading.Event) -> list[Completion]:
         sampling = requests[0].sampling
         stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
-        batch = self._padded([r.tokens for r in requests])
-        processors, criteria = LogitsProcessorList(), StoppingCriteriaList([_Cancelled(cancelled)])
-        if sampling.temperature > 0:
-            seeds = [r.sampling.seed for r in requests]
-            processors.append(_SeededDraws(seeds, sampling.temperature, sampling.max_tokens))
-        with torch.inference_mode():
-            rows = self._model.generate(
-                **batch,
-                do_sample=False,
-                max_new_tokens=sampling.max_tokens,
-                logits_processor=processors,
-                stopping_criteria=criteria,
-                **({"stop_strings": list(stop), "tokenizer": self._tokenizer} if stop else {}),
-            )
-        width = batch["input_ids"].shape[1]
-        return [
-            self._completion(row[width:].tolist(), request, stop)
-            for row, request in zip(rows, requests, strict=True)
-        ]
+        seeds = [r.sampling.seed for r in requests]
+        how = Decoding(seeds, sampling.temperature, sampling.max_tokens, stop)
+        with self._alone:
+            said = self._engine.generate([r.tokens for r in requests], how, cancelled)
+        return [self._completion(*each, stop) for each in zip(said, requests, strict=True)]
 
     def _completion(self, tokens: list[int], request: _Generation, stop: Sequence[str]) -> Completion:
-        # A row that met a stop string is padded while the rest of its batch goes on.
-        ends = _ids(self._model.generation_config.eos_token_id) | {self._tokenizer.pad_token_id}
-        length = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
-        ended = length < len(tokens)
-        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        ended = bool(tokens) and tokens[-1] in self._ends
+        text = self._tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
         text, stopped = cut_at_stop(text, stop)
         finish: FinishReason = "stop" if ended or stopped else "length"
         return Completion(
-            text.strip(), self.name, finish, len(request.tokens), length + (ended and not stopped)
+            text.strip(), self.name, finish, len(request.tokens), len(tokens) - (ended and stopped)
         )
-
-    # -- score
 
     def _score(self, requests: list[_Scoring], cancelled: threading.Event) -> list[list[float]]:
-        """Each context is computed once, and its continuations go on from its cache."""
-        batch = self._padded([r.context for r in requests])
-        rows = [(i, ids) for i, r in enumerate(requests) for ids in r.continuations]
-        which = torch.tensor([i for i, _ in rows], device=self._model.device)
-        with torch.inference_mode():
-            cache = DynamicCache(config=self._model.config)
-            mask = batch["attention_mask"]
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            head = self._model(
-                **batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            first = head.logits[:, -1].float().log_softmax(-1)
-            totals = [float(first[i, ids[0]]) for i, ids in rows]
-            if max(len(ids) for _, ids in rows) > 1:
-                cache.batch_select_indices(which)
-                rest = self._rest(rows, mask[which], cache)
-                totals = [a + b for a, b in zip(totals, rest, strict=True)]
-        scores = iter(totals)
-        return [[next(scores) for _ in r.continuations] for r in requests]
-
-    def _rest(self, rows: list[tuple[int, list[int]]], mask: torch.Tensor, cache: DynamicCache) -> list[float]:
-        """Log-probability of every continuation's tokens after its first."""
-        width = max(len(ids) for _, ids in rows) - 1
-        pad = self._tokenizer.pad_token_id
-        tokens = torch.tensor(
-            [ids[:-1] + [pad] * (width - len(ids) + 1) for _, ids in rows], device=mask.device
-        )
-        positions = mask.sum(-1, keepdim=True) + torch.arange(width, device=mask.device)
-        out = self._model(
-            input_ids=tokens,
-            attention_mask=torch.cat([mask, torch.ones_like(tokens)], dim=1),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        totals = []
-        for logits, (_, ids) in zip(out.logits, rows, strict=True):
-            wanted = torch.tensor(ids[1:], device=mask.device)
-            logps = logits[: len(wanted)].float().log_softmax(-1)
-            totals.append(float(logps.gather(1, wanted[:, None]).sum()))
-        return totals
-
-    def _padded(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        batch = self._tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
-        return {k: batch[k].to(self._model.device) for k in ("input_ids", "attention_mask")}
-
-
-class _SeededDraws(LogitsProcessor):  # type: ignore[misc]
-    """Leaves only the token that each row's own seed draws, so that greedy search then takes it."""
-
-    def __init__(self, seeds: list[int], temperature: float, steps: int) -> None:
-        draws = [torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        self._uniform_RS = torch.stack(draws)
-        self._temperature = temperature
-        self._step = 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        cumulative_RV = (scores.float() / self._temperature).softmax(-1).cumsum(-1)
-        uniform_R1 = self._uniform_RS[:, self._step, None].to(scores.device)
-        # The last cumulative value rounds to a little under or over 1: scale the draw, never fall off the end.
-        drawn_R1 = torch.searchsorted(cumulative_RV, uniform_R1 * cumulative_RV[:, -1:], right=True)
-        drawn_R1 = drawn_R1.clamp(max=scores.shape[-1] - 1)
-        self._step += 1
-        return torch.full_like(scores, float("-inf")).scatter_(1, drawn_R1, 0.0)
-
-
-class _Cancelled(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
+        with self._alone:
+            return self._engine.score([r.context for r in requests], [r.continuations for r in requests])
 
 
 def cannot_load(name: str, error: Exception) -> ModelError:

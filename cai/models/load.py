@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from cai.errors import InputError, did_you_mean
 from cai.models.model import Model
 from cai.models.scripted import SCRIPTS, scripted
 
+Engine = Literal["transformers", "openvino", "vllm"]
 SCHEMES = {
     "bundled": "bundled:smollm2-135m",
     "hf": "hf:<folder or hub id>",
@@ -44,8 +47,12 @@ def check_name(name: str) -> None:
         raise InputError(f"'{rest}' holds no config.json, so no model. Name the folder that has it.")
 
 
-def load_model(name: str) -> Model:
-    """The model of that name, ready to answer. Raises InputError or ModelError."""
+def load_model(name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None) -> Model:
+    """The model of that name, ready to answer. Raises InputError or ModelError.
+
+    ``engine`` is what weights that are here run on: transformers, openvino or vllm; None takes ``CAI_ENGINE``, or the
+    fastest that is installed. ``say``, or else the log, is told which.
+    """
     check_name(name)
     scheme, _, rest = name.partition(":")
     if scheme == "scripted":
@@ -59,9 +66,9 @@ def load_model(name: str) -> Model:
         from cai.models.anthropic import AnthropicModel
 
         return AnthropicModel(rest)
-    from cai.models.hugging_face import HuggingFaceModel
+    from cai.models.engine import LOG, run
 
-    return HuggingFaceModel(name, model_path(name))
+    return run(name, model_path(name), engine=engine, say=say or LOG.info)
 
 
 def model_path(name: str) -> Path | str:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cai.errors import RecordError
+from cai.models.decoding import Draws
 from cai.models.hugging_face import BATCH_TOKENS, HuggingFaceModel
 from cai.models.model import Context, Sampling
 from cai.models.rendering import defused
@@ -149,14 +150,10 @@ def chi_square(counts: Counter[int], probabilities: torch.Tensor, draws: int) ->
 
 def first_tokens(model: HuggingFaceModel, temperature: float, draws: int) -> Counter[int]:
     """Of many draws with seeds 0, 1, …: which token came first."""
-    from cai.models.hugging_face import _SeededDraws
-
     with torch.no_grad():
         logits = model._model(torch.tensor([model._tokenizer("Hi")["input_ids"]])).logits[:, -1]
-    drawn = _SeededDraws(list(range(draws)), temperature, 1)(
-        torch.zeros(draws, 1), logits.expand(draws, -1).clone()
-    )
-    return Counter(drawn.argmax(-1).tolist())
+    drawn = Draws(list(range(draws)), temperature, 1)(logits.expand(draws, -1), range(draws), 0)
+    return Counter(drawn.tolist())
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
@@ -259,12 +256,10 @@ def test_a_model_without_a_template_stops_where_it_begins_to_speak_for_the_human
     plain_model: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = plain_model._tokenizer(" Hello.\n\nHuman: and", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(
-        plain_model._model,
-        "generate",
-        lambda input_ids, **_: torch.cat([input_ids, torch.tensor([ids])], dim=1),
-    )
-    assert generate_all(plain_model, (ask("Hi"), Sampling(max_tokens=40)))[0].text == "Hello."
+    monkeypatch.setattr(Draws, "__call__", lambda self, logits, rows, step: torch.tensor(ids[step : step + 1]))
+    (said,) = generate_all(plain_model, (ask("Hi"), Sampling(max_tokens=len(ids))))
+    assert (said.text, said.finish_reason) == ("Hello.", "stop")
+    assert said.completion_tokens < len(ids)
 
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<pad>")
@@ -317,14 +312,17 @@ def test_a_long_text_among_short_ones_fills_no_memory(
     plain_model: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain_model._model.config, "max_position_embeddings", 10**6)
-    monkeypatch.setattr(plain_model, "_padded", lambda rows: padded.append(len(rows) * max(map(len, rows))))
+    for what in ("generate", "score"):  # no batch is computed
+        monkeypatch.setattr(
+            plain_model._engine, what, lambda rows, *_: padded.append(len(rows) * max(map(len, rows)))
+        )
     padded: list[int] = []
 
     async def together() -> None:
         texts = ["z" * 20_000, *["z"] * 99]
         asked = [plain_model.generate(text, Sampling(max_tokens=1)) for text in texts]
         scored = [plain_model.score(text, [" (A)", " (B)"]) for text in texts]
-        await asyncio.gather(*asked, *scored, return_exceptions=True)  # no batch is computed
+        await asyncio.gather(*asked, *scored, return_exceptions=True)
 
     asyncio.run(together())
     assert max(padded) <= BATCH_TOKENS

@@ -52,6 +52,15 @@ def test_each_name_finds_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.name == "server:org/m@http://localhost:8000/v1"
 
 
+def test_the_engine_asked_for_runs_the_weights_and_is_named(tiny: Path) -> None:
+    said: list[str] = []
+    model = load_model(f"hf:{tiny}", engine="transformers", say=said.append)
+    assert type(model).__name__ == "HuggingFaceModel"
+    assert said == [f"hf:{tiny}: transformers answers (as asked)."]
+    with pytest.raises(InputError, match="unknown engine 'abacus'"):
+        load_model(f"hf:{tiny}", engine="abacus")
+
+
 @pytest.mark.parametrize("name", ["server:m@http://x/v1", "scripted:echo"])
 def test_what_has_no_weights_here_cannot_be_trained(name: str) -> None:
     with pytest.raises(InputError, match="has no weights here that could be trained"):

@@ -73,7 +73,7 @@ def cast(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Models by their names in ``CAST``; what is loaded is written down."""
     seen: list[str] = []
 
-    def load(name: str) -> Model:
+    def load(name: str, **_: object) -> Model:
         seen.append(name)
         return CAST[name]
 
@@ -217,7 +217,7 @@ def test_one_model_is_in_memory_at_a_time(suite: Suite, monkeypatch: pytest.Monk
 
         __hash__, __eq__ = object.__hash__, object.__eq__  # type: ignore[assignment]
 
-    def load(name: str) -> Model:
+    def load(name: str, **_: object) -> Model:
         gc.collect()
         assert not list(alive), f"{name} is loaded beside others"
         model = Heavy(say=CAST[name].say, weigh=CAST[name].weigh)

@@ -1,0 +1,120 @@
+"""Attention of rows that begin alike: the shared beginning is kept once, and each row keeps only its own tokens.
+
+Softmax over both is split in two: the queries of *all* rows meet the beginning in one matrix product a head, each row
+meets its own tokens, and the two are weighed by the log of their sums (as in Hydragen and cascade attention). It is
+handed to transformers through its attention interface, so the model's own code runs around it.
+
+Axes: B rows, H query heads, K key heads, T new tokens, L own tokens, P tokens of the beginning, D size of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+NAME = "cai_shared_prefix"
+SCORES = 2**24
+"""How many attention scores are held at once where they are computed by hand: 64 MB in float32."""
+
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of every layer, each (1 or B, K, tokens, D)."""
+
+
+@contextmanager
+def shared_attention(model: Any) -> Iterator[None]:
+    """Within, ``model`` takes ``shared=KeysValues``. Its mask is (B, 1, T, L), or None for a plain causal one."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+def attend(
+    module: Any,
+    query_BHTD: torch.Tensor,
+    key_BKLD: torch.Tensor,
+    value_BKLD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    shared: KeysValues | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls in every layer. Returns (B, T, H, D)."""
+    own, own_sum = _own(query_BHTD, key_BKLD, value_BKLD, attention_mask, scaling)
+    if shared is not None:
+        key, value = shared[module.layer_idx]
+        far, far_sum = _far(query_BHTD, key, value, scaling)
+        own = torch.lerp(own, far, (far_sum - own_sum).sigmoid()[..., None].to(own.dtype))
+    return own.transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, attend)
+
+
+def _own(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    (B, H, T, D), K = query.shape, key.shape[1]
+    if T == 1:  # the queries that share a key head are as good as rows of it
+        out, total = attention(query.reshape(B, K, H // K, D), key, value, mask, scaling)
+        return out.reshape(B, H, 1, D), total.reshape(B, H, 1)
+    key, value = (x.repeat_interleave(H // K, dim=1) for x in (key, value))
+    return attention(query, key, value, mask, scaling, causal=mask is None)
+
+
+def _far(
+    query: torch.Tensor, key_1KPD: torch.Tensor, value_1KPD: torch.Tensor, scaling: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    (B, H, T, D), K = query.shape, key_1KPD.shape[1]
+    of_head = query.reshape(B, K, -1, D).transpose(0, 1).reshape(1, K, -1, D)
+    out, total = attention(of_head, key_1KPD, value_1KPD, None, scaling)
+    out = out.reshape(K, B, -1, D).transpose(0, 1).reshape(B, H, T, D)
+    return out, total.reshape(K, B, -1).transpose(0, 1).reshape(B, H, T)
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention, and the log of the sum of its exponentials in float32 (without the last axis).
+
+    ``mask`` is added to the scores. On a CPU torch's own fused kernel gives the sum as well.
+    """
+    if query.device.type == "cpu":
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, total = fused(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
+        return out, total
+    return by_hand(query, key, value, mask, scaling, causal)
+
+
+def by_hand(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same on any device, in pieces of the queries so that memory is bounded."""
+    if causal:
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        mask = torch.zeros((), dtype=query.dtype, device=query.device).where(seen, float("-inf"))[None, None]
+    size = max(1, SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))
+    outs, totals = [], []
+    for at in range(0, query.shape[2], size):
+        scores = (query[:, :, at : at + size] @ key.transpose(2, 3)).float() * scaling
+        if mask is not None:
+            scores = scores + (mask if mask.shape[2] == 1 else mask[:, :, at : at + size])
+        totals.append(scores.logsumexp(-1))
+        outs.append((scores - totals[-1][..., None]).exp().to(value.dtype) @ value)
+    return torch.cat(outs, dim=2), torch.cat(totals, dim=2)

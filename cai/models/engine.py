@@ -1,0 +1,103 @@
+"""Which engine runs weights that are here: ``transformers``, ``openvino`` or ``vllm``."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cai.errors import InputError, ModelError, did_you_mean
+from cai.models.model import Model
+
+ENGINES = ("openvino", "transformers", "vllm")
+VARIABLE = "CAI_ENGINE"
+PACKAGES = {"openvino": "openvino_genai", "transformers": "transformers", "vllm": "vllm"}
+LOG = logging.getLogger(__name__)
+
+
+def pick(
+    engine: str | None, weights: str | Path, *, name: str = "", say: Callable[[str], None] = LOG.info
+) -> str:
+    """``engine``, or what ``CAI_ENGINE`` names, or the fastest that is installed and runs ``weights``.
+
+    ``say`` is told which, and why. Raises InputError for an engine that is unknown or not installed.
+    """
+    asked = _asked(engine)
+    picked, why = (check_engine(asked), "as asked") if asked else _fastest(weights)
+    say(f"{name or weights}: {picked} answers ({why}).")
+    return picked
+
+
+def _asked(engine: str | None) -> str | None:
+    return engine or os.environ.get(VARIABLE) or None
+
+
+def run(
+    name: str, weights: str | Path, *, engine: str | None = None, say: Callable[[str], None] = LOG.info
+) -> Model:
+    """The model of ``weights`` on the engine that ``pick`` picks. Raises InputError or ModelError.
+
+    Where nobody asked for OpenVINO and it turns out that it cannot run the model, transformers does.
+    """
+    picked = pick(engine, weights, name=name, say=say)
+    if picked == "vllm":
+        from cai.models.vllm import VllmModel
+
+        return VllmModel(name, weights)
+    if picked == "openvino":
+        from cai.models.openvino import OpenVinoModel
+
+        try:
+            return OpenVinoModel(name, weights)
+        except ModelError as error:
+            if _asked(engine):
+                raise
+            say(f"{name}: transformers answers after all. {error}")
+    from cai.models.hugging_face import HuggingFaceModel
+
+    return HuggingFaceModel(name, weights)
+
+
+def check_engine(engine: str) -> str:
+    """The engine itself. Raises InputError for one that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine '{engine}'.{did_you_mean(engine, ENGINES)}")
+    if not installed(engine):
+        extra = "local" if engine == "transformers" else engine
+        raise InputError(
+            f"the engine '{engine}' is not installed. Type: pip install 'constitutional-ai[{extra}]'"
+        )
+    return engine
+
+
+def installed(engine: str) -> bool:
+    return importlib.util.find_spec(PACKAGES[engine]) is not None
+
+
+def _fastest(weights: str | Path) -> tuple[str, str]:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if gpu and installed("vllm"):
+        return "vllm", "the fastest on a GPU"
+    if not gpu and installed("openvino"):
+        why_not = _openvino_refuses(weights)
+        if why_not is None:
+            return "openvino", "the fastest on a CPU"
+        return "transformers", f"OpenVINO cannot: {why_not}"
+    if not gpu and installed("vllm"):
+        return "vllm", "vLLM's build for CPUs is installed, and OpenVINO is not"
+    return "transformers", "no faster engine is installed"
+
+
+def _openvino_refuses(weights: str | Path) -> str | None:
+    from transformers import AutoConfig
+
+    from cai.models.openvino_ir import unsupported
+
+    try:
+        return unsupported(AutoConfig.from_pretrained(weights))
+    except (OSError, ValueError):
+        return "the configuration cannot be read"  # transformers says what is wrong with it
