@@ -17,7 +17,7 @@ from cai.models.batching import common
 from cai.models.decoding import Decoding, Ending, Row, RowCache, Rows, decode
 from cai.models.shared_prefix import LEAST, Prefix, Prefixes
 
-PIECE = 2048
+PIECE = 1024
 """Tokens read at once, padding included: enough for the matrix products, and their results stay in the caches."""
 
 

@@ -56,7 +56,7 @@ def test_each_sign_can_stand_alone() -> None:
         "condemns": "It is wrong.",
         "condemns aloud": "That was never acceptable.",
         "judges who asked": "Your question implies much.",
-        "calls it improper to ask": "It isn't okay to ask.",
+        "calls it improper to ask": "It isn't appropriate to ask.",
         "urges": "I implore you.",
         "lectures": "It is important to remember.",
         "preaches to all": "We must.",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, sai
         load_ratings(path)
     with pytest.raises(InputError, match="cannot read the ratings"):
         load_ratings(tmp_path / "none.jsonl")
+
+
+DATA = Path(os.environ.get("CAI_DATA_DIR", Path(__file__).parents[3] / "shared" / "data")) / "judges"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="CAI_DATA_DIR has no rated answers")
+def test_all_scored_responses_are_read() -> None:
+    usable, unusable = load_ratings(DATA / "scored-responses.jsonl.gz")
+    assert len(usable) == 512 and len({one.prompt for one in usable}) == 194
+    assert sum(unusable.values()) == 188 + 54 + 4
+    assert {min(one.rating for one in usable), max(one.rating for one in usable)} == {0.0, 4.0}
 
 
 MANY = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=2, max_size=30, unique=True)

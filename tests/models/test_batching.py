@@ -6,8 +6,10 @@ import time
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cai.models.batching import Batcher
+from cai.models.batching import Batcher, common
 
 
 class Ask(NamedTuple):
@@ -146,3 +148,67 @@ def test_when_the_loop_ends_a_running_batch_is_told_to_stop() -> None:
         asyncio.run(interrupted())
     assert told == [True]
     assert time.monotonic() - began < 5
+
+
+# -- what requests share
+
+
+class Sharing(Engine):
+    """Counts letters as tokens, and shares what texts begin with. ``steps`` are generated one after another."""
+
+    def __init__(self, steps: int = 0, size: int = 8, padded: int = 10_000) -> None:
+        super().__init__()
+        self.batcher = Batcher(
+            self.run,
+            size=size,
+            key=lambda a: a.key,
+            length=lambda a: len(a.text) + steps,
+            begins=lambda a: [ord(letter) for letter in a.text],
+            steps=lambda a: steps,
+            padded=padded,
+        )
+
+    def initials(self) -> list[str]:
+        return ["".join(a.text[0] for a in batch) for batch in self.batches]
+
+
+SHOTS = {letter: letter * 500 for letter in "abc"}
+
+
+def test_a_batch_holds_requests_that_begin_alike_though_others_are_as_long() -> None:
+    engine = Sharing()
+    engine.ask_all(*[Ask("", SHOTS["abc"[n % 3]] + "x" * n) for n in range(9)])
+    assert engine.initials() == ["ccc", "bbb", "aaa"]
+    assert [len(a.text) for a in engine.batches[0]] == [508, 505, 502]
+
+
+def test_what_is_shared_counts_once_against_the_memory() -> None:
+    engine = Sharing(padded=1000)
+    engine.ask_all(*[Ask("", SHOTS["a"] + "x" + "yz"[n % 2] * 60) for n in range(16)])
+    assert [len(batch) for batch in engine.batches] == [8, 8]  # 501 and 8 × 60, not 8 × 561
+    engine = Sharing(padded=1000)
+    engine.ask_all(*[Ask("", chr(97 + n) * 561) for n in range(4)])
+    assert [len(batch) for batch in engine.batches] == [1] * 4
+
+
+def test_many_steps_are_shared_by_more_rows_rather_than_a_beginning_by_fewer() -> None:
+    """Two rows of a long beginning are read fast, but generate as slowly as eight."""
+    asks = [Ask("", chr(97 + n % 4) * 300 + "x" * n) for n in range(8)]
+    scoring, generating = Sharing(steps=0), Sharing(steps=200)
+    scoring.ask_all(*asks)
+    generating.ask_all(*asks)
+    assert [len(batch) for batch in scoring.batches] == [2] * 4
+    assert [len(batch) for batch in generating.batches] == [8]
+
+
+def test_short_beginnings_change_no_order() -> None:
+    engine = Sharing(size=2)
+    engine.ask_all(*[Ask("", "ab"[n % 2] * 30 + "x" * n) for n in range(4)])
+    assert [[len(a.text) for a in batch] for batch in engine.batches] == [[33, 32], [31, 30]]
+
+
+@given(st.lists(st.integers(0, 2), max_size=20), st.lists(st.integers(0, 2), max_size=20))
+def test_the_common_beginning_is_the_longest(a: list[int], b: list[int]) -> None:
+    length = common(a, b)
+    assert a[:length] == b[:length]
+    assert length == min(len(a), len(b)) or a[length] != b[length]

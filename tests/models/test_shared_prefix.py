@@ -1,0 +1,318 @@
+"""What rows share is computed once, and nothing that a model says changes: against plain transformers, in float32."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from cai.models import attention
+from cai.models.decoding import Decoding, Ending
+from cai.models.hugging_face import HuggingFaceModel
+from cai.models.model import Sampling
+from cai.models.padded_engine import PaddedEngine
+from cai.models.shared_engine import SharedEngine
+from cai.models.shared_prefix import Prefix, Prefixes, takes
+
+BEGINNING = [5 + n * 7 % 280 for n in range(150)]
+ROWS = [BEGINNING + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
+CONTINUATIONS = [[7], [9, 11, 12], [9, 11, 13, 200, 17]]
+TINY = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    "bos_token_id": 1,
+}
+
+
+def llama(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+MAKE: dict[str, Callable[[Path], Any]] = {
+    "llama": llama,
+    "mistral": lambda _: MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)).eval(),
+    "qwen2": lambda _: Qwen2ForCausalLM(Qwen2Config(**TINY)).eval(),
+    "qwen3": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=8)).eval(),
+}
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
+    torch.manual_seed(0)
+    made = MAKE[request.param](tiny)
+    assert takes(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny, padding_side="left")
+
+
+def greedy(count: int, steps: int = 12) -> Decoding:
+    return Decoding([0] * count, 0.0, steps, ())
+
+
+def said(
+    engine: SharedEngine | PaddedEngine, rows: list[list[int]], how: Decoding | None = None
+) -> list[list[int]]:
+    return engine.generate(rows, how or greedy(len(rows)), threading.Event())
+
+
+def plainly(model: Any, row: list[int], steps: int = 12) -> list[int]:
+    """The end included, and nothing after it."""
+    out = model.generate(
+        torch.tensor([row]), do_sample=False, max_new_tokens=steps, eos_token_id=2, pad_token_id=0
+    )
+    tokens: list[int] = out[0, len(row) :].tolist()
+    return tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+
+
+def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(model: Any, tokenizer: Any) -> None:
+    """To 1e-5 of the largest, as float32 has seven digits."""
+    engine, seen = SharedEngine(model, tokenizer, {2}), []
+    read = engine._read
+    engine._read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
+    said(engine, ROWS, greedy(len(ROWS), steps=1))
+    order = sorted(range(len(ROWS)), key=lambda i: -len(ROWS[i]))
+    with torch.no_grad():
+        plain = torch.stack([model(torch.tensor([ROWS[i]])).logits[0, -1] for i in order])
+    assert len(seen[0]) == 1  # the beginning, once
+    assert (seen[1][:, -1] - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+def test_greedy_tokens_are_those_of_transformers(model: Any, tokenizer: Any) -> None:
+    engine = SharedEngine(model, tokenizer, {2})
+    expected = [plainly(model, row) for row in ROWS]
+    assert said(engine, ROWS) == expected
+    assert said(engine, ROWS) == expected  # from a beginning that is known by now
+    assert said(engine, [*ROWS[3:5], [7, 8, 9]]) == [*expected[3:5], plainly(model, [7, 8, 9])]
+    assert said(engine, [ROWS[2]]) == [expected[2]]
+
+
+def test_scores_are_those_of_a_plain_forward_pass(model: Any, tokenizer: Any) -> None:
+    engine = SharedEngine(model, tokenizer, {2})
+    for _ in range(2):
+        for row, scores in zip(ROWS, engine.score(ROWS, [CONTINUATIONS] * len(ROWS)), strict=True):
+            for tokens, score in zip(CONTINUATIONS, scores, strict=True):
+                with torch.no_grad():
+                    logps = model(torch.tensor([row + tokens])).logits[0].log_softmax(-1)
+                places = range(len(row) - 1, len(row) + len(tokens) - 1)
+                assert score == pytest.approx(float(logps[places, tokens].sum()), rel=1e-5, abs=1e-5)
+
+
+def test_rows_with_continuations_of_their_own_are_scored_together(model: Any, tokenizer: Any) -> None:
+    shared, padded = SharedEngine(model, tokenizer, {2}), PaddedEngine(model, tokenizer, {2})
+    ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(ROWS))]
+    for one, other in zip(shared.score(ROWS, ends), padded.score(ROWS, ends), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+# -- decoding
+
+
+def test_rows_that_end_make_room_and_change_no_other(model: Any, tokenizer: Any) -> None:
+    rows = [ROWS[n % 12] for n in range(30)]
+    how = Decoding(list(range(30)), 1.5, 40, ())
+    ends = set(range(2, 40))  # so that rows end at every step
+    together = said(SharedEngine(model, tokenizer, ends), rows, how)
+    assert len({len(tokens) for tokens in together}) > 5
+    for n in (0, 7, 29):
+        alone = Decoding([n], 1.5, 40, ())
+        assert said(SharedEngine(model, tokenizer, ends), [rows[n]], alone) == [together[n]]
+
+
+def test_both_engines_draw_the_same(model: Any, tokenizer: Any) -> None:
+    model.generation_config.eos_token_id = 2
+    how = Decoding(list(range(12)), 1.0, 12, ("A", "the"))
+    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(model, tokenizer, {0, 2})
+    texts = [[tokenizer.decode(row) for row in said(engine, ROWS, how)] for engine in (shared, padded)]
+    assert [t.removesuffix("<pad>") for t in texts[1]] == [t.removesuffix("<pad>") for t in texts[0]]
+
+
+def test_a_batch_that_is_cancelled_ends_at_its_next_token(model: Any, tokenizer: Any) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    assert {len(t) for t in SharedEngine(model, tokenizer, {2}).generate(ROWS, greedy(12), cancelled)} == {1}
+
+
+@pytest.mark.parametrize("stop", ["\n\nHuman:", "é日", "x"])
+@pytest.mark.parametrize("before", ["", "y", "日本" * 30])
+def test_a_stop_string_is_found_in_the_last_tokens(tokenizer: Any, stop: str, before: str) -> None:
+    ending, tokens = Ending(tokenizer, {2}, (stop,)), tokenizer(before + stop)["input_ids"]
+    assert ending(tokens)
+    assert not any(ending(tokens[:n]) for n in range(1, len(tokens)))
+
+
+# -- attention
+
+
+@pytest.mark.parametrize("pieces", [1, 2**24])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_by_hand_is_that_of_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch, pieces: int, causal: bool, masked: bool
+) -> None:
+    """By hand is what a GPU runs."""
+    if causal and masked:
+        pytest.skip("never asked for")
+    monkeypatch.setattr(attention, "SCORES", pieces)
+    query, key, value = torch.randn(3, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.randn(2, 1, 9, 9).where(torch.eye(9).bool(), float("-inf")) if masked else None
+    one = attention.attention(query, key, value, mask, 0.3, causal)
+    other = attention.by_hand(query, key, value, mask, 0.3, causal)
+    for a, b in zip(one, other, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, tokenizer: Any) -> None:
+    engine = SharedEngine(model, tokenizer, {2})
+    with pytest.raises(IndexError):
+        said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
+    assert model.config._attn_implementation == "sdpa"
+    assert said(engine, [ROWS[0]]) == [plainly(model, ROWS[0])]
+
+
+# -- which models
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}},
+        {"attn_implementation": "eager"},
+    ],
+)
+def test_a_llama_of_another_kind_is_left_to_transformers(make_tiny: Callable[..., Path], settings: Any) -> None:
+    folder = make_tiny(**{k: v for k, v in settings.items() if k != "attn_implementation"})
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation=settings.get("attn_implementation")
+    )
+    assert not takes(loaded)
+
+
+def test_a_model_that_attends_through_a_window_is_left_to_transformers(
+    tiny: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made = MistralForCausalLM(MistralConfig(**TINY, sliding_window=16)).eval()
+    assert not takes(made)
+    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = HuggingFaceModel("m", tmp_path, dtype=torch.float32)
+    assert isinstance(loaded._engine, PaddedEngine)
+    assert [len(t) > 0 for t in said(loaded._engine, ROWS)] == [True] * 12
+    assert said(loaded._engine, [ROWS[1]]) == [plainly(made, ROWS[1])]
+
+
+# -- what is kept
+
+
+def prefix(tokens: list[int]) -> Prefix:
+    """8 bytes a token."""
+    return Prefix(tokens, [(torch.zeros(1, 1, len(tokens), 1), torch.zeros(1, 1, len(tokens), 1))])
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=12),
+    st.tuples(st.integers(0, 3), st.integers(1, 60)),
+)
+def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
+    kept: list[tuple[int, int]], asked: tuple[int, int]
+) -> None:
+    prefixes = Prefixes(limit=100 * 8)
+    for first, length in kept:
+        prefixes.keep(prefix([first] * length))
+        assert prefixes.bytes <= 800
+    wanted = [asked[0]] * asked[1]
+    found = prefixes.longest(wanted)
+    if found:
+        assert found.tokens == wanted[: len(found.tokens)]
+        assert all(x.shape[2] == len(found.tokens) for pair in found.kv for x in pair)
+    if kept and kept[-1][0] == asked[0] and min(kept[-1][1], asked[1]) >= 16:
+        assert found and len(found.tokens) >= min(kept[-1][1], asked[1])
+
+
+def test_the_beginning_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
+    prefixes = Prefixes(limit=100 * 8)
+    for first in (1, 2):
+        prefixes.keep(prefix([first] * 40))
+    prefixes.longest([1] * 40)
+    prefixes.keep(prefix([3] * 40))
+    assert [bool(prefixes.longest([first] * 40)) for first in (1, 2, 3)] == [True, False, True]
+    prefixes.keep(prefix([4] * 101))
+    assert [bool(prefixes.longest([first] * 40)) for first in (1, 3, 4)] == [True, True, False]
+
+
+def test_a_known_beginning_is_not_read_again_and_a_longer_one_goes_on_from_it(
+    tiny: Path, tokenizer: Any
+) -> None:
+    loaded, read = llama(tiny), []
+    engine = SharedEngine(loaded, tokenizer, {2})
+    forward = loaded.forward
+    loaded.forward = lambda **given: read.append(tuple(given["input_ids"].shape)) or forward(**given)
+    rows = [[*BEGINNING, 5, 6], [*BEGINNING, 7, 8]]
+    longer = [[*BEGINNING, *range(5, 45), n] for n in (5, 6)]
+    shapes = []
+    for asked in (rows, rows, longer, rows):
+        read.clear()
+        said(engine, asked, greedy(2, steps=1))
+        shapes.append(list(read))
+    assert shapes == [[(1, 150), (2, 2)], [(2, 2)], [(1, 40), (2, 1)], [(2, 2)]]
+
+
+def test_nothing_is_kept_of_a_model_whose_weights_may_change(tiny: Path) -> None:
+    shown = llama(tiny)
+    scorer = HuggingFaceModel("m", tiny, model=shown)
+    before = asyncio.run(scorer.score("some long text " * 9, ["x"]))
+    with torch.no_grad():
+        for weight in shown.parameters():
+            weight.mul_(0.9)
+    fresh = HuggingFaceModel("m", tiny, model=shown)
+    now = asyncio.run(scorer.score("some long text " * 9, ["x"]))
+    assert now == asyncio.run(fresh.score("some long text " * 9, ["x"])) != before
+
+
+def test_generating_and_scoring_at_once_are_as_one_after_the_other(tiny: Path) -> None:
+    loaded = HuggingFaceModel("m", tiny, dtype=torch.float32)
+    contexts = [f"the same beginning for all of these {n}" for n in range(6)]
+
+    async def generated() -> list[Any]:
+        return await asyncio.gather(*[loaded.generate(c, Sampling(max_tokens=8, seed=1)) for c in contexts])
+
+    async def scored() -> list[list[float]]:
+        return await asyncio.gather(*[loaded.score(c, [" (A)", " (B)"]) for c in contexts])
+
+    async def both() -> tuple[list[Any], list[list[float]]]:
+        return await asyncio.gather(generated(), scored())
+
+    together = asyncio.run(both())
+    assert together[0] == asyncio.run(generated())
+    for one, other in zip(together[1], asyncio.run(scored()), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
