@@ -279,7 +279,7 @@ def feedback_rows(limits: Limits) -> list[Row]:
 
 def agreement_rows() -> list[Row]:
     made = []
-    rows_of = {"critiques": critiques(8 if QUICK else 16), "chats": chats(32)}
+    rows_of = {"chats": chats(32), "critiques": critiques(4 if QUICK else 8)}
     for dtype, bar in dict.fromkeys([(best_dtype(), 0.95), (torch.float32, 1.0)]):
         for what, contexts in rows_of.items():
             rows, kind = token_ids(contexts), str(dtype).removeprefix("torch.")
