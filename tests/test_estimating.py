@@ -71,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(Run, "make_rows", rows)
     monkeypatch.setattr(Run, "make_model", no_training)
-    monkeypatch.setattr(job, "load_model", lambda name: Counting())
+    monkeypatch.setattr(job, "load_model", lambda name, **_: Counting())
     monkeypatch.setattr(evaluation.preference_model, "PreferenceModel", NoReward)
     return counted
 

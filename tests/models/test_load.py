@@ -28,7 +28,10 @@ def test_a_name_with_a_backend_is_good_and_checking_loads_nothing(name: str) -> 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("gpt-4", "unknown model 'gpt-4'. Known: anthropic, bundled, hf, scripted, server. A model is one of bundled:"),
+        (
+            "gpt-4",
+            "unknown model 'gpt-4'. Known: anthropic, bundled, hf, scripted, server. A model is one of bundled:",
+        ),
         ("bundeld:smollm2-135m", "unknown model 'bundeld:smollm2-135m'. Did you mean 'bundled'?"),
         ("bundled:smollm2-135", "unknown embedded model 'smollm2-135'. Did you mean 'smollm2-135m'?"),
         ("hf:", "write hf:<folder or hub id>"),
