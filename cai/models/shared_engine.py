@@ -36,19 +36,19 @@ class SharedEngine:
         with torch.inference_mode(), shared_attention(self._model):
             begun, shared = self._beginning(rows)
             own = [_Read.of(row[begun:], begun) for row in rows]
-            pieces = list(_pieces(own))
             width = max(len(read.tokens) for read in own)
             cache = RowCache(self._model, len(rows), width + how.max_tokens)
             logits: list[torch.Tensor] = []
             live: list[Row] = []
-            for piece in pieces:
-                first, longest = len(live), len(own[piece[0]].tokens)
-                columns = slice(width - longest, width)
-                cache.at(slice(first, first + len(piece)), columns, columns)
+            for piece in _pieces(own):
+                if cancelled.is_set():
+                    return [[] for _ in rows]
+                columns = slice(width - len(own[piece[0]].tokens), width)
+                cache.at(slice(len(live), len(live) + len(piece)), columns, columns)
                 logits.append(self._read([own[i] for i in piece], shared, cache)[:, -1])
                 live += [Row(i, width - len(own[i].tokens), len(rows[i])) for i in piece]
-            begin = Rows(cache, live, width)
             ending = Ending(self._tokenizer, self._ends, how.stop)
+            begin = Rows(cache, live, width)
             return decode(self._model, begin, torch.cat(logits), how, ending, shared, cancelled)
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
@@ -66,6 +66,7 @@ class SharedEngine:
             return [scores[i] for i in range(len(contexts))]
 
     def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
+        """They lie one after another behind the context, which is read once."""
         return len(context) + _extra(continuations)
 
     def _beginning(self, rows: list[list[int]]) -> tuple[int, KeysValues | None]:
