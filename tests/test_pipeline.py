@@ -443,7 +443,7 @@ def test_a_torn_last_stage_is_made_whole_without_the_others(copied: Path, model:
     again = {row.id: row for row in run.rows("08-evaluation", Answer)}
     assert again.keys() == whole.keys()
     changed = {k for k, v in written(copied).items() if before.get(k) != v}
-    # Cards, and what lies beside them, quote the evaluation; what is answered alone may round otherwise than in a batch.
+    # Cards, and what lies beside them, quote the evaluation; what is answered alone may round otherwise.
     assert {k.split("/")[0] for k in changed if not k.endswith((".md", ".yaml"))} == {"08-evaluation"}
 
 
