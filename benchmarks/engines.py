@@ -20,32 +20,23 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache, partial
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from results import Row, report
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from workloads import BASE, chats, critiques, feedback
 
-import cai
-from cai.constitution import load_constitution
-from cai.models.bundled import bundled_folder
-from cai.models.decoding import Decoding
+from cai.models.decoding import Decoding, Draws
 from cai.models.hugging_face import HuggingFaceModel, best_dtype, device
 from cai.models.model import Context, Sampling
-from cai.records import Message
-from cai.rl_cai import few_shots as worked_choices
 from cai.rl_cai import requests as feedback_requests
-from cai.seeding import rng
-from cai.sl_cai import few_shots as worked_critiques
-from cai.sl_cai import requests as critique_requests
 
 QUICK = bool(os.environ.get("QUICK"))
 TIMES = 1 if QUICK else 3
-FOLDER = Path(cai.__file__).parent
-BASE = bundled_folder("smollm2-135m")
-NEW, PLAIN_BATCH, PREFIX = 64, 16, 2000
+NEW, PLAIN_BATCH = 64, 16
 
 
 class Measured(NamedTuple):
@@ -58,56 +49,7 @@ class Measured(NamedTuple):
         return self.done / self.seconds
 
 
-def lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (FOLDER / "prompts" / name).read_text("utf-8").splitlines()]
-
-
-# -- what is asked
-
-
-def critiques(count: int = 64) -> list[Context]:
-    """The paper's format: dialogues with their critiques, then one's own. Ours are repeated until they are as long."""
-    shots = (FOLDER / "few_shots" / worked_critiques.CRITIQUE_REVISION).read_text("utf-8")
-    dialogues = [text.removesuffix("\n\nHuman:") for text in json.loads(shots)]
-    before, tokenizer = "", AutoTokenizer.from_pretrained(BASE)
-    for dialogue in cycle(dialogues):
-        if len(tokenizer(before)["input_ids"]) >= PREFIX:
-            break
-        before += dialogue
-    prompts, pairs = lines("red_team.jsonl")[:count], lines("helpfulness_pairs.jsonl")
-    asked = [p.critique for p in load_constitution("default").principles if p.critique]
-    return [
-        before
-        + str(
-            critique_requests.to_critique(
-                (Message("user", prompt["conversation"][0]["content"]),), pair["chosen"], request, "plain"
-            )
-        )
-        for prompt, pair, request in zip(prompts, cycle(pairs), cycle(asked), strict=False)
-    ]
-
-
-def chats(count: int = 128) -> list[Context]:
-    return [
-        (Message("user", row["conversation"][0]["content"]),) for row in islice(lines("helpful.jsonl"), count)
-    ]
-
-
-def feedback(shots: str) -> list[Context]:
-    """One pair under 16 principles in both orders. ``shots``: none, one for all, or one for each principle (FB-7)."""
-    pair = lines("helpfulness_pairs.jsonl")[0]
-    known = load_constitution("default").for_preference
-    worked = worked_choices.load_few_shots(FOLDER / "few_shots")
-    talk = (Message("user", pair["conversation"][0]["content"]),)
-    contexts: list[Context] = []
-    for number, principle in enumerate(known[:16]):
-        draws = rng(0, "few shots", number if shots == "each" else 0)
-        before = "" if shots == "none" else worked.multiple_choice(known, draws)
-        contexts += [
-            feedback_requests.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
-            for answers in ((pair["chosen"], pair["rejected"]), (pair["rejected"], pair["chosen"]))
-        ]
-    return contexts
+# -- ours and theirs
 
 
 @cache
@@ -278,32 +220,56 @@ def feedback_rows(limits: Limits) -> list[Row]:
 
 
 def agreement_rows() -> list[Row]:
+    """In bfloat16 plain transformers does not agree with itself in another batch either; that row shows how much."""
     made = []
-    rows_of = {"chats": chats(32), "critiques": critiques(4 if QUICK else 8)}
+    rows_of = {"chats": chats(16), "critiques": critiques(4)}
     for dtype, bar in dict.fromkeys([(best_dtype(), 0.95), (torch.float32, 1.0)]):
         for what, contexts in rows_of.items():
-            rows, kind = token_ids(contexts), str(dtype).removeprefix("torch.")
+            rows, name = token_ids(contexts), f"{what}, {dtype}"
             alone = plainly_generated(rows, 1, dtype, do_sample=False)
             batched = plainly_generated(rows, PLAIN_BATCH, dtype, do_sample=False)
-            own = ours(dtype)._engine.generate(rows, greedy(len(rows)), threading.Event())
-            share, count = agree(own, alone), f"of first 32 tokens, {len(rows)} requests"
-            made.append(Row(f"{what}, {kind}: as plain", share, count, f"at least {bar}", share >= bar))
-            made.append(Row(f"{what}, {kind}: plain batched as plain alone", agree(batched, alone), count, ""))
-        asked = feedback("one")[::4]
-        pairs = zip(scored(asked, dtype), plainly_scored(token_ids(asked), dtype), strict=True)
-        apart = max(abs(a - b) for ours_, theirs in pairs for a, b in zip(ours_, theirs, strict=True))
-        exact = dtype == torch.float32
-        asks = "under 0.001" if exact else ""
-        made.append(Row(f"scores, {kind}: furthest from plain", apart, "nats", asks, apart < 1e-3 or not exact))
+            own, next_ = agree(said(rows, dtype), alone), agree(said(rows, dtype, forced=alone), alone)
+            unit = f"of first 32 tokens, {len(rows)} requests"
+            made += [
+                Row(f"{name}: as plain alone", own, unit, f"at least {bar}", own >= bar),
+                Row(f"{name}: plain batched, as plain alone", agree(batched, alone), unit, ""),
+                Row(
+                    f"{name}: each next token, after plain's own", next_, unit, f"at least {bar}", next_ >= bar
+                ),
+            ]
+        made.append(apart(dtype))
     return made
 
 
-def greedy(count: int) -> Decoding:
-    return Decoding([0] * count, 0.0, NEW, ())
+def apart(dtype: torch.dtype) -> Row:
+    asked = feedback("one")[::4]
+    pairs = zip(scored(asked, dtype), plainly_scored(token_ids(asked), dtype), strict=True)
+    most = max(abs(a - b) for own, theirs in pairs for a, b in zip(own, theirs, strict=True))
+    exact = dtype == torch.float32
+    asks = "under 0.001" if exact else ""
+    return Row(f"scores, {dtype}: furthest from plain", most, "nats", asks, most < 1e-3 or not exact)
+
+
+def said(rows: list[list[int]], dtype: torch.dtype, forced: list[list[int]] | None = None) -> list[list[int]]:
+    """Greedy; with ``forced``, what is said next after each of these tokens."""
+    best: list[list[int]] = [[] for _ in rows]
+
+    def draw(_: Draws, logits_rv: torch.Tensor, numbers: list[int], step: int) -> torch.Tensor:
+        tokens = logits_rv.float().argmax(-1)
+        for number, token in zip(numbers, tokens.tolist(), strict=True):
+            best[number].append(token)
+        if forced is not None:
+            tokens = torch.tensor([forced[number][step] for number in numbers], device=tokens.device)
+        return tokens
+
+    with mock.patch.object(Draws, "__call__", draw):
+        how = Decoding([0] * len(rows), 0.0, NEW, ())
+        ours(dtype)._engine.generate(rows, how, threading.Event())
+    return best
 
 
 def agree(rows: list[list[int]], others: list[list[int]]) -> float:
-    """Share of the first 32 tokens that are the same, each row up to where either ends."""
+    """Share of the first 32 tokens that are the same; where only one has ended, no token is."""
     pairs = [(a[:32], b[:32]) for a, b in zip(rows, others, strict=True)]
     same = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False))
     return same / sum(max(len(a), len(b)) for a, b in pairs)

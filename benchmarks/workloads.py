@@ -1,0 +1,75 @@
+"""What the engines are asked: texts of the project's own, in the paper's formats."""
+
+from __future__ import annotations
+
+import json
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+import cai
+from cai.constitution import load_constitution
+from cai.models.bundled import bundled_folder
+from cai.models.model import Context
+from cai.records import Message
+from cai.rl_cai import few_shots as worked_choices
+from cai.rl_cai import requests as feedback_requests
+from cai.seeding import rng
+from cai.sl_cai import few_shots as worked_critiques
+from cai.sl_cai import requests as critique_requests
+
+FOLDER = Path(cai.__file__).parent
+BASE = bundled_folder("smollm2-135m")
+PREFIX = 2000
+"""Tokens of few-shots before a critique, at the least: the paper's have 1,966."""
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / "prompts" / name).read_text("utf-8").splitlines()]
+
+
+def critiques(count: int = 64) -> list[Context]:
+    """The paper's format: dialogues with their critiques, then one's own. Ours are repeated until they are as long."""
+    shots = (FOLDER / "few_shots" / worked_critiques.CRITIQUE_REVISION).read_text("utf-8")
+    dialogues = [text.removesuffix("\n\nHuman:") for text in json.loads(shots)]
+    before, tokenizer = "", AutoTokenizer.from_pretrained(BASE)
+    for dialogue in cycle(dialogues):
+        if len(tokenizer(before)["input_ids"]) >= PREFIX:
+            break
+        before += dialogue
+    prompts, pairs = lines("red_team.jsonl")[:count], lines("helpfulness_pairs.jsonl")
+    asked = [p.critique for p in load_constitution("default").principles if p.critique]
+    return [
+        before
+        + str(
+            critique_requests.to_critique(
+                (Message("user", prompt["conversation"][0]["content"]),), pair["chosen"], request, "plain"
+            )
+        )
+        for prompt, pair, request in zip(prompts, cycle(pairs), cycle(asked), strict=False)
+    ]
+
+
+def chats(count: int = 128) -> list[Context]:
+    return [
+        (Message("user", row["conversation"][0]["content"]),) for row in islice(lines("helpful.jsonl"), count)
+    ]
+
+
+def feedback(shots: str) -> list[Context]:
+    """One pair under 16 principles in both orders. ``shots``: none, one for all, or one for each principle (FB-7)."""
+    pair = lines("helpfulness_pairs.jsonl")[0]
+    known = load_constitution("default").for_preference
+    worked = worked_choices.load_few_shots(FOLDER / "few_shots")
+    talk = (Message("user", pair["conversation"][0]["content"]),)
+    contexts: list[Context] = []
+    for number, principle in enumerate(known[:16]):
+        draws = rng(0, "few shots", number if shots == "each" else 0)
+        before = "" if shots == "none" else worked.multiple_choice(known, draws)
+        contexts += [
+            feedback_requests.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
+            for answers in ((pair["chosen"], pair["rejected"]), (pair["rejected"], pair["chosen"]))
+        ]
+    return contexts
