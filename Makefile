@@ -30,6 +30,11 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/spine.py
 	$(BIN)/python benchmarks/training.py $(PAIRS)
+	$(BIN)/python benchmarks/elo.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/detectors.py
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py
