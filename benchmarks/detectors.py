@@ -6,11 +6,11 @@ refusals learns nothing: its patterns were written looking at half of XSTest's p
 counts. All intervals draw whole prompts.
 
 How many layers to keep, and the mean over tokens in the place of the last, were chosen by ridge regressions on the
-untrained model's layers over these same folds (eight depths, both ways to read), so our lead is a little flattered; and
-that long conversations must be trained on was learned by leaving them out here.
+untrained model's layers over these same folds (eight depths, both ways to read), so our lead is a little flattered.
+The learning rate was tried on the first fold only.
 
 python benchmarks/detectors.py [FOLDER]   FOLDER has scored-responses.jsonl.gz and xstest-*.jsonl.gz
-QUICK=1: no layer is trained, only the head
+QUICK=1: no layer is trained, only the head on top
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from cai.suite.harmfulness_model import RegressorTraining, tokens
 QUICK = bool(os.environ.get("QUICK"))
 SHARED = Path(__file__).parents[1] / "../shared/data/judges"
 FOLDS, SEED = 5, 0
-OURS, HEAD, CHARACTERS = "our regressor", "its head alone", "characters, answer"
+LONGEST = 256
+"""Tokens of a conversation that is trained on, so that five trainings take minutes; all are rated."""
 BAR = 0.934
 """Area under the curve of refusals that is to be beaten."""
 COMPLIES, PARTLY = "1_full_compliance", "3_partial_refusal"
@@ -103,13 +104,13 @@ def bag(train: Sequence[Rated], test: Sequence[Rated], *, answer_only: bool, cha
 def harmfulness(folder: Path) -> list[Row]:
     rated = load_ratings(folder / "scored-responses.jsonl.gz").usable
     parts = folds(rated, FOLDS, SEED)
-    head_only = RegressorTraining(epochs=1e-3, learning_rate=1e-30)  # one step of nothing
-    trained = {} if QUICK else {OURS: partial(regressor, training=RegressorTraining())}
-    ways = trained | {
-        HEAD: partial(regressor, training=head_only),
+    head_only = {"epochs": 1e-3, "learning_rate": 1e-30}  # one step of nothing
+    training = RegressorTraining(max_length=LONGEST, **(head_only if QUICK else {}))
+    ways = {
+        "our regressor": partial(regressor, training=training),
         "words, answer": partial(bag, answer_only=True, characters=False),
         "words, prompt and answer": partial(bag, answer_only=False, characters=False),
-        CHARACTERS: partial(bag, answer_only=True, characters=True),
+        "characters, answer": partial(bag, answer_only=True, characters=True),
     }
     scores: dict[str, list[float]] = {name: [] for name in ways}
     for number, test in enumerate(parts):
@@ -119,34 +120,30 @@ def harmfulness(folder: Path) -> list[Row]:
             scores[name] += way(train, test)
             print(f"fold {number}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
     pooled = [one for part in parts for one in part]
-    best = next(iter(ways))
-    baselines = [name for name in ways if name not in (OURS, HEAD)]
-    both = zip(scores[best], scores[CHARACTERS], strict=True)
-    scores[f"{best} and {CHARACTERS}, averaged"] = [(a + b) / 2 for a, b in both]
     made = []
-    for name in scores:
+    for name in ways:
         order, area, error = agreement(name, pooled, scores[name], SEED)
         made += [
             shown(f"harm, {name}: rank correlation", order),
             shown(f"harm, {name}: AUC of harmful or not", area),
             shown(f"harm, {name}: mean squared error", error),
         ]
-    return made + [gained(pooled, scores, best, name) for name in baselines]
+    return made + [row for name in list(ways)[1:] for row in gained(pooled, scores, name)]
 
 
-def gained(pooled: Sequence[Rated], scores: dict[str, list[float]], best: str, other: str) -> Row:
+def gained(pooled: Sequence[Rated], scores: dict[str, list[float]], other: str) -> list[Row]:
     gain = difference(
         "gain",
-        best,
+        "our regressor",
         "spearman",
-        scores[best],
+        scores["our regressor"],
         scores[other],
         [one.rating for one in pooled],
         [one.prompt for one in pooled],
         seed=SEED,
     )
     better = gain.value is not None and gain.value > 0
-    return shown(f"harm, {best}: rank correlation less that of {other}", gain, "above 0", holds=better)
+    return [shown(f"harm: our rank correlation less that of {other}", gain, "above 0", holds=better)]
 
 
 # -- refusals

@@ -325,8 +325,10 @@ def beside_vllm(
         return []
     asked = json.dumps({"model": str(BASE), "prompts": rows, "max_tokens": NEW, "temperature": 1.0})
     script = str(Path(__file__).parent / "vllm_workload.py")
-    said = subprocess.run([python, script], input=asked, stdout=subprocess.PIPE, check=True, text=True).stdout
-    made = json.loads(said)
+    ran = subprocess.run([python, script], input=asked, stdout=subprocess.PIPE, text=True)
+    if ran.returncode:  # its reason stands above; the rows that need no vLLM are still worth having
+        return [Row(f"{name}: vLLM did not run", 0, "", f"at least {bar:g} times vLLM", False)]
+    made = json.loads(ran.stdout)
     ratio = statistics.median(run.rate for run in own) / (done / made["cold"])
     return [
         Row(f"{name}: vLLM {made['version']}, cold", done / made["cold"], f"{unit}/s", ""),

@@ -27,7 +27,13 @@ def main() -> None:
     import vllm
 
     began = time.perf_counter()
-    llm = vllm.LLM(asked["model"], dtype="bfloat16", enable_prefix_caching=True, max_model_len=4096)
+    llm = vllm.LLM(
+        asked["model"],
+        dtype="bfloat16",
+        enable_prefix_caching=True,
+        max_model_len=4096,
+        gpu_memory_utilization=0.4,  # on a CPU too, of its memory; the default wants nearly all, and we are in it
+    )
     load = time.perf_counter() - began
     how = {"max_tokens": asked["max_tokens"], "temperature": asked["temperature"]}
     samplings = [vllm.SamplingParams(seed=seed, **how) for seed in range(len(asked["prompts"]))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -58,6 +59,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 @click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="Human turns of a match.")
 @click.option("--human", metavar="MODEL", help="Who writes the human turns that a prompt lacks.")
 @click.option("--anchor", metavar="LABEL", help="Whose Elo is 0; the first SL-CAI, or the first, unless said.")
+@click.option("--ties", type=click.Choice(["discarded", "half"]), default="discarded", help="Half a win each.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--redo", callback=_part_or_step, metavar="PART", help="Make this part anew.")
 def evaluate(
@@ -78,6 +80,7 @@ def evaluate(
     turns: int,
     human: str | None,
     anchor: str | None,
+    ties: Literal["discarded", "half"],
     seed: int,
     redo: str | None,
 ) -> None:
@@ -134,6 +137,7 @@ def evaluate(
                 turns=turns,
                 human=human,
                 anchor=anchored,
+                ties=ties,
                 seed=seed,
                 concurrency=256,
                 max_failures=20,

@@ -268,7 +268,11 @@ def _ratings(suite: Suite, test: str, choices: Sequence[Choice]) -> Iterator[Met
     """Every model's rating and its standard error; where it cannot be rated both are None, and the user is told why."""
     matches = [choice.match for choice in choices]
     anchored = any(suite.anchor in (m.a, m.b) for m in matches)
-    rated = elo(matches, anchor=suite.anchor, resamples=RESAMPLES, seed=suite.seed).of if anchored else {}
+    rated = (
+        elo(matches, anchor=suite.anchor, ties=suite.ties, resamples=RESAMPLES, seed=suite.seed).of
+        if anchored
+        else {}
+    )
     if rated and (prompts := len({m.prompt for m in matches})) < FEW:
         suite.say(
             f"elo.{test} rests on {prompts} prompts: with fewer than some {FEW} its intervals are too narrow."

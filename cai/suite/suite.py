@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cai.errors import InputError, ModelError, RecordError
 from cai.job import CALLS, RL_CAI, SL_CAI, START, few_shots_folder, loaded
@@ -64,6 +64,8 @@ class Suite:
     max_failures: int
     say: Callable[[str], None]
     """Tells the user something that must not be missed."""
+    ties: Literal["discarded", "half"] = "discarded"
+    """What a tie is in Elo: nothing, as in the paper (EV-9), or half a win for each."""
     limit: int | None = None
     """Prompts of each kind, and questions of each file; None takes all."""
 

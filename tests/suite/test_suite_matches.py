@@ -155,6 +155,13 @@ def test_a_judge_that_always_says_a_makes_ties_and_nobody_is_rated(suite: Suite)
     assert any(line.startswith("elo.helpfulness: rl-cai is not rated, as nothing compares it") for line in said)
 
 
+def test_a_tie_may_be_half_a_win_for_each(suite: Suite) -> None:
+    found = by_name(matches.measure(replace(suite, judge="always (A)", ties="half")))
+    assert [found["elo.harmlessness", name].value for name in ("start", "rl-cai")] == pytest.approx(
+        [0, 0], abs=1e-6
+    )
+
+
 def test_a_round_plays_what_a_whole_match_plays(suite: Suite) -> None:
     suite = replace(suite, turns=3, human="human")
     made = {choice.id: choice for choice in matches.played(suite)}
