@@ -94,7 +94,9 @@ def estimate(
     made += [_trained(job, stage) for stage in TRAININGS if stage != "06-preference-model" or the_pm(job)]
     made += [_evaluated(job)]
     measured = _measured(job, made) if measure else {}
-    return [_priced(_timed(one, measured, earlier), prices) for one in sorted(made, key=lambda e: e.stage)]
+    scored = {"05-preference-labels"} if recipe.feedback.method == "chain_of_thought" else set()
+    timed = [_timed(one, measured, earlier, scored) for one in made]
+    return [_priced(one, prices) for one in sorted(timed, key=lambda e: e.stage)]
 
 
 def rehearsal(recipe: Recipe) -> Rehearsal:
@@ -202,13 +204,15 @@ async def _answer(model: Model, sample: Sequence[Callable[[Model], Any]]) -> Non
             raise error
 
 
-def _timed(one: Estimate, measured: dict[str, float], earlier: Run | None) -> Estimate:
+def _timed(one: Estimate, measured: dict[str, float], earlier: Run | None, scored: set[str]) -> Estimate:
+    """``scored`` are stages that score besides what they sample: scores leave no tokens in a stage's records."""
     then = earlier.manifest(one.stage) if earlier else None
     if then is not None and then.records:
         share, source = one.records / then.records, f"as in {earlier.folder}" if earlier else ""
         read, written = one.read, one.written
-        if then.completion_tokens and one.read is not None:  # scores leave no tokens in a stage's records
-            read, written = round(then.prompt_tokens * share), round(then.completion_tokens * share)
+        if then.completion_tokens and one.read is not None:  # else it only scored
+            written = round(then.completion_tokens * share)
+            read = one.read if one.stage in scored else round(then.prompt_tokens * share)
         notes = (*one.notes, f"time and tokens {source}, {then.records} records")
         return replace(one, read=read, written=written, seconds=then.seconds * share, notes=notes)
     if one.stage in measured:

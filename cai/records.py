@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -55,6 +56,13 @@ class Completion:
     text: str
     model: str
     finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Usage(NamedTuple):
+    """Tokens that a record cost."""
+
     prompt_tokens: int
     completion_tokens: int
 
@@ -148,6 +156,15 @@ class Judgement:
     probability_first: float
     """P(the answer shown first is better), in [0, 1]."""
     reasoning: str | None = None
+    prompt_tokens: int | None = None
+    """Of the reasoning, or of all votes. None where nothing was sampled: scores report no tokens."""
+    completion_tokens: int | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return Usage(self.prompt_tokens, self.completion_tokens)
 
     @property
     def probability_a(self) -> float:
@@ -278,36 +295,41 @@ class Failure:
     message: str
 
 
-class Usage(NamedTuple):
-    """Tokens that a record cost."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
 def usage(record: object) -> Usage:
-    """All tokens of all completions inside a record, however deep.
+    """All tokens of all completions that a record was made with, however deep.
 
     >>> from cai.records import Completion, usage
     >>> usage(Completion("hi", "m", "stop", prompt_tokens=3, completion_tokens=1))
     Usage(prompt_tokens=3, completion_tokens=1)
     """
-    if isinstance(record, Completion):
-        return Usage(record.prompt_tokens, record.completion_tokens)
+    read = written = 0
+    for said in _paid_for(record):
+        if said is not None:
+            read += said.prompt_tokens
+            written += said.completion_tokens
+    return Usage(read, written)
+
+
+def _paid_for(record: object) -> Iterable[Completion | Usage | None]:
     match record:
+        case Completion():
+            return (record,)
         case Draft() | Response():
-            parts: list[object] = [record.completion]
+            return (record.completion,)
         case RevisionChain():
             # The initial response was paid for by the stage before.
-            parts = [part for r in record.revisions for part in (r.critique, r.revised)]
+            return [part for r in record.revisions for part in (r.critique, r.revised)]
         case Comparison():
-            parts = [record.a, record.b]
+            return (record.a, record.b)
+        case PreferenceLabel():
+            # So were the two answers.
+            return [judgement.usage for judgement in record.judgements]
+        case GateAnswer():
+            return _paid_for(record.label)
         case Answer():
-            parts = [record.response]
+            return (record.response.completion,)
         case _:
-            parts = []
-    counts = [usage(part) for part in parts]
-    return Usage(sum(c.prompt_tokens for c in counts), sum(c.completion_tokens for c in counts))
+            return ()
 
 
 def as_messages(conversation: Conversation) -> list[dict[str, str]]:

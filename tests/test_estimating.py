@@ -185,6 +185,20 @@ def test_times_and_tokens_of_an_earlier_run_are_taken_for_each_record(tmp_path: 
         estimate(load_recipe("demo", SMALL), like=tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(("method", "as_then"), [("votes", True), ("chain_of_thought", False)])
+def test_what_an_earlier_run_read_is_not_taken_where_it_scored_too(
+    tmp_path: Path, method: str, as_then: bool
+) -> None:
+    """Nobody counted what its scores read."""
+    stage = "05-preference-labels"
+    like = finished(tmp_path / "run")
+    (like / "01-responses").rename(like / stage)
+    recipe = load_recipe("demo", [*SMALL, f"feedback.method={method}"])
+    alone, found = (next(e for e in estimate(recipe, like=run) if e.stage == stage) for run in (None, like))
+    assert found.written == 20 * found.records
+    assert found.read == (100 * found.records if as_then else alone.read)
+
+
 def test_models_are_measured_on_the_recipes_own_requests(tiny_long: str) -> None:
     named = [f"models.{role}={tiny_long}" for role in ("helpful", "pretrained", "feedback")]
     found = {e.stage: e for e in estimate(load_recipe("demo", [*named, *SMALL]), measure=True)}

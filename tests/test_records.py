@@ -90,6 +90,12 @@ def test_a_revision_written_before_there_was_any_cleaning_is_read() -> None:
     assert adapter(Revision).validate_json(json.dumps(row)) == Revision("p", said("bad"), said("better"))
 
 
+def test_a_judgement_written_before_its_tokens_were_counted_has_none() -> None:
+    row = asdict(Judgement("p", "a", 0.5, "Hm."))
+    del row["prompt_tokens"], row["completion_tokens"]
+    assert adapter(Judgement).validate_json(json.dumps(row)).usage is None
+
+
 def test_swapping_twice_changes_nothing() -> None:
     comparison = Comparison("c", PROMPT, said("a"), said("b"))
     assert (comparison.swapped().a.text, comparison.swapped().b.text) == ("b", "a")
@@ -127,6 +133,18 @@ def test_a_gate_answer_is_right_as_far_as_it_prefers_the_better(better: str, rig
 
 
 RESPONSE = Response("r", PROMPT, said("x", 100, 10))
+JUDGED = PreferenceLabel(
+    "c",
+    "d",
+    Comparison("c", PROMPT, said("x", 3, 1), said("y", 4, 2)),
+    "votes",
+    0.5,
+    (
+        Judgement("p", "a", 0.5, None, 5, 2),
+        Judgement("p", "b", 0.5, None, 3, 1),
+        Judgement("p", "a", 1),
+    ),
+)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +157,8 @@ RESPONSE = Response("r", PROMPT, said("x", 100, 10))
         (RevisionChain("r", "d", RESPONSE, (Revision("p", said("c", 5, 2), said("x", 3, 1)),)), Usage(8, 3)),
         (Comparison("c", PROMPT, said("x", 3, 1), said("y", 4, 2)), Usage(7, 3)),
         (Answer("x", "start", RESPONSE, Verdict(False, None)), Usage(100, 10)),
+        (JUDGED, Usage(8, 3)),  # and the stage before for the two answers
+        (GateAnswer("c", JUDGED, "a"), Usage(8, 3)),
         (PROMPT, Usage(0, 0)),
     ],
 )

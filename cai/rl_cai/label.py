@@ -93,9 +93,9 @@ def _questions(
     known = constitution.for_likelihood if by_likelihood else constitution.for_preference
     every = asking.principles == "all"
     principles = known if every else [draw(known, draws) for _ in range(int(asking.principles))]
+    few_shots = _few_shots(asking, known, rng(seed, "few shots", comparison.id))  # all share this beginning
     questions = []
     for number, principle in enumerate(principles):
-        few_shots = _few_shots(asking, known, rng(seed, "few shots", comparison.id, number))
         if by_likelihood or asking.as_given:  # by likelihood each answer is scored alone, and has no order
             orders: tuple[Side, ...] = ("a",)
         else:
@@ -126,11 +126,12 @@ async def _judge(question: _Question, model: Model, asking: Asking) -> Judgement
             said = await multiple_choice(shown, principle, model, asking.fmt, before)
             return Judgement(principle.name, first, said)
         case "votes":
-            votes = await vote(shown, wanted, model, asking.fmt, sampling, asking.votes, before)
-            return Judgement(principle.name, first, votes)
+            voted = await vote(shown, wanted, model, asking.fmt, sampling, asking.votes, before)
+            return Judgement(principle.name, first, voted.first, None, *voted.usage)
         case "chain_of_thought":
             thought = await reason(shown, wanted, model, asking.fmt, sampling, before)
-            return Judgement(principle.name, first, softmax_first(thought.first, thought.second), thought.text)
+            said = softmax_first(thought.first, thought.second)
+            return Judgement(principle.name, first, said, thought.text, *thought.usage)
 
 
 async def multiple_choice(

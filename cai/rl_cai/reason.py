@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cai.errors import EmptyAnswer, RefusedAnswer
 from cai.models.model import STOP_STRINGS, Context, Format, Model, Sampling
-from cai.records import Comparison, Conversation, Message
+from cai.records import Comparison, Conversation, Message, Usage, usage
 from cai.rl_cai.refusal import refuses_to_judge
 from cai.rl_cai.requests import CHOICES
 
@@ -25,6 +25,8 @@ class Reasoned(NamedTuple):
     first: float
     """Log-probability of " (A)" after the reasoning."""
     second: float
+    usage: Usage
+    """Of the reasoning alone."""
 
 
 async def reason(
@@ -52,7 +54,7 @@ async def reason(
     if refuses_to_judge(thought.text):
         raise RefusedAnswer(f"the feedback model refuses to judge: {thought.text[:80]!r}")
     first, second = await model.score(to_answer(asked, thought.text, fmt, few_shots), CHOICES)
-    return Reasoned(thought.text, first, second)
+    return Reasoned(thought.text, first, second, usage(thought))
 
 
 def question(conversation: Conversation, principle: str, first: str, second: str) -> str:

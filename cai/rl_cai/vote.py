@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cai.errors import RefusedAnswer, UnreadableAnswer
 from cai.models.model import Context, Format, Model, Sampling
-from cai.records import Comparison, Message
+from cai.records import Comparison, Message, Usage
 from cai.rl_cai import requests
 from cai.rl_cai.refusal import refuses_to_judge
 from cai.seeding import seed_of
@@ -21,6 +21,13 @@ from cai.seeding import seed_of
 OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
 READABLE_SHARE = 0.5
 """Of the votes that must be readable; with fewer there is no label."""
+
+
+class Voted(NamedTuple):
+    first: float
+    """Share of the readable votes that are for the answer shown as (A)."""
+    usage: Usage
+    """Of all votes, readable or not."""
 
 
 async def vote(
@@ -31,8 +38,8 @@ async def vote(
     sampling: Sampling,
     count: int,
     few_shots: str = "",
-) -> float:
-    """Share of votes for the answer shown as (A).
+) -> Voted:
+    """So many sampled votes on a comparison.
 
     Raises UnreadableAnswer when too few votes can be read, and RefusedAnswer if most of the others refuse.
     """
@@ -46,7 +53,8 @@ async def vote(
         refusals = sum(read_vote(s.text) is None and refuses_to_judge(s.text) for s in said)
         kind = RefusedAnswer if 2 * refusals > count - len(votes) else UnreadableAnswer
         raise kind(f"only {len(votes)} of {count} votes name one option; the first says {said[0].text[:80]!r}")
-    return votes.count("A") / len(votes)
+    cost = Usage(sum(s.prompt_tokens for s in said), sum(s.completion_tokens for s in said))
+    return Voted(votes.count("A") / len(votes), cost)
 
 
 def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str = "") -> Context:

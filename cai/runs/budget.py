@@ -31,9 +31,10 @@ class Purse:
         self._in_work = 0
         self._changed = asyncio.Event()
 
-    def knows(self, spent: int, most: int | None) -> None:
-        """Tokens that earlier sessions spent on this stage, and on its dearest record."""
-        self._spent, self._most = self._spent + spent, most
+    def knows(self, spent: int, most: int | None = None) -> None:
+        """Tokens that were spent on this stage elsewhere, as in earlier sessions, and on its dearest record."""
+        self._spent += spent
+        self._most = self._most if most is None else max(self._most or 0, most)
 
     async def open(self, what: str) -> None:
         """Waits until one more record fits. Raises BudgetSpent when none will."""

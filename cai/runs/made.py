@@ -48,12 +48,12 @@ class Made:
 
     def put_in_order(self, names: Iterable[str]) -> Usage:
         """Writes the file anew in the order of ``names``, without records that are none of them, and counts tokens."""
-        lines = array("q", (self._line[name] for name in names if name in self._line))
-        if len(lines) != len(self._prompt_tokens) or any(at != line for at, line in enumerate(lines)):
+        lines = array("q", (line for line in map(self._line.get, names) if line is not None))
+        if len(lines) != len(self._prompt_tokens) or any(map(int.__ne__, lines, range(len(lines)))):
             self._write(lines)
         return Usage(
-            sum(self._prompt_tokens[line] for line in lines),
-            sum(self._completion_tokens[line] for line in lines),
+            sum(map(self._prompt_tokens.__getitem__, lines)),
+            sum(map(self._completion_tokens.__getitem__, lines)),
         )
 
     def _write(self, lines: Iterable[int]) -> None:

@@ -43,7 +43,7 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
     """As ``read_rows``, each with the bytes of its line."""
     if not path.exists():
         return
-    parse = adapter(row_type).validate_json
+    parse = adapter(row_type).validator.validate_json  # the adapter's own adds 1 µs to a row's 4
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):

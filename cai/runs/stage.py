@@ -53,7 +53,7 @@ class Rows(NamedTuple, Generic[Row]):
     """In the order of the items."""
     failures: int
     tokens: Usage
-    """Of all records, also of those that an earlier session made."""
+    """Of all records, also of those that an earlier session made, and of what went before the passes."""
 
 
 class Pass(NamedTuple, Generic[Item, Row]):
@@ -61,6 +61,8 @@ class Pass(NamedTuple, Generic[Item, Row]):
 
     items: Mapping[str, Item]
     step: Callable[[Item], Awaitable[Row]]
+    spent: Usage = Usage(0, 0)
+    """Tokens that went before it on what is no record of the stage, as the questions of the gate."""
 
 
 async def run_rows(
@@ -85,6 +87,7 @@ async def run_rows(
     purse = purse or Purse()
     purse.knows(made.tokens, made.most)
     wanted: list[str] = []
+    beside = Usage(0, 0)
     failures = folder / ("failures.jsonl" if file == "records.jsonl" else f"failed-{file}")
     failures.unlink(missing_ok=True)  # what failed before is owed again
     failed: list[Failure] = []
@@ -112,7 +115,9 @@ async def run_rows(
                 made.add(name, done.append(record), tokens)
                 progress.advance(folder.name, tokens, failed=False)
 
-        async for items, step in passes:
+        async for items, step, spent in passes:
+            beside = _sum(beside, spent)
+            purse.knows(sum(spent))
             wanted += items
             progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
             owed = ((name, item) for name, item in items.items() if name not in made)
@@ -122,7 +127,11 @@ async def run_rows(
         failures.unlink()
     progress.finish(folder.name)
     # Rows came in the order of finishing; what later stages read must not depend on timing.
-    return Rows(Stored(folder / file, row_type), len(failed), made.put_in_order(wanted))
+    return Rows(Stored(folder / file, row_type), len(failed), _sum(beside, made.put_in_order(wanted)))
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

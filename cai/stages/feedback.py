@@ -15,6 +15,8 @@ from cai.records import (
     GateAnswer,
     PreferenceLabel,
     Prompt,
+    Usage,
+    usage,
 )
 from cai.rl_cai import (
     compare,
@@ -76,8 +78,8 @@ def preference_labels(job: Job) -> None:
                 asking=setting.asking(model.format, load_few_shots(job.few_shots) if job.few_shots else None),
                 seed=job.recipe.seed,
             )
-            await pass_the_gate(job, step)
-            yield Pass({c.id: c for c in job.run.rows("04-comparisons", Comparison)}, step)
+            spent = await pass_the_gate(job, step)
+            yield Pass({c.id: c for c in job.run.rows("04-comparisons", Comparison)}, step, spent)
 
     job.rows(
         "05-preference-labels",
@@ -88,8 +90,11 @@ def preference_labels(job: Job) -> None:
     )
 
 
-async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> None:
-    """Puts the gate questions to the feedback model. Raises GateClosed if it is no better than chance (pitfall 27)."""
+async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
+    """Puts the gate questions to the feedback model, and says what they cost.
+
+    Raises GateClosed if it is no better than chance (pitfall 27).
+    """
     asked = [gate.comparison_of(question, job.recipe.seed) for question in gate.questions()]
     sides = {comparison.id: side for comparison, side in asked}
 
@@ -114,6 +119,8 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> None:
         if job.recipe.feedback.gate == "stop":
             raise GateClosed(warning + " To go on all the same: feedback.gate=warn")
         job.say("warning: " + warning)
+    costs = [usage(answer) for answer in answers]
+    return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
 
 
 def the_preference_model(job: Job) -> None:

@@ -217,16 +217,18 @@ def asked_of(pair: Comparison = PAIR, **changes: Any) -> list[str]:
 
 @pytest.mark.parametrize(("method", "end"), [("multiple_choice", "The answer is:"), ("chain_of_thought", ":")])
 def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(method: Any, end: str) -> None:
-    """FB-7, FB-12: drawn anew for each question, and the same for both orders of one."""
-    contexts = asked_of(method=method, fmt="plain", principles=8)
-    assert len(contexts) == 16
+    """FB-7, FB-12: drawn anew for each comparison. All its questions begin with the same, which is then read once."""
     cut = "\n\nConsider" if method == "multiple_choice" else "\n\nHuman: Consider"
-    prefixes = [context.rsplit(cut, 1)[0] for context in contexts]
-    assert prefixes[::2] == prefixes[1::2]
-    assert len(set(prefixes)) > 4  # 16 principles in two slots, eight times
-    for context, prefix in zip(contexts, prefixes, strict=True):
+    prefixes = set()
+    for n in range(8):
+        pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
+        contexts = asked_of(pair, method=method, fmt="plain", principles="all")
+        assert len(contexts) == 32  # 16 principles in both orders
+        (prefix,) = {context.rsplit(cut, 1)[0] for context in contexts}
         assert len(re.findall(r"Which is kinder \(\d+\)\? Options:", prefix)) == 2
-        assert context.endswith(end)
+        assert all(context.endswith(end) for context in contexts)
+        prefixes.add(prefix)
+    assert len(prefixes) > 4  # 16 principles in two slots, eight times
 
 
 def test_without_plain_text_there_are_no_worked_examples() -> None:

@@ -11,9 +11,9 @@ from paper_files import PAPER, paper
 
 from cai.constitution import Constitution, Principle
 from cai.errors import EmptyAnswer
-from cai.models.model import Context, Sampling
+from cai.models.model import Context, Sampling, plain
 from cai.models.scripted import ScriptedModel
-from cai.records import Comparison, Completion, Message, Prompt
+from cai.records import Comparison, Completion, Message, Prompt, Usage
 from cai.rl_cai.label import Asking, label
 from cai.rl_cai.reason import HEAD, SO, THINK, question, reason, to_answer, to_think
 
@@ -39,6 +39,14 @@ def test_labels_are_clamped_and_not_rescaled(sure: float, label_a: float) -> Non
     assert made.probability_a == pytest.approx(label_a)
     assert {j.reasoning for j in made.judgements} == {"Hello is kinder."}
     assert made.flipped is False
+
+
+def test_a_judgement_keeps_what_its_reasoning_cost() -> None:
+    asking = Asking(method="chain_of_thought", chains=2)
+    made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, asking=asking, seed=0))
+    asked = question(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
+    words = len(plain(to_think(asked, "chat")).split())
+    assert [j.usage for j in made.judgements] == 4 * [Usage(words, 3)]
 
 
 def test_only_chain_of_thought_is_clamped() -> None:

@@ -68,6 +68,17 @@ def test_too_few_readable_votes_are_no_label() -> None:
         labelled("(A)", "Hm.", "Well.", "No.", votes=4)
 
 
+def test_every_vote_costs_its_tokens_whether_or_not_it_can_be_read() -> None:
+    answers = iter(["(A)", "Who knows that?"])
+    model = ScriptedModel(say=lambda context: next(answers))
+    asking = Asking(method="votes", both_orders=False, votes=2)
+    made = asyncio.run(label(PAIR, model=model, constitution=MINE, asking=asking, seed=0))
+    cost = made.judgements[0].usage
+    assert cost is not None
+    assert cost.completion_tokens == 1 + 3
+    assert cost.prompt_tokens % 2 == 0 < cost.prompt_tokens  # the same question twice
+
+
 class GoesOn(ScriptedModel):
     """As a base model does after worked examples."""
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cai.errors import InputError
 from cai.records import Completion, Failure, Message, Prompt, Response, Usage
 from cai.runs.made import Made
 from cai.runs.rows import RowWriter, Stored
@@ -41,6 +42,25 @@ def test_a_file_that_is_in_order_is_left_alone(tmp_path: Path) -> None:
     before = path.stat()
     made.put_in_order(["a", "b"])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_of_a_record_that_is_there_twice_the_last_is_kept_and_both_are_paid(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    written(path, {"a": 1, "b": 2})
+    made = written(path, {"a": 5})
+    assert made.tokens == (1 + 1) + (2 + 1) + (5 + 1)
+    assert made.put_in_order(["a", "b"]) == Usage(5 + 2, 2)
+    assert [(row.id, row.completion.prompt_tokens) for row in Stored(path, Response)] == [("a", 5), ("b", 2)]
+
+
+@pytest.mark.parametrize("line", ['["a"]', '"a"', "null", "{torn", '{"id": "c"}'])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "records.jsonl"
+    written(path, {"a": 1, "b": 2})
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"records\.jsonl:3: "):
+        Made(path, Response)
 
 
 def test_stored_rows_are_a_sequence_that_is_read_when_it_is_asked(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""What feedback costs: every token that its model reports, in ``stage.json`` and under the budget."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cai.constitution import load_constitution
+from cai.job import Job
+from cai.models.scripted import ScriptedModel
+from cai.recipe import Recipe
+from cai.records import Comparison, Completion, GateAnswer, Message, PreferenceLabel, Prompt, Usage, usage
+from cai.runs.budget import BudgetSpent
+from cai.runs.run import Run, open_run
+from cai.runs.stage import Pass, Silent
+from cai.stages.feedback import preference_labels
+
+STAGE = "05-preference-labels"
+PAIRS = 6
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """With finished comparisons, and a feedback model that always says (A)."""
+
+    @contextmanager
+    def loaded(self: Job, name: str) -> Iterator[ScriptedModel]:
+        yield ScriptedModel(say=lambda context: "(A)")
+
+    async def step(number: int) -> Comparison:
+        prompt = Prompt.of((Message("user", f"Hi {number}?"),), "red_team", "test")
+        return Comparison(str(number), prompt, *[Completion(x, "m", "stop", 9, 9) for x in ("Yes.", "No.")])
+
+    async def passes() -> AsyncIterator[Pass[int, Comparison]]:
+        yield Pass({str(n): n for n in range(PAIRS)}, step)
+
+    monkeypatch.setattr(Job, "loaded", loaded)
+    with open_run(tmp_path / "run", {}, Silent()) as run:
+        run.make_rows("04-comparisons", Comparison, passes, config={}, inputs={}, concurrency=1, max_failures=0)
+        yield run
+
+
+def labelled(run: Run, tokens: int | None = None, **feedback: Any) -> tuple[list[PreferenceLabel], Usage]:
+    """The labels, and what stage.json says of their cost."""
+    recipe = {"feedback": {"gate": "warn", **feedback}, "budget": {"tokens": tokens}}
+    preference_labels(
+        Job(run, Recipe.model_validate(recipe), load_constitution("default"), {}, lambda said: None)
+    )
+    manifest = run.manifest(STAGE)
+    assert manifest is not None
+    return run.rows(STAGE, PreferenceLabel), Usage(manifest.prompt_tokens, manifest.completion_tokens)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("votes", 3 * 2), ("chain_of_thought", 2)],  # one word each: three votes or one thought, in both orders
+)
+def test_a_stage_counts_the_tokens_of_labels_and_of_the_gate(run: Run, method: str, said: int) -> None:
+    labels, cost = labelled(run, method=method, votes=3)
+    gate = run.rows(STAGE, GateAnswer, "gate.jsonl")
+    assert len(gate) > 40
+    assert [usage(label).completion_tokens for label in labels] == PAIRS * [said]
+    assert cost.completion_tokens == said * (PAIRS + len(gate))
+    assert cost.prompt_tokens == sum(usage(x).prompt_tokens for x in (*labels, *gate)) > cost.completion_tokens
+
+
+@pytest.mark.parametrize("method", ["multiple_choice", "likelihood"])
+def test_of_scores_no_tokens_are_known(run: Run, method: str) -> None:
+    labels, cost = labelled(run, method=method)
+    assert {judgement.usage for label in labels for judgement in label.judgements} == {None}
+    assert cost == Usage(0, 0)
+
+
+def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run) -> None:
+    asking = {"method": "votes", "votes": 1, "both_orders": False}
+    before = PAIRS * 2 * 18  # of the comparisons
+    with pytest.raises(BudgetSpent, match=f"more of {STAGE}"):
+        labelled(run, before + 1, **asking)
+    gate = sum(sum(usage(x)) for x in run.rows(STAGE, GateAnswer, "gate.jsonl"))
+    assert gate > 0
+    assert run.rows(STAGE, PreferenceLabel) == []
+    with pytest.raises(BudgetSpent):
+        labelled(run, before + gate + 1, **asking)
+    (first,) = run.rows(STAGE, PreferenceLabel)  # which may pass the limit, to learn what one costs
+    each = sum(usage(first))
+    with pytest.raises(BudgetSpent):
+        labelled(run, before + gate + 3 * each, **asking)
+    made = run.rows(STAGE, PreferenceLabel)
+    assert 1 < len(made) < PAIRS
+    labels, cost = labelled(run, before + gate + 2 * PAIRS * each, **asking)
+    assert len(labels) == PAIRS
+    assert sum(cost) == gate + sum(sum(usage(label)) for label in labels)
