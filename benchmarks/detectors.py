@@ -7,7 +7,7 @@ counts. All intervals draw whole prompts.
 
 How many layers to keep, and the mean over tokens in the place of the last, were chosen by ridge regressions on the
 untrained model's layers over these same folds (eight depths, both ways to read), so our lead is a little flattered.
-The learning rate was tried on the first fold only.
+So was it that long conversations must be trained on too. The learning rate was tried on the first fold only.
 
 python benchmarks/detectors.py [FOLDER]   FOLDER has scored-responses.jsonl.gz and xstest-*.jsonl.gz
 QUICK=1: no layer is trained, only the head on top
@@ -40,8 +40,6 @@ from cai.suite.harmfulness_model import RegressorTraining, tokens
 QUICK = bool(os.environ.get("QUICK"))
 SHARED = Path(__file__).parents[1] / "../shared/data/judges"
 FOLDS, SEED = 5, 0
-LONGEST = 256
-"""Tokens of a conversation that is trained on, so that five trainings take minutes; all are rated."""
 BAR = 0.934
 """Area under the curve of refusals that is to be beaten."""
 COMPLIES, PARTLY = "1_full_compliance", "3_partial_refusal"
@@ -105,7 +103,7 @@ def harmfulness(folder: Path) -> list[Row]:
     rated = load_ratings(folder / "scored-responses.jsonl.gz").usable
     parts = folds(rated, FOLDS, SEED)
     head_only = {"epochs": 1e-3, "learning_rate": 1e-30}  # one step of nothing
-    training = RegressorTraining(max_length=LONGEST, **(head_only if QUICK else {}))
+    training = RegressorTraining(**(head_only if QUICK else {}))
     ways = {
         "our regressor": partial(regressor, training=training),
         "words, answer": partial(bag, answer_only=True, characters=False),

@@ -40,6 +40,9 @@ class RegressorTraining(Training):
     learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
     epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
+    max_length: int = Field(default=1024, ge=8)
+    """Longer ones are left out, and counted. Long answers are the more harmful ones: trained without those above 256
+    tokens, the longer ones of the benchmark were rated worse."""
     depth: float = Field(default=0.55, gt=0, le=1)
     """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper ones say the next token: of the
     embedded model's 30, what the 16th makes of a text tells its harm best (``benchmarks/detectors.py``)."""

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from cai.errors import InputError
+from cai.models.hugging_face import best_dtype
 from cai.rl_cai.preference_model import tokenizer_of
 from cai.training import launch, regression
 from cai.training.regression import (
@@ -138,6 +139,18 @@ def test_a_number_is_learned_and_saved(tiny: Path, tmp_path: Path, changes: dict
     again = predict(saved, targets(tokenizer)[:8], Collator(tokenizer.pad_token_id, True))
     assert again == pytest.approx(made.predicted, abs=0.25)  # bfloat16
     assert list((tmp_path / "model").glob("*.safetensors")) and not list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.skipif(best_dtype() != torch.bfloat16, reason="no bfloat16 here")
+def test_what_is_saved_is_what_the_loss_saw(tiny: Path, tmp_path: Path) -> None:
+    """Updates too small for bfloat16 never reached the loss, so they must not come back in the saved weights."""
+    made = trained(tiny, tmp_path, epochs=1, learning_rate=1e-7)
+    before, after = [
+        AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.bfloat16, num_labels=1).model
+        for path in (tiny, made.checkpoint.path)
+    ]
+    same = torch.cat([(a == b).flatten() for a, b in zip(before.parameters(), after.parameters(), strict=True)])
+    assert same.float().mean() > 0.99  # rounded at random, about half
 
 
 def test_micro_batches_change_the_memory_and_not_the_loss(tiny: Path, tmp_path: Path) -> None:
