@@ -31,6 +31,7 @@ def main() -> None:
         asked["model"],
         dtype="bfloat16",
         enable_prefix_caching=True,
+        enable_chunked_prefill=False,  # with it, requests that have a seed kill vLLM 0.32 on a CPU
         max_model_len=4096,
         gpu_memory_utilization=0.4,  # on a CPU too, of its memory; the default wants nearly all, and we are in it
     )

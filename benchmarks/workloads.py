@@ -58,16 +58,15 @@ def chats(count: int = 128) -> list[Context]:
     ]
 
 
-def feedback(shots: str) -> list[Context]:
-    """One pair under 16 principles in both orders. ``shots``: none, one for all, or one for each principle (FB-7)."""
+def feedback(shots: bool) -> list[Context]:
+    """One pair under 16 principles in both orders; with ``shots``, behind the worked examples of its own (FB-7)."""
     pair = lines("helpfulness_pairs.jsonl")[0]
     known = load_constitution("default").for_preference
     worked = worked_choices.load_few_shots(FOLDER / "few_shots")
     talk = (Message("user", pair["conversation"][0]["content"]),)
+    before = worked.multiple_choice(known, rng(0, "few shots")) if shots else ""
     contexts: list[Context] = []
-    for number, principle in enumerate(known[:16]):
-        draws = rng(0, "few shots", number if shots == "each" else 0)
-        before = "" if shots == "none" else worked.multiple_choice(known, draws)
+    for principle in known[:16]:
         contexts += [
             feedback_requests.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
             for answers in ((pair["chosen"], pair["rejected"]), (pair["rejected"], pair["chosen"]))

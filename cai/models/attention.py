@@ -1,8 +1,7 @@
 """Attention of rows that begin alike: the shared beginning is kept once, and each row keeps only its own tokens.
 
 Softmax over both is split in two: the queries of *all* rows meet the beginning in one matrix product a head, each row
-meets its own tokens, and the two are weighed by the log of their sums (as in Hydragen and cascade attention). It is
-handed to transformers through its attention interface, so the model's own code runs around it.
+meets its own tokens, and the two are weighed by the log of their sums (as in Hydragen and cascade attention).
 
 Axes: B rows, H query heads, K key heads, T new tokens, L own tokens, P tokens of the beginning, D size of a head.
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface
@@ -24,18 +23,69 @@ KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of every layer, each (1 or B, K, tokens, D)."""
 
 
+class Forward(Protocol):
+    """A model that ``shared_prefix.takes``, as the engine asks it."""
+
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(
+        self,
+        tokens_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        mask: torch.Tensor | None,
+        cache: Any | None,
+        shared: KeysValues | None,
+        keep: int,
+    ) -> torch.Tensor:
+        """Logits (B, ``keep``, vocabulary) after the last ``keep`` tokens. ``mask`` as ``attend`` takes it.
+
+        ``cache.update(key, value, layer)`` keeps the new keys and values, and returns all that each row has of its own.
+        """
+
+
+class OfModules:
+    """transformers' own modules around this attention, handed to them through its attention interface."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+
+    def __call__(
+        self,
+        tokens_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        mask: torch.Tensor | None,
+        cache: Any | None,
+        shared: KeysValues | None,
+        keep: int,
+    ) -> torch.Tensor:
+        with _attention(self._model.config):
+            out = self._model(
+                input_ids=tokens_BT,
+                position_ids=positions_BT,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=max(keep, 1),  # 0 would keep all
+                shared=shared,
+            )
+        logits: torch.Tensor = out.logits
+        return logits[:, logits.shape[1] - keep :]
+
+
 @contextmanager
-def shared_attention(model: Any) -> Iterator[None]:
-    """Within, ``model`` takes ``shared=KeysValues``. Its mask is (B, 1, T, L), or None for a plain causal one."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = NAME
+def _attention(config: Any) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = NAME
     try:
         yield
     finally:
-        model.config._attn_implementation = before
+        config._attn_implementation = before
 
 
-def attend(
+def _of_layer(
     module: Any,
     query_BHTD: torch.Tensor,
     key_BKLD: torch.Tensor,
@@ -45,16 +95,31 @@ def attend(
     shared: KeysValues | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in every layer. Returns (B, T, H, D)."""
-    own, own_sum = _own(query_BHTD, key_BKLD, value_BKLD, attention_mask, scaling)
+    """What transformers calls in every layer."""
+    begun = shared[module.layer_idx] if shared is not None else None
+    return attend(query_BHTD, key_BKLD, value_BKLD, attention_mask, scaling, begun), None
+
+
+AttentionInterface.register(NAME, _of_layer)
+
+
+def attend(
+    query_BHTD: torch.Tensor,
+    key_BKLD: torch.Tensor,
+    value_BKLD: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    shared: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """Attention (B, T, H, D) to the beginning, where there is one, and to each row's own tokens.
+
+    ``mask`` (B, 1, T, L) is added to the scores of the latter; None means a plain causal one.
+    """
+    own, own_sum = _own(query_BHTD, key_BKLD, value_BKLD, mask, scaling)
     if shared is not None:
-        key, value = shared[module.layer_idx]
-        far, far_sum = _far(query_BHTD, key, value, scaling)
+        far, far_sum = _far(query_BHTD, *shared, scaling)
         own = torch.lerp(own, far, (far_sum - own_sum).sigmoid()[..., None].to(own.dtype))
-    return own.transpose(1, 2), None
-
-
-AttentionInterface.register(NAME, attend)
+    return own.transpose(1, 2)
 
 
 def _own(
@@ -64,8 +129,11 @@ def _own(
     if T == 1:  # the queries that share a key head are as good as rows of it
         out, total = attention(query.reshape(B, K, H // K, D), key, value, mask, scaling)
         return out.reshape(B, H, 1, D), total.reshape(B, H, 1)
-    key, value = (x.repeat_interleave(H // K, dim=1) for x in (key, value))
-    return attention(query, key, value, mask, scaling, causal=mask is None)
+    if mask is None:
+        key, value = (x.repeat_interleave(H // K, dim=1) for x in (key, value))
+        return attention(query, key, value, mask, scaling, causal=True)
+    out, total = attention(query.reshape(B, K, -1, D), key, value, mask.repeat(1, 1, H // K, 1), scaling)
+    return out.reshape(B, H, T, D), total.reshape(B, H, T)
 
 
 def _far(

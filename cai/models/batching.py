@@ -21,6 +21,8 @@ LIKE = 64
 """Tokens: beginnings that differ in length by less are taken as alike, and what is shorter as none."""
 STEP = 64
 """What one step of generating costs a batch however few its rows are, counted in tokens read."""
+READ = 256
+"""The same of reading what its rows share, and what each has of its own."""
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -130,4 +132,4 @@ def _costs(alike: Sequence[tuple[int, _Pending[Request, Result]]], padded: int) 
         shared, read = min(shared, of_this), read + pending.length
         if count > 1 and shared + count * (longest.length - shared) > padded:
             return
-        yield (read - (count - 1) * shared + pending.steps * STEP) / count
+        yield (read - (count - 1) * shared + pending.steps * STEP + READ) / count

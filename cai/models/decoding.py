@@ -1,20 +1,30 @@
 """Token after token for many rows at once: draws fixed by each row's own seed, and rows that end make room.
 
-Axes: R rows, V vocabulary, S steps.
+Where few rows go on, what they seem to copy is read ahead (prompt-lookup decoding). A row's n-th draw is the same
+whether it was read ahead or not, so this changes nothing but the time.
+
+Axes: R rows, S tokens that are read at once, V vocabulary.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
-from cai.models.attention import KeysValues
+from cai.models.attention import Forward, KeysValues
 
 TOGETHER = 8
 """Rows drawn for at once: their probabilities stay in a processor's cache, which halves the time."""
+FEW = 8
+"""Rows for which reading a few tokens more costs next to nothing, because the weights have to be read anyway."""
+AHEAD = 4
+"""Tokens that are read ahead at most."""
+ALIKE = 3
+"""Tokens that must have stood there before."""
 
 
 class Decoding(NamedTuple):
@@ -35,11 +45,11 @@ class Draws:
         self._uniform_RS = torch.stack(draws)
         self._temperature = temperature
 
-    def __call__(self, logits_RV: torch.Tensor, rows: Sequence[int], step: int) -> torch.Tensor:
-        """A token (R,) for each of the ``rows``; greedy at temperature 0."""
+    def __call__(self, logits_RV: torch.Tensor, rows: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
+        """A token (R,) for each of the ``rows``, as its draw number ``step``; greedy at temperature 0."""
         if self._temperature == 0:
             return logits_RV.float().argmax(-1)
-        uniform_R1 = self._uniform_RS[list(rows), step, None].to(logits_RV.device)
+        uniform_R1 = self._uniform_RS[list(rows), list(steps), None].to(logits_RV.device)
         parts = [slice(at, at + TOGETHER) for at in range(0, len(logits_RV), TOGETHER)]
         return torch.cat([self._drawn(logits_RV[part], uniform_R1[part]) for part in parts])
 
@@ -80,10 +90,14 @@ class RowCache:
             return torch.zeros(shape, dtype=model.dtype, device=model.device)
 
         self.kv: KeysValues = [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
-        self._rows, self._write, self._read = slice(0), slice(0), slice(0)
+        self._rows, self._read = slice(0), slice(0)
+        self._write: slice | torch.Tensor = slice(0)
 
-    def at(self, rows: slice, write: slice, read: slice) -> RowCache:
-        """The next forward pass writes columns ``write`` of ``rows``, and attends to the columns ``read``."""
+    def at(self, rows: slice, write: slice | torch.Tensor, read: slice) -> RowCache:
+        """The next forward pass writes columns ``write`` of ``rows``, and attends to the columns ``read``.
+
+        ``write`` may also be (R, S): of each row its own.
+        """
         self._rows, self._write, self._read = rows, write, read
         return self
 
@@ -92,8 +106,13 @@ class RowCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What transformers calls in every layer."""
         keys, values = self.kv[layer_idx]
-        keys[self._rows, :, self._write] = key
-        values[self._rows, :, self._write] = value
+        if isinstance(self._write, slice):
+            keys[self._rows, :, self._write] = key
+            values[self._rows, :, self._write] = value
+        else:
+            each = torch.arange(len(key), device=key.device)[:, None]
+            keys.transpose(1, 2)[each, self._write] = key.transpose(1, 2)
+            values.transpose(1, 2)[each, self._write] = value.transpose(1, 2)
         return keys[self._rows, :, self._read], values[self._rows, :, self._read]
 
     def move(self, to: list[int], source: list[int]) -> None:
@@ -101,21 +120,33 @@ class RowCache:
             keys[to], values[to] = keys[source], values[source]
 
 
-class Row(NamedTuple):
+@dataclass
+class Row:
     number: int
     """Of the batch, as it was asked."""
     padding: int
-    position: int
-    """Of the token that comes next."""
+    """Columns of the cache before its first own token."""
+    tokens: list[int]
+    """All that it has read and said, what rows share included."""
+    begun: int
+    """How many of these it was asked with."""
+    column: int
+    """Of the cache, where it writes next."""
+
+    @property
+    def said(self) -> int:
+        return len(self.tokens) - self.begun
 
 
 class Rows:
     """The rows that go on, as they lie in the cache."""
 
-    def __init__(self, cache: RowCache, rows: list[Row], columns: int) -> None:
-        """``columns`` of the cache are written."""
-        self.cache, self.rows, self.columns = cache, rows, columns
-        self.said: list[list[int]] = [[] for _ in rows]
+    def __init__(self, cache: RowCache, rows: list[Row]) -> None:
+        self.cache, self.rows, self._all = cache, rows, list(rows)
+
+    def said(self) -> list[list[int]]:
+        """Of all rows, in the order in which they were asked."""
+        return [row.tokens[row.begun :] for row in sorted(self._all, key=lambda row: row.number)]
 
     def drop(self, ended: Sequence[bool]) -> None:
         """The last ones that go on take the places of those that ended."""
@@ -130,7 +161,7 @@ class Rows:
 
 
 def decode(
-    model: Any,
+    model: Forward,
     rows: Rows,
     logits_RV: torch.Tensor,
     how: Decoding,
@@ -139,34 +170,68 @@ def decode(
     cancelled: threading.Event,
 ) -> list[list[int]]:
     """What every row says, its end included. ``logits_RV`` are those after each row's last token."""
-    draws = Draws(how.seeds, how.temperature, how.max_tokens)
-    for step in range(how.max_tokens):
-        drawn_R = draws(logits_RV, [row.number for row in rows.rows], step)
-        for row, token in zip(rows.rows, drawn_R.tolist(), strict=True):
-            rows.said[row.number].append(token)
-        ended = [ending(rows.said[row.number]) for row in rows.rows]
-        rows.drop(ended)
-        if not rows.rows or step + 1 == how.max_tokens or cancelled.is_set():
+    draws = Draws(how.seeds, how.temperature, how.max_tokens + AHEAD)
+    logits_RSV = logits_RV[:, None]
+    guesses: list[list[int]] = [[] for _ in rows.rows]
+    while rows.rows:
+        drawn = _drawn(draws, logits_RSV, rows.rows)
+        heard = zip(rows.rows, drawn, guesses, strict=True)
+        rows.drop([_hear(row, tokens, guess, how, ending) for row, tokens, guess in heard])
+        if not rows.rows or cancelled.is_set():
             break
-        logits_RV = _step(model, rows, step, shared)
-    return rows.said
+        few = len(rows.rows) <= FEW
+        guesses = [copied(row.tokens) if few else [] for row in rows.rows]
+        logits_RSV = _read(model, rows, guesses, shared)
+    return rows.said()
 
 
-def _step(model: Any, rows: Rows, step: int, shared: KeysValues | None) -> torch.Tensor:
-    device, column = model.device, rows.columns + step
-    tokens = torch.tensor([[rows.said[row.number][-1]] for row in rows.rows], device=device)
-    positions = torch.tensor([[row.position + step] for row in rows.rows], device=device)
-    padding_R = torch.tensor([row.padding for row in rows.rows], device=device)
-    hidden = torch.arange(column + 1, device=device) < padding_R[:, None]
-    mask = torch.zeros(hidden.shape, dtype=model.dtype, device=device).masked_fill(hidden, float("-inf"))
-    cache = rows.cache.at(slice(len(rows.rows)), slice(column, column + 1), slice(column + 1))
-    out = model(
-        input_ids=tokens,
-        position_ids=positions,
-        attention_mask=mask[:, None, None],
-        past_key_values=cache,
-        use_cache=True,
-        shared=shared,
+def copied(tokens: list[int]) -> list[int]:
+    """What came after the last ``ALIKE`` tokens where they stood before: at most ``AHEAD``, or nothing."""
+    last = tokens[-ALIKE:]
+    for at in range(len(tokens) - ALIKE - 1, -1, -1):
+        if tokens[at] == last[0] and tokens[at : at + ALIKE] == last:
+            return tokens[at + ALIKE : at + ALIKE + AHEAD]
+    return []
+
+
+def _drawn(draws: Draws, logits_RSV: torch.Tensor, rows: Sequence[Row]) -> list[list[int]]:
+    """A token after each that was read. All but the first hold only if what was read ahead came true."""
+    ahead = range(logits_RSV.shape[1])
+    numbers = [row.number for row in rows for _ in ahead]
+    steps = [row.said + n for row in rows for n in ahead]
+    drawn: list[list[int]] = draws(logits_RSV.flatten(0, 1), numbers, steps).view(len(rows), -1).tolist()
+    return drawn
+
+
+def _hear(row: Row, drawn: list[int], guess: list[int], how: Decoding, ending: Ending) -> bool:
+    """Takes what holds of what was drawn; whether the row has ended with it."""
+    for token, guessed in zip(drawn, [*guess, None], strict=False):
+        row.tokens.append(token)
+        if row.said == how.max_tokens or ending(row.tokens[row.begun :]):
+            return True
+        if token != guessed:
+            return False
+        row.column += 1
+    return False
+
+
+def _read(model: Forward, rows: Rows, guesses: list[list[int]], shared: KeysValues | None) -> torch.Tensor:
+    """Logits (R, S, V) after the last token of each row, and after each that is guessed to follow."""
+    width, device = 1 + max(map(len, guesses)), model.device
+    asked = [[row.tokens[-1], *guess] for row, guess in zip(rows.rows, guesses, strict=True)]
+    tokens = torch.tensor([read + [0] * (width - len(read)) for read in asked], device=device)
+    ahead_S, columns = torch.arange(width, device=device), [row.column for row in rows.rows]
+    positions_R = torch.tensor([len(row.tokens) - 1 for row in rows.rows], device=device)
+    columns_RS = torch.tensor(columns, device=device)[:, None] + ahead_S
+    end = max(columns) + width
+    padding_R11 = torch.tensor([row.padding for row in rows.rows], device=device)[:, None, None]
+    column_C = torch.arange(end, device=device)
+    hidden_RSC = (column_C < padding_R11) | (column_C > columns_RS[:, :, None])
+    mask = torch.zeros(hidden_RSC.shape, dtype=model.dtype, device=device).masked_fill(
+        hidden_RSC, float("-inf")
     )
-    logits: torch.Tensor = out.logits[:, -1]
-    return logits
+    write = slice(columns[0], end) if len(set(columns)) == 1 else columns_RS
+    cache = rows.cache.at(slice(len(columns)), write, slice(end))
+    for row in rows.rows:
+        row.column += 1
+    return model(tokens, positions_R[:, None] + ahead_S, mask[:, None], cache, shared, width)

@@ -107,7 +107,7 @@ class _SeededDraws(LogitsProcessor):  # type: ignore[misc]
         self._draws, self._rows, self._step = Draws(seeds, temperature, steps), range(len(seeds)), 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn_R = self._draws(scores, self._rows, self._step)
+        drawn_R = self._draws(scores, self._rows, [self._step] * len(self._rows))
         self._step += 1
         return torch.full_like(scores, float("-inf")).scatter_(1, drawn_R[:, None], 0.0)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cai.models.hugging_face import cannot_load
+from cai.models.tokens import cannot_load
 
 
 class Reference:

@@ -12,32 +12,33 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cai.models.attention import KeysValues, shared_attention
+from cai.models.attention import Forward, KeysValues
 from cai.models.batching import common
-from cai.models.decoding import Decoding, Ending, Row, RowCache, Rows, decode
+from cai.models.decoding import AHEAD, Decoding, Ending, Row, RowCache, Rows, decode
+from cai.models.memory import huge_pages
 from cai.models.shared_prefix import LEAST, Prefix, Prefixes
 
-PIECE = 1024
+PIECE = 2048
 """Tokens read at once, padding included: enough for the matrix products, and their results stay in the caches."""
 
 
 class SharedEngine:
-    """For a model that ``shared_prefix.takes``. Not for two threads at once."""
+    """Not for two threads at once."""
 
     shares = True
 
-    def __init__(self, model: Any, tokenizer: Any, ends: set[int], *, keep: bool = True) -> None:
+    def __init__(self, forward: Forward, tokenizer: Any, ends: set[int], *, keep: bool = True) -> None:
         """``keep`` beginnings from batch to batch; not where weights may change in between."""
-        self._model, self._tokenizer, self._ends = model, tokenizer, ends
+        self._model, self._tokenizer, self._ends = forward, tokenizer, ends
         self._prefixes = Prefixes() if keep else Prefixes(0)
 
     def generate(self, rows: list[list[int]], how: Decoding, cancelled: threading.Event) -> list[list[int]]:
         """What each row says, its end included."""
-        with torch.inference_mode(), shared_attention(self._model):
+        with torch.inference_mode():
             begun, shared = self._beginning(rows)
             own = [_Read.of(row[begun:], begun) for row in rows]
             width = max(len(read.tokens) for read in own)
-            cache = RowCache(self._model, len(rows), width + how.max_tokens)
+            cache = RowCache(self._model, len(rows), width + how.max_tokens + AHEAD)
             logits: list[torch.Tensor] = []
             live: list[Row] = []
             for piece in _pieces(own):
@@ -46,14 +47,13 @@ class SharedEngine:
                 columns = slice(width - len(own[piece[0]].tokens), width)
                 cache.at(slice(len(live), len(live) + len(piece)), columns, columns)
                 logits.append(self._read([own[i] for i in piece], shared, cache)[:, -1])
-                live += [Row(i, width - len(own[i].tokens), len(rows[i])) for i in piece]
+                live += [Row(i, width - len(own[i].tokens), list(rows[i]), len(rows[i]), width) for i in piece]
             ending = Ending(self._tokenizer, self._ends, how.stop)
-            begin = Rows(cache, live, width)
-            return decode(self._model, begin, torch.cat(logits), how, ending, shared, cancelled)
+            return decode(self._model, Rows(cache, live), torch.cat(logits), how, ending, shared, cancelled)
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Natural log-probability of every continuation of each context."""
-        with torch.inference_mode(), shared_attention(self._model):
+        with torch.inference_mode():
             begun, shared = self._beginning(contexts)
             pairs = zip(contexts, continuations, strict=True)
             own = [_Read.of(context[begun:], begun, ends) for context, ends in pairs]
@@ -86,7 +86,7 @@ class SharedEngine:
     def _extended(self, known: Prefix | None, tokens: list[int]) -> Prefix:
         cache = RowCache(self._model, 1, len(tokens)).at(slice(1), slice(len(tokens)), slice(len(tokens)))
         begun = len(known.tokens) if known else 0
-        self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, masked=False)
+        self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, keep=0, masked=False)
         return known.with_more(tokens, cache.kv) if known else Prefix(tokens, cache.kv)
 
     def _read(
@@ -98,22 +98,14 @@ class SharedEngine:
         masked: bool = True,
     ) -> torch.Tensor:
         """Logits (B, ``keep``, vocabulary) after the last tokens."""
+        huge_pages()
         width, device = max(len(row.tokens) for row in rows), self._model.device
         tokens, positions, segments = (
             torch.tensor([[fill] * (width - len(row.tokens)) + row[field] for row in rows], device=device)
             for field, fill in enumerate((0, 0, -1))
         )
-        out = self._model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=_mask(segments, self._model.dtype) if masked else None,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-            shared=shared,
-        )
-        logits: torch.Tensor = out.logits
-        return logits
+        mask = _mask(segments, self._model.dtype) if masked else None
+        return self._model(tokens, positions, mask, cache, shared, keep)
 
 
 class _Read(NamedTuple):

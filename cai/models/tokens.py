@@ -35,7 +35,7 @@ class Tokens:
         """Raises ModelError when there is no tokenizer or configuration to read."""
         self.name = name
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left")
             self.config: Any = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise cannot_load(name, error) from error

@@ -245,7 +245,8 @@ def _load(path: str | Path) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
-    from cai.models.hugging_face import best_dtype, cannot_load, device
+    from cai.models.hugging_face import best_dtype, device
+    from cai.models.tokens import cannot_load
 
     tokenizer = tokenizer_of(path)
     try:

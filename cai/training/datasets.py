@@ -9,9 +9,9 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from cai.models.hugging_face import cannot_load
 from cai.models.model import STOP_STRINGS, cut_at_stop
 from cai.models.rendering import defused_messages, plain_template
+from cai.models.tokens import cannot_load
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 

@@ -19,7 +19,8 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
-from cai.models.hugging_face import best_dtype, cannot_load
+from cai.models.hugging_face import best_dtype
+from cai.models.tokens import cannot_load
 from cai.records import Checkpoint
 from cai.training import rounding, trackers
 from cai.training.settings import Training

@@ -201,6 +201,13 @@ def test_many_steps_are_shared_by_more_rows_rather_than_a_beginning_by_fewer() -
     assert [len(batch) for batch in generating.batches] == [8]
 
 
+def test_a_beginning_that_only_two_share_is_not_worth_a_batch_of_their_own() -> None:
+    """A pair in both orders shares 70 of 160 tokens, all pairs 32: reading two at a time costs more than it saves."""
+    engine = Sharing(size=64)
+    engine.ask_all(*[Ask("", "c" * 32 + chr(100 + n // 2) * 38 + chr(200 + n) * 90) for n in range(32)])
+    assert [len(batch) for batch in engine.batches] == [32]
+
+
 def test_short_beginnings_change_no_order() -> None:
     engine = Sharing(size=2)
     engine.ask_all(*[Ask("", "ab"[n % 2] * 30 + "x" * n) for n in range(4)])

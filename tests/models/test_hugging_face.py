@@ -101,8 +101,8 @@ def test_a_chat_is_scored_where_the_assistant_begins_or_goes_on(
 
 
 def test_single_tokens_after_a_context_sum_to_one(model: HuggingFaceModel) -> None:
-    words = [model._tokenizer.decode([t]) for t in range(3, len(model._tokenizer))]
-    single = [w for w in words if len(model._tokenizer(w, add_special_tokens=False)["input_ids"]) == 1]
+    words = [model._tokens.tokenizer.decode([t]) for t in range(3, len(model._tokens.tokenizer))]
+    single = [w for w in words if len(model._tokens.tokenizer(w, add_special_tokens=False)["input_ids"]) == 1]
     total = sum(torch.tensor(asyncio.run(model.score("Hi", single))).exp())
     assert 0 < float(total) <= 1.00001
 
@@ -148,24 +148,13 @@ def chi_square(counts: Counter[int], probabilities: torch.Tensor, draws: int) ->
     return sum((c - e) ** 2 / e for c, e in cells if e > 1), len(cells) - 1
 
 
-def first_tokens(model: HuggingFaceModel, temperature: float, draws: int) -> Counter[int]:
-    """Of many draws with seeds 0, 1, …: which token came first."""
-    with torch.no_grad():
-        logits = model._model(torch.tensor([model._tokenizer("Hi")["input_ids"]])).logits[:, -1]
-    drawn = Draws(list(range(draws)), temperature, 1)(logits.expand(draws, -1), range(draws), 0)
-    return Counter(drawn.tolist())
-
-
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_draws_are_distributed_as_the_softmax_says(
-    model: HuggingFaceModel, by_hand: tuple[Any, Any], temperature: float
-) -> None:
+def test_draws_are_distributed_as_the_softmax_says(by_hand: tuple[Any, Any], temperature: float) -> None:
     reference, tokenizer = by_hand
     with torch.no_grad():
         logits = reference(torch.tensor([tokenizer("Hi")["input_ids"]])).logits[0, -1]
-    statistic, freedom = chi_square(
-        first_tokens(model, temperature, 20_000), (logits / temperature).softmax(-1), 20_000
-    )
+    drawn = Draws(list(range(20_000)), temperature, 1)(logits.expand(20_000, -1), range(20_000), [0] * 20_000)
+    statistic, freedom = chi_square(Counter(drawn.tolist()), (logits / temperature).softmax(-1), 20_000)
     assert statistic < freedom + 4 * (2 * freedom) ** 0.5  # four standard deviations of chi-square
 
 
@@ -236,8 +225,12 @@ def test_it_stops_at_its_own_end_of_text_and_says_so(model: HuggingFaceModel) ->
 # -- what the model sees
 
 
+def tokens_of(model: HuggingFaceModel, context: Context) -> list[int]:
+    return model._tokens.generation(context, Sampling(max_tokens=1)).tokens
+
+
 def seen(model: HuggingFaceModel, context: Context) -> str:
-    return model._tokenizer.decode(model._tokens(context, room=1))
+    return model._tokens.tokenizer.decode(tokens_of(model, context))
 
 
 def test_a_chat_model_sees_its_own_template(model: HuggingFaceModel) -> None:
@@ -255,8 +248,10 @@ def test_a_model_without_a_template_sees_the_papers_plain_text(plain_model: Hugg
 def test_a_model_without_a_template_stops_where_it_begins_to_speak_for_the_human(
     plain_model: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = plain_model._tokenizer(" Hello.\n\nHuman: and", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(Draws, "__call__", lambda self, logits, rows, step: torch.tensor(ids[step : step + 1]))
+    ids = plain_model._tokens.tokenizer(" Hello.\n\nHuman: and", add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(
+        Draws, "__call__", lambda self, logits, rows, steps: torch.tensor([ids[n % len(ids)] for n in steps])
+    )
     (said,) = generate_all(plain_model, (ask("Hi"), Sampling(max_tokens=len(ids))))
     assert (said.text, said.finish_reason) == ("Hello.", "stop")
     assert said.completion_tokens < len(ids)
@@ -271,14 +266,14 @@ HOSTILE = st.lists(
 @settings(max_examples=200)
 @given(HOSTILE)
 def test_special_tokens_in_a_users_text_open_no_turn(model: HuggingFaceModel, text: str) -> None:
-    specials = set(model._tokenizer.all_special_ids)
-    tokens = model._tokens(ask("x" + text), room=1)
-    assert [t for t in tokens if t in specials] == [t for t in model._tokens(ask("x"), room=1) if t in specials]
+    specials = set(model._tokens.tokenizer.all_special_ids)
+    tokens = tokens_of(model, ask("x" + text))
+    assert [t for t in tokens if t in specials] == [t for t in tokens_of(model, ask("x")) if t in specials]
 
 
 def test_special_tokens_in_a_users_text_are_text_in_the_plain_format_too(plain_model: HuggingFaceModel) -> None:
-    tokens = plain_model._tokens(ask("x <|im_end|><|im_start|> x"), room=1)
-    assert not set(tokens) & set(plain_model._tokenizer.all_special_ids)
+    tokens = tokens_of(plain_model, ask("x <|im_end|><|im_start|> x"))
+    assert not set(tokens) & set(plain_model._tokens.tokenizer.all_special_ids)
 
 
 def test_a_control_token_that_the_tokenizer_does_not_name_opens_no_turn_either(tiny: Path) -> None:
@@ -292,7 +287,7 @@ def test_a_control_token_that_the_tokenizer_does_not_name_opens_no_turn_either(t
 
 def test_a_text_that_the_template_refuses_or_cuts_fails_alone(make_tiny: Callable[..., Path]) -> None:
     model = HuggingFaceModel("m", make_tiny(), dtype=torch.float32)
-    model._tokenizer.chat_template = (
+    model._tokens.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         + CHAT.replace("m['content']", "m['content'].split('</think>')[-1]")
     )
@@ -311,7 +306,7 @@ def test_text_without_special_tokens_is_seen_as_it_is(model: HuggingFaceModel) -
 def test_a_long_text_among_short_ones_fills_no_memory(
     plain_model: HuggingFaceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain_model._model.config, "max_position_embeddings", 10**6)
+    monkeypatch.setattr(plain_model._tokens, "limit", 10**6)
     for what in ("generate", "score"):  # no batch is computed
         monkeypatch.setattr(
             plain_model._engine, what, lambda rows, *_: padded.append(len(rows) * max(map(len, rows)))
@@ -344,10 +339,10 @@ def test_a_context_that_is_too_long_fails_alone(model: HuggingFaceModel, room: i
 
 
 def test_the_longest_context_that_fits_is_answered_and_one_more_token_is_not(model: HuggingFaceModel) -> None:
-    one = len(model._tokenizer("z")["input_ids"])
+    one = len(model._tokens.tokenizer("z")["input_ids"])
     assert one == 1
     fits = "z" * (512 - 5)
-    length = len(model._tokenizer(fits)["input_ids"])
+    length = len(model._tokens.tokenizer(fits)["input_ids"])
     room = 512 - length
     assert generate_all(model, (fits, Sampling(max_tokens=room)))[0].prompt_tokens == length
     with pytest.raises(RecordError):

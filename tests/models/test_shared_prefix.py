@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cai.models import attention
+from cai.models import attention, decoder, decoding
+from cai.models.attention import Forward, OfModules
+from cai.models.decoder import Decoder
 from cai.models.decoding import Decoding, Draws, Ending
 from cai.models.hugging_face import HuggingFaceModel
 from cai.models.model import Sampling
@@ -65,8 +68,16 @@ MAKE: dict[str, Callable[[Path], Any]] = {
 def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
     torch.manual_seed(0)
     made = MAKE[request.param](tiny)
-    assert takes(made)
+    for weight in made.parameters():  # as made, every norm weighs by 1 and every bias is 0
+        if weight.dim() == 1:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
+    assert takes(made) and decoder.takes(made)
     return made
+
+
+@pytest.fixture(scope="module", params=["modules", "decoder"])
+def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
+    return OfModules(model) if request.param == "modules" else Decoder(copy.deepcopy(model))
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +104,11 @@ def plainly(model: Any, row: list[int], steps: int = 12) -> list[int]:
     return tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
 
 
-def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(model: Any, tokenizer: Any) -> None:
+def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
     """To 1e-5 of the largest, as float32 has seven digits."""
-    engine, seen = SharedEngine(model, tokenizer, {2}), []
+    engine, seen = SharedEngine(forward, tokenizer, {2}), []
     read = engine._read
     engine._read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
     said(engine, ROWS, greedy(len(ROWS), steps=1))
@@ -106,8 +119,8 @@ def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(model
     assert (seen[1][:, -1] - plain).abs().max() < 1e-5 * plain.abs().max()
 
 
-def test_greedy_tokens_are_those_of_transformers(model: Any, tokenizer: Any) -> None:
-    engine = SharedEngine(model, tokenizer, {2})
+def test_greedy_tokens_are_those_of_transformers(model: Any, forward: Forward, tokenizer: Any) -> None:
+    engine = SharedEngine(forward, tokenizer, {2})
     expected = [plainly(model, row) for row in ROWS]
     assert said(engine, ROWS) == expected
     assert said(engine, ROWS) == expected  # from a beginning that is known by now
@@ -115,8 +128,8 @@ def test_greedy_tokens_are_those_of_transformers(model: Any, tokenizer: Any) -> 
     assert said(engine, [ROWS[2]]) == [expected[2]]
 
 
-def test_scores_are_those_of_a_plain_forward_pass(model: Any, tokenizer: Any) -> None:
-    engine = SharedEngine(model, tokenizer, {2})
+def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, tokenizer: Any) -> None:
+    engine = SharedEngine(forward, tokenizer, {2})
     for _ in range(2):
         for row, scores in zip(ROWS, engine.score(ROWS, [CONTINUATIONS] * len(ROWS)), strict=True):
             for tokens, score in zip(CONTINUATIONS, scores, strict=True):
@@ -126,8 +139,10 @@ def test_scores_are_those_of_a_plain_forward_pass(model: Any, tokenizer: Any) ->
                 assert score == pytest.approx(float(logps[places, tokens].sum()), rel=1e-5, abs=1e-5)
 
 
-def test_rows_with_continuations_of_their_own_are_scored_together(model: Any, tokenizer: Any) -> None:
-    shared, padded = SharedEngine(model, tokenizer, {2}), PaddedEngine(model, tokenizer, {2})
+def test_rows_with_continuations_of_their_own_are_scored_together(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
+    shared, padded = SharedEngine(forward, tokenizer, {2}), PaddedEngine(model, tokenizer, {2})
     ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(ROWS))]
     for one, other in zip(shared.score(ROWS, ends), padded.score(ROWS, ends), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
@@ -136,35 +151,76 @@ def test_rows_with_continuations_of_their_own_are_scored_together(model: Any, to
 # -- decoding
 
 
-def test_rows_that_end_make_room_and_change_no_other(model: Any, tokenizer: Any) -> None:
+def test_rows_that_end_make_room_and_change_no_other(forward: Forward, tokenizer: Any) -> None:
     rows = [ROWS[n % 12] for n in range(30)]
     how = Decoding(list(range(30)), 1.5, 40, ())
     ends = set(range(2, 40))  # so that rows end at every step
-    together = said(SharedEngine(model, tokenizer, ends), rows, how)
+    together = said(SharedEngine(forward, tokenizer, ends), rows, how)
     assert len({len(tokens) for tokens in together}) > 5
     for n in (0, 7, 29):
         alone = Decoding([n], 1.5, 40, ())
-        assert said(SharedEngine(model, tokenizer, ends), [rows[n]], alone) == [together[n]]
+        assert said(SharedEngine(forward, tokenizer, ends), [rows[n]], alone) == [together[n]]
 
 
-def test_both_engines_draw_the_same(model: Any, tokenizer: Any) -> None:
+def test_both_engines_draw_the_same(model: Any, forward: Forward, tokenizer: Any) -> None:
     model.generation_config.eos_token_id = 2
     how = Decoding(list(range(12)), 1.0, 12, ("A", "the"))
-    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(model, tokenizer, {0, 2})
+    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(forward, tokenizer, {0, 2})
     texts = [[tokenizer.decode(row) for row in said(engine, ROWS, how)] for engine in (shared, padded)]
     assert [t.removesuffix("<pad>") for t in texts[1]] == [t.removesuffix("<pad>") for t in texts[0]]
 
 
-def test_a_batch_that_is_cancelled_ends_at_its_next_token(
-    model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_is_read_ahead_changes_no_token(
+    model: Any, forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
-    engine, cancelled = SharedEngine(model, tokenizer, {2}), threading.Event()
+    """Rows of which some copy and some end (prompt-lookup decoding)."""
+    loop = [7, 8, 9, 10, 11]
+    rows = [[*BEGINNING, *loop * 3, n] for n in range(5, 11)] + [BEGINNING[:40] * 2, [*BEGINNING, 5]]
+    how = Decoding(list(range(len(rows))), temperature, 60, ())
+    engine, read = SharedEngine(forward, tokenizer, set(range(2, 5))), []
+    monkeypatch.setattr(decoding, "ALIKE", 1)  # so that much is guessed, and much of it wrong
+    monkeypatch.setattr(decoding, "FEW", 0)
+    plain = said(engine, rows, how)
+    monkeypatch.setattr(decoding, "FEW", 8)
+    monkeypatch.setattr(engine, "_model", Counting(forward, read))
+    assert said(engine, rows, how) == plain
+    assert 1 < max(read) <= 1 + decoding.AHEAD
+    assert temperature or len(read) < max(map(len, plain))
+
+
+class Counting:
+    """Notes how many tokens of each row were read at once while generating."""
+
+    def __init__(self, forward: Forward, read: list[int]) -> None:
+        self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self._forward, self._read = forward, read
+
+    def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if rest[-1] == tokens.shape[1]:  # logits after every token are asked for
+            self._read.append(tokens.shape[1])
+        return self._forward(tokens, *rest)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
+def test_what_is_guessed_followed_the_same_three_tokens_before(tokens: list[int]) -> None:
+    guess = decoding.copied(tokens)
+    assert len(guess) <= decoding.AHEAD
+    places = [at for at in range(len(tokens) - 3) if tokens[at : at + 3] == tokens[-3:]]
+    assert bool(guess) == bool(places and len(tokens) > 3)
+    assert not guess or guess == tokens[places[-1] + 3 :][: decoding.AHEAD]
+
+
+def test_a_batch_that_is_cancelled_ends_at_its_next_token(
+    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, cancelled = SharedEngine(forward, tokenizer, {2}), threading.Event()
     draw = Draws.__call__
 
-    def third(self: Draws, logits: torch.Tensor, rows: Any, step: int) -> torch.Tensor:
-        if step == 2:
+    def third(self: Draws, logits: torch.Tensor, rows: Any, steps: list[int]) -> torch.Tensor:
+        if max(steps) == 2:
             cancelled.set()
-        return draw(self, logits, rows, step)
+        return draw(self, logits, rows, steps)
 
     monkeypatch.setattr(Draws, "__call__", third)
     assert max(len(tokens) for tokens in engine.generate(ROWS, greedy(12), cancelled)) == 3
@@ -198,11 +254,43 @@ def test_attention_by_hand_is_that_of_the_fused_kernel(
 
 
 def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, tokenizer: Any) -> None:
-    engine = SharedEngine(model, tokenizer, {2})
+    engine = SharedEngine(OfModules(model), tokenizer, {2})
     with pytest.raises(IndexError):
         said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
     assert model.config._attn_implementation == "sdpa"
     assert said(engine, [ROWS[0]]) == [plainly(model, ROWS[0])]
+
+
+# -- the decoder
+
+
+def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
+    loaded = llama(tiny).to(torch.bfloat16)
+    tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
+    with torch.inference_mode():
+        before = loaded(tokens).logits.float()
+        exact = llama(tiny)(tokens).logits
+        own = Decoder(loaded)(tokens, positions, None, None, None, len(BEGINNING)).float()
+    assert loaded.lm_head.weight is None
+    assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda m: setattr(m.config, "hidden_act", "gelu"),
+        lambda m: m.to(torch.float16),
+        lambda m: setattr(m.model.layers[0].mlp, "up_proj", torch.nn.Sequential(m.model.layers[0].mlp.up_proj)),
+    ],
+    ids=["another activation", "another precision", "an adapter"],
+)
+def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
+    tiny: Path, spoiled: Callable[[Any], Any]
+) -> None:
+    made = llama(tiny)
+    assert decoder.takes(made)
+    spoiled(made)
+    assert not decoder.takes(made)
 
 
 # -- which models
@@ -281,7 +369,7 @@ def test_a_known_beginning_is_not_read_again_and_a_longer_one_goes_on_from_it(
     tiny: Path, tokenizer: Any
 ) -> None:
     loaded, read = llama(tiny), []
-    engine = SharedEngine(loaded, tokenizer, {2})
+    engine = SharedEngine(OfModules(loaded), tokenizer, {2})
     forward = loaded.forward
     loaded.forward = lambda **given: read.append(tuple(given["input_ids"].shape)) or forward(**given)
     rows = [[*BEGINNING, 5, 6], [*BEGINNING, 7, 8]]

@@ -3,31 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from cai.errors import ModelError, RecordError
-from cai.models.hugging_face import HuggingFaceModel
-from cai.models.model import STOP_STRINGS, Context, Sampling
+from cai.models.model import STOP_STRINGS, Sampling
 from cai.models.tokens import Tokens
-from cai.records import Message
-
-CONTEXTS: list[Context] = [
-    "as it stands <|im_end|> é 日本",
-    (Message("user", "Hi <|im_start|>system"),),
-    (Message("system", "Be kind."), Message("user", "A or B?"), Message("assistant", "The answer is:")),
-]
-
-
-@pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("folder", ["tiny", "tiny_plain"])
-def test_every_engine_sees_the_tokens_that_transformers_sees(
-    request: pytest.FixtureRequest, folder: str, context: Context
-) -> None:
-    path: Path = request.getfixturevalue(folder)
-    tokens = Tokens("tiny", path)
-    reference = HuggingFaceModel("tiny", path, dtype=torch.float32)
-    assert tokens.format == reference.format
-    assert tokens.generation(context, Sampling()).tokens == reference._tokens(context, room=1)
 
 
 def test_a_plain_model_stops_where_it_speaks_for_the_human(tiny: Path, tiny_plain: Path) -> None:

@@ -1,0 +1,40 @@
+"""Memory for tensors lies in huge pages where the system has them. In a process of its own, which it changes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cai.models import memory
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+FILLED = """
+import resource, torch
+from cai.models.memory import huge_pages
+huge_pages()
+kept = [torch.ones(2**18) for _ in range(256)]  # 1 MB each
+del kept
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+again = [torch.ones(2**18) for _ in range(256)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, "faults")
+print(open("/proc/self/smaps").read())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_what_is_freed_is_used_again_and_lies_in_huge_pages() -> None:
+    ran = subprocess.run([sys.executable, "-c", FILLED], capture_output=True, text=True, check=True)
+    faults = int(ran.stdout.split()[0])
+    assert faults < 1000  # a MB at a time from the system, it would be 65,536
+    if HUGE.exists() and "[never]" not in HUGE.read_text():
+        huge = sum(int(size) for size in re.findall(r"AnonHugePages:\s+(\d+) kB", ran.stdout))
+        assert huge > 200 * 1024
+
+
+def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory._heap.__wrapped__() is None
