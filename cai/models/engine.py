@@ -77,19 +77,32 @@ def installed(engine: str) -> bool:
 
 
 def _fastest(weights: str | Path) -> tuple[str, str]:
+    """By what ``benchmarks/engines.py`` and docs/backends.md measured."""
     import torch
 
     gpu = torch.cuda.is_available()
-    if gpu and installed("vllm"):
-        return "vllm", "the fastest on a GPU"
-    if not gpu and installed("openvino"):
-        why_not = _openvino_refuses(weights)
-        if why_not is None:
-            return "openvino", "the fastest on a CPU"
-        return "transformers", f"OpenVINO cannot: {why_not}"
-    if not gpu and installed("vllm"):
-        return "vllm", "vLLM's build for CPUs is installed, and OpenVINO is not"
-    return "transformers", "no faster engine is installed"
+    if installed("vllm"):
+        return "vllm", "the fastest on a GPU" if gpu else "vLLM's build for CPUs is installed"
+    if gpu:
+        return "transformers", "no faster engine is installed"
+    if _shares(weights):
+        return "transformers", "the fastest on a CPU for such a model"
+    if not installed("openvino"):
+        return "transformers", "no faster engine is installed"
+    why_not = _openvino_refuses(weights)
+    return ("transformers", f"OpenVINO cannot: {why_not}") if why_not else ("openvino", "the fastest on a CPU")
+
+
+def _shares(weights: str | Path) -> bool:
+    """Whether it is of an architecture that ``shared_engine`` runs."""
+    from transformers import AutoConfig
+
+    from cai.models.shared_prefix import KNOWN
+
+    try:
+        return AutoConfig.from_pretrained(weights).model_type in KNOWN
+    except (OSError, ValueError):
+        return False  # transformers says what is wrong with it
 
 
 def _openvino_refuses(weights: str | Path) -> str | None:

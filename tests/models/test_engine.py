@@ -26,10 +26,11 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``machine("openvino", "vllm", gpu=True, refused="…")``: what is installed, and what OpenVINO says."""
 
-    def make(*installed: str, gpu: bool = False, refused: str | None = None) -> None:
+    def make(*installed: str, gpu: bool = False, refused: str | None = None, shares: bool = False) -> None:
         monkeypatch.setattr(engine, "installed", lambda name: name in (*installed, "transformers"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.setattr(engine, "_openvino_refuses", lambda weights: refused)
+        monkeypatch.setattr(engine, "_shares", lambda weights: shares)
 
     return make
 
@@ -44,7 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (("openvino",), False, "it has an encoder", "transformers"),
         (("vllm",), True, None, "vllm"),
         (("vllm",), False, None, "vllm"),
-        (("openvino", "vllm"), False, None, "openvino"),
+        (("openvino", "vllm"), False, None, "vllm"),
         (("openvino", "vllm"), True, None, "vllm"),
     ],
 )
@@ -59,6 +60,15 @@ def test_the_fastest_engine_of_this_machine_is_picked_and_named(
     assert refused is None or refused in line
 
 
+def test_an_architecture_that_shares_beginnings_is_told_by_its_configuration(
+    tiny: Path, tmp_path: Path
+) -> None:
+    assert engine._shares(tiny)
+    assert not engine._shares(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert not engine._shares(tmp_path)
+
+
 def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
     machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +77,10 @@ def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
     assert pick(None, "weights") == "vllm"
     assert pick("transformers", "weights") == "transformers"
     monkeypatch.setenv(VARIABLE, "")
+    machine("openvino")
     assert pick(None, "weights") == "openvino"
+    machine("openvino", shares=True)
+    assert pick(None, "weights") == "transformers"
 
 
 def test_without_anyone_to_tell_the_log_is_told(
