@@ -119,13 +119,15 @@ def test_scores_by_the_adapter_are_those_of_the_whole_preference_model(
         assert scorer.scores(TALKS) == pytest.approx(expected, abs=near["atol"] / 5)
 
 
-def test_a_base_that_was_lent_rates_as_the_model_that_was_loaded_apart(tiny: Path, run: Path) -> None:
+def test_a_base_that_was_lent_rates_as_the_model_that_was_loaded_apart(
+    near: dict[str, float], tiny: Path, run: Path
+) -> None:
     job = job_of(run, tiny, rl_cai={"reward": "feedback"}, preference_model={})
     policy = reinforcement.the_policy(job)
     with reinforcement.rewarding(job, policy) as lent_base, reinforcement.rewarding(job, None) as loaded:
         assert isinstance(loaded, FeedbackReward)
         assert not isinstance(lent_base, FeedbackReward)
-        assert lent_base(TALKS[:2]) == pytest.approx(loaded(TALKS[:2]), abs=0.02)  # batches may differ
+        assert lent_base(TALKS[:2]) == pytest.approx(loaded(TALKS[:2]), abs=near["atol"] / 2)  # rounded elsewhere
 
 
 # -- what is lent comes back as it was
