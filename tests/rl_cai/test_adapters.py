@@ -127,7 +127,9 @@ def test_a_base_that_was_lent_rates_as_the_model_that_was_loaded_apart(
     with reinforcement.rewarding(job, policy) as lent_base, reinforcement.rewarding(job, None) as loaded:
         assert isinstance(loaded, FeedbackReward)
         assert not isinstance(lent_base, FeedbackReward)
-        assert lent_base(TALKS[:2]) == pytest.approx(loaded(TALKS[:2]), abs=near["atol"] / 2)  # rounded elsewhere
+        assert lent_base(TALKS[:2]) == pytest.approx(
+            loaded(TALKS[:2]), abs=near["atol"] / 2
+        )  # rounded elsewhere
 
 
 # -- what is lent comes back as it was
