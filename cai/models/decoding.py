@@ -1,7 +1,7 @@
 """Token after token for many rows at once: draws fixed by each row's own seed, and rows that end make room.
 
 Where few rows go on, what they seem to copy is read ahead (prompt-lookup decoding). A row's n-th draw is the same
-whether it was read ahead or not, so this changes nothing but the time.
+whether it was read ahead or not, so what it says changes only by rounding, as with any other batch.
 
 Axes: R rows, S tokens that are read at once, V vocabulary.
 """

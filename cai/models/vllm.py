@@ -27,6 +27,8 @@ from cai.records import Completion
 
 AT_ONCE = 256
 """Requests in the engine; it has a schedule of its own within them."""
+CPU_MEMORY = 0.4
+"""Share of a machine's memory that vLLM may take where it has no GPU."""
 
 
 class VllmModel:
@@ -46,6 +48,8 @@ class VllmModel:
                 enforce_eager=on_cpu,  # compiling for a CPU takes minutes, and a compiler
                 # Where a context is read in parts, a request with a seed kills vLLM 0.32 on a CPU.
                 enable_chunked_prefill=False if on_cpu else None,
+                # On a CPU it is a share of all memory; vLLM's own 0.92 fails unless the machine is empty.
+                gpu_memory_utilization=CPU_MEMORY if on_cpu else 0.92,
                 generation_config="vllm",  # nothing of the model's own: a repetition penalty is no plain sampling
                 disable_log_stats=True,
             )
