@@ -16,6 +16,7 @@ import json
 import math
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -171,7 +172,7 @@ class Calls:
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
+        _in_wal_mode(db)
         db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last calls, and damages nothing
         for table in TABLES:
             db.execute(table)
@@ -199,6 +200,19 @@ class Calls:
             self._path.with_name(self._path.name + end).unlink(missing_ok=True)
         self._path.replace(self._path.with_name(self._path.name + ".broken"))
         self._db = self._opened()
+
+
+def _in_wal_mode(db: sqlite3.Connection) -> None:
+    """Waits for another process that does the same: SQLite itself waits for every lock but those of this change."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _check(value: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -243,6 +244,15 @@ def test_two_processes_may_write_one_file(path: Path) -> None:
         assert [process.wait(timeout=60) for process in (one, other)] == [0, 0]
     calls = Calls(path, pytest.fail)
     assert all(calls.get(f"{name} {n}") for name in "ab" for n in range(300))
+
+
+def test_a_file_may_be_made_by_many_at_once(path: Path) -> None:
+    """The change to WAL mode is the one moment at which SQLite does not wait for another connection."""
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(50):
+            made = [pool.submit(Calls, path.with_name(f"{n}.sqlite"), pytest.fail) for _ in range(8)]
+            for calls in made:
+                calls.result().close()
 
 
 def test_a_kill_while_writing_damages_nothing(path: Path) -> None:
