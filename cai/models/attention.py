@@ -97,53 +97,60 @@ def _of_layer(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer."""
     begun = shared[module.layer_idx] if shared is not None else None
-    return attend(query_BHTD, key_BKLD, value_BKLD, attention_mask, scaling, begun), None
+    query = by_key_head(query_BHTD, key_BKLD.shape[1])
+    far = attend_far(query, begun, scaling) if begun else None
+    return attend(query, key_BKLD, value_BKLD, attention_mask, scaling, far), None
 
 
 AttentionInterface.register(NAME, _of_layer)
 
 
+def by_key_head(query_BHTD: torch.Tensor, key_heads: int) -> torch.Tensor:
+    """Queries (K, B, G, T, D): those that share a key head are as good as rows of it."""
+    return query_BHTD.unflatten(1, (key_heads, -1)).transpose(0, 1)
+
+
 def attend(
-    query_BHTD: torch.Tensor,
+    query_KBGTD: torch.Tensor,
     key_BKLD: torch.Tensor,
     value_BKLD: torch.Tensor,
     mask: torch.Tensor | None,
     scaling: float,
-    shared: tuple[torch.Tensor, torch.Tensor] | None,
+    far: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Attention (B, T, H, D) to the beginning, where there is one, and to each row's own tokens.
+    """Attention (B, T, H, D) to each row's own tokens, and to the beginning if that of ``attend_far`` is given.
 
     ``mask`` (B, 1, T, L) is added to the scores of the latter; None means a plain causal one.
     """
-    own, own_sum = _own(query_BHTD, key_BKLD, value_BKLD, mask, scaling)
-    if shared is not None:
-        far, far_sum = _far(query_BHTD, *shared, scaling)
-        own = torch.lerp(own, far, (far_sum - own_sum).sigmoid()[..., None].to(own.dtype))
-    return own.transpose(1, 2)
+    own, own_sum = _own(query_KBGTD, key_BKLD, value_BKLD, mask, scaling)
+    if far is not None:
+        begun = far[0].view(own.transpose(0, 1).shape).transpose(0, 1)
+        begun_sum = far[1].view(begun.shape[1], len(begun), -1).transpose(0, 1)
+        own = torch.lerp(own, begun, (begun_sum - own_sum).sigmoid()[..., None].to(own.dtype))
+    _, _, G, T, _ = query_KBGTD.shape
+    return own.unflatten(2, (G, T)).flatten(1, 2).transpose(1, 2)
 
 
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    (B, H, T, D), K = query.shape, key.shape[1]
-    if T == 1:  # the queries that share a key head are as good as rows of it
-        out, total = attention(query.reshape(B, K, H // K, D), key, value, mask, scaling)
-        return out.reshape(B, H, 1, D), total.reshape(B, H, 1)
+    """(B, K, G x T, D), and the log of its sums (B, K, G x T)."""
+    G, T = query.shape[2:4]
     if mask is None:
-        key, value = (x.repeat_interleave(H // K, dim=1) for x in (key, value))
-        return attention(query, key, value, mask, scaling, causal=True)
-    out, total = attention(query.reshape(B, K, -1, D), key, value, mask.repeat(1, 1, H // K, 1), scaling)
-    return out.reshape(B, H, T, D), total.reshape(B, H, T)
+        key, value = (x.repeat_interleave(G, dim=1) for x in (key, value))
+        heads = query.transpose(0, 1).flatten(1, 2)
+        out, total = attention(heads, key, value, mask, scaling, causal=True)
+        return out.unflatten(1, (-1, G)).flatten(2, 3), total.unflatten(1, (-1, G)).flatten(2, 3)
+    mask = mask.repeat(1, 1, G, 1) if T > 1 else mask
+    return attention(query.transpose(0, 1).flatten(2, 3), key, value, mask, scaling)
 
 
-def _far(
-    query: torch.Tensor, key_1KPD: torch.Tensor, value_1KPD: torch.Tensor, scaling: float
+def attend_far(
+    query_KBGTD: torch.Tensor, begun: tuple[torch.Tensor, torch.Tensor], scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    (B, H, T, D), K = query.shape, key_1KPD.shape[1]
-    of_head = query.reshape(B, K, -1, D).transpose(0, 1).reshape(1, K, -1, D)
-    out, total = attention(of_head, key_1KPD, value_1KPD, None, scaling)
-    out = out.reshape(K, B, -1, D).transpose(0, 1).reshape(B, H, T, D)
-    return out, total.reshape(K, B, -1).transpose(0, 1).reshape(B, H, T)
+    """Attention of all rows to what they begin with (K, B x G x T, D), and the log of its sums (K, B x G x T)."""
+    out, total = attention(query_KBGTD.flatten(1, 3)[None], *begun, None, scaling)
+    return out[0], total[0]
 
 
 def attention(

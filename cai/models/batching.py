@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from cai.models.threads import give_back_threads
+
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
@@ -106,6 +108,7 @@ class Batcher(Generic[Request, Result]):
         return batch
 
     async def _answer(self, batch: list[_Pending[Request, Result]], cancelled: threading.Event) -> None:
+        give_back_threads()  # those that this thread loaded a model or trained with
         try:
             results = await asyncio.to_thread(self._run, [p.request for p in batch], cancelled)
             answered = list(zip(batch, results, strict=True))

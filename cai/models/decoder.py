@@ -10,12 +10,14 @@ Axes: B rows, T new tokens, N = B x T, E hidden size, H query heads, K key heads
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from cai.models.attention import KeysValues, attend
+from cai.models.attention import KeysValues, attend, attend_far, by_key_head
+from cai.models.fused import STEP, Fused, Packed, fused
 from cai.models.memory import huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
@@ -59,7 +61,9 @@ class Norm(NamedTuple):
     def of(module: Any) -> Norm:
         return Norm(module.weight.detach(), module.variance_epsilon)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, fused: Fused | None) -> torch.Tensor:
+        if fused:
+            return fused.norm(x.contiguous(), self.weight, self.epsilon)
         x32 = x.to(torch.float32, copy=True)
         x32 *= x32.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
         return x32.to(x.dtype).mul_(self.weight)
@@ -104,6 +108,8 @@ class Decoder:
         self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
         self._layers = [Layer.of(module) for module in model.model.layers]
         self._norm, self._head = Norm.of(model.model.norm), Linear.of(model.lm_head)
+        self._fused = fused(self.dtype) if self._head_dim % STEP == 0 else None
+        self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
     def __call__(
         self,
@@ -114,39 +120,67 @@ class Decoder:
         shared: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
-        (B, T), last = tokens_BT.shape, len(self._layers) - 1
+        (B, T), last, fused = tokens_BT.shape, len(self._layers) - 1, self._fused
+        begun, attend_far = self._begun(shared)
         x_NE: torch.Tensor = self._embedding[tokens_BT.reshape(-1)]
         rotation = self._rotation(x_NE, positions_BT)
         for number, layer in enumerate(self._layers):
-            query, key, value = self._heads(layer, x_NE, rotation)
-            if cache is not None:
-                key, value = cache.update(key, value, number)
+            query, key, value = self._heads(layer, x_NE, rotation, cache, number)
             if number == last and keep < T:  # of the last layer nothing else is asked
                 if keep == 0:
                     return x_NE.new_empty(B, 0, len(self._embedding))
-                query, x_NE = query[:, :, -keep:], x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1)
+                query, x_NE = query[..., -keep:, :], x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1)
                 mask = mask if mask is None else mask[:, :, -keep:]
-            begun = shared[number] if shared is not None else None
-            attended = attend(query, key, value, mask, self._scaling, begun)
+            far = attend_far(query, begun[number], self._scaling) if begun else None
+            if fused and cache is not None and cache.first is not None:
+                kept = cache.of_layer(number)
+                attended = fused.attend(query, *kept, cache.first, cache.columns, far, self._scaling)
+            else:
+                attended = attend(query, key, value, mask, self._scaling, far)
             x_NE = layer.out.onto(attended.reshape(len(x_NE), -1), x_NE, "add")
-            normed_NE = layer.after(x_NE)
+            normed_NE = layer.after(x_NE, fused)
             x_NE = layer.down.onto(layer.up.onto(normed_NE, layer.gate(normed_NE, "swish"), "mul"), x_NE, "add")
-        logits_NV: torch.Tensor = self._head(self._norm(x_NE))
+        logits_NV: torch.Tensor = self._head(self._norm(x_NE, fused))
         return logits_NV.view(B, keep, len(self._embedding))
 
+    def _begun(self, shared: KeysValues | None) -> tuple[Any, Callable[..., Any]]:
+        """What all rows begin with, layer by layer, and what attends to it. Packed once for all that a batch reads."""
+        if shared is None or not (self._fused and self._fused.has_tiles):
+            return shared, attend_far
+        if self._packed[0] is not shared:
+            self._packed = shared, [self._fused.pack(*of_layer) for of_layer in shared]
+        return self._packed[1], self._fused.attend_far
+
     def _heads(
-        self, layer: Layer, x_NE: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]
+        self,
+        layer: Layer,
+        x_NE: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        cache: Any | None,
+        number: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values, each (B, heads, T, D), with their positions in the first two."""
-        cos_BTD, sin_BTD = rotation
-        B, T, D = cos_BTD.shape
+        """New queries (K, B, G, T, D) with their positions, and all keys and values that they meet (B, K, L, D)."""
+        B, T, D = rotation[0].shape
         H, K = self.config.num_attention_heads, self.config.num_key_value_heads
-        heads = layer.qkv(layer.before(x_NE)).view(B, T, H + 2 * K, D)
+        heads = layer.qkv(layer.before(x_NE, self._fused)).view(B, T, H + 2 * K, D)
         if layer.q_norm and layer.k_norm:
-            normed = layer.q_norm(heads[:, :, :H]), layer.k_norm(heads[:, :, H : H + K])
+            normed = (
+                layer.q_norm(heads[:, :, :H], self._fused),
+                layer.k_norm(heads[:, :, H : H + K], self._fused),
+            )
             heads = torch.cat([*normed, heads[:, :, H + K :]], dim=2)
-        turned = turn(heads[:, :, : H + K], cos_BTD, sin_BTD).transpose(1, 2)
-        return turned[:, :H], turned[:, H:], heads[:, :, H + K :].transpose(1, 2)
+        if self._fused and cache is not None:
+            query = self._fused.turn(heads, rotation, *cache.of_layer(number), cache.columns)
+            return query, *cache.read(number)
+        if self._fused:
+            key, value = heads.new_empty(2, B, K, T, D)
+            columns = torch.zeros(B, dtype=torch.int64)
+            return self._fused.turn(heads, rotation, key, value, columns), key, value
+        turned = turn(heads[:, :, : H + K], *rotation).transpose(1, 2)
+        key, value = turned[:, H:], heads[:, :, H + K :].transpose(1, 2)
+        if cache is not None:
+            key, value = cache.update(key, value, number)
+        return by_key_head(turned[:, :H], K), key, value
 
 
 def turn(x: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) -> torch.Tensor:

@@ -91,29 +91,46 @@ class RowCache:
 
         self.kv: KeysValues = [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
         self._rows, self._read = slice(0), slice(0)
-        self._write: slice | torch.Tensor = slice(0)
+        self._begin: int | None = 0
+        self.columns = torch.zeros(0)
+        """Where each row writes."""
+        self.first: torch.Tensor | None = None
+        """Where what each row attends to begins, if that is more than what it writes."""
 
-    def at(self, rows: slice, write: slice | torch.Tensor, read: slice) -> RowCache:
-        """The next forward pass writes columns ``write`` of ``rows``, and attends to the columns ``read``.
+    def at(self, rows: slice, columns: list[int], read: slice, first: list[int] | None = None) -> RowCache:
+        """The next forward pass writes its tokens into ``rows``, each from its column on, and attends to ``read``.
 
-        ``write`` may also be (R, S): of each row its own.
+        ``first``: where each row's own tokens begin, if it attends to others than those it writes.
         """
-        self._rows, self._write, self._read = rows, write, read
+        device = self.kv[0][0].device
+        self._rows, self._read = rows, read
+        self._begin = columns[0] if len(set(columns)) == 1 else None
+        self.columns = torch.tensor(columns, device=device)
+        self.first = torch.tensor(first, device=device) if first is not None else None
         return self
+
+    def of_layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the rows that are written, all columns of them. ``columns`` says where each writes."""
+        keys, values = self.kv[number]
+        return keys[self._rows], values[self._rows]
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What transformers calls in every layer."""
-        keys, values = self.kv[layer_idx]
-        if isinstance(self._write, slice):
-            keys[self._rows, :, self._write] = key
-            values[self._rows, :, self._write] = value
-        else:
-            each = torch.arange(len(key), device=key.device)[:, None]
-            keys.transpose(1, 2)[each, self._write] = key.transpose(1, 2)
-            values.transpose(1, 2)[each, self._write] = value.transpose(1, 2)
-        return keys[self._rows, :, self._read], values[self._rows, :, self._read]
+        T, device = key.shape[2], key.device
+        for kept, new in zip(self.of_layer(layer_idx), (key, value), strict=True):
+            if self._begin is not None:
+                kept[:, :, self._begin : self._begin + T] = new
+            else:
+                each, ahead = torch.arange(len(new), device=device), torch.arange(T, device=device)
+                kept.transpose(1, 2)[each[:, None], self.columns[:, None] + ahead] = new.transpose(1, 2)
+        return self.read(layer_idx)
+
+    def read(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values that are attended to."""
+        keys, values = self.of_layer(number)
+        return keys[:, :, self._read], values[:, :, self._read]
 
     def move(self, to: list[int], source: list[int]) -> None:
         for keys, values in self.kv:
@@ -230,8 +247,8 @@ def _read(model: Forward, rows: Rows, guesses: list[list[int]], shared: KeysValu
     mask = torch.zeros(hidden_RSC.shape, dtype=model.dtype, device=device).masked_fill(
         hidden_RSC, float("-inf")
     )
-    write = slice(columns[0], end) if len(set(columns)) == 1 else columns_RS
-    cache = rows.cache.at(slice(len(columns)), write, slice(end))
+    padding = [row.padding for row in rows.rows]
+    cache = rows.cache.at(slice(len(columns)), columns, slice(end), padding)
     for row in rows.rows:
         row.column += 1
     return model(tokens, positions_R[:, None] + ahead_S, mask[:, None], cache, shared, width)

@@ -25,6 +25,7 @@ from cai.models.model import Context, Sampling
 from cai.models.padded_engine import PaddedEngine
 from cai.models.shared_engine import SharedEngine
 from cai.models.shared_prefix import takes
+from cai.models.threads import all_threads
 from cai.models.tokens import Generation, Scoring, Tokens, cannot_load
 from cai.records import Completion
 
@@ -54,7 +55,6 @@ class HuggingFaceModel:
         self.name = name
         self._tokens = Tokens(name, path)
         self.format = self._tokens.format
-        self._alone = threading.Lock()  # what is generated and what is scored come from two threads
         self._engine = self._engine_of(model, fixed=False) if model is not None else self._loaded(path, dtype)
         self._generations: Batcher[Generation, Completion] = Batcher(
             self._generate,
@@ -107,10 +107,10 @@ class HuggingFaceModel:
         sampling, stop = requests[0].sampling, requests[0].stop
         seeds = [r.sampling.seed for r in requests]
         how = Decoding(seeds, sampling.temperature, sampling.max_tokens, stop)
-        with self._alone:
+        with all_threads():
             said = self._engine.generate([r.tokens for r in requests], how, cancelled)
         return [self._tokens.completion(*each) for each in zip(requests, said, strict=True)]
 
     def _score(self, requests: list[Scoring], cancelled: threading.Event) -> list[list[float]]:
-        with self._alone:
+        with all_threads():
             return self._engine.score([r.context for r in requests], [r.continuations for r in requests])

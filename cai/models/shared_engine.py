@@ -45,7 +45,7 @@ class SharedEngine:
                 if cancelled.is_set():
                     return [[] for _ in rows]
                 columns = slice(width - len(own[piece[0]].tokens), width)
-                cache.at(slice(len(live), len(live) + len(piece)), columns, columns)
+                cache.at(slice(len(live), len(live) + len(piece)), [columns.start] * len(piece), columns)
                 logits.append(self._read([own[i] for i in piece], shared, cache)[:, -1])
                 live += [Row(i, width - len(own[i].tokens), list(rows[i]), len(rows[i]), width) for i in piece]
             ending = Ending(self._tokenizer, self._ends, how.stop)
@@ -84,7 +84,7 @@ class SharedEngine:
         return length, known.kv
 
     def _extended(self, known: Prefix | None, tokens: list[int]) -> Prefix:
-        cache = RowCache(self._model, 1, len(tokens)).at(slice(1), slice(len(tokens)), slice(len(tokens)))
+        cache = RowCache(self._model, 1, len(tokens)).at(slice(0, 1), [0], slice(len(tokens)))
         begun = len(known.tokens) if known else 0
         self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, keep=0, masked=False)
         return known.with_more(tokens, cache.kv) if known else Prefix(tokens, cache.kv)
