@@ -107,7 +107,8 @@ AttentionInterface.register(NAME, _of_layer)
 
 def by_key_head(query_BHTD: torch.Tensor, key_heads: int) -> torch.Tensor:
     """Queries (K, B, G, T, D): those that share a key head are as good as rows of it."""
-    return query_BHTD.unflatten(1, (key_heads, -1)).transpose(0, 1)
+    B, _, T, D = query_BHTD.shape
+    return query_BHTD.reshape(B, key_heads, -1, T, D).transpose(0, 1)
 
 
 def attend(
@@ -127,20 +128,20 @@ def attend(
         begun = far[0].view(own.transpose(0, 1).shape).transpose(0, 1)
         begun_sum = far[1].view(begun.shape[1], len(begun), -1).transpose(0, 1)
         own = torch.lerp(own, begun, (begun_sum - own_sum).sigmoid()[..., None].to(own.dtype))
-    _, _, G, T, _ = query_KBGTD.shape
-    return own.unflatten(2, (G, T)).flatten(1, 2).transpose(1, 2)
+    K, B, G, T, D = query_KBGTD.shape
+    return own.reshape(B, K * G, T, D).transpose(1, 2)
 
 
 def _own(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, K, G x T, D), and the log of its sums (B, K, G x T)."""
-    G, T = query.shape[2:4]
+    K, B, G, T, D = query.shape
     if mask is None:
         key, value = (x.repeat_interleave(G, dim=1) for x in (key, value))
         heads = query.transpose(0, 1).flatten(1, 2)
         out, total = attention(heads, key, value, mask, scaling, causal=True)
-        return out.unflatten(1, (-1, G)).flatten(2, 3), total.unflatten(1, (-1, G)).flatten(2, 3)
+        return out.reshape(B, K, G * T, D), total.reshape(B, K, G * T)
     mask = mask.repeat(1, 1, G, 1) if T > 1 else mask
     return attention(query.transpose(0, 1).flatten(2, 3), key, value, mask, scaling)
 

@@ -129,19 +129,37 @@ class Decoder:
             if number == last and keep < T:  # of the last layer nothing else is asked
                 if keep == 0:
                     return x_NE.new_empty(B, 0, len(self._embedding))
-                query, x_NE = query[..., -keep:, :], x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1)
+                query, x_NE = (
+                    query[..., -keep:, :].contiguous(),
+                    x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1),
+                )
                 mask = mask if mask is None else mask[:, :, -keep:]
             far = attend_far(query, begun[number], self._scaling) if begun else None
-            if fused and cache is not None and cache.first is not None:
-                kept = cache.of_layer(number)
-                attended = fused.attend(query, *kept, cache.first, cache.columns, far, self._scaling)
-            else:
-                attended = attend(query, key, value, mask, self._scaling, far)
+            attended = self._attended(query, key, value, mask, far, cache)
             x_NE = layer.out.onto(attended.reshape(len(x_NE), -1), x_NE, "add")
             normed_NE = layer.after(x_NE, fused)
             x_NE = layer.down.onto(layer.up.onto(normed_NE, layer.gate(normed_NE, "swish"), "mul"), x_NE, "add")
         logits_NV: torch.Tensor = self._head(self._norm(x_NE, fused))
         return logits_NV.view(B, keep, len(self._embedding))
+
+    def _attended(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        far: tuple[torch.Tensor, torch.Tensor] | None,
+        cache: Any | None,
+    ) -> torch.Tensor:
+        """(B, T, H, D)."""
+        if self._fused and cache is not None and cache.first is not None:
+            own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
+            return self._fused.join(own, far)
+        if self._fused and self._fused.has_tiles and key.shape[2] == query.shape[3]:
+            seen = self._fused.pack(key, value)
+            own = self._fused.attend_many(query, seen, self._scaling, mask[:, 0] if mask is not None else None)
+            return self._fused.join(own, far)
+        return attend(query, key, value, mask, self._scaling, far)
 
     def _begun(self, shared: KeysValues | None) -> tuple[Any, Callable[..., Any]]:
         """What all rows begin with, layer by layer, and what attends to it. Packed once for all that a batch reads."""
@@ -170,8 +188,9 @@ class Decoder:
             )
             heads = torch.cat([*normed, heads[:, :, H + K :]], dim=2)
         if self._fused and cache is not None:
-            query = self._fused.turn(heads, rotation, *cache.of_layer(number), cache.columns)
-            return query, *cache.read(number)
+            keys, values = cache.of_layer(number)
+            query = self._fused.turn(heads, rotation, keys, values, cache.columns)
+            return query, *((keys, values) if cache.first is not None else cache.read(number))
         if self._fused:
             key, value = heads.new_empty(2, B, K, T, D)
             columns = torch.zeros(B, dtype=torch.int64)

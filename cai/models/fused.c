@@ -128,8 +128,10 @@ static inline __attribute__((always_inline)) float look(const number *query, con
         v16 score[16];
         for (int j = 0; j < 16; j++) {
             const number *key = keys + (l + j < columns ? l + j : columns - 1) * stride;
+            const number *value = values + (l + j) * stride;
             score[j] = (v16){};
             for (long d = 0; d < D / 32; d++) {
+                __builtin_prefetch(value + d * 32);
                 halves(key + d * 32, &even, &odd);
                 score[j] += asked[2 * d] * even + asked[2 * d + 1] * odd;
             }
@@ -152,45 +154,50 @@ static inline __attribute__((always_inline)) float look(const number *query, con
     return most + logf(sum);
 }
 
-// Attention of a few new tokens to each row's own, from column first[b] to its own one, joined with attention to what
-// all rows begin with. queries as ``turn`` lays them; keys, values as there. far (K, B, G, T, D) and the log of its sums
-// far_sum (K, B, G, T), with their strides over K and over B, G and T together; both may be NULL. out (B, T, H, D).
-void attend(const number *queries, const number *keys, const number *values, const int64_t *first, const int64_t *column,
-            const int64_t *stride, const number *far, const float *far_sum, const int64_t *far_stride, number *out,
-            float scaling, long longest, long B, long T, long K, long G, long D) {
+// Attention of a few new tokens to each row's own, from column first[b] to its own one. queries as ``turn`` lays them;
+// keys, values as there, of C columns. out (K, B, G, T, D), and the log of its sums (K, B, G, T).
+void attend_few(const number *queries, const number *keys, const number *values, const int64_t *first,
+                const int64_t *column, const int64_t *stride, number *out, float *sums, float scaling, long C, long B,
+                long T, long K, long G, long D) {
 #pragma omp parallel
     {
-        float *scores = malloc((longest + 15 + D) * sizeof(float)), *own = scores + longest + 15;
+        float *scores = malloc((C + 15 + D) * sizeof(float)), *found = scores + C + 15;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < B * K; task++) {
-            long b = task / K, k = task % K;
+            long b = task / K, k = task % K, begin = (k * B + b) * G * T;
             int64_t at = b * stride[0] + k * stride[1] + first[b] * stride[2];
-            for (long i = 0; i < G * T; i++) {
-                long g = i / T, t = i % T, n = b * G * T + i, columns = column[b] + t + 1 - first[b];
-                const number *query = queries + (k * B * G * T + n) * D;
-                float sum;
-                switch (D) {  // a constant is what the loops over it are unrolled for
-                    case 64: sum = look(query, keys + at, values + at, stride[2], columns, scaling, scores, own, 64); break;
-                    case 128: sum = look(query, keys + at, values + at, stride[2], columns, scaling, scores, own, 128); break;
-                    default: sum = look(query, keys + at, values + at, stride[2], columns, scaling, scores, own, D);
-                }
-                float share = 0;
-                const number *begun = NULL;
-                if (far) {
-                    share = 1 / (1 + expf(sum - far_sum[k * far_stride[2] + n * far_stride[3]]));
-                    begun = far + k * far_stride[0] + n * far_stride[1];
-                }
-                number *to = out + ((b * T + t) * K * G + k * G + g) * D;
-                for (long d = 0; d < D; d++) to[d] = narrow(own[d] + share * ((far ? wide(begun[d]) : own[d]) - own[d]));
+            for (long n = begin; n < begin + G * T; n++) {
+                long columns = column[b] + n % T + 1 - first[b];
+#define LOOK(D) look(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, found, D)
+                // A constant is what the loops over it are unrolled for.
+                sums[n] = D == 64 ? LOOK(64) : D == 128 ? LOOK(128) : LOOK(D);
+                for (long d = 0; d < D; d++) out[n * D + d] = narrow(found[d]);
             }
         }
         free(scores);
     }
 }
 
-// -- attention to what all rows begin with, in tiles of 16 rows of 64 bytes (AMX)
+// Attention to each row's own joined with that to what all rows begin with: own, far (K, B, G, T, D), the logs of their
+// sums (K, B, G, T), out (B, T, H, D). far may be NULL.
+void join(const number *own, const float *own_sum, const number *far, const float *far_sum, number *out, long B, long T,
+          long K, long G, long D) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < B * T; row++) {
+        long b = row / T, t = row % T;
+        for (long h = 0; h < K * G; h++) {
+            long n = ((h / G * B + b) * G + h % G) * T + t;
+            const number *one = own + n * D, *other = far ? far + n * D : one;
+            float share = far ? 1 / (1 + expf(own_sum[n] - far_sum[n])) : 0;
+            number *to = out + (row * K * G + h) * D;
+            for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
+        }
+    }
+}
 
-#if defined(__AMX_BF16__) && !defined(FLOAT32)
+// -- attention of many queries, in tiles of 16 rows of 64 bytes (AMX)
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512DQ__) && !defined(FLOAT32)
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -272,8 +279,22 @@ static inline void weigh(const float *scores, number *shares, long width, float 
     *most = highest;
 }
 
-static void look_together(const number *queries, long rows, const number *keys, const number *values, number *out,
-                          float *sums, float scaling, long P, long D) {
+// Of a query's scores of the keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
+static inline void hide(float *scores, long begin, long known, long width, long t, const number *mask) {
+    long seen = t + 1 - begin < known ? (t + 1 - begin > 0 ? t + 1 - begin : 0) : known;
+    if (mask) {
+        for (long l = 0; l < seen; l++) {
+            float masked = scores[l] + wide(mask[begin + l]);
+            scores[l] = masked > -1e30f ? masked : -1e30f;
+        }
+    }
+    for (long l = seen; l < width; l++) scores[l] = -1e30f;
+}
+
+// Up to 32 queries over P keys. If T > 0 these are T new tokens: query number i is of token (first + i) % T, and sees keys
+// up to its own that are not hidden by the mask (T, P).
+static void look_together(const number *queries, long rows, const number *keys, const number *values, const number *mask,
+                          number *out, float *sums, float scaling, long first, long T, long P, long D) {
     float scores[QUERIES * KEYS] __attribute__((aligned(64))), found[QUERIES * D] __attribute__((aligned(64)));
     number shares[QUERIES * KEYS] __attribute__((aligned(64))), asked[QUERIES * D] __attribute__((aligned(64)));
     float most[QUERIES], sum[QUERIES], scale = scaling * LOG2_E;
@@ -281,8 +302,10 @@ static void look_together(const number *queries, long rows, const number *keys, 
     memset(found, 0, sizeof found);
     memcpy(asked, queries, rows * D * sizeof(number));
     for (long i = 0; i < QUERIES; i++) most[i] = -1e30f, sum[i] = 0;
-    for (long begin = 0; begin < P; begin += KEYS) {
-        long known = P - begin < KEYS ? P - begin : KEYS, width = (known + 31) / 32 * 32;
+    long seen = P;
+    if (T && first % T + rows <= T) seen = first % T + rows;  // what comes later is hidden from all of them
+    for (long begin = 0; begin < seen; begin += KEYS) {
+        long known = seen - begin < KEYS ? seen - begin : KEYS, width = (known + 31) / 32 * 32;
         for (long l = 0; l < width; l += 32) {
             _tile_zero(0);
             _tile_zero(1);
@@ -294,7 +317,8 @@ static void look_together(const number *queries, long rows, const number *keys, 
             STORE(scores + l, KEYS);
         }
         for (long i = 0; i < QUERIES; i++) {
-            for (long l = known; l < width; l++) scores[i * KEYS + l] = -1e30f;
+            long t = T ? (first + i) % T : P;
+            hide(scores + i * KEYS, begin, known, width, t, mask && i < rows ? mask + t * P : NULL);
             weigh(scores + i * KEYS, shares + i * KEYS, width, scale, most + i, sum + i, found + i * D, D);
         }
         for (long d = 0; d < D; d += 32) {
@@ -314,21 +338,23 @@ static void look_together(const number *queries, long rows, const number *keys, 
     }
 }
 
-// Attention of queries (K, N, D) to packed keys and values. out (K, N, D), and the log of its sums (K, N).
-void attend_far(const number *queries, const number *keys, const number *values, number *out, float *sums, float scaling,
-                long K, long N, long P, long D) {
+// Attention of queries (K, B, N, D) to packed keys and values (B, K, P up to a multiple of 32, D): all of them if T is 0,
+// else as above, with a mask (B, T, P) or NULL. out (K, B, N, D), and the log of its sums (K, B, N).
+void attend_many(const number *queries, const number *keys, const number *values, const number *mask, number *out,
+                 float *sums, float scaling, long K, long B, long N, long T, long P, long D) {
     struct { uint8_t palette, start, zeros[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } ours = {.palette = 1}, before;
     for (int i = 0; i < 8; i++) ours.row_bytes[i] = 64, ours.rows[i] = 16;
-    long blocks = (N + QUERIES - 1) / QUERIES, of_head = (P + 31) / 32 * 32 * D;
+    long blocks = (N + QUERIES - 1) / QUERIES, packed = (P + 31) / 32 * 32 * D;
 #pragma omp parallel private(before)
     {
         _tile_storeconfig(&before);  // oneDNN remembers what it set, and would take ours for it
         _tile_loadconfig(&ours);
 #pragma omp for schedule(dynamic)
-        for (long task = 0; task < K * blocks; task++) {
-            long k = task / blocks, n = task % blocks * QUERIES, at = k * N + n;
-            look_together(queries + at * D, N - n < QUERIES ? N - n : QUERIES, keys + k * of_head, values + k * of_head,
-                          out + at * D, sums + at, scaling, P, D);
+        for (long task = 0; task < K * B * blocks; task++) {
+            long k = task / blocks / B, b = task / blocks % B, n = task % blocks * QUERIES, at = (k * B + b) * N + n;
+            look_together(queries + at * D, N - n < QUERIES ? N - n : QUERIES, keys + (b * K + k) * packed,
+                          values + (b * K + k) * packed, mask ? mask + b * T * P : NULL, out + at * D, sums + at, scaling, n,
+                          T, P, D);
         }
         _tile_loadconfig(&before);
     }

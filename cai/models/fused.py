@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -31,25 +30,39 @@ STEP = 32
 """The size of a head is a multiple of it."""
 
 
+Attended = tuple[torch.Tensor, torch.Tensor]
+"""Attention (K, B, G, T, D), and the log of the sum of its exponentials (K, B, G, T) in float32."""
+
+
+class Packed(NamedTuple):
+    """Keys and values of one layer (B, K, L, D), laid out as tiles."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    length: int
+    """L without what fills up the last tile."""
+
+
 class Fused:
-    """Results are new tensors; what is read must be contiguous, but for keys and values."""
+    """Results are new tensors. What is read must be contiguous, but for keys and values."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, long, single = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
         library.norm.argtypes = [*[pointer] * 3, single, *[long] * 2]
         library.turn.argtypes = [*[pointer] * 8, *[long] * 5]
-        library.attend.argtypes = [*[pointer] * 10, single, *[long] * 6]
+        library.attend_few.argtypes = [*[pointer] * 8, single, *[long] * 6]
+        library.join.argtypes = [*[pointer] * 5, *[long] * 5]
         self.has_tiles = bool(library.has_tiles())
-        """Whether the processor multiplies tiles of bfloat16 (AMX)."""
+        """Whether the processor multiplies tiles of bfloat16 (AMX): for ``pack`` and ``attend_many``."""
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 3]
-            library.attend_far.argtypes = [*[pointer] * 5, single, *[long] * 4]
+            library.attend_many.argtypes = [*[pointer] * 6, single, *[long] * 6]
         self._library = library
 
     def norm(self, x: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
         """``x`` (…, E)."""
         out, size = torch.empty_like(x), len(weight_E)
-        self._library.norm(_at(x), _at(weight_E), _at(out), epsilon, x.numel() // size, size)
+        self._library.norm(*_at(x, weight_E, out), epsilon, x.numel() // size, size)
         return out
 
     def turn(
@@ -68,74 +81,75 @@ class Fused:
         B, T, X, D = heads_BTXD.shape
         K = keys_BKCD.shape[1]
         query_KBGTD = heads_BTXD.new_empty(K, B, X // K - 2, T, D)
-        self._library.turn(
-            *map(_at, (heads_BTXD, *rotation, query_KBGTD, keys_BKCD, values_BKCD, columns_B)),
-            _strides(keys_BKCD, 0, 1, 2),
-            *(B, T, K, X // K - 2, D),
-        )
+        tensors = _at(heads_BTXD, *rotation, query_KBGTD, keys_BKCD, values_BKCD, columns_B)
+        self._library.turn(*tensors, _strides(keys_BKCD, 3), B, T, K, X // K - 2, D)
         return query_KBGTD
 
-    def attend(
+    def attend_few(
         self,
         query_KBGTD: torch.Tensor,
         keys_BKCD: torch.Tensor,
         values_BKCD: torch.Tensor,
         first_B: torch.Tensor,
         columns_B: torch.Tensor,
-        far: tuple[torch.Tensor, torch.Tensor] | None,
         scaling: float,
-    ) -> torch.Tensor:
-        """Attention (B, T, H, D) of a few tokens to their row's own columns, ``first_B`` to their own one.
-
-        ``far`` is attention (K, B x G x T, D) to what all rows begin with, and the log of its sums (K, B x G x T).
-        """
+    ) -> Attended:
+        """A few tokens look at columns of their row, from ``first_B`` to their own, which begin at ``columns_B``."""
         K, B, G, T, D = query_KBGTD.shape
-        out = query_KBGTD.new_empty(B, T, K * G, D)
-        begun = (_at(far[0]), _at(far[1]), _strides(far[0], 0, 1, far[1])) if far else (None,) * 3
-        self._library.attend(
-            *map(_at, (query_KBGTD, keys_BKCD, values_BKCD, first_B, columns_B)),
-            _strides(keys_BKCD, 0, 1, 2),
-            *(*begun, _at(out), scaling, keys_BKCD.shape[2], B, T, K, G, D),
-        )
-        return out
-
-    def pack(self, key_1KPD: torch.Tensor, value_1KPD: torch.Tensor) -> Packed:
-        """What all rows begin with, laid out as tiles."""
-        _, K, P, D = key_1KPD.shape
-        keys, values = key_1KPD.new_empty(2, K, -(-P // 32) * 32, D)
-        strides = _strides(key_1KPD, 1, 2)
-        self._library.pack(*map(_at, (key_1KPD, value_1KPD)), strides, _at(keys), _at(values), K, P, D)
-        return Packed(keys, values, P)
-
-    def attend_far(
-        self, query_KBGTD: torch.Tensor, begun: Packed, scaling: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``attention.attend_far``."""
-        query_KND = query_KBGTD.flatten(1, 3).contiguous()
-        K, N, D = query_KND.shape
-        out, sums = torch.empty_like(query_KND), torch.empty(K, N)
-        tensors = (query_KND, begun.keys, begun.values, out, sums)
-        self._library.attend_far(*map(_at, tensors), scaling, K, N, begun.length, D)
+        out, sums = _attended(query_KBGTD)
+        tensors = _at(query_KBGTD, keys_BKCD, values_BKCD, first_B, columns_B)
+        sizes = (keys_BKCD.shape[2], B, T, K, G, D)
+        self._library.attend_few(*tensors, _strides(keys_BKCD, 3), *_at(out, sums), scaling, *sizes)
         return out, sums
 
+    def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
+        """For ``attend_many``. Rows must lie K heads apart."""
+        B, K, L, D = key_BKLD.shape
+        keys, values = key_BKLD.new_empty(2, B, K, -(-L // STEP) * STEP, D)
+        strides = _strides(key_BKLD[0], 2)
+        self._library.pack(*_at(key_BKLD, value_BKLD), strides, *_at(keys, values), B * K, L, D)
+        return Packed(keys, values, L)
 
-class Packed(NamedTuple):
-    """Keys and values of one layer."""
+    def attend_many(
+        self, query_KBGTD: torch.Tensor, seen: Packed, scaling: float, mask_BTL: torch.Tensor | None = None
+    ) -> Attended:
+        """New tokens look at those of their row up to themselves that ``mask_BTL``, added to scores, does not hide."""
+        K, B, G, T, D = query_KBGTD.shape
+        out, sums = _attended(query_KBGTD)
+        tensors = (
+            *_at(query_KBGTD, seen.keys, seen.values),
+            _at(mask_BTL)[0] if mask_BTL is not None else None,
+        )
+        self._library.attend_many(*tensors, *_at(out, sums), scaling, K, B, G * T, T, seen.length, D)
+        return out, sums
 
-    keys: torch.Tensor
-    values: torch.Tensor
-    length: int
-    """Tokens, without those that fill up the last tile."""
+    def attend_far(self, query_KBGTD: torch.Tensor, begun: Packed, scaling: float) -> Attended:
+        """All tokens look at all of what all rows begin with."""
+        K, B, G, T, D = query_KBGTD.shape
+        out, sums = _attended(query_KBGTD)
+        tensors = (*_at(query_KBGTD, begun.keys, begun.values), None, *_at(out, sums))
+        self._library.attend_many(*tensors, scaling, K, 1, B * G * T, 0, begun.length, D)
+        return out, sums
+
+    def join(self, own: Attended, far: Attended | None) -> torch.Tensor:
+        """(B, T, H, D), of what was seen in either place."""
+        K, B, G, T, D = own[0].shape
+        out = own[0].new_empty(B, T, K * G, D)
+        begun = [x.contiguous() for x in far or ()]  # held until it is read
+        self._library.join(*_at(*own), *(_at(*begun) or (None, None)), *_at(out), B, T, K, G, D)
+        return out
 
 
-def _at(tensor: torch.Tensor) -> int:
-    return tensor.data_ptr()
+def _attended(query_KBGTD: torch.Tensor) -> Attended:
+    return torch.empty_like(query_KBGTD), torch.empty(query_KBGTD.shape[:-1])
 
 
-def _strides(tensor: torch.Tensor, *axes: int | torch.Tensor) -> ctypes.Array[ctypes.c_int64]:
-    """Of the axes named, and then of all axes of another tensor."""
-    of = [n for axis in axes for n in ([tensor.stride(axis)] if isinstance(axis, int) else axis.stride())]
-    return (ctypes.c_int64 * len(of))(*of)
+def _at(*tensors: torch.Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _strides(tensor: torch.Tensor, axes: int) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * axes)(*tensor.stride()[:axes])
 
 
 @cache
@@ -161,9 +175,11 @@ def _library(compiler: str, flags: list[str]) -> Path:
             made, linked = Path(folder) / "fused.o", Path(folder) / "fused.so"
             _said_by([compiler, *COMPILE, *flags, str(SOURCE), "-o", str(made)])
             _said_by([compiler, str(made), *LINK, "-o", str(linked)])
-            os.replace(linked, path)
+            linked.replace(path)  # whole or not at all
     return path
 
 
 def _said_by(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, text=True, timeout=120
+    ).stdout

@@ -61,6 +61,11 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "mistral": lambda _: MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)).eval(),
     "qwen2": lambda _: Qwen2ForCausalLM(Qwen2Config(**TINY)).eval(),
     "qwen3": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=8)).eval(),
+    # Heads of a size that fused.c takes.
+    "mistral, larger heads": lambda _: MistralForCausalLM(
+        MistralConfig(**TINY, sliding_window=None, head_dim=32)
+    ).eval(),
+    "qwen3, larger heads": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=64)).eval(),
 }
 
 
@@ -291,6 +296,32 @@ def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
     assert decoder.takes(made)
     spoiled(made)
     assert not decoder.takes(made)
+
+
+def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
+    plain = copy.deepcopy(model).to(torch.bfloat16)
+    ends = [CONTINUATIONS] * len(ROWS)
+    exact, rounded, own = (
+        torch.tensor(engine.score(ROWS, ends))
+        for engine in (
+            PaddedEngine(model, tokenizer, {2}),
+            PaddedEngine(copy.deepcopy(plain), tokenizer, {2}),
+            SharedEngine(Decoder(plain), tokenizer, {2}),
+        )
+    )
+    assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
+
+
+def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
+    """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
+    decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
+    engine = SharedEngine(decoder, tokenizer, {2})
+    texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
+    for row, text in zip(ROWS, texts, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
+        behind = logits.max(-1).values - logits[range(len(text)), text]
+        assert (behind < 0.05 * logits.std(-1)).float().mean() > 0.7
 
 
 # -- which models

@@ -1,0 +1,218 @@
+"""What gcc compiled computes what torch's own operations do, in both precisions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+from cai.models import fused as fused_module
+from cai.models.attention import attend, attend_far, by_key_head
+from cai.models.fused import Fused, fused
+
+TYPES = [torch.float32, torch.bfloat16]
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+"""Of numbers around 1: bfloat16 has 8 bits, and the two ways round in other places."""
+
+
+def compiled(dtype: torch.dtype) -> Fused:
+    made = fused(dtype)
+    if made is None:
+        pytest.skip("no gcc here")
+    return made
+
+
+def tiles() -> Fused:
+    made = compiled(torch.bfloat16)
+    if not made.has_tiles:
+        pytest.skip("this processor has no tiles")
+    return made
+
+
+def drawn(dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
+    return torch.allclose(one.float(), other.float(), atol=CLOSE[dtype], rtol=CLOSE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size", [1, 31, 576])
+def test_a_norm_is_that_of_transformers(dtype: torch.dtype, size: int) -> None:
+    module = LlamaRMSNorm(size, eps=1e-5).to(dtype)
+    module.weight.data = drawn(dtype, size, seed=1)
+    x = drawn(dtype, 5, size) * 3
+    with torch.no_grad():
+        own, theirs = compiled(dtype).norm(x, module.weight, 1e-5), module(x)
+    # The sums differ in their last bit, and a number that lies between two rounds to the other.
+    assert close(own, theirs, dtype)
+    assert (own != theirs).float().mean() < 0.01 or dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 7), (3, 1), (2, 5)])
+def test_queries_and_keys_are_turned_as_in_transformers_and_lie_where_attention_reads(
+    dtype: torch.dtype, rows: int, tokens: int
+) -> None:
+    K, D, H = 2, 32, 6
+    heads, angle = drawn(dtype, rows, tokens, H + 2 * K, D), drawn(torch.float32, rows, tokens, D // 2, seed=1)
+    rotation = torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+    keys, values = torch.zeros(2, rows, K, tokens + 4, D, dtype=dtype)
+    columns = torch.arange(rows)
+    query = compiled(dtype).turn(heads, rotation, keys, values, columns)
+    by_head = heads.transpose(1, 2)
+    theirs, their_keys = apply_rotary_pos_emb(by_head[:, :H], by_head[:, H : H + K], *rotation)
+    assert close(query, by_key_head(theirs, K), dtype)
+    for row in range(rows):
+        assert close(keys[row, :, row : row + tokens], their_keys[row], dtype)
+        assert torch.equal(values[row, :, row : row + tokens], by_head[row, H + K :])
+        assert not keys[row, :, :row].any() and not keys[row, :, row + tokens :].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    dtype=st.sampled_from(TYPES),
+    rows=st.integers(1, 4),
+    tokens=st.integers(1, 5),
+    sharing=st.integers(1, 4),
+    size=st.sampled_from([32, 64, 96, 128]),
+    begun=st.sampled_from([0, 1, 40]),
+    places=st.randoms(use_true_random=False),
+)
+def test_a_few_tokens_see_their_own_row_and_what_all_rows_begin_with(
+    dtype: torch.dtype, rows: int, tokens: int, sharing: int, size: int, begun: int, places: Any
+) -> None:
+    K, columns = 2, 50
+    query = drawn(dtype, K, rows, sharing, tokens, size)
+    keys, values = drawn(dtype, 2, rows, K, columns, size, seed=1)
+    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
+    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
+    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    column = torch.arange(columns)
+    seen = (column >= first[:, None, None]) & (column <= (at[:, None] + torch.arange(tokens))[:, :, None])
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
+    plain = attend(query, keys, values, mask, 0.1, far)
+    made = compiled(dtype)
+    own = made.join(made.attend_few(query, keys, values, first, at, 0.1), far)
+    assert close(own, plain, dtype)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    tokens=st.sampled_from([1, 2, 31, 32, 33, 100, 300]),
+    sharing=st.integers(1, 3),
+    size=st.sampled_from([32, 64, 128]),
+    padded=st.booleans(),
+    begun=st.sampled_from([0, 1, 31, 256, 300]),
+)
+def test_many_tokens_see_those_before_them_that_the_mask_leaves(
+    rows: int, tokens: int, sharing: int, size: int, padded: bool, begun: int
+) -> None:
+    made, dtype, K = tiles(), torch.bfloat16, 2
+    query = drawn(dtype, K, rows, sharing, tokens, size)
+    key, value = drawn(dtype, 2, rows, K, tokens, size, seed=1)
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
+    mask = None
+    if padded:  # row number n has n tokens of padding, each of which sees itself
+        number = torch.arange(tokens)
+        seen = (number[None, None] >= torch.arange(rows)[:, None, None]) & (number[:, None] >= number)
+        seen |= torch.eye(tokens, dtype=torch.bool)
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
+    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    own_far = made.attend_far(query, made.pack(begins[0], begins[1]), 0.1) if begun else None
+    own = made.attend_many(query, made.pack(key, value), 0.1, mask[:, 0] if mask is not None else None)
+    assert close(made.join(own, own_far), attend(query, key, value, mask, 0.1, far), dtype)
+    if own_far and far:
+        assert torch.allclose(own_far[1].flatten(), far[1].flatten(), atol=1e-3)
+
+
+def test_products_of_tiles_leave_those_of_torch_as_they_were() -> None:
+    """oneDNN remembers how it set the processor's tiles up."""
+    made = tiles()
+    x, weight = drawn(torch.bfloat16, 70, 96), drawn(torch.bfloat16, 80, 96, seed=1)
+    before = torch.nn.functional.linear(x, weight)
+    begun = made.pack(*drawn(torch.bfloat16, 2, 1, 2, 100, 64))
+    made.attend_far(drawn(torch.bfloat16, 2, 1, 1, 40, 64), begun, 0.1)
+    assert torch.equal(torch.nn.functional.linear(x, weight), before)
+
+
+@pytest.mark.parametrize("huge", [1e4, -1e4])
+def test_scores_of_any_size_leave_numbers(huge: float) -> None:
+    for dtype in TYPES:
+        made = compiled(dtype)
+        query = torch.full((1, 1, 1, 1, 32), huge, dtype=dtype)
+        keys = drawn(dtype, 2, 1, 1, 20, 32)
+        zero, last = torch.tensor([0]), torch.tensor([19])
+        out, sums = made.attend_few(query, *keys, zero, last, 1.0)
+        assert out.isfinite().all() and sums.isfinite().all()
+
+
+# -- where it cannot be compiled
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))
+    fused.cache_clear()
+    yield tmp_path
+    fused.cache_clear()
+
+
+def test_it_is_compiled_once_and_found_again(anew: Path) -> None:
+    compiled(torch.float32)
+    (library,) = anew.iterdir()
+    written = library.stat().st_mtime_ns
+    fused.cache_clear()
+    assert fused(torch.float32) is not None
+    assert [f.stat().st_mtime_ns for f in anew.iterdir()] == [written]
+
+
+def test_without_a_compiler_there_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert fused(torch.bfloat16) is None
+
+
+def test_a_compiler_that_fails_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_module, "COMPILE", ["--no-such-flag"])
+    assert fused(torch.bfloat16) is None
+    assert list(anew.iterdir()) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
+def test_a_thread_that_has_computed_leaves_no_threads_behind() -> None:
+    code = """
+import os, threading
+import torch
+from cai.models.threads import all_threads
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+def compute():
+    with all_threads():
+        torch.ones(10**7).exp()
+        within.append(count())
+
+torch.set_num_threads(2)
+before, within = count(), []
+for _ in range(3):
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+print(before, max(within), count())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, within, after = map(int, said.stdout.split())
+    assert within == before + 2  # the thread itself, and the one that helps it
+    assert after == before
