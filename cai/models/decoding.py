@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cai.models.attention import Forward, KeysValues
+from cai.models.fused import fused
 
 TOGETHER = 8
 """Rows drawn for at once: their probabilities stay in a processor's cache, which halves the time."""
@@ -50,6 +51,8 @@ class Draws:
         if self._temperature == 0:
             return logits_RV.float().argmax(-1)
         uniform_R1 = self._uniform_RS[list(rows), list(steps), None].to(logits_RV.device)
+        if logits_RV.device.type == "cpu" and (compiled := fused(logits_RV.dtype)):
+            return compiled.draw(logits_RV.contiguous(), uniform_R1, self._temperature)
         parts = [slice(at, at + TOGETHER) for at in range(0, len(logits_RV), TOGETHER)]
         return torch.cat([self._drawn(logits_RV[part], uniform_R1[part]) for part in parts])
 

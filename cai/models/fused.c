@@ -52,11 +52,12 @@ static inline void halves(const number *from, v16 *even, v16 *odd) {
 
 #endif
 
-// 2^x for x <= 0, within 5e-6: 2^n times a polynomial of what is left. What is below 2^-126 becomes that.
+// 2^x for x <= 0, within 5e-6: 2^n times a polynomial of what is left. 0 from -126 on.
 static inline float power_of_2(float x) {
-    float n = rintf(x > -126 ? x : -126), r = ((x > -126 ? x : -126) - n) * 0.693147181f;
+    float y = x > -126 ? x : -126, n = rintf(y), r = (y - n) * 0.693147181f;
+    float power = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * 0.00833333333f))));
     union { int32_t bits; float value; } scale = {((int32_t)n + 127) << 23};
-    return scale.value * (1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * 0.00833333333f)))));
+    return x > -126 ? power * scale.value : 0;
 }
 
 // x, out (N, E); weight (E).
@@ -192,6 +193,43 @@ void join(const number *own, const float *own_sum, const number *far, const floa
             number *to = out + (row * K * G + h) * D;
             for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
         }
+    }
+}
+
+enum { TOGETHER = 512 };
+
+static inline float mass(const number *logits, long from, long to, float most, float scale) {
+    float sum = 0;
+    for (long v = from; v < to; v++) sum += power_of_2((wide(logits[v]) - most) * scale);
+    return sum;
+}
+
+// Of each row of logits (R, V) the first token up to which the probabilities sum to more than uniform (R), in [0, 1).
+void draw(const number *logits, const float *uniform, int64_t *token, float temperature, long R, long V) {
+    long blocks = (V + TOGETHER - 1) / TOGETHER;
+    float scale = LOG2_E / temperature;
+#pragma omp parallel
+    {
+        double *up_to = malloc(blocks * sizeof(double));
+#pragma omp for schedule(static)
+        for (long r = 0; r < R; r++) {
+            const number *row = logits + r * V;
+            float most = wide(row[0]);
+            for (long v = 0; v < V; v++) most = wide(row[v]) > most ? wide(row[v]) : most;
+            double all = 0;
+            for (long block = 0, v = 0; block < blocks; block++, v += TOGETHER) {
+                up_to[block] = all += mass(row, v, v + TOGETHER < V ? v + TOGETHER : V, most, scale);
+            }
+            long block = 0;
+            double wanted = uniform[r] * all;
+            while (block < blocks - 1 && up_to[block] <= wanted) block++;
+            long v = block * TOGETHER, end = v + TOGETHER < V ? v + TOGETHER : V;
+            double sum = block ? up_to[block - 1] : 0;
+            // The sum of a block rounds: the search may come to its end, and stays there.
+            while (v < end - 1 && (sum += mass(row, v, v + 1, most, scale)) <= wanted) v++;
+            token[r] = v;
+        }
+        free(up_to);
     }
 }
 

@@ -52,6 +52,7 @@ class Fused:
         library.turn.argtypes = [*[pointer] * 8, *[long] * 5]
         library.attend_few.argtypes = [*[pointer] * 8, single, *[long] * 6]
         library.join.argtypes = [*[pointer] * 5, *[long] * 5]
+        library.draw.argtypes = [*[pointer] * 3, single, *[long] * 2]
         self.has_tiles = bool(library.has_tiles())
         """Whether the processor multiplies tiles of bfloat16 (AMX): for ``pack`` and ``attend_many``."""
         if self.has_tiles:
@@ -138,6 +139,12 @@ class Fused:
         begun = [x.contiguous() for x in far or ()]  # held until it is read
         self._library.join(*_at(*own), *(_at(*begun) or (None, None)), *_at(out), B, T, K, G, D)
         return out
+
+    def draw(self, logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature: float) -> torch.Tensor:
+        """The first token (R,) of each row up to which the probabilities sum to more than its number in [0, 1)."""
+        tokens, (R, V) = torch.empty(len(logits_RV), dtype=torch.int64), logits_RV.shape
+        self._library.draw(*_at(logits_RV, uniform_R, tokens), temperature, R, V)
+        return tokens
 
 
 def _attended(query_KBGTD: torch.Tensor) -> Attended:

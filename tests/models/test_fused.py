@@ -158,6 +158,26 @@ def test_scores_of_any_size_leave_numbers(huge: float) -> None:
         assert out.isfinite().all() and sums.isfinite().all()
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    dtype=st.sampled_from(TYPES),
+    size=st.sampled_from([1, 2, 511, 512, 513, 3000]),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    uniform=st.floats(0, 1, exclude_max=True, width=32),
+    impossible=st.integers(0, 2),
+)
+def test_a_draw_is_where_the_probabilities_pass_it(
+    dtype: torch.dtype, size: int, temperature: float, uniform: float, impossible: int
+) -> None:
+    logits = drawn(dtype, 2, size) * 4
+    logits[:, : min(impossible, size - 1)] = float("-inf")
+    tokens = compiled(dtype).draw(logits, torch.tensor([uniform, uniform]), temperature)
+    up_to = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    for row, token in zip(up_to, tokens.tolist(), strict=True):
+        assert row[token] >= uniform - 2e-5 and row[token] > 0
+        assert token == 0 or row[token - 1] <= uniform + 2e-5
+
+
 # -- where it cannot be compiled
 
 
