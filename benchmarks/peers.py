@@ -50,8 +50,9 @@ class Job(NamedTuple):
     max_tokens: int
 
 
-REAL = Job(16, 48 if QUICK else 112, 48)
-RUNNER = Job(100, 2000, 8)
+# Small, because distilabel takes seconds a record here, and minutes for a few hundred constant ones.
+REAL = Job(8, 24, 48)
+RUNNER = Job(100, 400, 8)
 
 
 def prompts(count: int) -> list[str]:

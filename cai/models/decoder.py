@@ -155,9 +155,11 @@ class Decoder:
         if self._fused and cache is not None and cache.first is not None:
             own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
             return self._fused.join(own, far)
-        if self._fused and self._fused.has_tiles and key.shape[2] == query.shape[3]:
+        if self._fused and self._fused.has_tiles:
             seen = self._fused.pack(key, value)
-            own = self._fused.attend_many(query, seen, self._scaling, mask[:, 0] if mask is not None else None)
+            own = self._fused.attend_many(
+                query, seen, self._scaling, mask[:, 0].contiguous() if mask is not None else None
+            )
             return self._fused.join(own, far)
         return attend(query, key, value, mask, self._scaling, far)
 

@@ -9,7 +9,7 @@ Axes: R rows, S tokens that are read at once, V vocabulary.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,12 +87,10 @@ class RowCache:
     def __init__(self, model: Any, rows: int, columns: int) -> None:
         config = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (rows, config.num_key_value_heads, columns, size)
-
-        def zeros() -> torch.Tensor:  # not "empty": what is masked is still multiplied, and may not be NaN
-            return torch.zeros(shape, dtype=model.dtype, device=model.device)
-
-        self.kv: KeysValues = [(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+        shape = (config.num_hidden_layers, 2, rows, config.num_key_value_heads, columns, size)
+        # Not "empty": what is masked is still multiplied, and may not be NaN.
+        self._all = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self.kv: KeysValues = [(keys, values) for keys, values in self._all]
         self._rows, self._read = slice(0), slice(0)
         self._begin: int | None = 0
         self.columns = torch.zeros(0)
@@ -136,8 +134,15 @@ class RowCache:
         return keys[:, :, self._read], values[:, :, self._read]
 
     def move(self, to: list[int], source: list[int]) -> None:
-        for keys, values in self.kv:
-            keys[to], values[to] = keys[source], values[source]
+        self._all[:, :, to] = self._all[:, :, source]
+
+    def fill(self, row: int, column: int, kv: torch.Tensor) -> None:
+        """With what is known (layers, 2, K, tokens, D), from ``column`` on."""
+        if kv.shape[-2]:
+            self._all[:, :, row, :, column : column + kv.shape[-2]] = kv
+
+    def copy(self, row: int, columns: slice) -> torch.Tensor:
+        return self._all[:, :, row, :, columns].clone()
 
 
 @dataclass
@@ -159,10 +164,10 @@ class Row:
 
 
 class Rows:
-    """The rows that go on, as they lie in the cache."""
+    """The rows that go on, as they lie in the cache. ``kept`` is told of each that ended."""
 
-    def __init__(self, cache: RowCache, rows: list[Row]) -> None:
-        self.cache, self.rows, self._all = cache, rows, list(rows)
+    def __init__(self, cache: RowCache, rows: list[Row], kept: Callable[[Row, torch.Tensor], None]) -> None:
+        self.cache, self.rows, self._all, self._kept = cache, rows, list(rows), kept
 
     def said(self) -> list[list[int]]:
         """Of all rows, in the order in which they were asked."""
@@ -171,6 +176,9 @@ class Rows:
     def drop(self, ended: Sequence[bool]) -> None:
         """The last ones that go on take the places of those that ended."""
         live = ended.count(False)
+        for place, row in enumerate(self.rows):
+            if ended[place]:
+                self._kept(row, self.cache.copy(place, slice(row.padding, row.column)))
         holes = [i for i in range(live) if ended[i]]
         movers = [i for i in range(live, len(ended)) if not ended[i]]
         if holes:

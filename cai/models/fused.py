@@ -1,4 +1,4 @@
-"""What lies between a decoder's matrix products, compiled from ``fused.c`` on the machine that runs it.
+"""What lies between a decoder's matrix products, compiled from ``kernels`` on the machine that runs it.
 
 torch does each sum and each activation in a pass of its own over memory, in the processor's time rather more than the
 products themselves. Needs gcc, which shares torch's threads; where there is none, torch does it.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,8 @@ import torch
 
 from cai.models.bundled import cache_folder
 
-SOURCE = Path(__file__).with_suffix(".c")
+LOG = logging.getLogger(__name__)
+KERNELS = Path(__file__).parent / "kernels"
 COMPILE = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fopenmp", "-fPIC", "-c"]
 # A link with -ffast-math would make the whole process take the smallest numbers for 0.
 LINK = ["-shared", "-fopenmp", "-lm"]
@@ -163,25 +165,32 @@ def _strides(tensor: torch.Tensor, axes: int) -> ctypes.Array[ctypes.c_int64]:
 def fused(dtype: torch.dtype) -> Fused | None:
     """None where gcc is missing, or cannot compile it."""
     compiler = shutil.which("gcc")
-    if compiler is None or dtype not in NUMBERS:
+    if dtype not in NUMBERS:
+        return None
+    if compiler is None:
+        LOG.info("gcc is not installed: with it, models answer faster on this processor.")
         return None
     try:
         return Fused(ctypes.CDLL(str(_library(compiler, NUMBERS[dtype]))))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        LOG.info("%s cannot be compiled, and models answer more slowly: %s", KERNELS, error)
         return None
 
 
 def _library(compiler: str, flags: list[str]) -> Path:
     """Compiled once for each source, compiler and processor: a home may be shared by several machines."""
     known = [_said_by([compiler, "-march=native", "-Q", "--help=target"]), _said_by([compiler, "--version"])]
-    digest = hashlib.sha256("".join([SOURCE.read_text("utf-8"), *known, *COMPILE, *flags]).encode())
-    path = cache_folder() / f"fused-{digest.hexdigest()[:16]}.so"
+    sources = [file.read_text("utf-8") for file in sorted(KERNELS.iterdir())]
+    digest = hashlib.sha256("\0".join([*sources, *known, *COMPILE, *LINK, *flags]).encode())
+    path = cache_folder() / f"kernels-{digest.hexdigest()[:16]}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made, linked = Path(folder) / "fused.o", Path(folder) / "fused.so"
-            _said_by([compiler, *COMPILE, *flags, str(SOURCE), "-o", str(made)])
-            _said_by([compiler, str(made), *LINK, "-o", str(linked)])
+            linked, made = Path(folder) / "kernels.so", []
+            for source in sorted(KERNELS.glob("*.c")):
+                made.append(str(Path(folder) / f"{source.stem}.o"))
+                _said_by([compiler, *COMPILE, *flags, str(source), "-o", made[-1]])
+            _said_by([compiler, *made, *LINK, "-o", str(linked)])
             linked.replace(path)  # whole or not at all
     return path
 

@@ -15,6 +15,7 @@ import torch
 from cai.models.attention import Forward, KeysValues
 from cai.models.batching import common
 from cai.models.decoding import AHEAD, Decoding, Ending, Row, RowCache, Rows, decode
+from cai.models.kept_rows import Kept, KeptRows, room
 from cai.models.memory import huge_pages
 from cai.models.shared_prefix import LEAST, Prefix, Prefixes
 
@@ -28,28 +29,55 @@ class SharedEngine:
     shares = True
 
     def __init__(self, forward: Forward, tokenizer: Any, ends: set[int], *, keep: bool = True) -> None:
-        """``keep`` beginnings from batch to batch; not where weights may change in between."""
+        """``keep`` beginnings and rows from batch to batch; not where weights may change in between."""
         self._model, self._tokenizer, self._ends = forward, tokenizer, ends
         self._prefixes = Prefixes() if keep else Prefixes(0)
+        self._kept = KeptRows(room(forward.device) if keep else 0)
 
     def generate(self, rows: list[list[int]], how: Decoding, cancelled: threading.Event) -> list[list[int]]:
         """What each row says, its end included."""
         with torch.inference_mode():
             begun, shared = self._beginning(rows)
-            own = [_Read.of(row[begun:], begun) for row in rows]
-            width = max(len(read.tokens) for read in own)
+            known = [
+                self._kept.longest(row[:-1], begun) for row in rows
+            ]  # the last one is read: it is answered
+            unread = [len(row) - begun - of_row.shape[-2] for row, of_row in zip(rows, known, strict=True)]
+            width = max(map(len, rows)) - begun
             cache = RowCache(self._model, len(rows), width + how.max_tokens + AHEAD)
             logits: list[torch.Tensor] = []
             live: list[Row] = []
-            for piece in _pieces(own):
+            for piece in _pieces(unread):
                 if cancelled.is_set():
                     return [[] for _ in rows]
-                columns = slice(width - len(own[piece[0]].tokens), width)
-                cache.at(slice(len(live), len(live) + len(piece)), [columns.start] * len(piece), columns)
-                logits.append(self._read([own[i] for i in piece], shared, cache)[:, -1])
-                live += [Row(i, width - len(own[i].tokens), list(rows[i]), len(rows[i]), width) for i in piece]
+                for i in piece:
+                    padding = width + begun - len(rows[i])
+                    cache.fill(len(live), padding, known[i])
+                    live.append(Row(i, padding, list(rows[i]), len(rows[i]), width))
+                logits.append(
+                    self._read_on(live[-len(piece) :], unread[piece[0]], begun, shared, cache, len(live))
+                )
             ending = Ending(self._tokenizer, self._ends, how.stop)
-            return decode(self._model, Rows(cache, live), torch.cat(logits), how, ending, shared, cancelled)
+
+            def kept(row: Row, kv: torch.Tensor) -> None:
+                self._kept.keep(Kept(row.tokens[: begun + kv.shape[-2]], begun, kv))
+
+            going_on = Rows(cache, live, kept)
+            return decode(self._model, going_on, torch.cat(logits), how, ending, shared, cancelled)
+
+    def _read_on(
+        self, rows: list[Row], count: int, begun: int, shared: KeysValues | None, cache: RowCache, end: int
+    ) -> torch.Tensor:
+        """Logits (B, V) after the last token of rows, of which the last ``count`` tokens are read.
+
+        Where fewer are unknown, known ones are read again: padding would be written over them. ``end``: of these rows
+        in the cache.
+        """
+        width, reads = rows[0].column, [row.tokens[max(begun, row.begun - count) :] for row in rows]
+        first = min(row.padding for row in rows)
+        cache.at(slice(end - len(rows), end), [width - count] * len(rows), slice(first, width))
+        mask = _mask_behind([row.padding - first for row in rows], count, width - first, self._model)
+        asked = [_Read.of(read, row.begun - len(read)) for read, row in zip(reads, rows, strict=True)]
+        return self._read(asked, shared, cache, mask=mask)[:, -1]
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Natural log-probability of every continuation of each context."""
@@ -58,9 +86,10 @@ class SharedEngine:
             pairs = zip(contexts, continuations, strict=True)
             own = [_Read.of(context[begun:], begun, ends) for context, ends in pairs]
             scores: dict[int, list[float]] = {}
-            for piece in _pieces(own):
+            for piece in _pieces([len(read.tokens) for read in own]):
                 keep = 1 + max(_extra(continuations[i]) for i in piece)
-                logits = self._read([own[i] for i in piece], shared, keep=keep)
+                asked = [own[i] for i in piece]
+                logits = self._read(asked, shared, keep=keep, mask=_mask(asked, self._model))
                 for i, of_row in zip(piece, logits, strict=True):
                     scores[i] = _scores(of_row[-1 - _extra(continuations[i]) :], continuations[i])
             return [scores[i] for i in range(len(contexts))]
@@ -86,7 +115,7 @@ class SharedEngine:
     def _extended(self, known: Prefix | None, tokens: list[int]) -> Prefix:
         cache = RowCache(self._model, 1, len(tokens)).at(slice(0, 1), [0], slice(len(tokens)))
         begun = len(known.tokens) if known else 0
-        self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, keep=0, masked=False)
+        self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, keep=0)
         return known.with_more(tokens, cache.kv) if known else Prefix(tokens, cache.kv)
 
     def _read(
@@ -95,16 +124,15 @@ class SharedEngine:
         shared: KeysValues | None,
         cache: RowCache | None = None,
         keep: int = 1,
-        masked: bool = True,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (B, ``keep``, vocabulary) after the last tokens."""
+        """Logits (B, ``keep``, vocabulary) after the last tokens. Without a mask each sees all before it."""
         huge_pages()
         width, device = max(len(row.tokens) for row in rows), self._model.device
-        tokens, positions, segments = (
-            torch.tensor([[fill] * (width - len(row.tokens)) + row[field] for row in rows], device=device)
-            for field, fill in enumerate((0, 0, -1))
+        tokens, positions = (
+            torch.tensor([[0] * (width - len(row.tokens)) + row[field] for row in rows], device=device)
+            for field in (0, 1)
         )
-        mask = _mask(segments, self._model.dtype) if masked else None
         return self._model(tokens, positions, mask, cache, shared, keep)
 
 
@@ -128,21 +156,36 @@ class _Read(NamedTuple):
         return read
 
 
-def _mask(segments_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Added to scores (B, 1, T, T). Padding sees itself, so that it holds numbers."""
+def _mask(rows: list[_Read], model: Forward) -> torch.Tensor:
+    """For rows with continuations, added to scores (B, 1, T, T). Padding sees itself, so that it holds numbers."""
+    width = max(len(row.tokens) for row in rows)
+    segments_BT = torch.tensor(
+        [[-1] * (width - len(row.segments)) + row.segments for row in rows], device=model.device
+    )
     asks_BT1, asked_B1T = segments_BT[:, :, None], segments_BT[:, None]
-    square = (segments_BT.shape[1],) * 2
-    seen = ((asked_B1T == 0) | (asked_B1T == asks_BT1)) & (asked_B1T >= 0)
-    seen &= torch.ones(square, dtype=torch.bool, device=seen.device).tril()
-    seen |= torch.eye(square[0], dtype=torch.bool, device=seen.device)
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, float("-inf"))[:, None]
+    seen_BTT = ((asked_B1T == 0) | (asked_B1T == asks_BT1)) & (asked_B1T >= 0)
+    seen_BTT &= torch.ones((width, width), dtype=torch.bool, device=model.device).tril()
+    return _hidden(seen_BTT | torch.eye(width, dtype=torch.bool, device=model.device), model)
 
 
-def _pieces(rows: list[_Read]) -> Iterator[list[int]]:
-    """Numbers of the rows, longest first, in pieces that hold ``PIECE`` tokens at most where a row allows."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
+def _mask_behind(padding: list[int], count: int, width: int, model: Forward) -> torch.Tensor:
+    """For the last ``count`` of ``width`` columns, of which a row's first are padding (B, 1, T, L)."""
+    column_L = torch.arange(width, device=model.device)
+    own_B1L = column_L >= torch.tensor(padding, device=model.device)[:, None, None]
+    at_T1 = column_L[-count:, None]
+    return _hidden((own_B1L & (column_L <= at_T1)) | (column_L == at_T1), model)
+
+
+def _hidden(seen: torch.Tensor, model: Forward) -> torch.Tensor:
+    zeros = torch.zeros(seen.shape, dtype=model.dtype, device=model.device)
+    return zeros.masked_fill(~seen, float("-inf"))[:, None]
+
+
+def _pieces(lengths: list[int]) -> Iterator[list[int]]:
+    """Numbers of rows, longest first, in pieces that hold ``PIECE`` tokens at most where a row allows."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        count = max(1, PIECE // len(rows[order[0]].tokens))
+        count = max(1, PIECE // lengths[order[0]])
         yield order[:count]
         order = order[count:]
 

@@ -212,7 +212,7 @@ def test_a_compiler_that_fails_is_none(anew: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
 def test_a_thread_that_has_computed_leaves_no_threads_behind() -> None:
     code = """
-import os, threading
+import os, threading, time
 import torch
 from cai.models.threads import all_threads
 
@@ -230,6 +230,9 @@ for _ in range(3):
     thread = threading.Thread(target=compute)
     thread.start()
     thread.join()
+until = time.monotonic() + 30
+while count() > before and time.monotonic() < until:
+    time.sleep(0.01)  # a thread that was told to end takes a moment
 print(before, max(within), count())
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,98 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     MistralConfig,
     MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
-from cai.models import attention, decoder, decoding
+from cai.models import attention
 from cai.models.attention import Forward, OfModules
-from cai.models.decoder import Decoder
-from cai.models.decoding import Decoding, Draws, Ending
 from cai.models.hugging_face import HuggingFaceModel
 from cai.models.model import Sampling
 from cai.models.padded_engine import PaddedEngine
 from cai.models.shared_engine import SharedEngine
 from cai.models.shared_prefix import Prefix, Prefixes, takes
-
-BEGINNING = [5 + n * 7 % 280 for n in range(150)]
-ROWS = [BEGINNING + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
-CONTINUATIONS = [[7], [9, 11, 12], [9, 11, 13, 200, 17]]
-TINY = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "eos_token_id": 2,
-    "bos_token_id": 1,
-}
-
-
-def llama(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-MAKE: dict[str, Callable[[Path], Any]] = {
-    "llama": llama,
-    "mistral": lambda _: MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)).eval(),
-    "qwen2": lambda _: Qwen2ForCausalLM(Qwen2Config(**TINY)).eval(),
-    "qwen3": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=8)).eval(),
-    # Heads of a size that fused.c takes.
-    "mistral, larger heads": lambda _: MistralForCausalLM(
-        MistralConfig(**TINY, sliding_window=None, head_dim=32)
-    ).eval(),
-    "qwen3, larger heads": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=64)).eval(),
-}
-
-
-@pytest.fixture(scope="module", params=MAKE)
-def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
-    torch.manual_seed(0)
-    made = MAKE[request.param](tiny)
-    for weight in made.parameters():  # as made, every norm weighs by 1 and every bias is 0
-        if weight.dim() == 1:
-            torch.nn.init.uniform_(weight, 0.5, 1.5)
-    assert takes(made) and decoder.takes(made)
-    return made
-
-
-@pytest.fixture(scope="module", params=["modules", "decoder"])
-def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
-    return OfModules(model) if request.param == "modules" else Decoder(copy.deepcopy(model))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny: Path) -> Any:
-    return AutoTokenizer.from_pretrained(tiny, padding_side="left")
-
-
-def greedy(count: int, steps: int = 12) -> Decoding:
-    return Decoding([0] * count, 0.0, steps, ())
-
-
-def said(
-    engine: SharedEngine | PaddedEngine, rows: list[list[int]], how: Decoding | None = None
-) -> list[list[int]]:
-    return engine.generate(rows, how or greedy(len(rows)), threading.Event())
-
-
-def plainly(model: Any, row: list[int], steps: int = 12) -> list[int]:
-    """The end included, and nothing after it."""
-    out = model.generate(
-        torch.tensor([row]), do_sample=False, max_new_tokens=steps, eos_token_id=2, pad_token_id=0
-    )
-    tokens: list[int] = out[0, len(row) :].tolist()
-    return tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+from tests.models.asked import BEGINNING, CONTINUATIONS, ROWS, TINY, greedy, llama, plainly, said
 
 
 def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
@@ -153,93 +71,6 @@ def test_rows_with_continuations_of_their_own_are_scored_together(
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
 
 
-# -- decoding
-
-
-def test_rows_that_end_make_room_and_change_no_other(forward: Forward, tokenizer: Any) -> None:
-    rows = [ROWS[n % 12] for n in range(30)]
-    how = Decoding(list(range(30)), 1.5, 40, ())
-    ends = set(range(2, 40))  # so that rows end at every step
-    together = said(SharedEngine(forward, tokenizer, ends), rows, how)
-    assert len({len(tokens) for tokens in together}) > 5
-    for n in (0, 7, 29):
-        alone = Decoding([n], 1.5, 40, ())
-        assert said(SharedEngine(forward, tokenizer, ends), [rows[n]], alone) == [together[n]]
-
-
-def test_both_engines_draw_the_same(model: Any, forward: Forward, tokenizer: Any) -> None:
-    model.generation_config.eos_token_id = 2
-    how = Decoding(list(range(12)), 1.0, 12, ("A", "the"))
-    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(forward, tokenizer, {0, 2})
-    texts = [[tokenizer.decode(row) for row in said(engine, ROWS, how)] for engine in (shared, padded)]
-    assert [t.removesuffix("<pad>") for t in texts[1]] == [t.removesuffix("<pad>") for t in texts[0]]
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_what_is_read_ahead_changes_no_token(
-    model: Any, forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
-) -> None:
-    """Rows of which some copy and some end (prompt-lookup decoding)."""
-    loop = [7, 8, 9, 10, 11]
-    rows = [[*BEGINNING, *loop * 3, n] for n in range(5, 11)] + [BEGINNING[:40] * 2, [*BEGINNING, 5]]
-    how = Decoding(list(range(len(rows))), temperature, 60, ())
-    engine, read = SharedEngine(forward, tokenizer, set(range(2, 5))), []
-    monkeypatch.setattr(decoding, "ALIKE", 1)  # so that much is guessed, and much of it wrong
-    monkeypatch.setattr(decoding, "FEW", 0)
-    plain = said(engine, rows, how)
-    monkeypatch.setattr(decoding, "FEW", 8)
-    monkeypatch.setattr(engine, "_model", Counting(forward, read))
-    assert said(engine, rows, how) == plain
-    assert 1 < max(read) <= 1 + decoding.AHEAD
-    assert temperature or len(read) < max(map(len, plain))
-
-
-class Counting:
-    """Notes how many tokens of each row were read at once while generating."""
-
-    def __init__(self, forward: Forward, read: list[int]) -> None:
-        self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
-        self._forward, self._read = forward, read
-
-    def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
-        if rest[-1] == tokens.shape[1]:  # logits after every token are asked for
-            self._read.append(tokens.shape[1])
-        return self._forward(tokens, *rest)
-
-
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
-def test_what_is_guessed_followed_the_same_three_tokens_before(tokens: list[int]) -> None:
-    guess = decoding.copied(tokens)
-    assert len(guess) <= decoding.AHEAD
-    places = [at for at in range(len(tokens) - 3) if tokens[at : at + 3] == tokens[-3:]]
-    assert bool(guess) == bool(places and len(tokens) > 3)
-    assert not guess or guess == tokens[places[-1] + 3 :][: decoding.AHEAD]
-
-
-def test_a_batch_that_is_cancelled_ends_at_its_next_token(
-    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, cancelled = SharedEngine(forward, tokenizer, {2}), threading.Event()
-    draw = Draws.__call__
-
-    def third(self: Draws, logits: torch.Tensor, rows: Any, steps: list[int]) -> torch.Tensor:
-        if max(steps) == 2:
-            cancelled.set()
-        return draw(self, logits, rows, steps)
-
-    monkeypatch.setattr(Draws, "__call__", third)
-    assert max(len(tokens) for tokens in engine.generate(ROWS, greedy(12), cancelled)) == 3
-    assert engine.generate(ROWS, greedy(12), cancelled) == [[]] * 12
-
-
-@pytest.mark.parametrize("stop", ["\n\nHuman:", "é日", "x"])
-@pytest.mark.parametrize("before", ["", "y", "日本" * 30])
-def test_a_stop_string_is_found_in_the_last_tokens(tokenizer: Any, stop: str, before: str) -> None:
-    ending, tokens = Ending(tokenizer, {2}, (stop,)), tokenizer(before + stop)["input_ids"]
-    assert ending(tokens)
-    assert not any(ending(tokens[:n]) for n in range(1, len(tokens)))
-
-
 # -- attention
 
 
@@ -264,64 +95,6 @@ def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, 
         said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
     assert model.config._attn_implementation == "sdpa"
     assert said(engine, [ROWS[0]]) == [plainly(model, ROWS[0])]
-
-
-# -- the decoder
-
-
-def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
-    loaded = llama(tiny).to(torch.bfloat16)
-    tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
-    with torch.inference_mode():
-        before = loaded(tokens).logits.float()
-        exact = llama(tiny)(tokens).logits
-        own = Decoder(loaded)(tokens, positions, None, None, None, len(BEGINNING)).float()
-    assert loaded.lm_head.weight is None
-    assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
-
-
-@pytest.mark.parametrize(
-    "spoiled",
-    [
-        lambda m: setattr(m.config, "hidden_act", "gelu"),
-        lambda m: m.to(torch.float16),
-        lambda m: setattr(m.model.layers[0].mlp, "up_proj", torch.nn.Sequential(m.model.layers[0].mlp.up_proj)),
-    ],
-    ids=["another activation", "another precision", "an adapter"],
-)
-def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
-    tiny: Path, spoiled: Callable[[Any], Any]
-) -> None:
-    made = llama(tiny)
-    assert decoder.takes(made)
-    spoiled(made)
-    assert not decoder.takes(made)
-
-
-def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
-    plain = copy.deepcopy(model).to(torch.bfloat16)
-    ends = [CONTINUATIONS] * len(ROWS)
-    exact, rounded, own = (
-        torch.tensor(engine.score(ROWS, ends))
-        for engine in (
-            PaddedEngine(model, tokenizer, {2}),
-            PaddedEngine(copy.deepcopy(plain), tokenizer, {2}),
-            SharedEngine(Decoder(plain), tokenizer, {2}),
-        )
-    )
-    assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
-
-
-def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
-    """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
-    decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
-    engine = SharedEngine(decoder, tokenizer, {2})
-    texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
-    for row, text in zip(ROWS, texts, strict=True):
-        with torch.no_grad():
-            logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
-        behind = logits.max(-1).values - logits[range(len(text)), text]
-        assert (behind < 0.05 * logits.std(-1)).float().mean() > 0.7
 
 
 # -- which models

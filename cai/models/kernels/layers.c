@@ -1,0 +1,179 @@
+// What lies between the matrix products of a decoder, each in one pass over memory. Rounds where transformers rounds.
+//
+// Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head (32 or a multiple),
+// E hidden size, V vocabulary.
+
+#include "numbers.h"
+
+// x, out (N, E); weight (E).
+void norm(const number *x, const number *weight, number *out, float epsilon, long N, long E) {
+#pragma omp parallel for schedule(static)
+    for (long n = 0; n < N; n++) {
+        const number *row = x + n * E;
+        float sum = 0;
+        for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
+        float scale = 1 / sqrtf(sum / E + epsilon);
+        for (long e = 0; e < E; e++) out[n * E + e] = narrow(wide(narrow(wide(row[e]) * scale)) * wide(weight[e]));
+    }
+}
+
+static inline void rotate(const number *restrict head, const number *restrict cosine, const number *restrict sine,
+                          number *restrict out, long D) {
+    long half = D / 2;
+    for (long d = 0; d < half; d++) {
+        float a = wide(head[d]), b = wide(head[d + half]);
+        out[d] = narrow(wide(narrow(a * wide(cosine[d]))) - wide(narrow(b * wide(sine[d]))));
+        out[d + half] = narrow(wide(narrow(b * wide(cosine[d + half]))) + wide(narrow(a * wide(sine[d + half]))));
+    }
+}
+
+// Turns queries and keys by their positions, and lays all down where attention reads them.
+// heads (B, T, H + 2K, D); cosine, sine (B, T, D); queries (K, B, G, T, D); keys, values (B, K, columns, D), of which
+// row b writes T columns from column[b]. Strides are theirs over rows, heads and columns.
+void turn(const number *heads, const number *cosine, const number *sine, number *queries, number *keys, number *values,
+          const int64_t *column, const int64_t *stride, long B, long T, long K, long G, long D) {
+#pragma omp parallel for schedule(static)
+    for (long n = 0; n < B * T; n++) {
+        long b = n / T, t = n % T;
+        const number *from = heads + n * (G + 2) * K * D, *c = cosine + n * D, *s = sine + n * D;
+        for (long k = 0; k < K; k++) {
+            for (long g = 0; g < G; g++, from += D) rotate(from, c, s, queries + (((k * B + b) * G + g) * T + t) * D, D);
+        }
+        int64_t to = b * stride[0] + (column[b] + t) * stride[2];
+        for (long k = 0; k < K; k++, from += D) rotate(from, c, s, keys + to + k * stride[1], D);
+        for (long k = 0; k < K; k++, from += D) memcpy(values + to + k * stride[1], from, D * sizeof(number));
+    }
+}
+
+// The sums of 16 vectors, each in its lane: in four rounds, lanes that differ by w in their number are added.
+static inline v16 sums(v16 *of) {
+#define ROUND(w) \
+    for (int j = 0; j < w; j++) \
+        of[j] = __builtin_shuffle(of[j], of[j + w], (KEEP(w))) + __builtin_shuffle(of[j], of[j + w], (SWAP(w)))
+#define LANES(f, w) (i16){f(0, w), f(1, w), f(2, w), f(3, w), f(4, w), f(5, w), f(6, w), f(7, w), \
+                          f(8, w), f(9, w), f(10, w), f(11, w), f(12, w), f(13, w), f(14, w), f(15, w)}
+#define OTHERS(i, w) ((i) & (w) ? 16 : 0)
+#define KEPT(i, w) (OTHERS(i, w) + (i))
+#define SWAPPED(i, w) (OTHERS(i, w) + ((i) ^ (w)))
+#define KEEP(w) LANES(KEPT, w)
+#define SWAP(w) LANES(SWAPPED, w)
+    ROUND(8);
+    ROUND(4);
+    ROUND(2);
+    ROUND(1);
+    return of[0];
+}
+
+// One query over columns of keys and values: out (D) is their mean, weighed. Returns the log of the sum of exponentials.
+// scores has room for 15 columns more.
+static inline __attribute__((always_inline)) float look(const number *query, const number *keys, const number *values,
+        int64_t stride, long columns, float scaling, float *scores, float *out, const long D) {
+    v16 asked[D / 16], found[D / 16], even, odd;
+    for (long d = 0; d < D / 32; d++) halves(query + d * 32, &asked[2 * d], &asked[2 * d + 1]);
+    for (long l = 0; l < columns; l += 16) {
+        v16 score[16];
+        for (int j = 0; j < 16; j++) {
+            const number *key = keys + (l + j < columns ? l + j : columns - 1) * stride;
+            const number *value = values + (l + j) * stride;
+            score[j] = (v16){};
+            for (long d = 0; d < D / 32; d++) {
+                __builtin_prefetch(value + d * 32);
+                halves(key + d * 32, &even, &odd);
+                score[j] += asked[2 * d] * even + asked[2 * d + 1] * odd;
+            }
+        }
+        v16 block = sums(score) * scaling;
+        memcpy(scores + l, &block, sizeof block);
+    }
+    float most = scores[0], sum = 0;
+    for (long l = 0; l < columns; l++) most = scores[l] > most ? scores[l] : most;
+    for (long l = 0; l < columns; l++) scores[l] = power_of_2((scores[l] - most) * LOG2_E), sum += scores[l];
+    for (long d = 0; d < D / 16; d++) found[d] = (v16){};
+    for (long l = 0; l < columns; l++) {
+        for (long d = 0; d < D / 32; d++) {
+            halves(values + l * stride + d * 32, &even, &odd);
+            found[2 * d] += scores[l] * even;
+            found[2 * d + 1] += scores[l] * odd;
+        }
+    }
+    for (long d = 0; d < D; d++) out[d] = found[d / 32 * 2 + d % 2][d % 32 / 2] / sum;
+    return most + logf(sum);
+}
+
+// Attention of a few new tokens to each row's own, from column first[b] to its own one. queries as ``turn`` lays them;
+// keys, values as there, of C columns. out (K, B, G, T, D), and the log of its sums (K, B, G, T).
+void attend_few(const number *queries, const number *keys, const number *values, const int64_t *first,
+                const int64_t *column, const int64_t *stride, number *out, float *sums, float scaling, long C, long B,
+                long T, long K, long G, long D) {
+#pragma omp parallel
+    {
+        float *scores = malloc((C + 15 + D) * sizeof(float)), *found = scores + C + 15;
+#pragma omp for schedule(dynamic)
+        for (long task = 0; task < B * K; task++) {
+            long b = task / K, k = task % K, begin = (k * B + b) * G * T;
+            int64_t at = b * stride[0] + k * stride[1] + first[b] * stride[2];
+            for (long n = begin; n < begin + G * T; n++) {
+                long columns = column[b] + n % T + 1 - first[b];
+#define LOOK(D) look(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, found, D)
+                // A constant is what the loops over it are unrolled for.
+                sums[n] = D == 64 ? LOOK(64) : D == 128 ? LOOK(128) : LOOK(D);
+                for (long d = 0; d < D; d++) out[n * D + d] = narrow(found[d]);
+            }
+        }
+        free(scores);
+    }
+}
+
+// Attention to each row's own joined with that to what all rows begin with: own, far (K, B, G, T, D), the logs of their
+// sums (K, B, G, T), out (B, T, H, D). far may be NULL.
+void join(const number *own, const float *own_sum, const number *far, const float *far_sum, number *out, long B, long T,
+          long K, long G, long D) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < B * T; row++) {
+        long b = row / T, t = row % T;
+        for (long h = 0; h < K * G; h++) {
+            long n = ((h / G * B + b) * G + h % G) * T + t;
+            const number *one = own + n * D, *other = far ? far + n * D : one;
+            float share = far ? 1 / (1 + expf(own_sum[n] - far_sum[n])) : 0;
+            number *to = out + (row * K * G + h) * D;
+            for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
+        }
+    }
+}
+
+enum { TOGETHER = 512 };
+
+static inline float mass(const number *logits, long from, long to, float most, float scale) {
+    float sum = 0;
+    for (long v = from; v < to; v++) sum += power_of_2((wide(logits[v]) - most) * scale);
+    return sum;
+}
+
+// Of each row of logits (R, V) the first token up to which the probabilities sum to more than uniform (R), in [0, 1).
+void draw(const number *logits, const float *uniform, int64_t *token, float temperature, long R, long V) {
+    long blocks = (V + TOGETHER - 1) / TOGETHER;
+    float scale = LOG2_E / temperature;
+#pragma omp parallel
+    {
+        double *up_to = malloc(blocks * sizeof(double));
+#pragma omp for schedule(static)
+        for (long r = 0; r < R; r++) {
+            const number *row = logits + r * V;
+            float most = wide(row[0]);
+            for (long v = 0; v < V; v++) most = wide(row[v]) > most ? wide(row[v]) : most;
+            double all = 0;
+            for (long block = 0, v = 0; block < blocks; block++, v += TOGETHER) {
+                up_to[block] = all += mass(row, v, v + TOGETHER < V ? v + TOGETHER : V, most, scale);
+            }
+            long block = 0;
+            double wanted = uniform[r] * all;
+            while (block < blocks - 1 && up_to[block] <= wanted) block++;
+            long v = block * TOGETHER, end = v + TOGETHER < V ? v + TOGETHER : V;
+            double sum = block ? up_to[block - 1] : 0;
+            // The sum of a block rounds: the search may come to its end, and stays there.
+            while (v < end - 1 && (sum += mass(row, v, v + 1, most, scale)) <= wanted) v++;
+            token[r] = v;
+        }
+        free(up_to);
+    }
+}

@@ -1,0 +1,72 @@
+"""The decoder beside the modules whose weights it took over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cai.models import decoder
+from cai.models.decoder import Decoder
+from cai.models.padded_engine import PaddedEngine
+from cai.models.shared_engine import SharedEngine
+from tests.models.asked import BEGINNING, CONTINUATIONS, ROWS, greedy, llama, said
+
+
+def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
+    loaded = llama(tiny).to(torch.bfloat16)
+    tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
+    with torch.inference_mode():
+        before = loaded(tokens).logits.float()
+        exact = llama(tiny)(tokens).logits
+        own = Decoder(loaded)(tokens, positions, None, None, None, len(BEGINNING)).float()
+    assert loaded.lm_head.weight is None
+    assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda m: setattr(m.config, "hidden_act", "gelu"),
+        lambda m: m.to(torch.float16),
+        lambda m: setattr(m.model.layers[0].mlp, "up_proj", torch.nn.Sequential(m.model.layers[0].mlp.up_proj)),
+    ],
+    ids=["another activation", "another precision", "an adapter"],
+)
+def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
+    tiny: Path, spoiled: Callable[[Any], Any]
+) -> None:
+    made = llama(tiny)
+    assert decoder.takes(made)
+    spoiled(made)
+    assert not decoder.takes(made)
+
+
+def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
+    plain = copy.deepcopy(model).to(torch.bfloat16)
+    ends = [CONTINUATIONS] * len(ROWS)
+    exact, rounded, own = (
+        torch.tensor(engine.score(ROWS, ends))
+        for engine in (
+            PaddedEngine(model, tokenizer, {2}),
+            PaddedEngine(copy.deepcopy(plain), tokenizer, {2}),
+            SharedEngine(Decoder(plain), tokenizer, {2}),
+        )
+    )
+    assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
+
+
+def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
+    """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
+    decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
+    engine = SharedEngine(decoder, tokenizer, {2})
+    texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
+    for row, text in zip(ROWS, texts, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
+        behind = logits.max(-1).values - logits[range(len(text)), text]
+        assert (behind < 0.05 * logits.std(-1)).float().mean() > 0.7

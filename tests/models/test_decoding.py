@@ -1,0 +1,101 @@
+"""Token after token: draws, rows that end, text that is read ahead."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cai.models import decoding
+from cai.models.attention import Forward
+from cai.models.decoding import Decoding, Draws, Ending
+from cai.models.padded_engine import PaddedEngine
+from cai.models.shared_engine import SharedEngine
+from tests.models.asked import BEGINNING, ROWS, greedy, said
+
+
+def test_rows_that_end_make_room_and_change_no_other(forward: Forward, tokenizer: Any) -> None:
+    rows = [ROWS[n % 12] for n in range(30)]
+    how = Decoding(list(range(30)), 1.5, 40, ())
+    ends = set(range(2, 40))  # so that rows end at every step
+    together = said(SharedEngine(forward, tokenizer, ends), rows, how)
+    assert len({len(tokens) for tokens in together}) > 5
+    for n in (0, 7, 29):
+        alone = Decoding([n], 1.5, 40, ())
+        assert said(SharedEngine(forward, tokenizer, ends), [rows[n]], alone) == [together[n]]
+
+
+def test_both_engines_draw_the_same(model: Any, forward: Forward, tokenizer: Any) -> None:
+    model.generation_config.eos_token_id = 2
+    how = Decoding(list(range(12)), 1.0, 12, ("A", "the"))
+    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(forward, tokenizer, {0, 2})
+    texts = [[tokenizer.decode(row) for row in said(engine, ROWS, how)] for engine in (shared, padded)]
+    assert [t.removesuffix("<pad>") for t in texts[1]] == [t.removesuffix("<pad>") for t in texts[0]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_is_read_ahead_changes_no_token(
+    model: Any, forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """Rows of which some copy and some end (prompt-lookup decoding)."""
+    loop = [7, 8, 9, 10, 11]
+    rows = [[*BEGINNING, *loop * 3, n] for n in range(5, 11)] + [BEGINNING[:40] * 2, [*BEGINNING, 5]]
+    how = Decoding(list(range(len(rows))), temperature, 60, ())
+    ends, read = set(range(2, 5)), []
+    monkeypatch.setattr(decoding, "ALIKE", 1)  # so that much is guessed, and much of it wrong
+    monkeypatch.setattr(decoding, "FEW", 0)
+    plain = said(SharedEngine(forward, tokenizer, ends), rows, how)
+    monkeypatch.setattr(decoding, "FEW", 8)
+    assert said(SharedEngine(Counting(forward, read), tokenizer, ends), rows, how) == plain
+    assert 1 < max(read) <= 1 + decoding.AHEAD
+    assert temperature or len(read) < max(map(len, plain))
+
+
+class Counting:
+    """Notes how many tokens of each row were read at once while generating."""
+
+    def __init__(self, forward: Forward, read: list[int]) -> None:
+        self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self._forward, self._read = forward, read
+
+    def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if rest[-1] == tokens.shape[1]:  # logits after every token are asked for
+            self._read.append(tokens.shape[1])
+        return self._forward(tokens, *rest)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
+def test_what_is_guessed_followed_the_same_three_tokens_before(tokens: list[int]) -> None:
+    guess = decoding.copied(tokens)
+    assert len(guess) <= decoding.AHEAD
+    places = [at for at in range(len(tokens) - 3) if tokens[at : at + 3] == tokens[-3:]]
+    assert bool(guess) == bool(places and len(tokens) > 3)
+    assert not guess or guess == tokens[places[-1] + 3 :][: decoding.AHEAD]
+
+
+def test_a_batch_that_is_cancelled_ends_at_its_next_token(
+    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, cancelled = SharedEngine(forward, tokenizer, {2}), threading.Event()
+    draw = Draws.__call__
+
+    def third(self: Draws, logits: torch.Tensor, rows: Any, steps: list[int]) -> torch.Tensor:
+        if max(steps) == 2:
+            cancelled.set()
+        return draw(self, logits, rows, steps)
+
+    monkeypatch.setattr(Draws, "__call__", third)
+    assert max(len(tokens) for tokens in engine.generate(ROWS, greedy(12), cancelled)) == 3
+    assert engine.generate(ROWS, greedy(12), cancelled) == [[]] * 12
+
+
+@pytest.mark.parametrize("stop", ["\n\nHuman:", "é日", "x"])
+@pytest.mark.parametrize("before", ["", "y", "日本" * 30])
+def test_a_stop_string_is_found_in_the_last_tokens(tokenizer: Any, stop: str, before: str) -> None:
+    ending, tokens = Ending(tokenizer, {2}, (stop,)), tokenizer(before + stop)["input_ids"]
+    assert ending(tokens)
+    assert not any(ending(tokens[:n]) for n in range(1, len(tokens)))
