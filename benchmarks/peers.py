@@ -50,7 +50,7 @@ class Job(NamedTuple):
     max_tokens: int
 
 
-# Small, because distilabel takes seconds a record here, and minutes for a few hundred constant ones.
+# Small, because distilabel takes twenty seconds a record on two cores.
 REAL = Job(8, 24, 48)
 RUNNER = Job(100, 400, 8)
 
