@@ -38,9 +38,8 @@ class SharedEngine:
         """What each row says, its end included."""
         with torch.inference_mode():
             begun, shared = self._beginning(rows)
-            known = [
-                self._kept.longest(row[:-1], begun) for row in rows
-            ]  # the last one is read: it is answered
+            # The last token is read in any case: it is the one that is answered.
+            known = [self._kept.longest(row[:-1], begun) for row in rows]
             unread = [len(row) - begun - of_row.shape[-2] for row, of_row in zip(rows, known, strict=True)]
             width = max(map(len, rows)) - begun
             cache = RowCache(self._model, len(rows), width + how.max_tokens + AHEAD)
@@ -53,9 +52,8 @@ class SharedEngine:
                     padding = width + begun - len(rows[i])
                     cache.fill(len(live), padding, known[i])
                     live.append(Row(i, padding, list(rows[i]), len(rows[i]), width))
-                logits.append(
-                    self._read_on(live[-len(piece) :], unread[piece[0]], begun, shared, cache, len(live))
-                )
+                count, end = unread[piece[0]], len(live)
+                logits.append(self._read_on(live[end - len(piece) :], count, begun, shared, cache, end))
             ending = Ending(self._tokenizer, self._ends, how.stop)
 
             def kept(row: Row, kv: torch.Tensor) -> None:
