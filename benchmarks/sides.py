@@ -17,6 +17,7 @@ import torch
 from workloads import BASE
 
 from cai.models.hugging_face import HuggingFaceModel, best_dtype
+from cai.models.kept_rows import KeptRows
 from cai.models.model import Context, Sampling
 from cai.models.shared_prefix import Prefixes
 from cai.rl_cai import requests as feedback_requests
@@ -72,8 +73,9 @@ def scored(contexts: list[Context], dtype: torch.dtype) -> list[list[float]]:
 
 
 def cold(run: Callable[[], int]) -> Measured:
-    """As if no beginning were known yet."""
-    ours(best_dtype())._engine._prefixes = Prefixes()
+    """As if no beginning and no row were known yet."""
+    engine = ours(best_dtype())._engine
+    engine._prefixes, engine._kept = Prefixes(), KeptRows(engine._kept.limit)
     return warm(run)
 
 
