@@ -41,7 +41,7 @@ class Forward(Protocol):
     ) -> torch.Tensor:
         """Logits (B, ``keep``, vocabulary) after the last ``keep`` tokens. ``mask`` as ``attend`` takes it.
 
-        ``cache.update(key, value, layer)`` keeps the new keys and values, and returns all that each row has of its own.
+        ``cache``, a ``decoding.RowCache``, keeps the new keys and values, and has all that each row has of its own.
         """
 
 
@@ -119,9 +119,9 @@ def attend(
     scaling: float,
     far: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Attention (B, T, H, D) to each row's own tokens, and to the beginning if that of ``attend_far`` is given.
+    """Attention (B, T, H, D) to each row's own tokens, joined with that of ``attend_far`` to what all rows begin with.
 
-    ``mask`` (B, 1, T, L) is added to the scores of the latter; None means a plain causal one.
+    ``mask`` (B, 1, T, L) is added to the scores of a row's own; None means a plain causal one.
     """
     own, own_sum = _own(query_KBGTD, key_BKLD, value_BKLD, mask, scaling)
     if far is not None:

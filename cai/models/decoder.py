@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cai.models.attention import KeysValues, attend, attend_far, by_key_head
-from cai.models.fused import STEP, Fused, Packed, fused
+from cai.models.fused import WHOLE, Fused, Packed, fused
 from cai.models.memory import huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
@@ -108,7 +108,7 @@ class Decoder:
         self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
         self._layers = [Layer.of(module) for module in model.model.layers]
         self._norm, self._head = Norm.of(model.model.norm), Linear.of(model.lm_head)
-        self._fused = fused(self.dtype) if self._head_dim % STEP == 0 else None
+        self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
         self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
     def __call__(
@@ -120,8 +120,8 @@ class Decoder:
         shared: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
-        (B, T), last, fused = tokens_BT.shape, len(self._layers) - 1, self._fused
-        begun, attend_far = self._begun(shared)
+        (B, T), last = tokens_BT.shape, len(self._layers) - 1
+        begun, look_back = self._begun(shared)
         x_NE: torch.Tensor = self._embedding[tokens_BT.reshape(-1)]
         rotation = self._rotation(x_NE, positions_BT)
         for number, layer in enumerate(self._layers):
@@ -129,17 +129,15 @@ class Decoder:
             if number == last and keep < T:  # of the last layer nothing else is asked
                 if keep == 0:
                     return x_NE.new_empty(B, 0, len(self._embedding))
-                query, x_NE = (
-                    query[..., -keep:, :].contiguous(),
-                    x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1),
-                )
+                query = query[..., -keep:, :].contiguous()
+                x_NE = x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1)
                 mask = mask if mask is None else mask[:, :, -keep:]
-            far = attend_far(query, begun[number], self._scaling) if begun else None
+            far = look_back(query, begun[number], self._scaling) if begun else None
             attended = self._attended(query, key, value, mask, far, cache)
             x_NE = layer.out.onto(attended.reshape(len(x_NE), -1), x_NE, "add")
-            normed_NE = layer.after(x_NE, fused)
+            normed_NE = layer.after(x_NE, self._fused)
             x_NE = layer.down.onto(layer.up.onto(normed_NE, layer.gate(normed_NE, "swish"), "mul"), x_NE, "add")
-        logits_NV: torch.Tensor = self._head(self._norm(x_NE, fused))
+        logits_NV: torch.Tensor = self._head(self._norm(x_NE, self._fused))
         return logits_NV.view(B, keep, len(self._embedding))
 
     def _attended(

@@ -164,10 +164,10 @@ class Row:
 
 
 class Rows:
-    """The rows that go on, as they lie in the cache. ``kept`` is told of each that ended."""
+    """The rows that go on, as they lie in the cache. ``ended`` is told of each, and where it lies."""
 
-    def __init__(self, cache: RowCache, rows: list[Row], kept: Callable[[Row, torch.Tensor], None]) -> None:
-        self.cache, self.rows, self._all, self._kept = cache, rows, list(rows), kept
+    def __init__(self, cache: RowCache, rows: list[Row], ended: Callable[[Row, int], None]) -> None:
+        self.cache, self.rows, self._all, self._ended = cache, rows, list(rows), ended
 
     def said(self) -> list[list[int]]:
         """Of all rows, in the order in which they were asked."""
@@ -178,7 +178,7 @@ class Rows:
         live = ended.count(False)
         for place, row in enumerate(self.rows):
             if ended[place]:
-                self._kept(row, self.cache.copy(place, slice(row.padding, row.column)))
+                self._ended(row, place)
         holes = [i for i in range(live) if ended[i]]
         movers = [i for i in range(live, len(ended)) if not ended[i]]
         if holes:

@@ -1,7 +1,7 @@
 """What lies between a decoder's matrix products, compiled from ``kernels`` on the machine that runs it.
 
-torch does each sum and each activation in a pass of its own over memory, in the processor's time rather more than the
-products themselves. Needs gcc, which shares torch's threads; where there is none, torch does it.
+torch does each sum and each activation in a pass of its own over memory. Needs Linux, and gcc, which shares torch's
+threads; elsewhere torch does it.
 
 Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head, C columns.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -28,9 +30,8 @@ COMPILE = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "
 # A link with -ffast-math would make the whole process take the smallest numbers for 0.
 LINK = ["-shared", "-fopenmp", "-lm"]
 NUMBERS = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
-STEP = 32
-"""The size of a head is a multiple of it."""
-
+WHOLE = 32
+"""The size of a head is a multiple of it; tokens that are packed are filled up to one."""
 
 Attended = tuple[torch.Tensor, torch.Tensor]
 """Attention (K, B, G, T, D), and the log of the sum of its exponentials (K, B, G, T) in float32."""
@@ -108,7 +109,7 @@ class Fused:
     def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
         """For ``attend_many``. Rows must lie K heads apart."""
         B, K, L, D = key_BKLD.shape
-        keys, values = key_BKLD.new_empty(2, B, K, -(-L // STEP) * STEP, D)
+        keys, values = key_BKLD.new_empty(2, B, K, -(-L // WHOLE) * WHOLE, D)
         strides = _strides(key_BKLD[0], 2)
         self._library.pack(*_at(key_BKLD, value_BKLD), strides, *_at(keys, values), B * K, L, D)
         return Packed(keys, values, L)
@@ -164,23 +165,23 @@ def _strides(tensor: torch.Tensor, axes: int) -> ctypes.Array[ctypes.c_int64]:
 @cache
 def fused(dtype: torch.dtype) -> Fused | None:
     """None where gcc is missing, or cannot compile it."""
-    compiler = shutil.which("gcc")
-    if dtype not in NUMBERS:
+    if dtype not in NUMBERS or sys.platform != "linux":  # where it was tested
         return None
+    compiler = shutil.which("gcc")
     if compiler is None:
         LOG.info("gcc is not installed: with it, models answer faster on this processor.")
         return None
     try:
         return Fused(ctypes.CDLL(str(_library(compiler, NUMBERS[dtype]))))
     except (OSError, subprocess.SubprocessError) as error:
-        LOG.info("%s cannot be compiled, and models answer more slowly: %s", KERNELS, error)
+        LOG.info("The kernels in %s are not used, and models answer more slowly: %s", KERNELS, error)
         return None
 
 
 def _library(compiler: str, flags: list[str]) -> Path:
     """Compiled once for each source, compiler and processor: a home may be shared by several machines."""
     known = [_said_by([compiler, "-march=native", "-Q", "--help=target"]), _said_by([compiler, "--version"])]
-    sources = [file.read_text("utf-8") for file in sorted(KERNELS.iterdir())]
+    sources = [file.read_text("utf-8") for file in sorted(KERNELS.glob("*.[ch]"))]
     digest = hashlib.sha256("\0".join([*sources, *known, *COMPILE, *LINK, *flags]).encode())
     path = cache_folder() / f"kernels-{digest.hexdigest()[:16]}.so"
     if not path.exists():
@@ -192,6 +193,8 @@ def _library(compiler: str, flags: list[str]) -> Path:
                 _said_by([compiler, *COMPILE, *flags, str(source), "-o", made[-1]])
             _said_by([compiler, *made, *LINK, "-o", str(linked)])
             linked.replace(path)  # whole or not at all
+    if path.stat().st_uid not in (os.getuid(), 0):
+        raise PermissionError(f"{path} belongs to somebody else")  # code, unlike all else that is kept there
     return path
 
 

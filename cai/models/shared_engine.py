@@ -56,10 +56,12 @@ class SharedEngine:
                 logits.append(self._read_on(live[end - len(piece) :], count, begun, shared, cache, end))
             ending = Ending(self._tokenizer, self._ends, how.stop)
 
-            def kept(row: Row, kv: torch.Tensor) -> None:
-                self._kept.keep(Kept(row.tokens[: begun + kv.shape[-2]], begun, kv))
+            def keep(row: Row, place: int) -> None:
+                if self._kept.limit:
+                    kv = cache.copy(place, slice(row.padding, row.column))
+                    self._kept.keep(Kept(row.tokens[: begun + kv.shape[-2]], begun, kv))
 
-            going_on = Rows(cache, live, kept)
+            going_on = Rows(cache, live, keep)
             return decode(self._model, going_on, torch.cat(logits), how, ending, shared, cancelled)
 
     def _read_on(

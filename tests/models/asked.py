@@ -12,23 +12,12 @@ from transformers import AutoModelForCausalLM
 from cai.models.decoding import Decoding
 from cai.models.padded_engine import PaddedEngine
 from cai.models.shared_engine import SharedEngine
+from tests.shape import SHAPE
 
 BEGINNING = [5 + n * 7 % 280 for n in range(150)]
 ROWS = [BEGINNING + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
 CONTINUATIONS = [[7], [9, 11, 12], [9, 11, 13, 200, 17]]
-TINY = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "eos_token_id": 2,
-    "bos_token_id": 1,
-}
+TINY = {**SHAPE, "vocab_size": 300, "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 1}
 
 
 def llama(folder: Path) -> Any:

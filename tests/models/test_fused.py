@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,15 @@ from cai.models.fused import Fused, fused
 TYPES = [torch.float32, torch.bfloat16]
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 """Of numbers around 1: bfloat16 has 8 bits, and the two ways round in other places."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def several_threads() -> Iterator[None]:
+    """Each function shares its work out; other tests have one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def compiled(dtype: torch.dtype) -> Fused:
@@ -182,7 +193,7 @@ def test_a_draw_is_where_the_probabilities_pass_it(
 
 
 @pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
     fused.cache_clear()
     yield tmp_path
@@ -201,6 +212,17 @@ def test_it_is_compiled_once_and_found_again(anew: Path) -> None:
 def test_without_a_compiler_there_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert fused(torch.bfloat16) is None
+
+
+def test_a_library_of_somebody_else_is_not_loaded(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(torch.float32)
+    fused.cache_clear()
+    (library,) = anew.iterdir()
+    if os.getuid() == 0:
+        os.chown(library, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert fused(torch.float32) is None
 
 
 def test_a_compiler_that_fails_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
