@@ -10,27 +10,34 @@ Axes: B rows, T new tokens, N = B x T, E hidden size, H query heads, K key heads
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from cai.models.attention import KeysValues, attend, attend_far, by_key_head
-from cai.models.fused import WHOLE, Fused, Packed, fused
+from cai.models.attention import KeysValues
+from cai.models.decoder_attention import DecoderAttention
+from cai.models.fused import WHOLE, Fused, fused
 from cai.models.memory import huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
+FEW = 1024
+"""Rows up to which our own product was faster than oneDNN's."""
+
 
 class Linear(NamedTuple):
-    """Rows of one or several projections, in the layout that oneDNN multiplies."""
+    """Rows of one or several projections, in the layout that oneDNN multiplies. Of few rows our own kernel does."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
+    features: int
+    fused: Fused | None
+    blocks: int | None
+    """Where our kernel finds the same numbers, if it can read them."""
 
     @staticmethod
-    def of(*modules: nn.Linear) -> Linear:
+    def of(fused: Fused | None, *modules: nn.Linear) -> Linear:
         """Takes the weights over: the modules have none afterwards, so that memory holds them once."""
         huge_pages()
         weight = torch.cat([m.weight.detach() for m in modules])
@@ -38,16 +45,28 @@ class Linear(NamedTuple):
         for module in modules:
             module.register_parameter("weight", None)
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return Linear(packed, torch.cat(biases) if biases else None)
+        blocks = fused.blocks_of(weight, packed) if fused else None
+        return Linear(packed, torch.cat(biases) if biases else None, len(weight), fused, blocks)
 
-    def __call__(self, x_NE: torch.Tensor, then: str = "none") -> torch.Tensor:
-        """``then`` is applied to each number: "swish" is SiLU."""
-        out: torch.Tensor = _linear(x_NE, self.weight, self.bias, then, [], "")
+    def __call__(self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None) -> torch.Tensor:
+        """``other_NF`` is added."""
+        if self.fused and self.blocks and len(x_NE) <= FEW:
+            return self.fused.product(x_NE, self.blocks, self.features, self.bias, other_NF)
+        if other_NF is not None:
+            return self._of_onednn(x_NE, other_NF, "add")
+        out: torch.Tensor = _linear(x_NE, self.weight, self.bias, "none", [], "")
         return out
 
-    def onto(self, x_NE: torch.Tensor, other: torch.Tensor, how: str) -> torch.Tensor:
-        """``how`` is "add" or "mul"."""
-        out: torch.Tensor = _linear.binary(x_NE, other, self.weight, self.bias, how)
+    def gated(self, x_NE: torch.Tensor, gate: Linear) -> torch.Tensor:
+        """Times SiLU of what ``gate`` gives."""
+        few = len(x_NE) <= FEW and self.bias is None and gate.bias is None
+        if self.fused and self.blocks and gate.blocks and few:
+            return self.fused.product(x_NE, self.blocks, self.features, gate=gate.blocks)
+        gates = _linear(x_NE, gate.weight, gate.bias, "swish", [], "")
+        return self._of_onednn(x_NE, gates, "mul")
+
+    def _of_onednn(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
+        out: torch.Tensor = _linear.binary(x_NE, other_NF, self.weight, self.bias, how)
         return out
 
 
@@ -82,18 +101,18 @@ class Layer(NamedTuple):
     down: Linear
 
     @staticmethod
-    def of(module: Any) -> Layer:
+    def of(fused: Fused | None, module: Any) -> Layer:
         attention, mlp = module.self_attn, module.mlp
         return Layer(
             before=Norm.of(module.input_layernorm),
-            qkv=Linear.of(attention.q_proj, attention.k_proj, attention.v_proj),
+            qkv=Linear.of(fused, attention.q_proj, attention.k_proj, attention.v_proj),
             q_norm=Norm.of(attention.q_norm) if hasattr(attention, "q_norm") else None,
             k_norm=Norm.of(attention.k_norm) if hasattr(attention, "k_norm") else None,
-            out=Linear.of(attention.o_proj),
+            out=Linear.of(fused, attention.o_proj),
             after=Norm.of(module.post_attention_layernorm),
-            gate=Linear.of(mlp.gate_proj),
-            up=Linear.of(mlp.up_proj),
-            down=Linear.of(mlp.down_proj),
+            gate=Linear.of(fused, mlp.gate_proj),
+            up=Linear.of(fused, mlp.up_proj),
+            down=Linear.of(fused, mlp.down_proj),
         )
 
 
@@ -103,13 +122,13 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         """For a ``model`` that ``takes`` says yes of. It cannot be used afterwards."""
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
-        self._scaling = model.model.layers[0].self_attn.scaling
-        self._head_dim = model.model.layers[0].self_attn.head_dim
+        attention = model.model.layers[0].self_attn
+        self._head_dim = attention.head_dim
         self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
-        self._layers = [Layer.of(module) for module in model.model.layers]
-        self._norm, self._head = Norm.of(model.model.norm), Linear.of(model.lm_head)
         self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
-        self._packed: tuple[KeysValues | None, list[Packed]] = None, []
+        self._layers = [Layer.of(self._fused, module) for module in model.model.layers]
+        self._norm, self._head = Norm.of(model.model.norm), Linear.of(self._fused, model.lm_head)
+        self._attention = DecoderAttention(self.config.num_key_value_heads, attention.scaling, self._fused)
 
     def __call__(
         self,
@@ -121,94 +140,29 @@ class Decoder:
         keep: int,
     ) -> torch.Tensor:
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
-        begun, look_back = self._begun(shared)
         x_NE: torch.Tensor = self._embedding[tokens_BT.reshape(-1)]
         rotation = self._rotation(x_NE, positions_BT)
         for number, layer in enumerate(self._layers):
-            query, key, value = self._heads(layer, x_NE, rotation, cache, number)
-            if number == last and keep < T:  # of the last layer nothing else is asked
-                if keep == 0:
-                    return x_NE.new_empty(B, 0, len(self._embedding))
-                query = query[..., -keep:, :].contiguous()
-                x_NE = x_NE.view(B, T, -1)[:, -keep:].reshape(B * keep, -1)
-                mask = mask if mask is None else mask[:, :, -keep:]
-            far = look_back(query, begun[number], self._scaling) if begun else None
-            attended = self._attended(query, key, value, mask, far, cache)
-            x_NE = layer.out.onto(attended.reshape(len(x_NE), -1), x_NE, "add")
+            heads = self._heads(layer, x_NE.view(B, T, -1))
+            kept = keep if number == last else T  # of the last layer nothing else is asked
+            attended = self._attention(heads, rotation, mask, cache, number, shared, kept)
+            if kept == 0:
+                return x_NE.new_empty(B, 0, len(self._embedding))
+            x_NE = x_NE.view(B, T, -1)[:, T - kept :].reshape(B * kept, -1)
+            x_NE = layer.out(attended.reshape(B * kept, -1), x_NE)
             normed_NE = layer.after(x_NE, self._fused)
-            x_NE = layer.down.onto(layer.up.onto(normed_NE, layer.gate(normed_NE, "swish"), "mul"), x_NE, "add")
+            x_NE = layer.down(layer.up.gated(normed_NE, layer.gate), x_NE)
         logits_NV: torch.Tensor = self._head(self._norm(x_NE, self._fused))
         return logits_NV.view(B, keep, len(self._embedding))
 
-    def _attended(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-        far: tuple[torch.Tensor, torch.Tensor] | None,
-        cache: Any | None,
-    ) -> torch.Tensor:
-        """(B, T, H, D)."""
-        if self._fused and cache is not None and cache.first is not None:
-            own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
-            return self._fused.join(own, far)
-        if self._fused and self._fused.has_tiles:
-            seen = self._fused.pack(key, value)
-            own = self._fused.attend_many(
-                query, seen, self._scaling, mask[:, 0].contiguous() if mask is not None else None
-            )
-            return self._fused.join(own, far)
-        return attend(query, key, value, mask, self._scaling, far)
-
-    def _begun(self, shared: KeysValues | None) -> tuple[Any, Callable[..., Any]]:
-        """What all rows begin with, layer by layer, and what attends to it. Packed once for all that a batch reads."""
-        if shared is None or not (self._fused and self._fused.has_tiles):
-            return shared, attend_far
-        if self._packed[0] is not shared:
-            self._packed = shared, [self._fused.pack(*of_layer) for of_layer in shared]
-        return self._packed[1], self._fused.attend_far
-
-    def _heads(
-        self,
-        layer: Layer,
-        x_NE: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
-        cache: Any | None,
-        number: int,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """New queries (K, B, G, T, D) with their positions, and all keys and values that they meet (B, K, L, D)."""
-        B, T, D = rotation[0].shape
-        H, K = self.config.num_attention_heads, self.config.num_key_value_heads
-        heads = layer.qkv(layer.before(x_NE, self._fused)).view(B, T, H + 2 * K, D)
+    def _heads(self, layer: Layer, x_BTE: torch.Tensor) -> torch.Tensor:
+        """H queries, K keys and K values (B, T, H + 2K, D), their positions not yet in them."""
+        K, fused = self.config.num_key_value_heads, self._fused
+        heads = layer.qkv(layer.before(x_BTE, fused).flatten(0, 1)).view(*x_BTE.shape[:2], -1, self._head_dim)
         if layer.q_norm and layer.k_norm:
-            normed = (
-                layer.q_norm(heads[:, :, :H], self._fused),
-                layer.k_norm(heads[:, :, H : H + K], self._fused),
-            )
-            heads = torch.cat([*normed, heads[:, :, H + K :]], dim=2)
-        if self._fused and cache is not None:
-            keys, values = cache.of_layer(number)
-            query = self._fused.turn(heads, rotation, keys, values, cache.columns)
-            return query, *((keys, values) if cache.first is not None else cache.read(number))
-        if self._fused:
-            key, value = heads.new_empty(2, B, K, T, D)
-            columns = torch.zeros(B, dtype=torch.int64)
-            return self._fused.turn(heads, rotation, key, value, columns), key, value
-        turned = turn(heads[:, :, : H + K], *rotation).transpose(1, 2)
-        key, value = turned[:, H:], heads[:, :, H + K :].transpose(1, 2)
-        if cache is not None:
-            key, value = cache.update(key, value, number)
-        return by_key_head(turned[:, :H], K), key, value
-
-
-def turn(x: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (B, T, heads, D): the first half of a head is turned against its second."""
-    cos, sin, half = cos_BTD[:, :, None], sin_BTD[:, :, None], x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
+            query, key, value = heads[:, :, : -2 * K], heads[:, :, -2 * K : -K], heads[:, :, -K:]
+            heads = torch.cat([layer.q_norm(query, fused), layer.k_norm(key, fused), value], dim=2)
+        return heads
 
 
 def takes(model: Any) -> bool:

@@ -31,7 +31,11 @@ COMPILE = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "
 LINK = ["-shared", "-fopenmp", "-lm"]
 NUMBERS = {torch.bfloat16: [], torch.float32: ["-DFLOAT32"]}
 WHOLE = 32
-"""The size of a head is a multiple of it; tokens that are packed are filled up to one."""
+"""The size of a head is a multiple of it."""
+LANES = 16
+"""Queries that share a key head in a step, at most."""
+BLOCK = 64
+"""Tokens that are packed are filled up to a multiple of it."""
 
 Attended = tuple[torch.Tensor, torch.Tensor]
 """Attention (K, B, G, T, D), and the log of the sum of its exponentials (K, B, G, T) in float32."""
@@ -43,7 +47,7 @@ class Packed(NamedTuple):
     keys: torch.Tensor
     values: torch.Tensor
     length: int
-    """L without what fills up the last tile."""
+    """L without what fills up the last block."""
 
 
 class Fused:
@@ -61,6 +65,8 @@ class Fused:
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 3]
             library.attend_many.argtypes = [*[pointer] * 6, single, *[long] * 6]
+            library.attend_step.argtypes = [*[pointer] * 12, single, *[long] * 7]
+            library.product.argtypes = [*[pointer] * 6, *[long] * 3]
         self._library = library
 
     def norm(self, x: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -109,7 +115,7 @@ class Fused:
     def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
         """For ``attend_many``. Rows must lie K heads apart."""
         B, K, L, D = key_BKLD.shape
-        keys, values = key_BKLD.new_empty(2, B, K, -(-L // WHOLE) * WHOLE, D)
+        keys, values = key_BKLD.new_empty(2, B, K, -(-L // BLOCK) * BLOCK, D)
         strides = _strides(key_BKLD[0], 2)
         self._library.pack(*_at(key_BKLD, value_BKLD), strides, *_at(keys, values), B * K, L, D)
         return Packed(keys, values, L)
@@ -134,6 +140,60 @@ class Fused:
         tensors = (*_at(query_KBGTD, begun.keys, begun.values), None, *_at(out, sums))
         self._library.attend_many(*tensors, scaling, K, 1, B * G * T, 0, begun.length, D)
         return out, sums
+
+    def attend_step(
+        self,
+        heads_BTXD: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        keys_BKCD: torch.Tensor,
+        values_BKCD: torch.Tensor,
+        first_B: torch.Tensor,
+        columns_B: torch.Tensor,
+        begun: Packed | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        """(B, T, H, D): ``turn``, ``attend_few``, ``attend_far`` and ``join`` at once. For heads that ``can_step``."""
+        B, T, X, D = heads_BTXD.shape
+        K, C = keys_BKCD.shape[1:3]
+        G = X // K - 2
+        queries_KBGTD, out_BTHD = heads_BTXD.new_empty(K, B, G, T, D), heads_BTXD.new_empty(B, T, K * G, D)
+        tensors = _at(heads_BTXD, *rotation, keys_BKCD, values_BKCD, first_B, columns_B)
+        far = _at(begun.keys, begun.values) if begun else (None, None)
+        sizes = (C, B, T, K, G, begun.length if begun else 0, D)
+        strides = _strides(keys_BKCD, 3)
+        self._library.attend_step(*tensors, strides, *far, *_at(queries_KBGTD, out_BTHD), scaling, *sizes)
+        return out_BTHD
+
+    def can_step(self, heads_BTXD: torch.Tensor, keys_BKCD: torch.Tensor) -> bool:
+        _, T, X, D = heads_BTXD.shape
+        K, C = keys_BKCD.shape[1:3]
+        return self.has_tiles and (X // K - 2) * T <= LANES <= C and D in (64, 128)
+
+    def product(
+        self,
+        x_NE: torch.Tensor,
+        blocks: int,
+        features: int,
+        bias_F: torch.Tensor | None = None,
+        other_NF: torch.Tensor | None = None,
+        gate: int | None = None,
+    ) -> torch.Tensor:
+        """(N, F), times SiLU of the product with ``gate``. ``blocks`` and ``gate`` are addresses of ``blocks_of``."""
+        (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
+        more = [None if tensor is None else tensor.data_ptr() for tensor in (bias_F, other_NF)]
+        self._library.product(*_at(x_NE), blocks, gate, *more, *_at(out), N, E, features)
+        return out
+
+    def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:
+        """Where oneDNN's ``packed`` weights are, if they lie there in the blocks that ``product`` reads."""
+        (F, E), size = weight_FE.shape, weight_FE.nbytes
+        onednn = torch.ops.mkldnn
+        if not self.has_tiles or F % WHOLE or E % WHOLE or onednn._nbytes(packed) != size:
+            return None
+        at: int = onednn.data_ptr(packed)
+        laid = torch.frombuffer((ctypes.c_char * size).from_address(at), dtype=weight_FE.dtype)
+        blocks = weight_FE.view(F // WHOLE, WHOLE, E // WHOLE, WHOLE // 2, 2).permute(0, 2, 3, 1, 4)
+        return at if torch.equal(laid.view(blocks.shape), blocks) else None
 
     def join(self, own: Attended, far: Attended | None) -> torch.Tensor:
         """(B, T, H, D), of what was seen in either place."""

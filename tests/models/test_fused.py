@@ -148,6 +148,71 @@ def test_many_tokens_see_those_before_them_that_the_mask_leaves(
         assert torch.allclose(own_far[1].flatten(), far[1].flatten(), atol=1e-3)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 5, 23]),
+    tokens=st.integers(1, 4),
+    sharing=st.integers(1, 4),
+    size=st.sampled_from([64, 128]),
+    begun=st.sampled_from([0, 1, 40, 300]),
+    columns=st.sampled_from([16, 17, 50]),
+    places=st.randoms(use_true_random=False),
+)
+def test_a_step_is_all_its_parts_at_once(
+    rows: int, tokens: int, sharing: int, size: int, begun: int, columns: int, places: Any
+) -> None:
+    made, dtype, K = tiles(), torch.bfloat16, 2
+    heads = drawn(dtype, rows, tokens, K * (sharing + 2), size)
+    angle = drawn(torch.float32, rows, tokens, size // 2, seed=1)
+    rotation = torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+    written = drawn(dtype, 2, rows, K, columns, size, seed=2)
+    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
+    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=3)
+    far = made.pack(begins[0], begins[1]) if begun else None
+    by_parts = written.clone()
+    query = made.turn(heads, rotation, by_parts[0], by_parts[1], at)
+    own = made.attend_few(query, by_parts[0], by_parts[1], first, at, 0.1)
+    wanted = made.join(own, made.attend_far(query, far, 0.1) if far else None)
+    assert made.can_step(heads, written[0])
+    assert close(made.attend_step(heads, rotation, written[0], written[1], first, at, far, 0.1), wanted, dtype)
+    assert torch.equal(written, by_parts)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70])
+@pytest.mark.parametrize(("numbers", "features"), [(32, 64), (576, 96), (96, 1056)])
+def test_products_of_few_rows_are_those_of_torch(rows: int, numbers: int, features: int) -> None:
+    made, dtype = tiles(), torch.bfloat16
+    x, other, bias = (drawn(dtype, *shape) for shape in ((rows, numbers), (rows, features), (features,)))
+    weight, gate = (drawn(dtype, 2, features, numbers, seed=1) / numbers**0.5).unbind()
+    packed = [torch.ops.mkldnn._reorder_linear_weight(w.contiguous()) for w in (weight, gate)]
+    blocks, gates = (made.blocks_of(*pair) for pair in zip((weight, gate), packed, strict=True))
+    assert blocks is not None and gates is not None
+    exact = x.float() @ weight.float().T
+    assert close(made.product(x, blocks, features), exact, dtype)
+    assert close(made.product(x, blocks, features, bias, other), exact + bias.float() + other.float(), dtype)
+    gated = exact * torch.nn.functional.silu(x.float() @ gate.float().T)
+    assert close(made.product(x, blocks, features, gate=gates), gated, dtype)
+
+
+def test_weights_that_lie_otherwise_are_left_to_onednn() -> None:
+    made = tiles()
+    for features, numbers in ((40, 64), (64, 40)):
+        weight = drawn(torch.bfloat16, features, numbers)
+        assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(weight)) is None
+    weight, another = drawn(torch.bfloat16, 2, 64, 64)
+    assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(another)) is None
+
+
+def test_gates_far_from_zero_leave_numbers() -> None:
+    made = tiles()
+    weight = torch.eye(32, dtype=torch.bfloat16)
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    x = torch.linspace(-3e4, 3e4, 32, dtype=torch.bfloat16)[None]
+    assert torch.allclose(made.product(x, blocks, 32, gate=blocks), x * torch.nn.functional.silu(x), atol=1e-20)
+
+
 def test_products_of_tiles_leave_those_of_torch_as_they_were() -> None:
     """oneDNN remembers how it set the processor's tiles up."""
     made = tiles()

@@ -3,7 +3,7 @@
 // Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head (32 or a multiple),
 // E hidden size, V vocabulary.
 
-#include "numbers.h"
+#include "rotation.h"
 
 // x, out (N, E); weight (E).
 void norm(const number *x, const number *weight, number *out, float epsilon, long N, long E) {
@@ -17,16 +17,6 @@ void norm(const number *x, const number *weight, number *out, float epsilon, lon
     }
 }
 
-static inline void rotate(const number *restrict head, const number *restrict cosine, const number *restrict sine,
-                          number *restrict out, long D) {
-    long half = D / 2;
-    for (long d = 0; d < half; d++) {
-        float a = wide(head[d]), b = wide(head[d + half]);
-        out[d] = narrow(wide(narrow(a * wide(cosine[d]))) - wide(narrow(b * wide(sine[d]))));
-        out[d + half] = narrow(wide(narrow(b * wide(cosine[d + half]))) + wide(narrow(a * wide(sine[d + half]))));
-    }
-}
-
 // Turns queries and keys by their positions, and lays all down where attention reads them.
 // heads (B, T, H + 2K, D); cosine, sine (B, T, D); queries (K, B, G, T, D); keys, values (B, K, columns, D), of which
 // row b writes T columns from column[b]. Strides are theirs over rows, heads and columns.
@@ -34,14 +24,7 @@ void turn(const number *heads, const number *cosine, const number *sine, number 
           const int64_t *column, const int64_t *stride, long B, long T, long K, long G, long D) {
 #pragma omp parallel for schedule(static)
     for (long n = 0; n < B * T; n++) {
-        long b = n / T, t = n % T;
-        const number *from = heads + n * (G + 2) * K * D, *c = cosine + n * D, *s = sine + n * D;
-        for (long k = 0; k < K; k++) {
-            for (long g = 0; g < G; g++, from += D) rotate(from, c, s, queries + (((k * B + b) * G + g) * T + t) * D, D);
-        }
-        int64_t to = b * stride[0] + (column[b] + t) * stride[2];
-        for (long k = 0; k < K; k++, from += D) rotate(from, c, s, keys + to + k * stride[1], D);
-        for (long k = 0; k < K; k++, from += D) memcpy(values + to + k * stride[1], from, D * sizeof(number));
+        turn_one(heads, cosine, sine, queries, keys, values, column, stride, n, B, T, K, G, D);
     }
 }
 
@@ -134,7 +117,7 @@ void join(const number *own, const float *own_sum, const number *far, const floa
         for (long h = 0; h < K * G; h++) {
             long n = ((h / G * B + b) * G + h % G) * T + t;
             const number *one = own + n * D, *other = far ? far + n * D : one;
-            float share = far ? 1 / (1 + expf(own_sum[n] - far_sum[n])) : 0;
+            float share = far ? 1 / (1 + expf(fminf(own_sum[n] - far_sum[n], 80))) : 0;
             number *to = out + (row * K * G + h) * D;
             for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
         }
