@@ -1,7 +1,8 @@
 """Gathers concurrent requests into batches for an engine that answers many at once.
 
 Steps ask for one answer at a time; an in-process engine is fast only when it answers many together. The batcher
-stands between them: whatever is asked while a batch runs waits, and becomes the next batch.
+stands between them: whatever is asked while a batch runs takes the places of those that are answered, where the engine
+can do that and it fits, and else becomes the next batch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 from cai.models.threads import give_back_threads
@@ -45,8 +47,44 @@ class _Pending(NamedTuple, Generic[Request, Result]):
     answer: asyncio.Future[Result]
 
 
+class Batch(Generic[Request, Result]):
+    """Requests that are answered together. For the thread that answers them."""
+
+    def __init__(
+        self,
+        pending: list[_Pending[Request, Result]],
+        joining: Callable[[Batch[Request, Result], list[int]], list[_Pending[Request, Result]]],
+    ) -> None:
+        self.pending, self._joining = pending, joining
+        self.cancelled = threading.Event()
+        """To be looked at now and then: nobody waits for the batch any more."""
+        self.answered = 0
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def requests(self) -> list[Request]:
+        return [p.request for p in self.pending]
+
+    def more(self, beginning: list[int]) -> list[Request]:
+        """Takes in what was asked meanwhile, begins so and goes on, and is no longer than what the batch began with."""
+        joined = self._joining(self, beginning)
+        self.pending += joined
+        return [p.request for p in joined]
+
+    def answer(self, number: int, result: Result) -> None:
+        """Of the request with this number, before the batch has ended."""
+        self.answered += 1
+        with suppress(RuntimeError):  # the loop has ended, and with it who asked
+            self._loop.call_soon_threadsafe(_answer, self.pending[number], result)
+
+
+def _answer(pending: _Pending[Request, Result], result: Result) -> None:
+    if not pending.answer.done():
+        pending.answer.set_result(result)
+
+
 class Batcher(Generic[Request, Result]):
-    """``run(requests, cancelled)`` answers a batch in a thread, in order, and looks at ``cancelled`` now and then.
+    """``run(batch)`` answers a batch in a thread: results of all its requests, in their order.
 
     A batch holds at most ``size`` requests of one ``key``, of a common beginning and of similar length (least padding),
     and fewer where their number times the greatest length, what they share counted once, would exceed ``padded``. Of
@@ -55,7 +93,7 @@ class Batcher(Generic[Request, Result]):
 
     def __init__(
         self,
-        run: Callable[[list[Request], threading.Event], list[Result]],
+        run: Callable[[Batch[Request, Result]], list[Result]],
         *,
         size: int,
         key: Callable[[Request], Hashable],
@@ -71,55 +109,73 @@ class Batcher(Generic[Request, Result]):
         self._run, self._size, self._key, self._length = run, size, key, length
         self._begins, self._steps, self._padded = begins, steps, padded
         self._pending: list[_Pending[Request, Result]] = []
+        self._lock = threading.Lock()
+        """Held while ``_pending`` changes: a batch takes of it in its own thread."""
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Result:
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         of_it = (self._key(request), self._length(request), self._begins(request), self._steps(request))
-        self._pending.append(_Pending(request, *of_it, answer))
+        with self._lock:
+            self._pending.append(_Pending(request, *of_it, answer))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await answer
 
     async def _work(self) -> None:
         await asyncio.sleep(GATHER_SECONDS)
-        cancelled = threading.Event()
-        try:
-            while batch := self._next_batch():
-                await self._answer(batch, cancelled)
-                await asyncio.sleep(GATHER_SECONDS)
-        finally:
-            # On Ctrl-C the thread would otherwise hold the process until its batch ends.
-            cancelled.set()
+        while batch := self._next_batch():
+            try:
+                await self._run_in_thread(batch)
+            finally:
+                # On Ctrl-C the thread would otherwise hold the process until its batch ends.
+                batch.cancelled.set()
+            await asyncio.sleep(GATHER_SECONDS)
 
-    def _next_batch(self) -> list[_Pending[Request, Result]]:
-        waiting = [p for p in self._pending if not p.answer.done()]
-        if not waiting:
-            self._pending = []
-            return []
-        longest = max(waiting, key=lambda p: p.length)
-        alike = [(_shared(longest, p), p) for p in waiting if p.key == longest.key]
-        alike.sort(key=lambda each: (-(each[0] // LIKE), -each[1].length))
-        costs = list(_costs(alike[: self._size], self._padded))
-        cheapest = max(i for i, cost in enumerate(costs) if cost == min(costs))
-        batch = [p for _, p in alike[: cheapest + 1]]
-        taken = set(map(id, batch))
-        self._pending = [p for p in waiting if id(p) not in taken]
-        return batch
+    def _next_batch(self) -> Batch[Request, Result] | None:
+        with self._lock:
+            self._pending = [p for p in self._pending if not p.answer.done()]
+            if not self._pending:
+                return None
+            longest = max(self._pending, key=lambda p: p.length)
+            alike = [(_shared(longest, p), p) for p in self._pending if p.key == longest.key]
+            alike.sort(key=lambda each: (-(each[0] // LIKE), -each[1].length))
+            costs = list(_costs(alike[: self._size], self._padded))
+            cheapest = max(i for i, cost in enumerate(costs) if cost == min(costs))
+            return Batch(self._taken([p for _, p in alike[: cheapest + 1]]), self._joining)
 
-    async def _answer(self, batch: list[_Pending[Request, Result]], cancelled: threading.Event) -> None:
+    def _taken(self, pending: list[_Pending[Request, Result]]) -> list[_Pending[Request, Result]]:
+        taken = set(map(id, pending))
+        self._pending = [p for p in self._pending if id(p) not in taken]
+        return pending
+
+    def _joining(self, batch: Batch[Request, Result], beginning: list[int]) -> list[_Pending[Request, Result]]:
+        first, begun = batch.pending[0], len(beginning)
+        longest = max(p.length for p in batch.pending)
+        size = min(self._size, max(0, self._padded - begun) // max(1, longest - begun))
+        room = size - (len(batch.pending) - batch.answered)
+        joined: list[_Pending[Request, Result]] = []
+        with self._lock:
+            for p in self._pending:
+                if len(joined) >= room:
+                    break
+                fits = not p.answer.done() and p.key == first.key and p.length <= longest
+                if fits and len(p.begins) > begun and list(p.begins[:begun]) == beginning:
+                    joined.append(p)
+            return self._taken(joined)
+
+    async def _run_in_thread(self, batch: Batch[Request, Result]) -> None:
         give_back_threads()  # those that this thread loaded a model or trained with
         try:
-            results = await asyncio.to_thread(self._run, [p.request for p in batch], cancelled)
-            answered = list(zip(batch, results, strict=True))
+            results = await asyncio.to_thread(self._run, batch)
+            answered = list(zip(batch.pending, results, strict=True))
         except Exception as error:  # every asker of this batch gets it; the runner decides what it means
-            for p in batch:
+            for p in batch.pending:
                 if not p.answer.done():
                     p.answer.set_exception(error)
             return
         for p, result in answered:
-            if not p.answer.done():
-                p.answer.set_result(result)
+            _answer(p, result)
 
 
 def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -26,6 +27,8 @@ AHEAD = 4
 """Tokens that are read ahead at most."""
 ALIKE = 3
 """Tokens that must have stood there before."""
+JOIN = 16
+"""Steps after which rows that have arrived join: reading them takes a pass of its own, however few they are."""
 
 
 class Decoding(NamedTuple):
@@ -38,13 +41,30 @@ class Decoding(NamedTuple):
     """Texts that end a row, beside the tokenizer's own end."""
 
 
+class Arrivals(Protocol):
+    """What comes in while a batch runs, and what is to be told of it before it ends."""
+
+    def more(self, beginning: list[int]) -> list[tuple[list[int], int]]:
+        """Tokens and seeds of rows that begin so, have more than that, and are no longer than the batch's longest."""
+        ...
+
+    def said(self, number: int, tokens: list[int]) -> None:
+        """A row has ended. Those that arrive are numbered on."""
+        ...
+
+
 class Draws:
     """Inverse transform sampling. One row's draws depend on its seed alone, not on the batch (SL-10)."""
 
     def __init__(self, seeds: Sequence[int], temperature: float, steps: int) -> None:
-        draws = [torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        self._uniform_RS = torch.stack(draws)
-        self._temperature = temperature
+        self._temperature, self._steps = temperature, steps
+        self._uniform_RS = torch.empty(0, steps)
+        self.add(seeds)
+
+    def add(self, seeds: Sequence[int]) -> None:
+        """Rows more."""
+        draws = [torch.rand(self._steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        self._uniform_RS = torch.cat([self._uniform_RS, torch.stack(draws)])
 
     def __call__(self, logits_RV: torch.Tensor, rows: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
         """A token (R,) for each of the ``rows``, as its draw number ``step``; greedy at temperature 0."""
@@ -90,7 +110,6 @@ class RowCache:
         shape = (config.num_hidden_layers, 2, rows, config.num_key_value_heads, columns, size)
         # Not "empty": what is masked is still multiplied, and may not be NaN.
         self._all = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        self.kv: KeysValues = [(keys, values) for keys, values in self._all]
         self._rows, self._read = slice(0), slice(0)
         self._begin: int | None = 0
         self.columns = torch.zeros(0)
@@ -98,12 +117,23 @@ class RowCache:
         self.first: torch.Tensor | None = None
         """Where what each row attends to begins, if that is more than what it writes."""
 
+    @property
+    def kv(self) -> KeysValues:
+        return [(keys, values) for keys, values in self._all]
+
+    def reserve(self, rows: int) -> None:
+        """Room for so many rows."""
+        more = rows - self._all.shape[2]
+        if more > 0:
+            shape = (*self._all.shape[:2], more, *self._all.shape[3:])
+            self._all = torch.cat([self._all, self._all.new_zeros(shape)], dim=2)
+
     def at(self, rows: slice, columns: list[int], read: slice, first: list[int] | None = None) -> RowCache:
         """The next forward pass writes its tokens into ``rows``, each from its column on, and attends to ``read``.
 
         ``first``: where each row's own tokens begin, if it attends to others than those it writes.
         """
-        device = self.kv[0][0].device
+        device = self._all.device
         self._rows, self._read = rows, read
         self._begin = columns[0] if len(set(columns)) == 1 else None
         self.columns = torch.tensor(columns, device=device)
@@ -112,7 +142,7 @@ class RowCache:
 
     def of_layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the rows that are written, all columns of them. ``columns`` says where each writes."""
-        keys, values = self.kv[number]
+        keys, values = self._all[number]
         return keys[self._rows], values[self._rows]
 
     def update(
@@ -159,19 +189,36 @@ class Row:
     """Of the cache, where it writes next."""
 
     @property
-    def said(self) -> int:
+    def said(self) -> list[int]:
+        return self.tokens[self.begun :]
+
+    @property
+    def steps(self) -> int:
         return len(self.tokens) - self.begun
 
 
 class Rows:
     """The rows that go on, as they lie in the cache. ``ended`` is told of each, and where it lies."""
 
-    def __init__(self, cache: RowCache, rows: list[Row], ended: Callable[[Row, int], None]) -> None:
-        self.cache, self.rows, self._all, self._ended = cache, rows, list(rows), ended
+    def __init__(self, cache: RowCache, ended: Callable[[Row, int], None]) -> None:
+        self.cache, self._ended = cache, ended
+        self.rows: list[Row] = []
+        self._all: list[Row] = []
+
+    @property
+    def count(self) -> int:
+        """Of all rows, those that have ended included."""
+        return len(self._all)
+
+    def add(self, row: Row) -> int:
+        """Where it lies: behind the others."""
+        self.rows.append(row)
+        self._all.append(row)
+        return len(self.rows) - 1
 
     def said(self) -> list[list[int]]:
         """Of all rows, in the order in which they were asked."""
-        return [row.tokens[row.begun :] for row in sorted(self._all, key=lambda row: row.number)]
+        return [row.said for row in sorted(self._all, key=lambda row: row.number)]
 
     def drop(self, ended: Sequence[bool]) -> None:
         """The last ones that go on take the places of those that ended."""
@@ -196,20 +243,32 @@ def decode(
     ending: Ending,
     shared: KeysValues | None,
     cancelled: threading.Event,
+    joining: Callable[[], tuple[torch.Tensor, list[int]] | None] = lambda: None,
 ) -> list[list[int]]:
-    """What every row says, its end included. ``logits_RV`` are those after each row's last token."""
+    """What every row says, its end included. ``logits_RV`` are those after each row's last token.
+
+    ``joining`` may add rows behind the others, and gives their logits and their seeds.
+    """
     draws = Draws(how.seeds, how.temperature, how.max_tokens + AHEAD)
     logits_RSV = logits_RV[:, None]
     guesses: list[list[int]] = [[] for _ in rows.rows]
-    while rows.rows:
+    for step in count(1):
         drawn = _drawn(draws, logits_RSV, rows.rows)
         heard = zip(rows.rows, drawn, guesses, strict=True)
         rows.drop([_hear(row, tokens, guess, how, ending) for row, tokens, guess in heard])
-        if not rows.rows or cancelled.is_set():
+        if cancelled.is_set():
             break
-        few = len(rows.rows) <= FEW
-        guesses = [copied(row.tokens) if few else [] for row in rows.rows]
-        logits_RSV = _read(model, rows, guesses, shared)
+        here = len(rows.rows)
+        joined = joining() if step % JOIN == 0 else None
+        if not rows.rows:
+            break
+        ahead = here <= FEW and joined is None
+        guesses = [copied(row.tokens) if ahead else [] for row in rows.rows]
+        parts = [_read(model, rows, guesses[:here], shared)] if here else []
+        if joined:
+            draws.add(joined[1])
+            parts.append(joined[0][:, None])
+        logits_RSV = torch.cat(parts) if joined else parts[0]
     return rows.said()
 
 
@@ -226,7 +285,7 @@ def _drawn(draws: Draws, logits_RSV: torch.Tensor, rows: Sequence[Row]) -> list[
     """A token after each that was read. All but the first hold only if what was read ahead came true."""
     ahead = range(logits_RSV.shape[1])
     numbers = [row.number for row in rows for _ in ahead]
-    steps = [row.said + n for row in rows for n in ahead]
+    steps = [row.steps + n for row in rows for n in ahead]
     drawn: list[list[int]] = draws(logits_RSV.flatten(0, 1), numbers, steps).view(len(rows), -1).tolist()
     return drawn
 
@@ -235,7 +294,7 @@ def _hear(row: Row, drawn: list[int], guess: list[int], how: Decoding, ending: E
     """Takes what holds of what was drawn; whether the row has ended with it."""
     for token, guessed in zip(drawn, [*guess, None], strict=False):
         row.tokens.append(token)
-        if row.said == how.max_tokens or ending(row.tokens[row.begun :]):
+        if row.steps == how.max_tokens or ending(row.said):
             return True
         if token != guessed:
             return False
@@ -244,22 +303,22 @@ def _hear(row: Row, drawn: list[int], guess: list[int], how: Decoding, ending: E
 
 
 def _read(model: Forward, rows: Rows, guesses: list[list[int]], shared: KeysValues | None) -> torch.Tensor:
-    """Logits (R, S, V) after the last token of each row, and after each that is guessed to follow."""
-    width, device = 1 + max(map(len, guesses)), model.device
-    asked = [[row.tokens[-1], *guess] for row, guess in zip(rows.rows, guesses, strict=True)]
+    """Logits (R, S, V) after the last token of the first rows, and after each that is guessed to follow."""
+    going_on, width, device = rows.rows[: len(guesses)], 1 + max(map(len, guesses)), model.device
+    asked = [[row.tokens[-1], *guess] for row, guess in zip(going_on, guesses, strict=True)]
     tokens = torch.tensor([read + [0] * (width - len(read)) for read in asked], device=device)
-    ahead_S, columns = torch.arange(width, device=device), [row.column for row in rows.rows]
-    positions_R = torch.tensor([len(row.tokens) - 1 for row in rows.rows], device=device)
+    ahead_S, columns = torch.arange(width, device=device), [row.column for row in going_on]
+    positions_R = torch.tensor([len(row.tokens) - 1 for row in going_on], device=device)
     columns_RS = torch.tensor(columns, device=device)[:, None] + ahead_S
     end = max(columns) + width
-    padding_R11 = torch.tensor([row.padding for row in rows.rows], device=device)[:, None, None]
+    padding_R11 = torch.tensor([row.padding for row in going_on], device=device)[:, None, None]
     column_C = torch.arange(end, device=device)
     hidden_RSC = (column_C < padding_R11) | (column_C > columns_RS[:, :, None])
     mask = torch.zeros(hidden_RSC.shape, dtype=model.dtype, device=device).masked_fill(
         hidden_RSC, float("-inf")
     )
-    padding = [row.padding for row in rows.rows]
+    padding = [row.padding for row in going_on]
     cache = rows.cache.at(slice(len(columns)), columns, slice(end), padding)
-    for row in rows.rows:
+    for row in going_on:
         row.column += 1
     return model(tokens, positions_R[:, None] + ahead_S, mask[:, None], cache, shared, width)

@@ -6,7 +6,6 @@ in its batch, save for rounding: in bfloat16 a batch of another shape can round 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from cai.models import decoder
 from cai.models.attention import OfModules
-from cai.models.batching import Batcher
+from cai.models.batching import Batch, Batcher
 from cai.models.decoder import Decoder
 from cai.models.decoding import Decoding
 from cai.models.memory import huge_pages
@@ -103,14 +102,27 @@ class HuggingFaceModel:
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
 
-    def _generate(self, requests: list[Generation], cancelled: threading.Event) -> list[Completion]:
+    def _generate(self, batch: Batch[Generation, Completion]) -> list[Completion]:
+        requests, arrivals = batch.requests, _Arrivals(batch, self._tokens)
         sampling, stop = requests[0].sampling, requests[0].stop
         seeds = [r.sampling.seed for r in requests]
         how = Decoding(seeds, sampling.temperature, sampling.max_tokens, stop)
         with all_threads():
-            said = self._engine.generate([r.tokens for r in requests], how, cancelled)
-        return [self._tokens.completion(*each) for each in zip(requests, said, strict=True)]
+            said = self._engine.generate([r.tokens for r in requests], how, batch.cancelled, arrivals)
+        return [self._tokens.completion(*each) for each in zip(batch.requests, said, strict=True)]
 
-    def _score(self, requests: list[Scoring], cancelled: threading.Event) -> list[list[float]]:
+    def _score(self, batch: Batch[Scoring, list[float]]) -> list[list[float]]:
+        requests = batch.requests
         with all_threads():
             return self._engine.score([r.context for r in requests], [r.continuations for r in requests])
+
+
+class _Arrivals:
+    def __init__(self, batch: Batch[Generation, Completion], tokens: Tokens) -> None:
+        self._batch, self._tokens = batch, tokens
+
+    def more(self, beginning: list[int]) -> list[tuple[list[int], int]]:
+        return [(r.tokens, r.sampling.seed) for r in self._batch.more(beginning)]
+
+    def said(self, number: int, tokens: list[int]) -> None:
+        self._batch.answer(number, self._tokens.completion(self._batch.requests[number], tokens))

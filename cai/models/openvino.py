@@ -10,7 +10,6 @@ from __future__ import annotations
 import cai.models.openvino_quiet  # isort: skip  # noqa: F401
 
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import openvino_genai as genai
 from safetensors import SafetensorError
 
 from cai.errors import ModelError, RecordError
-from cai.models.batching import Batcher
+from cai.models.batching import Batch, Batcher
 from cai.models.continuous import Continuous, Stepped
 from cai.models.decoding import Ending
 from cai.models.exported import exported, local_folder
@@ -89,9 +88,10 @@ class _Scorer:
         self._folder, self._precision = folder, precision
         self._scores: Scores | None = None
 
-    def __call__(self, requests: list[Scoring], cancelled: threading.Event) -> list[list[float]]:
+    def __call__(self, batch: Batch[Scoring, list[float]]) -> list[list[float]]:
         if self._scores is None:
             self._scores = Scores(self._folder, self._precision)
+        requests = batch.requests
         return self._scores.score([r.context for r in requests], [r.continuations for r in requests])
 
 

@@ -14,7 +14,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from cai.models.decoding import Decoding, Draws
+from cai.models.decoding import Arrivals, Decoding, Draws
 
 
 class PaddedEngine:
@@ -25,8 +25,14 @@ class PaddedEngine:
     def __init__(self, model: Any, tokenizer: Any, ends: set[int]) -> None:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
 
-    def generate(self, rows: list[list[int]], how: Decoding, cancelled: threading.Event) -> list[list[int]]:
-        """What each row says, its end included."""
+    def generate(
+        self,
+        rows: list[list[int]],
+        how: Decoding,
+        cancelled: threading.Event,
+        arrivals: Arrivals | None = None,
+    ) -> list[list[int]]:
+        """What each row says, its end included. Nobody joins: transformers' loop takes none in."""
         batch = self._padded(rows)
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList([_Cancelled(cancelled)])
         if how.temperature > 0:

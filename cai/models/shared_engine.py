@@ -1,26 +1,24 @@
-"""Answers batches of rows of tokens, sharing what they begin with.
+"""Answers batches of rows of tokens, reading once what they share.
 
-Prompts are read in pieces of rows of like length, so that neither padding nor memory grows with the batch.
-Axes: B rows of a piece, T their tokens, left-padded.
+What all rows of a batch begin with is kept once, and all attend to it. Of what some rows share beyond that (several
+answers to one prompt, one principle in both orders) the first of them is read, and the others take it over.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from cai.models.attention import Forward, KeysValues
 from cai.models.batching import common
-from cai.models.decoding import AHEAD, Decoding, Ending, Row, RowCache, Rows, decode
-from cai.models.kept_rows import Kept, KeptRows, room
+from cai.models.decoding import AHEAD, Arrivals, Decoding, Ending, Row, RowCache, Rows, decode
+from cai.models.kept_rows import NOTHING, Kept, KeptRows, room
 from cai.models.memory import huge_pages
+from cai.models.reading import Read, branches, mask_behind, mask_of, pieces
 from cai.models.shared_prefix import LEAST, Prefix, Prefixes
-
-PIECE = 2048
-"""Tokens read at once, padding included: enough for the matrix products, and their results stay in the caches."""
 
 
 class SharedEngine:
@@ -34,65 +32,143 @@ class SharedEngine:
         self._prefixes = Prefixes() if keep else Prefixes(0)
         self._kept = KeptRows(room(forward.device) if keep else 0)
 
-    def generate(self, rows: list[list[int]], how: Decoding, cancelled: threading.Event) -> list[list[int]]:
-        """What each row says, its end included."""
+    def generate(
+        self,
+        rows: list[list[int]],
+        how: Decoding,
+        cancelled: threading.Event,
+        arrivals: Arrivals | None = None,
+    ) -> list[list[int]]:
+        """What each row says, its end included: of these, and of those that arrive, in their order."""
         with torch.inference_mode():
             begun, shared = self._beginning(rows)
-            # The last token is read in any case: it is the one that is answered.
-            known = [self._kept.longest(row[:-1], begun) for row in rows]
-            unread = [len(row) - begun - of_row.shape[-2] for row, of_row in zip(rows, known, strict=True)]
             width = max(map(len, rows)) - begun
             cache = RowCache(self._model, len(rows), width + how.max_tokens + AHEAD)
-            logits: list[torch.Tensor] = []
-            live: list[Row] = []
-            for piece in _pieces(unread):
-                if cancelled.is_set():
-                    return [[] for _ in rows]
-                for i in piece:
-                    padding = width + begun - len(rows[i])
-                    cache.fill(len(live), padding, known[i])
-                    live.append(Row(i, padding, list(rows[i]), len(rows[i]), width))
-                count, end = unread[piece[0]], len(live)
-                logits.append(self._read_on(live[end - len(piece) :], count, begun, shared, cache, end))
-            ending = Ending(self._tokenizer, self._ends, how.stop)
 
-            def keep(row: Row, place: int) -> None:
+            def ended(row: Row, place: int) -> None:
                 if self._kept.limit:
                     kv = cache.copy(place, slice(row.padding, row.column))
                     self._kept.keep(Kept(row.tokens[: begun + kv.shape[-2]], begun, kv))
+                if arrivals:
+                    arrivals.said(row.number, row.said)
 
-            going_on = Rows(cache, live, keep)
-            return decode(self._model, going_on, torch.cat(logits), how, ending, shared, cancelled)
+            going_on = Rows(cache, ended)
+
+            def read(new: Sequence[list[int]]) -> torch.Tensor:
+                return self._read_in(new, begun, shared, going_on, width)
+
+            def joining() -> tuple[torch.Tensor, list[int]] | None:
+                new = arrivals.more(rows[0][:begun]) if arrivals else []
+                return (read([tokens for tokens, _ in new]), [seed for _, seed in new]) if new else None
+
+            if cancelled.is_set():
+                return [[] for _ in rows]
+            ending = Ending(self._tokenizer, self._ends, how.stop)
+            return decode(self._model, going_on, read(rows), how, ending, shared, cancelled, joining)
+
+    def _read_in(
+        self,
+        rows: Sequence[list[int]],
+        begun: int,
+        shared: KeysValues | None,
+        going_on: Rows,
+        width: int,
+    ) -> torch.Tensor:
+        """Logits (R, V) after the last token of rows that go on from here, in the order in which they lie."""
+        # The last token is read in any case: it is the one that is answered.
+        kept = [self._kept.longest(row[:-1], begun) for row in rows]
+        taken = branches(rows, [begun + of_row.shape[-2] for of_row in kept])
+        unread = {
+            i: len(row) - (taken[i][1] if i in taken else begun + kept[i].shape[-2])
+            for i, row in enumerate(rows)
+        }
+        cache, before, logits = going_on.cache, going_on.count, []
+        cache.reserve(len(going_on.rows) + len(rows))
+        at: dict[int, Row] = {}
+        for firsts in (True, False):
+            for piece in pieces({i: count for i, count in unread.items() if (i not in taken) == firsts}):
+                for i in piece:
+                    padding = width + begun - len(rows[i])
+                    row = at[i] = Row(before + i, padding, list(rows[i]), len(rows[i]), width)
+                    place = going_on.add(row)
+                    if i in taken:
+                        leader, length = taken[i]
+                        known = slice(at[leader].padding, at[leader].padding + length - begun)
+                        cache.fill(place, padding, cache.copy(going_on.rows.index(at[leader]), known))
+                    else:
+                        cache.fill(place, padding, kept[i])
+                logits.append(self._read_on(going_on, len(piece), unread[piece[0]], begun, shared))
+        return torch.cat(logits)
 
     def _read_on(
-        self, rows: list[Row], count: int, begun: int, shared: KeysValues | None, cache: RowCache, end: int
+        self, going_on: Rows, rows: int, count: int, begun: int, shared: KeysValues | None
     ) -> torch.Tensor:
-        """Logits (B, V) after the last token of rows, of which the last ``count`` tokens are read.
+        """Logits (B, V) after the last token of the last ``rows``, of which the last ``count`` tokens are read.
 
-        Where fewer are unknown, known ones are read again: padding would be written over them. ``end``: of these rows
-        in the cache.
+        Where fewer are unknown, known ones are read again: padding would be written over them.
         """
-        width, reads = rows[0].column, [row.tokens[max(begun, row.begun - count) :] for row in rows]
-        first = min(row.padding for row in rows)
-        cache.at(slice(end - len(rows), end), [width - count] * len(rows), slice(first, width))
-        mask = _mask_behind([row.padding - first for row in rows], count, width - first, self._model)
-        asked = [_Read.of(read, row.begun - len(read)) for read, row in zip(reads, rows, strict=True)]
+        piece, end = going_on.rows[-rows:], len(going_on.rows)
+        width, reads = piece[0].column, [row.tokens[max(begun, row.begun - count) :] for row in piece]
+        first = min(row.padding for row in piece)
+        cache = going_on.cache.at(slice(end - rows, end), [width - count] * rows, slice(first, width))
+        mask = mask_behind([row.padding - first for row in piece], count, width - first, self._model)
+        asked = [Read.of(read, row.begun - len(read)) for read, row in zip(reads, piece, strict=True)]
         return self._read(asked, shared, cache, mask=mask)[:, -1]
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Natural log-probability of every continuation of each context."""
         with torch.inference_mode():
             begun, shared = self._beginning(contexts)
-            pairs = zip(contexts, continuations, strict=True)
-            own = [_Read.of(context[begun:], begun, ends) for context, ends in pairs]
+            taken = branches(contexts, [begun] * len(contexts))
+            starts = [taken[i][1] if i in taken else begun for i in range(len(contexts))]
+            asked = [
+                Read.of(context[start:], start, ends)
+                for context, start, ends in zip(contexts, starts, continuations, strict=True)
+            ]
+            wanted = {leader: 0 for leader, _ in taken.values()}
+            for leader, length in taken.values():
+                wanted[leader] = max(wanted[leader], length - begun)
+            of_leaders: dict[int, torch.Tensor] = {}
             scores: dict[int, list[float]] = {}
-            for piece in _pieces([len(read.tokens) for read in own]):
-                keep = 1 + max(_extra(continuations[i]) for i in piece)
-                asked = [own[i] for i in piece]
-                logits = self._read(asked, shared, keep=keep, mask=_mask(asked, self._model))
-                for i, of_row in zip(piece, logits, strict=True):
-                    scores[i] = _scores(of_row[-1 - _extra(continuations[i]) :], continuations[i])
+            for firsts in (True, False):
+                for piece in pieces(
+                    {i: len(r.tokens) for i, r in enumerate(asked) if (i not in taken) == firsts}
+                ):
+                    keep = 1 + max(_extra(continuations[i]) for i in piece)
+                    known = [
+                        of_leaders[taken[i][0]][..., : starts[i] - begun, :] if i in taken else NOTHING
+                        for i in piece
+                    ]
+                    reads = [asked[i] for i in piece]
+                    logits, cache = self._read_behind(
+                        known, reads, shared, keep, bool(wanted.keys() & set(piece))
+                    )
+                    for place, i in enumerate(piece):
+                        scores[i] = _scores(logits[place, -1 - _extra(continuations[i]) :], continuations[i])
+                        if i in wanted and cache:
+                            column = cache.kv[0][0].shape[2] - len(asked[i].tokens)
+                            of_leaders[i] = cache.copy(place, slice(column, column + wanted[i]))
             return [scores[i] for i in range(len(contexts))]
+
+    def _read_behind(
+        self,
+        known: list[torch.Tensor],
+        reads: list[Read],
+        shared: KeysValues | None,
+        keep: int,
+        cached: bool,
+    ) -> tuple[torch.Tensor, RowCache | None]:
+        """Logits (B, ``keep``, vocabulary) of rows of which something is known, and where all of them lies then."""
+        lengths = [of_row.shape[-2] for of_row in known]
+        most, width = max(lengths), max(len(read.tokens) for read in reads)
+        mask = mask_of(reads, lengths, self._model)
+        if not (most or cached):
+            return self._read(reads, shared, keep=keep, mask=mask), None
+        cache = RowCache(self._model, len(reads), most + width)
+        for place, of_row in enumerate(known):
+            cache.fill(place, most - lengths[place], of_row)
+        cache.at(slice(len(reads)), [most] * len(reads), slice(most + width))
+        return self._read(reads, shared, cache, keep=keep, mask=mask), cache
 
     def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
         """They lie one after another behind the context, which is read once."""
@@ -115,12 +191,12 @@ class SharedEngine:
     def _extended(self, known: Prefix | None, tokens: list[int]) -> Prefix:
         cache = RowCache(self._model, 1, len(tokens)).at(slice(0, 1), [0], slice(len(tokens)))
         begun = len(known.tokens) if known else 0
-        self._read([_Read.of(tokens, begun)], known.kv if known else None, cache, keep=0)
+        self._read([Read.of(tokens, begun)], known.kv if known else None, cache, keep=0)
         return known.with_more(tokens, cache.kv) if known else Prefix(tokens, cache.kv)
 
     def _read(
         self,
-        rows: list[_Read],
+        rows: list[Read],
         shared: KeysValues | None,
         cache: RowCache | None = None,
         keep: int = 1,
@@ -134,60 +210,6 @@ class SharedEngine:
             for field in (0, 1)
         )
         return self._model(tokens, positions, mask, cache, shared, keep)
-
-
-class _Read(NamedTuple):
-    """A row as it is read. Continuations lie one after another behind the context, and none sees another."""
-
-    tokens: list[int]
-    positions: list[int]
-    segments: list[int]
-    """0 of the context, 1, 2, … of the continuations."""
-
-    @staticmethod
-    def of(context: list[int], begun: int, continuations: Sequence[list[int]] = ()) -> _Read:
-        """After a beginning of ``begun`` tokens. A continuation's last token predicts nothing."""
-        end = begun + len(context)
-        read = _Read(list(context), list(range(begun, end)), [0] * len(context))
-        for number, tokens in enumerate(continuations, start=1):
-            read.tokens.extend(tokens[:-1])
-            read.positions.extend(range(end, end + len(tokens) - 1))
-            read.segments.extend([number] * (len(tokens) - 1))
-        return read
-
-
-def _mask(rows: list[_Read], model: Forward) -> torch.Tensor:
-    """For rows with continuations, added to scores (B, 1, T, T). Padding sees itself, so that it holds numbers."""
-    width = max(len(row.tokens) for row in rows)
-    segments_BT = torch.tensor(
-        [[-1] * (width - len(row.segments)) + row.segments for row in rows], device=model.device
-    )
-    asks_BT1, asked_B1T = segments_BT[:, :, None], segments_BT[:, None]
-    seen_BTT = ((asked_B1T == 0) | (asked_B1T == asks_BT1)) & (asked_B1T >= 0)
-    seen_BTT &= torch.ones((width, width), dtype=torch.bool, device=model.device).tril()
-    return _hidden(seen_BTT | torch.eye(width, dtype=torch.bool, device=model.device), model)
-
-
-def _mask_behind(padding: list[int], count: int, width: int, model: Forward) -> torch.Tensor:
-    """For the last ``count`` of ``width`` columns, of which a row's first are padding (B, 1, T, L)."""
-    column_L = torch.arange(width, device=model.device)
-    own_B1L = column_L >= torch.tensor(padding, device=model.device)[:, None, None]
-    at_T1 = column_L[-count:, None]
-    return _hidden((own_B1L & (column_L <= at_T1)) | (column_L == at_T1), model)
-
-
-def _hidden(seen: torch.Tensor, model: Forward) -> torch.Tensor:
-    zeros = torch.zeros(seen.shape, dtype=model.dtype, device=model.device)
-    return zeros.masked_fill(~seen, float("-inf"))[:, None]
-
-
-def _pieces(lengths: list[int]) -> Iterator[list[int]]:
-    """Numbers of rows, longest first, in pieces that hold ``PIECE`` tokens at most where a row allows."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        count = max(1, PIECE // lengths[order[0]])
-        yield order[:count]
-        order = order[count:]
 
 
 def _extra(continuations: Sequence[list[int]]) -> int:

@@ -55,6 +55,38 @@ def test_what_is_read_ahead_changes_no_token(
     assert temperature or len(read) < max(map(len, plain))
 
 
+class Late:
+    """Rows that arrive three at a time, and what was said before the batch ended."""
+
+    def __init__(self, rows: list[list[int]]) -> None:
+        self.rows, self.heard = list(enumerate(rows, start=100)), dict[int, list[int]]()
+
+    def more(self, beginning: list[int]) -> list[tuple[list[int], int]]:
+        come, self.rows = self.rows[:3], self.rows[3:]
+        assert all(row[: len(beginning)] == beginning for _, row in come)
+        return [(row, seed) for seed, row in come]
+
+    def said(self, number: int, tokens: list[int]) -> None:
+        assert number not in self.heard
+        self.heard[number] = tokens
+
+
+@pytest.mark.parametrize("beginning", [BEGINNING, []], ids=["behind a beginning", "of their own"])
+def test_rows_that_join_later_say_what_they_say_alone(
+    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, beginning: list[int]
+) -> None:
+    monkeypatch.setattr(decoding, "JOIN", 2)
+    rows = [[*beginning, *row[len(BEGINNING) :], 9] for row in ROWS]
+    rows.sort(key=len, reverse=True)
+    how, late, ends = Decoding([0, 1, 2], 1.5, 20, ()), Late(rows[3:]), set(range(2, 20))
+    together = SharedEngine(forward, tokenizer, ends).generate(rows[:3], how, threading.Event(), late)
+    assert dict(enumerate(together)) == late.heard and not late.rows
+    for number, row in enumerate(rows):
+        seed = number if number < 3 else 100 + number - 3
+        alone = SharedEngine(forward, tokenizer, ends)
+        assert said(alone, [row], Decoding([seed], 1.5, 20, ())) == [together[number]]
+
+
 class Counting:
     """Notes how many tokens of each row were read at once while generating."""
 
