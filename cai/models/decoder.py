@@ -22,12 +22,12 @@ from cai.models.memory import huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
-FEW = 1024
-"""Rows up to which our own product was faster than oneDNN's."""
+FEW, MANY, NARROW = 192, 1800, 2048
+"""Our own product was faster than oneDNN's of few rows, and of many that have few numbers each."""
 
 
 class Linear(NamedTuple):
-    """Rows of one or several projections, in the layout that oneDNN multiplies. Of few rows our own kernel does."""
+    """Rows of one or several projections, in the layout that oneDNN multiplies, and our own kernel."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -50,7 +50,7 @@ class Linear(NamedTuple):
 
     def __call__(self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None) -> torch.Tensor:
         """``other_NF`` is added."""
-        if self.fused and self.blocks and len(x_NE) <= FEW:
+        if self.fused and self.blocks and _few(x_NE):
             return self.fused.product(x_NE, self.blocks, self.features, self.bias, other_NF)
         if other_NF is not None:
             return self._of_onednn(x_NE, other_NF, "add")
@@ -59,8 +59,8 @@ class Linear(NamedTuple):
 
     def gated(self, x_NE: torch.Tensor, gate: Linear) -> torch.Tensor:
         """Times SiLU of what ``gate`` gives."""
-        few = len(x_NE) <= FEW and self.bias is None and gate.bias is None
-        if self.fused and self.blocks and gate.blocks and few:
+        plain = self.bias is None and gate.bias is None
+        if self.fused and self.blocks and gate.blocks and plain and _few(x_NE):
             return self.fused.product(x_NE, self.blocks, self.features, gate=gate.blocks)
         gates = _linear(x_NE, gate.weight, gate.bias, "swish", [], "")
         return self._of_onednn(x_NE, gates, "mul")
@@ -68,6 +68,11 @@ class Linear(NamedTuple):
     def _of_onednn(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
         out: torch.Tensor = _linear.binary(x_NE, other_NF, self.weight, self.bias, how)
         return out
+
+
+def _few(x_NE: torch.Tensor) -> bool:
+    rows, numbers = x_NE.shape
+    return rows <= (MANY if numbers <= NARROW else FEW)
 
 
 class Norm(NamedTuple):

@@ -1,8 +1,5 @@
 """Token after token for many rows at once: draws fixed by each row's own seed, and rows that end make room.
 
-Where few rows go on, what they seem to copy is read ahead (prompt-lookup decoding). A row's n-th draw is the same
-whether it was read ahead or not, so what it says changes only by rounding, as with any other batch.
-
 Axes: R rows, S tokens that are read at once, V vocabulary.
 """
 
@@ -17,16 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from cai.models.attention import Forward, KeysValues
+from cai.models.copying import AHEAD, Copying
 from cai.models.fused import fused
 
 TOGETHER = 8
 """Rows drawn for at once: their probabilities stay in a processor's cache, which halves the time."""
-FEW = 8
-"""Rows for which reading a few tokens more costs next to nothing, because the weights have to be read anyway."""
-AHEAD = 4
-"""Tokens that are read ahead at most."""
-ALIKE = 3
-"""Tokens that must have stood there before."""
 JOIN = 16
 """Steps after which rows that have arrived join: reading them takes a pass of its own, however few they are."""
 
@@ -243,6 +235,7 @@ def decode(
     ending: Ending,
     shared: KeysValues | None,
     cancelled: threading.Event,
+    copying: Copying,
     joining: Callable[[], tuple[torch.Tensor, list[int]] | None] = lambda: None,
 ) -> list[list[int]]:
     """What every row says, its end included. ``logits_RV`` are those after each row's last token.
@@ -250,35 +243,28 @@ def decode(
     ``joining`` may add rows behind the others, and gives their logits and their seeds.
     """
     draws = Draws(how.seeds, how.temperature, how.max_tokens + AHEAD)
-    logits_RSV = logits_RV[:, None]
-    guesses: list[list[int]] = [[] for _ in rows.rows]
+    logits_RSV, width = logits_RV[:, None], 0
+    guesses = [copying.guess(row) for row in rows.rows]
     for step in count(1):
         drawn = _drawn(draws, logits_RSV, rows.rows)
+        right = [guess[:1] == tokens[:1] for guess, tokens in zip(guesses, drawn, strict=True)]
+        copying.heard(sum(right), len(right))
         heard = zip(rows.rows, drawn, guesses, strict=True)
-        rows.drop([_hear(row, tokens, guess, how, ending) for row, tokens, guess in heard])
+        rows.drop([_hear(row, tokens, guess[:width], how, ending) for row, tokens, guess in heard])
         if cancelled.is_set():
             break
         here = len(rows.rows)
         joined = joining() if step % JOIN == 0 else None
         if not rows.rows:
             break
-        ahead = here <= FEW and joined is None
-        guesses = [copied(row.tokens) if ahead else [] for row in rows.rows]
-        parts = [_read(model, rows, guesses[:here], shared)] if here else []
+        width = 0 if joined else copying.width(here)
+        guesses = [copying.guess(row) for row in rows.rows]
+        parts = [_read(model, rows, [guess[:width] for guess in guesses[:here]], shared)] if here else []
         if joined:
             draws.add(joined[1])
             parts.append(joined[0][:, None])
         logits_RSV = torch.cat(parts) if joined else parts[0]
     return rows.said()
-
-
-def copied(tokens: list[int]) -> list[int]:
-    """What came after the last ``ALIKE`` tokens where they stood before: at most ``AHEAD``, or nothing."""
-    last = tokens[-ALIKE:]
-    for at in range(len(tokens) - ALIKE - 1, -1, -1):
-        if tokens[at] == last[0] and tokens[at : at + ALIKE] == last:
-            return tokens[at + ALIKE : at + ALIKE + AHEAD]
-    return []
 
 
 def _drawn(draws: Draws, logits_RSV: torch.Tensor, rows: Sequence[Row]) -> list[list[int]]:

@@ -81,12 +81,12 @@ def _fastest(weights: str | Path) -> tuple[str, str]:
     import torch
 
     gpu = torch.cuda.is_available()
+    if not gpu and _shares(weights):
+        return "transformers", "the fastest on a CPU for such a model"
     if installed("vllm"):
         return "vllm", "the fastest on a GPU" if gpu else "vLLM's build for CPUs is installed"
     if gpu:
         return "transformers", "no faster engine is installed"
-    if _shares(weights):
-        return "transformers", "the fastest on a CPU for such a model"
     if not installed("openvino"):
         return "transformers", "no faster engine is installed"
     why_not = _openvino_refuses(weights)

@@ -14,7 +14,8 @@ import torch
 
 from cai.models.attention import Forward, KeysValues
 from cai.models.batching import common
-from cai.models.decoding import AHEAD, Arrivals, Decoding, Ending, Row, RowCache, Rows, decode
+from cai.models.copying import AHEAD, Copying
+from cai.models.decoding import Arrivals, Decoding, Ending, Row, RowCache, Rows, decode
 from cai.models.kept_rows import NOTHING, Kept, KeptRows, room
 from cai.models.memory import huge_pages
 from cai.models.reading import Read, branches, mask_behind, mask_of, pieces
@@ -64,7 +65,10 @@ class SharedEngine:
             if cancelled.is_set():
                 return [[] for _ in rows]
             ending = Ending(self._tokenizer, self._ends, how.stop)
-            return decode(self._model, going_on, read(rows), how, ending, shared, cancelled, joining)
+            copying = Copying(rows[0][:begun])
+            return decode(
+                self._model, going_on, read(rows), how, ending, shared, cancelled, copying, joining
+            )
 
     def _read_in(
         self,

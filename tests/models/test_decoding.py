@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.models import decoding
+from cai.models import copying, decoding
 from cai.models.attention import Forward
-from cai.models.decoding import Decoding, Draws, Ending
+from cai.models.copying import Copying
+from cai.models.decoding import Decoding, Draws, Ending, Row
 from cai.models.padded_engine import PaddedEngine
 from cai.models.shared_engine import SharedEngine
 from tests.models.asked import BEGINNING, ROWS, greedy, said
@@ -46,12 +47,12 @@ def test_what_is_read_ahead_changes_no_token(
     rows = [[*BEGINNING, *loop * 3, n] for n in range(5, 11)] + [BEGINNING[:40] * 2, [*BEGINNING, 5]]
     how = Decoding(list(range(len(rows))), temperature, 60, ())
     ends, read = set(range(2, 5)), []
-    monkeypatch.setattr(decoding, "ALIKE", 1)  # so that much is guessed, and much of it wrong
-    monkeypatch.setattr(decoding, "FEW", 0)
+    monkeypatch.setattr(copying, "ALIKE", 1)  # so that much is guessed, and much of it wrong
+    monkeypatch.setattr(copying, "MOST", 100)
     plain = said(SharedEngine(forward, tokenizer, ends), rows, how)
-    monkeypatch.setattr(decoding, "FEW", 8)
+    monkeypatch.setattr(copying, "MOST", 0.1)
     assert said(SharedEngine(Counting(forward, read), tokenizer, ends), rows, how) == plain
-    assert 1 < max(read) <= 1 + decoding.AHEAD
+    assert 1 < max(read) <= 1 + copying.AHEAD
     assert temperature or len(read) < max(map(len, plain))
 
 
@@ -100,13 +101,32 @@ class Counting:
         return self._forward(tokens, *rest)
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
-def test_what_is_guessed_followed_the_same_three_tokens_before(tokens: list[int]) -> None:
-    guess = decoding.copied(tokens)
-    assert len(guess) <= decoding.AHEAD
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.integers(0, 29))
+def test_what_is_guessed_followed_the_same_three_tokens_before(tokens: list[int], begun: int) -> None:
+    begun = min(begun, len(tokens) - 1)
+    copied, row = Copying(tokens[:begun]), Row(0, 0, tokens[: begun + 1], begun, 0)
+    for at in range(begun + 1, len(tokens) + 1):  # it is asked at every step
+        row.tokens = tokens[:at]
+        guess = copied.guess(row)
+    assert len(guess) <= copying.AHEAD
     places = [at for at in range(len(tokens) - 3) if tokens[at : at + 3] == tokens[-3:]]
-    assert bool(guess) == bool(places and len(tokens) > 3)
-    assert not guess or guess == tokens[places[-1] + 3 :][: decoding.AHEAD]
+    assert guess == (tokens[places[-1] + 3 :][: copying.AHEAD] if places else [])
+
+
+def test_more_is_read_ahead_the_more_comes_true_and_the_fewer_rows_there_are() -> None:
+    few_to_many = (1, 8, 64, 128)
+    often, never = Copying(), Copying()
+    for _ in range(30):
+        often.heard(64, 64)
+        never.heard(0, 64)
+    widths = [[copied.width(rows) for rows in few_to_many] for copied in (often, Copying(), never)]
+    for of_one in widths:
+        assert of_one == sorted(of_one, reverse=True)
+    for of_one in zip(*widths, strict=True):
+        assert list(of_one) == sorted(of_one, reverse=True)
+    assert widths[0][-1] > 0  # all of 128 rows copy
+    assert widths[1][0] > 0 and widths[1][-1] == 0  # nothing is known yet
+    assert widths[2][-1] == 0
 
 
 def test_a_batch_that_is_cancelled_ends_at_its_next_token(

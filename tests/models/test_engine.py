@@ -79,8 +79,10 @@ def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
     monkeypatch.setenv(VARIABLE, "")
     machine("openvino")
     assert pick(None, "weights") == "openvino"
-    machine("openvino", shares=True)
+    machine("openvino", "vllm", shares=True)
     assert pick(None, "weights") == "transformers"
+    machine("vllm", gpu=True, shares=True)
+    assert pick(None, "weights") == "vllm"
 
 
 def test_without_anyone_to_tell_the_log_is_told(
