@@ -17,9 +17,7 @@ import torch
 from workloads import BASE
 
 from cai.models.hugging_face import HuggingFaceModel, best_dtype
-from cai.models.kept_rows import KeptRows
 from cai.models.model import Context, Sampling
-from cai.models.shared_prefix import Prefixes
 from cai.rl_cai import requests as feedback_requests
 
 NEW = 64
@@ -75,7 +73,7 @@ def scored(contexts: list[Context], dtype: torch.dtype) -> list[list[float]]:
 def cold(run: Callable[[], int]) -> Measured:
     """As if no beginning and no row were known yet."""
     engine = ours(best_dtype())._engine
-    engine._prefixes, engine._kept = Prefixes(), KeptRows(engine._kept.limit)
+    engine.forget()
     return warm(run)
 
 

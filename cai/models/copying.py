@@ -1,4 +1,4 @@
-"""Prompt-lookup decoding: where rows copy, the next tokens are read ahead, and kept if they are what the row then draws.
+"""Prompt-lookup decoding: where rows copy, what comes next is read ahead, and kept if it is what the row then draws.
 
 A revision says much of the answer again, and an answer much of its few-shots. A row's n-th draw is the same whether it
 was read ahead or not, so what it says changes only by rounding, as with any other batch.

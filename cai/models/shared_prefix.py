@@ -56,7 +56,7 @@ class Prefixes:
     """The beginnings used last, of at most ``limit`` bytes together."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
-        self._limit = limit
+        self.limit = limit
         self._kept: list[Prefix] = []  # the one used last stands last
 
     @property
@@ -76,6 +76,6 @@ class Prefixes:
         """What ``prefix`` begins with is dropped, as it says that too; then what was not used for longest."""
         others = [p for p in self._kept if prefix.tokens[: len(p.tokens)] != p.tokens]
         self._kept = [*others, prefix]
-        while self._kept and self.bytes > self._limit:
+        while self._kept and self.bytes > self.limit:
             # Too large by itself: better to lose that one than all others for it.
-            self._kept.remove(prefix) if prefix.bytes > self._limit else self._kept.pop(0)
+            self._kept.remove(prefix) if prefix.bytes > self.limit else self._kept.pop(0)

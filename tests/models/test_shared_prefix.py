@@ -32,8 +32,8 @@ def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
 ) -> None:
     """To 1e-5 of the largest, as float32 has seven digits."""
     engine, seen = SharedEngine(forward, tokenizer, {2}), []
-    read = engine._read
-    engine._read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
+    read = engine.read
+    engine.read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
     said(engine, ROWS, greedy(len(ROWS), steps=1))
     order = sorted(range(len(ROWS)), key=lambda i: -len(ROWS[i]))
     with torch.no_grad():
