@@ -25,6 +25,8 @@ LIKE = 64
 """Tokens: beginnings that differ in length by less are taken as alike, and what is shorter as none."""
 STEP = 64
 """What one step of generating costs a batch however few its rows are, counted in tokens read."""
+BATCHES = 4
+"""Of full size, that join one: what fits in none must not wait for ever."""
 READ = 256
 """The same of reading what its rows share, and what each has of its own."""
 
@@ -58,7 +60,8 @@ class Batch(Generic[Request, Result]):
         self.pending, self._joining = pending, joining
         self.cancelled = threading.Event()
         """To be looked at now and then: nobody waits for the batch any more."""
-        self.answered = 0
+        self.answered: set[int] = set()
+        """Numbers of requests."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -72,28 +75,32 @@ class Batch(Generic[Request, Result]):
         return [p.request for p in joined]
 
     def answer(self, number: int, result: Result) -> None:
-        """Of the request with this number, before the batch has ended."""
-        self.answered += 1
+        """Of the request with this number. It hears of it at once."""
+        self.answered.add(number)
         with suppress(RuntimeError):  # the loop has ended, and with it who asked
-            self._loop.call_soon_threadsafe(_answer, self.pending[number], result)
+            self._loop.call_soon_threadsafe(_answer, self.pending[number].answer, result)
+
+    def answer_all(self, results: Sequence[Result]) -> None:
+        for number, result in zip(range(len(self.pending)), results, strict=True):
+            self.answer(number, result)
 
 
-def _answer(pending: _Pending[Request, Result], result: Result) -> None:
-    if not pending.answer.done():
-        pending.answer.set_result(result)
+def _answer(answer: asyncio.Future[Result], result: Result) -> None:
+    if not answer.done():
+        answer.set_result(result)
 
 
 class Batcher(Generic[Request, Result]):
-    """``run(batch)`` answers a batch in a thread: results of all its requests, in their order.
+    """``run(batch)`` answers all requests of a batch, in a thread.
 
-    A batch holds at most ``size`` requests of one ``key``, of a common beginning and of similar length (least padding),
-    and fewer where their number times the greatest length, what they share counted once, would exceed ``padded``. Of
-    all batches that the longest request can be in, the one is taken that costs least a request.
+    At a time it holds at most ``size`` requests of one ``key``, of a common beginning and of similar length (least
+    padding), and fewer where their number times the greatest length, what they share counted once, would exceed
+    ``padded``. Of all batches that the longest request can be in, the one is taken that costs least a request.
     """
 
     def __init__(
         self,
-        run: Callable[[Batch[Request, Result]], list[Result]],
+        run: Callable[[Batch[Request, Result]], None],
         *,
         size: int,
         key: Callable[[Request], Hashable],
@@ -153,7 +160,8 @@ class Batcher(Generic[Request, Result]):
         first, begun = batch.pending[0], len(beginning)
         longest = max(p.length for p in batch.pending)
         size = min(self._size, max(0, self._padded - begun) // max(1, longest - begun))
-        room = size - (len(batch.pending) - batch.answered)
+        room = size - (len(batch.pending) - len(batch.answered))
+        room = min(room, BATCHES * self._size - len(batch.pending))
         joined: list[_Pending[Request, Result]] = []
         with self._lock:
             for p in self._pending:
@@ -167,15 +175,13 @@ class Batcher(Generic[Request, Result]):
     async def _run_in_thread(self, batch: Batch[Request, Result]) -> None:
         give_back_threads()  # those that this thread loaded a model or trained with
         try:
-            results = await asyncio.to_thread(self._run, batch)
-            answered = list(zip(batch.pending, results, strict=True))
-        except Exception as error:  # every asker of this batch gets it; the runner decides what it means
-            for p in batch.pending:
-                if not p.answer.done():
+            await asyncio.to_thread(self._run, batch)
+            if left := len(batch.pending) - len(batch.answered):
+                raise RuntimeError(f"{left} of {len(batch.pending)} requests were not answered")
+        except Exception as error:  # every asker that has no answer gets it; the runner decides what it means
+            for number, p in enumerate(batch.pending):
+                if number not in batch.answered and not p.answer.done():
                     p.answer.set_exception(error)
-            return
-        for p, result in answered:
-            _answer(p, result)
 
 
 def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:

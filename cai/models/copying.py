@@ -46,6 +46,10 @@ class Copying:
         at = seen.get(last) or self._beginning.get(last)
         return row.tokens[at : at + AHEAD] if at else []
 
+    def forget(self, row: Row) -> None:
+        """It has ended."""
+        self._own.pop(row.number, None)
+
     def heard(self, right: int, rows: int) -> None:
         """So many first tokens of guesses came true, whether they were read ahead or not."""
         self._share = DECAY * self._share + (1 - DECAY) * right / rows

@@ -153,7 +153,7 @@ class Decoder:
             attended = self._attention(heads, rotation, mask, cache, number, shared, kept)
             if kept == 0:
                 return x_NE.new_empty(B, 0, len(self._embedding))
-            x_NE = x_NE.view(B, T, -1)[:, T - kept :].reshape(B * kept, -1)
+            x_NE = x_NE.view(B, T, -1)[:, T - kept :].reshape(B * kept, -1).contiguous()
             x_NE = layer.out(attended.reshape(B * kept, -1), x_NE)
             normed_NE = layer.after(x_NE, self._fused)
             x_NE = layer.down(layer.up.gated(normed_NE, layer.gate), x_NE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import compress, count
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -117,8 +117,9 @@ class RowCache:
         """Room for so many rows."""
         more = rows - self._all.shape[2]
         if more > 0:
-            shape = (*self._all.shape[:2], more, *self._all.shape[3:])
-            self._all = torch.cat([self._all, self._all.new_zeros(shape)], dim=2)
+            before = self._all
+            self._all = before.new_zeros(*before.shape[:2], rows, *before.shape[3:])
+            self._all[:, :, : before.shape[2]] = before
 
     def at(self, rows: slice, columns: list[int], read: slice, first: list[int] | None = None) -> RowCache:
         """The next forward pass writes its tokens into ``rows``, each from its column on, and attends to ``read``.
@@ -250,7 +251,10 @@ def decode(
         right = [guess[:1] == tokens[:1] for guess, tokens in zip(guesses, drawn, strict=True)]
         copying.heard(sum(right), len(right))
         heard = zip(rows.rows, drawn, guesses, strict=True)
-        rows.drop([_hear(row, tokens, guess[:width], how, ending) for row, tokens, guess in heard])
+        ended = [_hear(row, tokens, guess[:width], how, ending) for row, tokens, guess in heard]
+        for row in compress(rows.rows, ended):
+            copying.forget(row)
+        rows.drop(ended)
         if cancelled.is_set():
             break
         here = len(rows.rows)

@@ -97,10 +97,10 @@ def _shares(weights: str | Path) -> bool:
     """Whether it is of an architecture that ``shared_engine`` runs."""
     from transformers import AutoConfig
 
-    from cai.models.shared_prefix import KNOWN
+    from cai.models.shared_prefix import knows
 
     try:
-        return AutoConfig.from_pretrained(weights).model_type in KNOWN
+        return knows(AutoConfig.from_pretrained(weights))
     except (OSError, ValueError):
         return False  # transformers says what is wrong with it
 

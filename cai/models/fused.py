@@ -61,7 +61,7 @@ class Fused:
         library.join.argtypes = [*[pointer] * 5, *[long] * 5]
         library.draw.argtypes = [*[pointer] * 3, single, *[long] * 2]
         self.has_tiles = bool(library.has_tiles())
-        """Whether the processor multiplies tiles of bfloat16 (AMX): for ``pack`` and ``attend_many``."""
+        """Whether the processor multiplies tiles of bfloat16 (AMX): for what of this asks for it."""
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 3]
             library.attend_many.argtypes = [*[pointer] * 6, single, *[long] * 6]
@@ -180,6 +180,7 @@ class Fused:
     ) -> torch.Tensor:
         """(N, F), times SiLU of the product with ``gate``. ``blocks`` and ``gate`` are addresses of ``blocks_of``."""
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
+        assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
         more = [None if tensor is None else tensor.data_ptr() for tensor in (bias_F, other_NF)]
         self._library.product(*_at(x_NE), blocks, gate, *more, *_at(out), N, E, features)
         return out

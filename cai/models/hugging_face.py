@@ -102,19 +102,22 @@ class HuggingFaceModel:
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
 
-    def _generate(self, batch: Batch[Generation, Completion]) -> list[Completion]:
+    def _generate(self, batch: Batch[Generation, Completion]) -> None:
         requests, arrivals = batch.requests, _Arrivals(batch, self._tokens)
         sampling, stop = requests[0].sampling, requests[0].stop
         seeds = [r.sampling.seed for r in requests]
         how = Decoding(seeds, sampling.temperature, sampling.max_tokens, stop)
         with all_threads():
             said = self._engine.generate([r.tokens for r in requests], how, batch.cancelled, arrivals)
-        return [self._tokens.completion(*each) for each in zip(batch.requests, said, strict=True)]
+        for number, tokens in enumerate(said):
+            if number not in batch.answered:
+                arrivals.said(number, tokens)
 
-    def _score(self, batch: Batch[Scoring, list[float]]) -> list[list[float]]:
+    def _score(self, batch: Batch[Scoring, list[float]]) -> None:
         requests = batch.requests
         with all_threads():
-            return self._engine.score([r.context for r in requests], [r.continuations for r in requests])
+            scores = self._engine.score([r.context for r in requests], [r.continuations for r in requests])
+        batch.answer_all(scores)
 
 
 class _Arrivals:
@@ -125,4 +128,5 @@ class _Arrivals:
         return [(r.tokens, r.sampling.seed) for r in self._batch.more(beginning)]
 
     def said(self, number: int, tokens: list[int]) -> None:
-        self._batch.answer(number, self._tokens.completion(self._batch.requests[number], tokens))
+        request = self._batch.pending[number].request
+        self._batch.answer(number, self._tokens.completion(request, tokens))

@@ -88,11 +88,12 @@ class _Scorer:
         self._folder, self._precision = folder, precision
         self._scores: Scores | None = None
 
-    def __call__(self, batch: Batch[Scoring, list[float]]) -> list[list[float]]:
+    def __call__(self, batch: Batch[Scoring, list[float]]) -> None:
         if self._scores is None:
             self._scores = Scores(self._folder, self._precision)
         requests = batch.requests
-        return self._scores.score([r.context for r in requests], [r.continuations for r in requests])
+        scores = self._scores.score([r.context for r in requests], [r.continuations for r in requests])
+        batch.answer_all(scores)
 
 
 class _Running(NamedTuple):

@@ -12,6 +12,9 @@ from cai.models.generating import Engine
 from cai.models.kept_rows import NOTHING
 from cai.models.reading import Read, branches, mask_of, pieces
 
+KNOWN = 8
+"""Times as many tokens as are read at once may be known of the rows that read them."""
+
 
 def scored(
     engine: Engine, contexts: list[list[int]], continuations: list[list[list[int]]]
@@ -27,10 +30,10 @@ def scored(
         shares[leader] = max(length - begun, shares.get(leader, 0))
     of_leaders: dict[int, torch.Tensor] = {}
     scores: dict[int, list[float]] = {}
+    # What is known takes no time, but memory.
+    sizes = [max(len(r.tokens), len(c) // KNOWN) for r, c in zip(asked, contexts, strict=True)]
     for firsts in (True, False):
-        for piece in pieces(
-            {i: len(read.tokens) for i, read in enumerate(asked) if (i not in taken) == firsts}
-        ):
+        for piece in pieces({i: size for i, size in enumerate(sizes) if (i not in taken) == firsts}):
             known = [
                 of_leaders[taken[i][0]][..., : starts[i] - begun, :] if i in taken else NOTHING for i in piece
             ]

@@ -24,11 +24,14 @@ KEPT_BYTES = 512 * 2**20
 
 def takes(model: Any) -> bool:
     """Whether ``model`` is one of those that this way of attending is known, and tested, to be right for."""
-    config = model.config
+    return model.config._attn_implementation == "sdpa" and knows(model.config)
+
+
+def knows(config: Any) -> bool:
+    """The same of a configuration."""
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type in KNOWN
-        and config._attn_implementation == "sdpa"
         # Others change with the length of what is read: a beginning read alone would be another.
         and rope.get("rope_type", "default") in {"default", "linear", "llama3", "yarn"}
         and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from cai.models import decoder
 from cai.models.decoder import Decoder
@@ -70,3 +71,51 @@ def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: An
             logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
         behind = logits.max(-1).values - logits[range(len(text)), text]
         assert (behind < 0.05 * logits.std(-1)).float().mean() > 0.7
+
+
+@pytest.fixture(scope="module")
+def wide() -> Any:
+    """With heads of 64 numbers and strong weights: what a row says depends on all of it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, head_dim=64,
+        num_key_value_heads=2, vocab_size=320, max_position_embeddings=1024, initializer_range=0.15,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+APART = [
+    [5 + (n * 31 + m * m) % 300 for m in range(length)]
+    for n, length in enumerate((8, 300, 130, 9, 75, 300, 64))
+]
+
+
+@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
+def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_alone(
+    wide: Any, tokenizer: Any, beginning: list[int]
+) -> None:
+    plain = copy.deepcopy(wide).to(torch.bfloat16)
+    rows, ends = [beginning + row for row in APART], [[[7], *CONTINUATIONS] for _ in APART]
+    exact = torch.tensor(PaddedEngine(wide, tokenizer, {2}).score(rows, ends))
+    rounded = torch.tensor(PaddedEngine(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
+    engine = SharedEngine(Decoder(plain), tokenizer, {2})
+    together = torch.tensor(engine.score(rows, ends))
+    engine.forget()
+    alone = torch.tensor([engine.score([row], [end])[0] for row, end in zip(rows, ends, strict=True)])
+    for own in (together, alone):
+        assert (own - exact).abs().mean() < 1.5 * (rounded - exact).abs().mean()
+    assert (together - alone).abs().max() < 2 * (rounded - exact).abs().max()
+
+
+@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
+def test_in_bfloat16_rows_of_any_length_go_on_beside_each_other_as_they_would_alone(
+    wide: Any, tokenizer: Any, beginning: list[int]
+) -> None:
+    """Each token was the likeliest, but for rounding: in one pass of the exact model over all that was said."""
+    engine = SharedEngine(Decoder(copy.deepcopy(wide).to(torch.bfloat16)), tokenizer, {2})
+    rows, behind = [beginning + row for row in APART], []
+    for row, text in zip(rows, said(engine, rows, greedy(len(rows), steps=8)), strict=True):
+        with torch.no_grad():
+            logits = wide(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
+        behind.append((logits.max(-1).values - logits[range(len(text)), text]) / logits.std(-1))
+    assert (torch.cat(behind) < 0.1).float().mean() > 0.9

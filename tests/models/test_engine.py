@@ -65,8 +65,9 @@ def test_an_architecture_that_shares_beginnings_is_told_by_its_configuration(
 ) -> None:
     assert engine._shares(tiny)
     assert not engine._shares(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    assert not engine._shares(tmp_path)
+    for other in ('"gpt2"', '"mistral", "sliding_window": 16'):
+        (tmp_path / "config.json").write_text(f'{{"model_type": {other}}}')
+        assert not engine._shares(tmp_path)
 
 
 def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(

@@ -124,26 +124,27 @@ def test_a_few_tokens_see_their_own_row_and_what_all_rows_begin_with(
     tokens=st.sampled_from([1, 2, 31, 32, 33, 100, 300]),
     sharing=st.integers(1, 3),
     size=st.sampled_from([32, 64, 128]),
-    padded=st.booleans(),
+    padding=st.sampled_from([0, 1, 64, 130, 290]),
     begun=st.sampled_from([0, 1, 31, 256, 300]),
+    scaling=st.sampled_from([0.1, 0.125]),
 )
 def test_many_tokens_see_those_before_them_that_the_mask_leaves(
-    rows: int, tokens: int, sharing: int, size: int, padded: bool, begun: int
+    rows: int, tokens: int, sharing: int, size: int, padding: int, begun: int, scaling: float
 ) -> None:
     made, dtype, K = tiles(), torch.bfloat16, 2
     query = drawn(dtype, K, rows, sharing, tokens, size)
     key, value = drawn(dtype, 2, rows, K, tokens, size, seed=1)
     begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
     mask = None
-    if padded:  # row number n has n tokens of padding, each of which sees itself
-        number = torch.arange(tokens)
-        seen = (number[None, None] >= torch.arange(rows)[:, None, None]) & (number[:, None] >= number)
+    if padding:  # row number n has n times as many tokens of it, each of which sees itself
+        number, padded = torch.arange(tokens), (torch.arange(rows) * padding).clamp(max=tokens - 1)
+        seen = (number[None, None] >= padded[:, None, None]) & (number[:, None] >= number)
         seen |= torch.eye(tokens, dtype=torch.bool)
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
-    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
-    own_far = made.attend_far(query, made.pack(begins[0], begins[1]), 0.1) if begun else None
-    own = made.attend_many(query, made.pack(key, value), 0.1, mask[:, 0] if mask is not None else None)
-    assert close(made.join(own, own_far), attend(query, key, value, mask, 0.1, far), dtype)
+    far = attend_far(query, (begins[0], begins[1]), scaling) if begun else None
+    own_far = made.attend_far(query, made.pack(begins[0], begins[1]), scaling) if begun else None
+    own = made.attend_many(query, made.pack(key, value), scaling, mask[:, 0] if mask is not None else None)
+    assert close(made.join(own, own_far), attend(query, key, value, mask, scaling, far), dtype)
     if own_far and far:
         assert torch.allclose(own_far[1].flatten(), far[1].flatten(), atol=1e-3)
 
@@ -179,7 +180,7 @@ def test_a_step_is_all_its_parts_at_once(
     assert torch.equal(written, by_parts)
 
 
-@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70])
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70, 300])
 @pytest.mark.parametrize(("numbers", "features"), [(32, 64), (576, 96), (96, 1056)])
 def test_products_of_few_rows_are_those_of_torch(rows: int, numbers: int, features: int) -> None:
     made, dtype = tiles(), torch.bfloat16
@@ -202,6 +203,17 @@ def test_weights_that_lie_otherwise_are_left_to_onednn() -> None:
         assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(weight)) is None
     weight, another = drawn(torch.bfloat16, 2, 64, 64)
     assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(another)) is None
+
+
+def test_products_refuse_numbers_that_do_not_lie_one_behind_the_other() -> None:
+    made, weight = tiles(), drawn(torch.bfloat16, 32, 32)
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    apart = drawn(torch.bfloat16, 8, 32)[::2]
+    with pytest.raises(AssertionError):
+        made.product(apart, blocks, 32)
+    with pytest.raises(AssertionError):
+        made.product(apart.contiguous(), blocks, 32, other_NF=apart)
 
 
 def test_gates_far_from_zero_leave_numbers() -> None:

@@ -13,6 +13,7 @@ enum { AHEAD = 4 * 1024, MANY = 256, COLUMNS = 192 };  // numbers to fetch ahead
 
 // 32 rows, laid down by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2 numbers.
 static inline void block(const number *x, const number *weight, float *out, long E, int fetches) {
+    WRITTEN;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -20,6 +20,7 @@ static inline __attribute__((always_inline)) void look_alone(const number *queri
     for (long w = 0; w < W; w++) {
         for (long d = 0; d < D; d++) asked[d / 2 * 2 * LANES + w * 2 + d % 2] = queries[w * D + d];
     }
+    WRITTEN;
     for (long l = 0; l < columns; l += 16) {
         long at = first + l + 16 <= C ? l : C - 16 - first;
         for (long j = 0; j < 16 * D; j += 32) __builtin_prefetch(values + at * stride + j);

@@ -23,6 +23,9 @@ static inline Tiles whole_tiles(void) {
     return before;
 }
 
+// gcc does not know that loading a tile reads memory, and might write it later.
+#define WRITTEN __asm__ volatile("" ::: "memory")
+
 // Four products of tiles: two of 16 rows each with two of 16 columns.
 #define PRODUCTS(rows, row_bytes, columns)                                \
     _tile_loadd(4, rows, row_bytes);                                      \
@@ -94,7 +97,9 @@ static inline __attribute__((always_inline)) void look_together(const number *qu
     memset(found, 0, sizeof found);
     memset(lanes, 0, sizeof lanes);
     memcpy(asked, queries, rows * D * sizeof(number));
-    for (long i = 0; i < QUERIES; i++) most[i] = -3e38f;
+    // Above scores that are hidden, whose shares then are 0, and below all others.
+    for (long i = 0; i < QUERIES; i++) most[i] = -1e20f;
+    WRITTEN;
     long seen = P;
     if (T && first % T + rows <= T) seen = P - T + first % T + rows;  // what comes later is hidden from all of them
     for (long begin = 0; begin < seen; begin += KEYS) {
@@ -117,6 +122,7 @@ static inline __attribute__((always_inline)) void look_together(const number *qu
         for (long i = 0; i < QUERIES; i++) {
             weigh(scores + i * KEYS, shares + i * KEYS, scale, most + i, lanes + i * 16, found + i * D, D);
         }
+        WRITTEN;
         for (long d = 0; d < D; d += 32) {
             _tile_loadd(0, found + d, D * sizeof(float));
             _tile_loadd(1, found + d + 16, D * sizeof(float));
