@@ -21,14 +21,24 @@ void pack(const number *keys, const number *values, const int64_t *stride, numbe
     for (long task = 0; task < K * blocks; task++) {
         long k = task / blocks, begin = task % blocks * 32;
         number *to_keys = packed_keys + task * 32 * D, *to_values = packed_values + task * 32 * D;
-        memset(to_keys, 0, 32 * D * sizeof(number));
-        memset(to_values, 0, 32 * D * sizeof(number));
-        for (long l = 0; l < 32 && begin + l < P; l++) {
-            const number *key = keys + k * stride[0] + (begin + l) * stride[1];
-            const number *value = values + k * stride[0] + (begin + l) * stride[1];
-            for (long d = 0; d < D; d++) {
-                to_keys[d / 32 * 2 * TILE + l / 16 * TILE + d % 32 / 2 * 32 + l % 16 * 2 + d % 2] = key[d];
-                to_values[d / 16 * TILE + l / 2 * 32 + d % 16 * 2 + l % 2] = value[d];
+        const number *key = keys + k * stride[0] + begin * stride[1], *value = values + k * stride[0] + begin * stride[1];
+        long known = P - begin < 32 ? (P - begin > 0 ? P - begin : 0) : 32;  // what is missing of 32 is 0
+        for (long l = 0; l < 32; l += 16) {
+            __mmask16 there = known - l >= 16 ? 0xffff : known > l ? (1 << (known - l)) - 1 : 0;
+            __m512i each = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                              _mm512_set1_epi32(stride[1]));
+            for (long d = 0; d < D; d += 2) {
+                __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, each, key + l * stride[1] + d, 2);
+                _mm512_storeu_si512(to_keys + d / 32 * 2 * TILE + l / 16 * TILE + d % 32 / 2 * 32, pairs);
+            }
+        }
+        for (long l = 0; l < 32; l += 2) {
+            for (long d = 0; d < D; d += 16) {
+                __m256i none = _mm256_setzero_si256();
+                __m256i even = l < known ? _mm256_loadu_si256((const __m256i *)(value + l * stride[1] + d)) : none;
+                __m256i odd = l + 1 < known ? _mm256_loadu_si256((const __m256i *)(value + (l + 1) * stride[1] + d)) : none;
+                __m512i both = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+                _mm512_storeu_si512(to_values + d / 16 * TILE + l / 2 * 32, both);
             }
         }
     }
