@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
-from cai.models.attention import Forward, KeysValues
 from cai.models.copying import AHEAD, Copying
 from cai.models.decoding import Arrivals, Decoding, Ending, Row, RowCache, Rows, decode
-from cai.models.kept_rows import Kept, KeptRows
+from cai.models.kept_rows import Kept
 from cai.models.reading import Read, branches, mask_behind, pieces
 
-
-class Engine(Protocol):
-    model: Forward
-    kept: KeptRows
-
-    def beginning(self, rows: list[list[int]]) -> tuple[int, KeysValues | None]: ...
-
-    def read(
-        self,
-        rows: list[Read],
-        shared: KeysValues | None,
-        cache: RowCache | None = None,
-        keep: int = 1,
-        mask: torch.Tensor | None = None,
-    ) -> torch.Tensor: ...
+if TYPE_CHECKING:
+    from cai.models.shared_engine import SharedEngine
 
 
 class Cancelled(Exception):
@@ -38,7 +24,7 @@ class Cancelled(Exception):
 class Generating:
     def __init__(
         self,
-        engine: Engine,
+        engine: SharedEngine,
         rows: list[list[int]],
         how: Decoding,
         cancelled: threading.Event,

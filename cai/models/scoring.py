@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from cai.models.attention import KeysValues
 from cai.models.decoding import RowCache
-from cai.models.generating import Engine
 from cai.models.kept_rows import NOTHING
 from cai.models.reading import Read, branches, mask_of, pieces
+
+if TYPE_CHECKING:
+    from cai.models.shared_engine import SharedEngine
 
 KNOWN = 8
 """Times as many tokens as are read at once may be known of the rows that read them."""
 
 
 def scored(
-    engine: Engine, contexts: list[list[int]], continuations: list[list[list[int]]]
+    engine: SharedEngine, contexts: list[list[int]], continuations: list[list[list[int]]]
 ) -> list[list[float]]:
     """Natural log-probability of every continuation of each context."""
     begun, shared = engine.beginning(contexts)
@@ -49,7 +52,7 @@ def scored(
 
 
 def _read(
-    engine: Engine,
+    engine: SharedEngine,
     reads: list[Read],
     known: list[torch.Tensor],
     shared: KeysValues | None,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.models import copying, decoding
+from cai.models import copying, decoding, reading
 from cai.models.attention import Forward
 from cai.models.copying import Copying
 from cai.models.decoding import Decoding, Draws, Ending, Row
@@ -143,6 +143,24 @@ def test_a_batch_that_is_cancelled_ends_at_its_next_token(
     monkeypatch.setattr(Draws, "__call__", third)
     assert max(len(tokens) for tokens in engine.generate(ROWS, greedy(12), cancelled)) == 3
     assert engine.generate(ROWS, greedy(12), cancelled) == [[]] * 12
+
+
+def test_a_batch_that_is_cancelled_while_it_is_read_reads_no_piece_more(
+    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PIECE", 64)
+    engine, cancelled, calls = SharedEngine(forward, tokenizer, {2}), threading.Event(), []
+    read = engine.read
+
+    def second(*asked: Any, **more: Any) -> torch.Tensor:
+        calls.append(asked)
+        if len(calls) == 2:  # the beginning, and a piece
+            cancelled.set()
+        return read(*asked, **more)
+
+    engine.read = second  # type: ignore[method-assign]
+    assert engine.generate(ROWS, greedy(12), cancelled) == [[]] * 12
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("stop", ["\n\nHuman:", "é日", "x"])
