@@ -25,10 +25,10 @@ LIKE = 64
 """Tokens: beginnings that differ in length by less are taken as alike, and what is shorter as none."""
 STEP = 64
 """What one step of generating costs a batch however few its rows are, counted in tokens read."""
-BATCHES = 4
-"""Of full size, that join one: what fits in none must not wait for ever."""
 READ = 256
 """The same of reading what its rows share, and what each has of its own."""
+BATCHES = 4
+"""Times its size a batch may grow to as others join it: what does not fit must not wait for ever."""
 
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
