@@ -22,7 +22,7 @@ from cai.models.memory import huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
-FEW, MANY, NARROW = 192, 1800, 2048
+FEW, NARROW = 64, 4096
 """Our own product was faster than oneDNN's of few rows, and of many that have few numbers each."""
 
 
@@ -48,20 +48,24 @@ class Linear(NamedTuple):
         blocks = fused.blocks_of(weight, packed) if fused else None
         return Linear(packed, torch.cat(biases) if biases else None, len(weight), fused, blocks)
 
-    def __call__(self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None) -> torch.Tensor:
-        """``other_NF`` is added."""
+    def __call__(
+        self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None, norm: Norm | None = None
+    ) -> torch.Tensor:
+        """Of what ``norm`` makes of ``x_NE``. ``other_NF`` is added."""
         if self.fused and self.blocks and _few(x_NE):
-            return self.fused.product(x_NE, self.blocks, self.features, self.bias, other_NF)
+            return self.fused.product(x_NE, self.blocks, self.features, self.bias, other_NF, norm=norm)
+        x_NE = norm(x_NE, self.fused) if norm else x_NE
         if other_NF is not None:
             return self._of_onednn(x_NE, other_NF, "add")
         out: torch.Tensor = _linear(x_NE, self.weight, self.bias, "none", [], "")
         return out
 
-    def gated(self, x_NE: torch.Tensor, gate: Linear) -> torch.Tensor:
+    def gated(self, x_NE: torch.Tensor, gate: Linear, norm: Norm) -> torch.Tensor:
         """Times SiLU of what ``gate`` gives."""
         plain = self.bias is None and gate.bias is None
         if self.fused and self.blocks and gate.blocks and plain and _few(x_NE):
-            return self.fused.product(x_NE, self.blocks, self.features, gate=gate.blocks)
+            return self.fused.product(x_NE, self.blocks, self.features, gate=gate.blocks, norm=norm)
+        x_NE = norm(x_NE, self.fused)
         gates = _linear(x_NE, gate.weight, gate.bias, "swish", [], "")
         return self._of_onednn(x_NE, gates, "mul")
 
@@ -72,7 +76,7 @@ class Linear(NamedTuple):
 
 def _few(x_NE: torch.Tensor) -> bool:
     rows, numbers = x_NE.shape
-    return rows <= (MANY if numbers <= NARROW else FEW)
+    return rows <= FEW or numbers <= NARROW
 
 
 class Norm(NamedTuple):
@@ -155,15 +159,14 @@ class Decoder:
                 return x_NE.new_empty(B, 0, len(self._embedding))
             x_NE = x_NE.view(B, T, -1)[:, T - kept :].reshape(B * kept, -1).contiguous()
             x_NE = layer.out(attended.reshape(B * kept, -1), x_NE)
-            normed_NE = layer.after(x_NE, self._fused)
-            x_NE = layer.down(layer.up.gated(normed_NE, layer.gate), x_NE)
-        logits_NV: torch.Tensor = self._head(self._norm(x_NE, self._fused))
+            x_NE = layer.down(layer.up.gated(x_NE, layer.gate, layer.after), x_NE)
+        logits_NV: torch.Tensor = self._head(x_NE, norm=self._norm)
         return logits_NV.view(B, keep, len(self._embedding))
 
     def _heads(self, layer: Layer, x_BTE: torch.Tensor) -> torch.Tensor:
         """H queries, K keys and K values (B, T, H + 2K, D), their positions not yet in them."""
         K, fused = self.config.num_key_value_heads, self._fused
-        heads = layer.qkv(layer.before(x_BTE, fused).flatten(0, 1)).view(*x_BTE.shape[:2], -1, self._head_dim)
+        heads = layer.qkv(x_BTE.flatten(0, 1), norm=layer.before).view(*x_BTE.shape[:2], -1, self._head_dim)
         if layer.q_norm and layer.k_norm:
             query, key, value = heads[:, :, : -2 * K], heads[:, :, -2 * K : -K], heads[:, :, -K:]
             heads = torch.cat([layer.q_norm(query, fused), layer.k_norm(key, fused), value], dim=2)

@@ -66,7 +66,7 @@ class Fused:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 3]
             library.attend_many.argtypes = [*[pointer] * 6, single, *[long] * 6]
             library.attend_step.argtypes = [*[pointer] * 12, single, *[long] * 7]
-            library.product.argtypes = [*[pointer] * 6, *[long] * 3]
+            library.product.argtypes = [*[pointer] * 7, single, *[long] * 3]
         self._library = library
 
     def norm(self, x: torch.Tensor, weight_E: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -176,13 +176,20 @@ class Fused:
         features: int,
         bias_F: torch.Tensor | None = None,
         other_NF: torch.Tensor | None = None,
+        *,
         gate: int | None = None,
+        norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
-        """(N, F), times SiLU of the product with ``gate``. ``blocks`` and ``gate`` are addresses of ``blocks_of``."""
+        """(N, F), times SiLU of the product with ``gate``. ``blocks`` and ``gate`` are addresses of ``blocks_of``.
+
+        ``norm`` are weights (E) and epsilon of what is done to ``x_NE`` before.
+        """
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
-        more = [None if tensor is None else tensor.data_ptr() for tensor in (bias_F, other_NF)]
-        self._library.product(*_at(x_NE), blocks, gate, *more, *_at(out), N, E, features)
+        weight_E, epsilon = norm or (None, 0.0)
+        given = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
+        pointers = (*_at(x_NE), given[0], blocks, gate, *given[1:], *_at(out))
+        self._library.product(*pointers, epsilon, N, E, features)
         return out
 
     def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:

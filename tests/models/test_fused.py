@@ -180,9 +180,9 @@ def test_a_step_is_all_its_parts_at_once(
     assert torch.equal(written, by_parts)
 
 
-@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70, 300])
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70, 300, 3000])
 @pytest.mark.parametrize(("numbers", "features"), [(32, 64), (576, 96), (96, 1056)])
-def test_products_of_few_rows_are_those_of_torch(rows: int, numbers: int, features: int) -> None:
+def test_products_are_those_of_torch(rows: int, numbers: int, features: int) -> None:
     made, dtype = tiles(), torch.bfloat16
     x, other, bias = (drawn(dtype, *shape) for shape in ((rows, numbers), (rows, features), (features,)))
     weight, gate = (drawn(dtype, 2, features, numbers, seed=1) / numbers**0.5).unbind()
@@ -194,6 +194,19 @@ def test_products_of_few_rows_are_those_of_torch(rows: int, numbers: int, featur
     assert close(made.product(x, blocks, features, bias, other), exact + bias.float() + other.float(), dtype)
     gated = exact * torch.nn.functional.silu(x.float() @ gate.float().T)
     assert close(made.product(x, blocks, features, gate=gates), gated, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 33, 300])
+def test_rows_are_normed_before_they_are_multiplied(rows: int) -> None:
+    made, dtype = tiles(), torch.bfloat16
+    weight, x, norm = (drawn(dtype, *shape) for shape in ((96, 576), (rows, 576), (576,)))
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    module = LlamaRMSNorm(576, eps=1e-5).to(dtype)
+    module.weight.data = norm
+    with torch.inference_mode():
+        exact = module(x * 3).float() @ weight.float().T
+    assert close(made.product(x * 3, blocks, 96, norm=(norm, 1e-5)), exact, dtype)
 
 
 def test_weights_that_lie_otherwise_are_left_to_onednn() -> None:

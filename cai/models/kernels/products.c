@@ -1,5 +1,5 @@
 // Products of rows with weights. Few rows share the weights' columns out among threads: each weight is read from memory
-// once, ahead of its use. Many rows are shared out themselves, so that what a thread reads next is in its own cache.
+// once, ahead of its use. Many rows are shared out themselves, in parts that stay in a processor's own cache.
 //
 // Axes: N rows, E numbers of each, F features of the result.
 
@@ -9,10 +9,14 @@
 
 #include <omp.h>
 
-enum { AHEAD = 4 * 1024, MANY = 256, COLUMNS = 192 };  // numbers to fetch ahead; rows; columns of weights in the cache
+enum { AHEAD = 4 * 1024, MANY = 256 };  // numbers to fetch ahead; rows
+// Numbers of rows, laid down, that leave room in the cache (2 MB) for the weights that they meet; more than two lines of
+// these fetched while 32 columns are multiplied would hold up what the product itself waits for.
+enum { PART = 400 * 1024, LINES = 2, LINE = 32, COLUMNS = 64 };
 
 // 32 rows, laid down by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2 numbers.
-static inline void block(const number *x, const number *weight, float *out, long E, int fetches) {
+// With each of these a number of lines is fetched ``ahead``.
+static inline void block(const number *x, const number *weight, float *out, long E, const number *ahead, long lines) {
     WRITTEN;
     _tile_zero(0);
     _tile_zero(1);
@@ -20,7 +24,7 @@ static inline void block(const number *x, const number *weight, float *out, long
     _tile_zero(3);
     for (long e = 0; e < E; e += 32) {
         const number *rows = x + e * 32, *columns = weight + e * 32;
-        for (long l = 0; l < 1024 && fetches; l += 32) __builtin_prefetch(columns + AHEAD + l, 0, 2);
+        for (long l = 0; l < lines; l++, ahead += LINE) __builtin_prefetch(ahead, 0, 2);
         _tile_loadd(4, rows, 64);
         _tile_loadd(5, rows + TILE, 64);
         _tile_loadd(6, columns, 128);
@@ -33,9 +37,9 @@ static inline void block(const number *x, const number *weight, float *out, long
     STORE(out, 32);
 }
 
-static inline __m512 widened(const number *from) {
-    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
-}
+static inline __m512 wider(__m256i numbers) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16); }
+
+static inline __m512 widened(const number *from) { return wider(_mm256_loadu_si256((const __m256i *)from)); }
 
 static inline __m512 silu(__m512 x) {
     // No more than 2^126: gcc divides by way of a reciprocal, which is NaN of what has no end.
@@ -44,69 +48,121 @@ static inline __m512 silu(__m512 x) {
 }
 
 typedef struct {
-    const number *x, *weight, *gate, *bias, *other;
-    number *out, *laid;
+    const number *x, *norm, *weight, *gate, *bias, *other;
+    number *out, *laid;  // room for rows as ``lay`` leaves them
+    float epsilon;
     long N, E, F;
 } Product;
 
-// Lays the 32 rows from n on in tiles, one behind the other. What is missing of 32 is 0.
-static inline void lay(const Product *of, long n) {
-    for (long e = 0; e < of->E; e += 32) {
-        for (long row = n; row < n + 32; row++) {
-            __m512i numbers = row < of->N ? _mm512_loadu_si512(of->x + row * of->E + e) : _mm512_setzero_si512();
-            _mm512_store_si512(of->laid + n * of->E + e * 32 + (row - n) * 32, numbers);
+// Of a row what it is multiplied with to have a mean square of 1.
+static inline float scale(const number *row, float epsilon, long E) {
+    __m512 sum = _mm512_setzero_ps();
+    for (long e = 0; e < E; e += 16) sum = _mm512_fmadd_ps(widened(row + e), widened(row + e), sum);
+    return 1 / sqrtf(_mm512_reduce_add_ps(sum) / E + epsilon);
+}
+
+static inline __m512i normed(__m512i row, const number *weight, float scale) {
+    __m512 by = _mm512_set1_ps(scale), one = _mm512_mul_ps(wider(_mm512_castsi512_si256(row)), by);
+    __m512 two = _mm512_mul_ps(wider(_mm512_extracti64x4_epi64(row, 1)), by);
+    __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(two, one);
+    one = _mm512_mul_ps(wider(_mm512_castsi512_si256(rounded)), widened(weight));
+    two = _mm512_mul_ps(wider(_mm512_extracti64x4_epi64(rounded, 1)), widened(weight + 16));
+    return (__m512i)_mm512_cvtne2ps_pbh(two, one);
+}
+
+// Lays the 32 rows from n on in tiles, one behind the other, normed if they are to be. What is missing of 32 is 0.
+static inline void lay(const Product *of, long n, number *laid) {
+    for (long row = n; row < n + 32; row++) {
+        const number *from = of->x + row * of->E;
+        number *to = laid + (row - n) * 32;
+        int there = row < of->N;
+        float by = there && of->norm ? scale(from, of->epsilon, of->E) : 0;
+        for (long e = 0; e < of->E; e += 32) {
+            __m512i numbers = there ? _mm512_loadu_si512(from + e) : _mm512_setzero_si512();
+            _mm512_store_si512(to + e * 32, there && of->norm ? normed(numbers, of->norm + e, by) : numbers);
         }
     }
 }
 
-// What is added to 16 sums or multiplied with them. gates are sums too, from their place on.
-static inline __m512 finished(const Product *of, __m512 sum, const float *gates, long n, long f) {
-    if (of->bias) sum = _mm512_add_ps(sum, widened(of->bias + f));
-    if (of->other) sum = _mm512_add_ps(sum, widened(of->other + n * of->F + f));
-    if (!of->gate) return sum;
-    __m512i rounded = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(silu(_mm512_load_ps(gates))));
-    return _mm512_mul_ps(sum, (__m512)_mm512_slli_epi32(rounded, 16));
+// Writes 32 rows of sums (32, 32), and what is done to them. What is asked does not change: each has its own loop.
+static inline void finish(const float *made, const number *bias, const number *other, number *out,
+                          long rows, long F) {
+    for (long row = 0; row < rows; row++, made += 32, out += F) {
+        __m512 one = _mm512_load_ps(made), two = _mm512_load_ps(made + 16);
+        if (bias) one = _mm512_add_ps(one, widened(bias)), two = _mm512_add_ps(two, widened(bias + 16));
+        if (other) {
+            one = _mm512_add_ps(one, widened(other + row * F)), two = _mm512_add_ps(two, widened(other + row * F + 16));
+        }
+        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(two, one));
+    }
 }
 
-// The 32 rows from n on with the 32 columns from f on.
-static inline void compute(const Product *of, long n, long f, int fetches) {
-    float made[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
-    block(of->laid + n * of->E, of->weight + f * of->E, made, of->E, fetches);
-    if (of->gate) block(of->laid + n * of->E, of->gate + f * of->E, gates, of->E, fetches);
-    for (long row = 0; row < 32 && n + row < of->N; row++) {
-        const float *sums = made + row * 32, *of_gate = gates + row * 32;
-        __m512 one = finished(of, _mm512_load_ps(sums), of_gate, n + row, f);
-        __m512 other = finished(of, _mm512_load_ps(sums + 16), of_gate + 16, n + row, f + 16);
-        _mm512_storeu_si512(of->out + (n + row) * of->F + f, (__m512i)_mm512_cvtne2ps_pbh(other, one));
+static inline void finish_gated(const float *made, const float *gates, number *out, long rows, long F) {
+    for (long row = 0; row < rows; row++, made += 32, gates += 32, out += F) {
+        __m512 one = silu(_mm512_load_ps(gates)), two = silu(_mm512_load_ps(gates + 16));
+        __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(two, one);
+        one = _mm512_mul_ps(_mm512_load_ps(made), wider(_mm512_castsi512_si256(rounded)));
+        two = _mm512_mul_ps(_mm512_load_ps(made + 16), wider(_mm512_extracti64x4_epi64(rounded, 1)));
+        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(two, one));
     }
+}
+
+// 32 rows, laid down, which are those from n on, with the 32 columns from f on. ``behind``: from a weight to those to fetch
+// with it.
+static inline void compute(const Product *of, const number *laid, long n, long f, long behind, long lines) {
+    float made[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
+    const number *weight = of->weight + f * of->E, *gate = of->gate + f * of->E;
+    const number *bias = of->bias ? of->bias + f : NULL, *other = of->other ? of->other + n * of->F + f : NULL;
+    number *out = of->out + n * of->F + f;
+    long rows = of->N - n < 32 ? of->N - n : 32;
+    block(laid, weight, made, of->E, weight + behind, lines);
+    if (of->gate) {
+        block(laid, gate, gates, of->E, gate + behind, lines);
+        finish_gated(made, gates, out, rows, of->F);
+    } else finish(made, bias, other, out, rows, of->F);
 }
 
 static void share_out_columns(const Product *of) {
 #pragma omp for schedule(static)
-    for (long n = 0; n < of->N; n += 32) lay(of, n);
+    for (long n = 0; n < of->N; n += 32) lay(of, n, of->laid + n * of->E);
 #pragma omp for schedule(static)
     for (long f = 0; f < of->F; f += 32) {
-        for (long n = 0; n < of->N; n += 32) compute(of, n, f, n == 0);
+        for (long n = 0; n < of->N; n += 32) compute(of, of->laid + n * of->E, n, f, AHEAD, n == 0 ? 1024 / LINE : 0);
     }
 }
 
-static void share_out_rows(const Product *of) {
-    long blocks = (of->N + 31) / 32, threads = omp_get_num_threads(), thread = omp_get_thread_num();
-    long begin = blocks * thread / threads * 32, end = blocks * (thread + 1) / threads * 32;
-    for (long n = begin; n < end; n += 32) lay(of, n);
+static void multiply(const Product *of, number *laid, long begin, long end) {
+    for (long n = begin; n < end; n += 32) lay(of, n, laid + (n - begin) * of->E);
     for (long from = 0; from < of->F; from += COLUMNS) {
         for (long n = begin; n < end; n += 32) {
-            for (long f = from; f < from + COLUMNS && f < of->F; f += 32) compute(of, n, f, 0);
+            long fetched = (n - begin) / 32 * of->E / 32 * LINES * LINE;  // of the next columns
+            for (long f = from; f < from + COLUMNS && f < of->F; f += 32) {
+                compute(of, laid + (n - begin) * of->E, n, f, COLUMNS * of->E + fetched, fetched < 32 * of->E ? LINES : 0);
+            }
         }
     }
 }
 
+static inline long rows_of_a_part(long E) { return PART / E < 32 ? 32 : PART / E / 32 * 32; }
+
+static void share_out_rows(const Product *of) {
+    long blocks = (of->N + 31) / 32, most = rows_of_a_part(of->E), threads = omp_get_num_threads();
+    long parts = (blocks * 32 + most * threads - 1) / (most * threads) * threads;
+#pragma omp for schedule(static)
+    for (long part = 0; part < parts; part++) {
+        long begin = blocks * part / parts * 32, end = blocks * (part + 1) / parts * 32;
+        multiply(of, of->laid + omp_get_thread_num() * most * of->E, begin, end < of->N ? end : of->N);
+    }
+}
+
 // out (N, F) = x (N, E) times weight, plus bias (F) and other (N, F) where they are not NULL. If gate is not NULL this is
-// multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them.
-void product(const number *x, const number *weight, const number *gate, const number *bias, const number *other,
-             number *out, long N, long E, long F) {
-    Product of = {x, weight, gate, bias, other, out, .N = N, .E = E, .F = F};
-    of.laid = aligned_alloc(64, (N + 31) / 32 * 32 * E * sizeof(number));
+// multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them. If norm (E) is not
+// NULL, rows of x are brought to a mean square of 1 before, and multiplied with it.
+void product(const number *x, const number *norm, const number *weight, const number *gate, const number *bias,
+             const number *other, number *out, float epsilon, long N, long E, long F) {
+    Product of = {x, norm, weight, gate, bias, other, out, .epsilon = epsilon, .N = N, .E = E, .F = F};
+    long rows = N < MANY ? (N + 31) / 32 * 32 : rows_of_a_part(E) * omp_get_max_threads();
+    of.laid = aligned_alloc(64, rows * E * sizeof(number));
 #pragma omp parallel
     {
         Tiles before = whole_tiles();
