@@ -45,16 +45,15 @@ class DecoderAttention:
             mask = mask if mask is None else mask[:, :, mask.shape[2] - keep :]
         if keep == 0:
             return heads_BTXD[:, :0, : -2 * self._key_heads]
-        look_back = self._tiles.attend_far if self._tiles else attend_far
-        far = look_back(query, begun, self._scaling) if begun else None
         if self._fused and cache is not None and cache.first is not None:
+            look_back = self._tiles.attend_far if self._tiles else attend_far
+            far = look_back(query, begun, self._scaling) if begun else None
             own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
             return self._fused.join(own, far)
         if self._tiles:
             hidden = mask[:, 0].contiguous() if mask is not None else None
-            own = self._tiles.attend_many(query, self._tiles.pack(key, value), self._scaling, hidden)
-            return self._tiles.join(own, far)
-        return attend(query, key, value, mask, self._scaling, far)
+            return self._tiles.attend_rows(query, key, value, begun, self._scaling, hidden)
+        return attend(query, key, value, mask, self._scaling, attend_far(query, begun, self._scaling) if begun else None)
 
     def _begun(self, shared: KeysValues | None, number: int) -> Any | None:
         """What all rows begin with. Packed once for all that a batch reads."""

@@ -63,8 +63,9 @@ class Fused:
         self.has_tiles = bool(library.has_tiles())
         """Whether the processor multiplies tiles of bfloat16 (AMX): for what of this asks for it."""
         if self.has_tiles:
-            library.pack.argtypes = [*[pointer] * 5, *[long] * 3]
-            library.attend_many.argtypes = [*[pointer] * 6, single, *[long] * 6]
+            library.pack.argtypes = [*[pointer] * 5, *[long] * 4]
+            library.attend_far.argtypes = [*[pointer] * 5, single, *[long] * 4]
+            library.attend_rows.argtypes = [*[pointer] * 9, single, *[long] * 7]
             library.attend_step.argtypes = [*[pointer] * 12, single, *[long] * 7]
             library.product.argtypes = [*[pointer] * 7, single, *[long] * 3]
         self._library = library
@@ -113,33 +114,40 @@ class Fused:
         return out, sums
 
     def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
-        """For ``attend_many``. Rows must lie K heads apart."""
+        """As ``attend_far`` and others read it."""
         B, K, L, D = key_BKLD.shape
-        keys, values = key_BKLD.new_empty(2, B, K, -(-L // BLOCK) * BLOCK, D)
-        strides = _strides(key_BKLD[0], 2)
-        self._library.pack(*_at(key_BKLD, value_BKLD), strides, *_at(keys, values), B * K, L, D)
+        keys, values = key_BKLD.new_empty(2, B, K, _whole(L), D)
+        strides = _strides(key_BKLD, 3)
+        self._library.pack(*_at(key_BKLD, value_BKLD), strides, *_at(keys, values), B, K, L, D)
         return Packed(keys, values, L)
-
-    def attend_many(
-        self, query_KBGTD: torch.Tensor, seen: Packed, scaling: float, mask_BTL: torch.Tensor | None = None
-    ) -> Attended:
-        """New tokens look at those of their row up to themselves that ``mask_BTL``, added to scores, does not hide."""
-        K, B, G, T, D = query_KBGTD.shape
-        out, sums = _attended(query_KBGTD)
-        tensors = (
-            *_at(query_KBGTD, seen.keys, seen.values),
-            _at(mask_BTL)[0] if mask_BTL is not None else None,
-        )
-        self._library.attend_many(*tensors, *_at(out, sums), scaling, K, B, G * T, T, seen.length, D)
-        return out, sums
 
     def attend_far(self, query_KBGTD: torch.Tensor, begun: Packed, scaling: float) -> Attended:
         """All tokens look at all of what all rows begin with."""
         K, B, G, T, D = query_KBGTD.shape
         out, sums = _attended(query_KBGTD)
-        tensors = (*_at(query_KBGTD, begun.keys, begun.values), None, *_at(out, sums))
-        self._library.attend_many(*tensors, scaling, K, 1, B * G * T, 0, begun.length, D)
+        tensors = _at(query_KBGTD, begun.keys, begun.values, out, sums)
+        self._library.attend_far(*tensors, scaling, K, B * G * T, begun.length, D)
         return out, sums
+
+    def attend_rows(
+        self,
+        query_KBGTD: torch.Tensor,
+        key_BKLD: torch.Tensor,
+        value_BKLD: torch.Tensor,
+        begun: Packed | None,
+        scaling: float,
+        mask_BTL: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, T, H, D): new tokens look at what all rows begin with, and at those of their row up to themselves.
+
+        Of the latter ``mask_BTL``, added to scores, may hide some.
+        """
+        (K, B, G, T, D), L = query_KBGTD.shape, key_BKLD.shape[2]
+        out, room = query_KBGTD.new_empty(B, T, K * G, D), query_KBGTD.new_empty(2, B, K, _whole(L), D)
+        hidden, far = (None if mask_BTL is None else mask_BTL.data_ptr()), _far(begun)
+        pointers = (*_at(query_KBGTD, key_BKLD, value_BKLD), _strides(key_BKLD, 3), *far, hidden, *_at(room, out))
+        self._library.attend_rows(*pointers, scaling, B, T, K, G, L, begun.length if begun else 0, D)
+        return out
 
     def attend_step(
         self,
@@ -158,10 +166,9 @@ class Fused:
         G = X // K - 2
         queries_KBGTD, out_BTHD = heads_BTXD.new_empty(K, B, G, T, D), heads_BTXD.new_empty(B, T, K * G, D)
         tensors = _at(heads_BTXD, *rotation, keys_BKCD, values_BKCD, first_B, columns_B)
-        far = _at(begun.keys, begun.values) if begun else (None, None)
         sizes = (C, B, T, K, G, begun.length if begun else 0, D)
         strides = _strides(keys_BKCD, 3)
-        self._library.attend_step(*tensors, strides, *far, *_at(queries_KBGTD, out_BTHD), scaling, *sizes)
+        self._library.attend_step(*tensors, strides, *_far(begun), *_at(queries_KBGTD, out_BTHD), scaling, *sizes)
         return out_BTHD
 
     def can_step(self, heads_BTXD: torch.Tensor, keys_BKCD: torch.Tensor) -> bool:
@@ -216,6 +223,14 @@ class Fused:
         tokens, (R, V) = torch.empty(len(logits_RV), dtype=torch.int64), logits_RV.shape
         self._library.draw(*_at(logits_RV, uniform_R, tokens), temperature, R, V)
         return tokens
+
+
+def _whole(tokens: int) -> int:
+    return -(-tokens // BLOCK) * BLOCK
+
+
+def _far(begun: Packed | None) -> tuple[int | None, int | None]:
+    return (begun.keys.data_ptr(), begun.values.data_ptr()) if begun else (None, None)
 
 
 def _attended(query_KBGTD: torch.Tensor) -> Attended:

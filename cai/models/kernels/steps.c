@@ -105,8 +105,7 @@ void attend_step(const number *heads, const number *cosine, const number *sine, 
             long k = task / groups, b = task % groups * together, rows = B - b < together ? B - b : together;
             const number *asked = queries + (k * B + b) * W * D;
 #define LOOK(D)                                                                                                             \
-    if (P) look_together(asked, rows * W, far_keys + k * packed, far_values + k * packed, NULL, far, far_sum, scaling, 0,   \
-                         0, P, D);                                                                                          \
+    if (P) look_far(asked, rows * W, far_keys + k * packed, far_values + k * packed, far, far_sum, scaling, P, D);          \
     for (long r = 0; r < rows; r++) {                                                                                       \
         int64_t at = (b + r) * stride[0] + k * stride[1] + first[b + r] * stride[2], end = column[b + r] + T;               \
         look_alone(asked + r * W * D, keys + at, values + at, stride[2], first[b + r], end - first[b + r], C, scaling,      \

@@ -51,20 +51,35 @@ static inline __m512 powers_of_2(__m512 x) {
     return _mm512_scalef_ps(power, x);
 }
 
-// Turns a query's scores of a block into its shares of it, relative to the highest so far, and what it found before into
-// what counts beside them. lanes are 16 parts of the sum of shares.
-static inline void weigh(const float *scores, number *shares, float scale, float *most, float *lanes, float *found, long D) {
+// What 32 queries have found so far: of each its highest score, 16 parts of its sum of shares, and the values (32, D) that
+// these weigh.
+typedef struct { float *most, *lanes, *values; } Found;
+
+#define NOTHING_FOUND(name, D)                                                                                    \
+    float name##_values[QUERIES * D] __attribute__((aligned(64))), name##_lanes[QUERIES * 16] __attribute__((aligned(64))); \
+    float name##_most[QUERIES];                                                                                   \
+    Found name = {name##_most, name##_lanes, name##_values};                                                      \
+    memset(name##_values, 0, sizeof name##_values);                                                               \
+    memset(name##_lanes, 0, sizeof name##_lanes);                                                                 \
+    /* Above scores that are hidden, whose shares then are 0, and below all others. */                            \
+    for (long i = 0; i < QUERIES; i++) name##_most[i] = -1e20f
+
+// Turns query i's scores of a block of keys into its shares of it, relative to the highest so far, and what it found before
+// into what counts beside them.
+static inline __attribute__((always_inline)) void weigh(Found of, long i, const float *scores, number *shares, float scale,
+                                                        const long keys, const long D) {
+    float *most = of.most + i, *lanes = of.lanes + i * 16, *values = of.values + i * D;
     __m512 highest = _mm512_load_ps(scores), by = _mm512_set1_ps(scale);
-    for (long l = 16; l < KEYS; l += 16) highest = _mm512_max_ps(highest, _mm512_load_ps(scores + l));
+    for (long l = 16; l < keys; l += 16) highest = _mm512_max_ps(highest, _mm512_load_ps(scores + l));
     highest = _mm512_mul_ps(highest, by);
     if (_mm512_cmp_ps_mask(highest, _mm512_set1_ps(*most), _CMP_GT_OQ)) {
         float now = _mm512_reduce_max_ps(highest), before = power_of_2(*most - now);
-        for (long d = 0; d < D; d++) found[d] *= before;
-        for (long i = 0; i < 16; i++) lanes[i] *= before;
+        for (long d = 0; d < D; d++) values[d] *= before;
+        for (long l = 0; l < 16; l++) lanes[l] *= before;
         *most = now;
     }
     __m512 top = _mm512_set1_ps(*most), sum = _mm512_load_ps(lanes);
-    for (long l = 0; l < KEYS; l += 32) {
+    for (long l = 0; l < keys; l += 32) {
         __m512 one = powers_of_2(_mm512_fmsub_ps(_mm512_load_ps(scores + l), by, top));
         __m512 other = powers_of_2(_mm512_fmsub_ps(_mm512_load_ps(scores + l + 16), by, top));
         sum = _mm512_add_ps(sum, _mm512_add_ps(one, other));
@@ -73,72 +88,89 @@ static inline void weigh(const float *scores, number *shares, float scale, float
     _mm512_store_ps(lanes, sum);
 }
 
-// Of a query's scores of the keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
-static inline void hide(float *scores, long begin, long known, long width, long own, const number *mask) {
-    long seen = own + 1 - begin < known ? (own + 1 - begin > 0 ? own + 1 - begin : 0) : known;
+// Of a query's scores of keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
+static inline void hide(float *scores, long begin, long keys, long own, const number *mask) {
+    long seen = own + 1 - begin < keys ? (own + 1 - begin > 0 ? own + 1 - begin : 0) : keys;
     if (mask) {
         for (long l = 0; l < seen; l++) {
             float masked = scores[l] + wide(mask[begin + l]);
             scores[l] = masked > -1e30f ? masked : -1e30f;
         }
     }
-    for (long l = seen; l < width; l++) scores[l] = -1e30f;
+    for (long l = seen; l < keys; l++) scores[l] = -1e30f;
 }
 
-// Up to 32 queries over P keys. If T > 0 the last of these are of T new tokens: query number i is of token (first + i) % T,
-// and sees keys up to its own that are not hidden by the mask (T, P).
-static inline __attribute__((always_inline)) void look_together(const number *queries, long rows, const number *keys,
-        const number *values, const number *mask, number *out, float *sums, float scaling, long first, long T, long P,
-        const long D) {
-    float scores[QUERIES * KEYS] __attribute__((aligned(64))), found[QUERIES * D] __attribute__((aligned(64)));
-    number shares[QUERIES * KEYS] __attribute__((aligned(64))), asked[QUERIES * D] __attribute__((aligned(64)));
-    float lanes[QUERIES * 16] __attribute__((aligned(64))), most[QUERIES], scale = scaling * LOG2_E;
-    memset(asked, 0, sizeof asked);
-    memset(found, 0, sizeof found);
-    memset(lanes, 0, sizeof lanes);
-    memcpy(asked, queries, rows * D * sizeof(number));
-    // Above scores that are hidden, whose shares then are 0, and below all others.
-    for (long i = 0; i < QUERIES; i++) most[i] = -1e20f;
-    WRITTEN;
-    long seen = P;
-    if (T && first % T + rows <= T) seen = P - T + first % T + rows;  // what comes later is hidden from all of them
-    for (long begin = 0; begin < seen; begin += KEYS) {
-        for (long l = 0; l < KEYS; l += 32) {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
-            for (long d = 0; d < D; d += 32) {
-                PRODUCTS(asked + d, D * sizeof(number), keys + (begin + l) * D + d / 32 * 2 * TILE);
-            }
-            STORE(scores + l, KEYS);
-        }
-        long known = P - begin < KEYS ? P - begin : KEYS;
-        int all = known == KEYS && !mask && (!T || begin + KEYS <= P - T + 1);
-        for (long i = 0; i < QUERIES && !all; i++) {
-            long t = T ? (first + i) % T : 0, own = T ? P - T + t : P;
-            hide(scores + i * KEYS, begin, known, KEYS, own, mask && i < rows ? mask + t * P : NULL);
-        }
-        for (long i = 0; i < QUERIES; i++) {
-            weigh(scores + i * KEYS, shares + i * KEYS, scale, most + i, lanes + i * 16, found + i * D, D);
-        }
-        WRITTEN;
+// Who asks: up to 32 queries (32, D). If T > 0 the last keys are of T new tokens: query number i is of token (first + i) % T
+// and sees keys up to its own that the mask (T, P) does not hide.
+typedef struct { const number *queries, *mask; long rows, first, T; } Asked;
+
+// Adds what is found in a block of 32 or 64 of P keys, from begin on.
+static inline __attribute__((always_inline)) void look_at(Found of, Asked by, const number *keys, const number *values,
+                                                          float scaling, long begin, long P, const long width, const long D) {
+    float scores[QUERIES * KEYS] __attribute__((aligned(64)));
+    number shares[QUERIES * KEYS] __attribute__((aligned(64)));
+    for (long l = 0; l < width; l += 32) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
         for (long d = 0; d < D; d += 32) {
-            _tile_loadd(0, found + d, D * sizeof(float));
-            _tile_loadd(1, found + d + 16, D * sizeof(float));
-            _tile_loadd(2, found + 16 * D + d, D * sizeof(float));
-            _tile_loadd(3, found + 16 * D + d + 16, D * sizeof(float));
-            for (long l = 0; l < KEYS; l += 32) {
-                PRODUCTS(shares + l, KEYS * sizeof(number), values + (begin + l) * D + d / 16 * TILE);
-            }
-            STORE(found + d, D);
+            PRODUCTS(by.queries + d, D * sizeof(number), keys + (begin + l) * D + d / 32 * 2 * TILE);
         }
+        STORE(scores + l, KEYS);
     }
-    for (long i = 0; i < rows; i++) {
-        float sum = _mm512_reduce_add_ps(_mm512_load_ps(lanes + i * 16));
-        for (long d = 0; d < D; d++) out[i * D + d] = narrow(found[i * D + d] / sum);
-        sums[i] = most[i] / LOG2_E + logf(sum);
+    int all = begin + width <= P && !by.mask && (!by.T || begin + width <= P - by.T + 1);
+    for (long i = 0; i < QUERIES && !all; i++) {
+        long t = by.T ? (by.first + i) % by.T : 0, own = by.T ? P - by.T + t : P - 1;
+        hide(scores + i * KEYS, begin, width, own, by.mask && i < by.rows ? by.mask + t * P : NULL);
     }
+    for (long i = 0; i < QUERIES; i++) weigh(of, i, scores + i * KEYS, shares + i * KEYS, scaling * LOG2_E, width, D);
+    WRITTEN;
+    for (long d = 0; d < D; d += 32) {
+        float *found = of.values + d;
+        _tile_loadd(0, found, D * sizeof(float));
+        _tile_loadd(1, found + 16, D * sizeof(float));
+        _tile_loadd(2, found + 16 * D, D * sizeof(float));
+        _tile_loadd(3, found + 16 * D + 16, D * sizeof(float));
+        for (long l = 0; l < width; l += 32) {
+            PRODUCTS(shares + l, KEYS * sizeof(number), values + (begin + l) * D + d / 16 * TILE);
+        }
+        STORE(found, D);
+    }
+}
+
+static inline __attribute__((always_inline)) void look_together(Found of, Asked by, const number *keys, const number *values,
+                                                                float scaling, long P, const long D) {
+    WRITTEN;
+    long seen = P, t = by.T ? by.first % by.T : 0;
+    if (by.T && t + by.rows <= by.T) seen = P - by.T + t + by.rows;  // what comes later is hidden from all of them
+    for (long begin = 0; begin < seen; begin += KEYS) {
+        if (seen - begin > 32) look_at(of, by, keys, values, scaling, begin, P, KEYS, D);
+        else look_at(of, by, keys, values, scaling, begin, P, 32, D);
+    }
+}
+
+// Up to 32 queries one behind the other, and zeros for what is missing of 32.
+static inline void ask(number *asked, const number *queries, long rows, long D) {
+    memcpy(asked, queries, rows * D * sizeof(number));
+    memset(asked + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
+}
+
+// Writes what query i found (D). Returns the log of its sum of exponentials.
+static inline float settle(Found of, long i, number *out, const long D) {
+    float sum = _mm512_reduce_add_ps(_mm512_load_ps(of.lanes + i * 16));
+    for (long d = 0; d < D; d++) out[d] = narrow(of.values[i * D + d] / sum);
+    return of.most[i] / LOG2_E + logf(sum);
+}
+
+// Attention of up to 32 queries (32, D) to all of P packed keys and values. Writes what each found, and the log of its sum.
+static inline __attribute__((always_inline)) void look_far(const number *queries, long rows, const number *keys,
+        const number *values, number *out, float *sums, float scaling, long P, const long D) {
+    number asked[QUERIES * D] __attribute__((aligned(64)));
+    NOTHING_FOUND(found, D);
+    ask(asked, queries, rows, D);
+    look_together(found, (Asked){asked, .rows = rows}, keys, values, scaling, P, D);
+    for (long i = 0; i < rows; i++) sums[i] = settle(found, i, out + i * D, D);
 }
 
 #endif
