@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from transformers import AttentionInterface
 
+from cai.models.seen import Seen
+
 NAME = "cai_shared_prefix"
 SCORES = 2**24
 """How many attention scores are held at once where they are computed by hand: 64 MB in float32."""
@@ -29,17 +31,19 @@ class Forward(Protocol):
     config: Any
     device: torch.device
     dtype: torch.dtype
+    leaves_out: bool
+    """Whether what is hidden is not looked at, rather than masked."""
 
     def __call__(
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | None,
+        seen: torch.Tensor | Seen,
         cache: Any | None,
         shared: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
-        """Logits (B, ``keep``, vocabulary) after the last ``keep`` tokens. ``mask`` as ``attend`` takes it.
+        """Logits (B, ``keep``, vocabulary) after the last ``keep`` tokens. ``seen`` is a mask, or what gives one.
 
         ``cache``, a ``decoding.RowCache``, keeps the new keys and values, and has all that each row has of its own.
         """
@@ -47,6 +51,8 @@ class Forward(Protocol):
 
 class OfModules:
     """transformers' own modules around this attention, handed to them through its attention interface."""
+
+    leaves_out = False
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -56,7 +62,7 @@ class OfModules:
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | None,
+        seen: torch.Tensor | Seen,
         cache: Any | None,
         shared: KeysValues | None,
         keep: int,
@@ -65,7 +71,7 @@ class OfModules:
             out = self._model(
                 input_ids=tokens_BT,
                 position_ids=positions_BT,
-                attention_mask=mask,
+                attention_mask=seen.mask(self.device, self.dtype) if isinstance(seen, Seen) else seen,
                 past_key_values=cache,
                 use_cache=cache is not None,
                 logits_to_keep=max(keep, 1),  # 0 would keep all

@@ -4,7 +4,8 @@ transformers' modules are the reference, and train. They compute each projection
 weights that are laid out anew for the processor in every product. Here the weights are laid out once, what is projected
 from the same numbers is projected together, and activations and sums are done where the product is written.
 
-Axes: B rows, T new tokens, N = B x T, E hidden size, H query heads, K key heads, D size of a head.
+Axes: B rows, T new tokens, N of all rows (B x T, without padding where our kernels read rows), E hidden size, H query
+heads, K key heads, D size of a head.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from torch import nn
 
 from cai.models.attention import KeysValues
 from cai.models.decoder_attention import DecoderAttention
-from cai.models.fused import WHOLE, Fused, fused
+from cai.models.fused import WHOLE, Fused, Rows, fused
 from cai.models.memory import huge_pages
+from cai.models.seen import Seen
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
@@ -137,40 +139,60 @@ class Decoder:
         self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
         self._layers = [Layer.of(self._fused, module) for module in model.model.layers]
         self._norm, self._head = Norm.of(model.model.norm), Linear.of(self._fused, model.lm_head)
-        self._attention = DecoderAttention(self.config.num_key_value_heads, attention.scaling, self._fused)
+        self._attention = DecoderAttention(
+            self.config.num_key_value_heads, attention.scaling, self.dtype, self._fused
+        )
+        self.leaves_out = self._fused is not None and self._fused.has_tiles
 
     def __call__(
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | None,
+        seen: torch.Tensor | Seen,
         cache: Any | None,
         shared: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
-        x_NE: torch.Tensor = self._embedding[tokens_BT.reshape(-1)]
-        rotation = self._rotation(x_NE, positions_BT)
+        how = self._attention.how(seen)
+        there_BT = how.there(T) if isinstance(how, Rows) else torch.ones(B, T, dtype=torch.bool)
+        x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]]
+        cosine, sine = self._rotation(x_NE, positions_BT)
+        rotation = cosine[there_BT], sine[there_BT]
         for number, layer in enumerate(self._layers):
-            heads = self._heads(layer, x_NE.view(B, T, -1))
             kept = keep if number == last else T  # of the last layer nothing else is asked
-            attended = self._attention(heads, rotation, mask, cache, number, shared, kept)
+            heads_NXD = self._heads(layer, x_NE)
+            attended_MHD = self._attention(heads_NXD, rotation, how, cache, number, shared, kept, B)
             if kept == 0:
                 return x_NE.new_empty(B, 0, len(self._embedding))
-            x_NE = x_NE.view(B, T, -1)[:, T - kept :].reshape(B * kept, -1).contiguous()
-            x_NE = layer.out(attended.reshape(B * kept, -1), x_NE)
+            x_NE = x_NE[_last(there_BT, kept)] if kept < T else x_NE
+            x_NE = layer.out(attended_MHD.flatten(1), x_NE)
             x_NE = layer.down(layer.up.gated(x_NE, layer.gate, layer.after), x_NE)
-        logits_NV: torch.Tensor = self._head(x_NE, norm=self._norm)
-        return logits_NV.view(B, keep, len(self._embedding))
+        return _by_row(self._head(x_NE, norm=self._norm), there_BT[:, T - keep :])
 
-    def _heads(self, layer: Layer, x_BTE: torch.Tensor) -> torch.Tensor:
-        """H queries, K keys and K values (B, T, H + 2K, D), their positions not yet in them."""
+    def _heads(self, layer: Layer, x_NE: torch.Tensor) -> torch.Tensor:
+        """H queries, K keys and K values (N, H + 2K, D), their positions not yet in them."""
         K, fused = self.config.num_key_value_heads, self._fused
-        heads = layer.qkv(x_BTE.flatten(0, 1), norm=layer.before).view(*x_BTE.shape[:2], -1, self._head_dim)
+        heads = layer.qkv(x_NE, norm=layer.before).view(len(x_NE), -1, self._head_dim)
         if layer.q_norm and layer.k_norm:
-            query, key, value = heads[:, :, : -2 * K], heads[:, :, -2 * K : -K], heads[:, :, -K:]
-            heads = torch.cat([layer.q_norm(query, fused), layer.k_norm(key, fused), value], dim=2)
+            query, key, value = heads[:, : -2 * K], heads[:, -2 * K : -K], heads[:, -K:]
+            heads = torch.cat([layer.q_norm(query, fused), layer.k_norm(key, fused), value], dim=1)
         return heads
+
+
+def _last(there_BT: torch.Tensor, keep: int) -> torch.Tensor:
+    """Numbers, among those that are there, of the tokens in the last ``keep`` columns."""
+    number_BT = (there_BT.flatten().cumsum(0) - 1).view(there_BT.shape)
+    return number_BT[:, -keep:][there_BT[:, -keep:]]
+
+
+def _by_row(logits_MV: torch.Tensor, there_BS: torch.Tensor) -> torch.Tensor:
+    """(B, S, V), 0 where no token is."""
+    if len(logits_MV) == there_BS.numel():
+        return logits_MV.view(*there_BS.shape, -1)
+    laid = logits_MV.new_zeros(*there_BS.shape, logits_MV.shape[1])
+    laid[there_BS] = logits_MV
+    return laid
 
 
 def takes(model: Any) -> bool:

@@ -10,30 +10,67 @@ from typing import Any
 import torch
 
 from cai.models.attention import KeysValues, attend, attend_far, by_key_head
-from cai.models.fused import Fused, Packed
+from cai.models.fused import Fused, Packed, Rows
+from cai.models.seen import Seen
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines of positions (B, T, D)."""
 
 
 class DecoderAttention:
-    def __init__(self, key_heads: int, scaling: float, fused: Fused | None) -> None:
-        self._key_heads, self._scaling, self._fused = key_heads, scaling, fused
+    def __init__(self, key_heads: int, scaling: float, dtype: torch.dtype, fused: Fused | None) -> None:
+        self._key_heads, self._scaling, self._dtype, self._fused = key_heads, scaling, dtype, fused
         self._tiles = fused if fused and fused.has_tiles else None
         self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
+    def how(self, seen: torch.Tensor | Seen) -> torch.Tensor | Rows | None:
+        """What to be called with: where rows are read in tiles, they leave padding out; else what a mask hides is in it."""
+        if not isinstance(seen, Seen):
+            return seen
+        return Rows.of(seen) if self._tiles else seen.mask(torch.device("cpu"), self._dtype)
+
     def __call__(
+        self,
+        heads_NXD: torch.Tensor,
+        rotation: Rotation,
+        how: torch.Tensor | Rows | None,
+        cache: Any | None,
+        number: int,
+        shared: KeysValues | None,
+        keep: int,
+        B: int,
+    ) -> torch.Tensor:
+        """(M, H, D), of each row's last ``keep`` tokens, in layer ``number``. X: H queries, then K keys and K values."""
+        begun = self._begun(shared, number)
+        if isinstance(how, Rows):
+            assert self._tiles
+            keys, values = self._kept(heads_NXD, how, cache, number)
+            return self._tiles.attend_rows(heads_NXD, rotation, keys, values, how, begun, self._scaling, keep)
+        heads_BTXD, (cosine, sine) = heads_NXD.unflatten(0, (B, -1)), rotation
+        by_row = cosine.unflatten(0, (B, -1)), sine.unflatten(0, (B, -1))
+        return self._of_columns(heads_BTXD, by_row, how, cache, number, begun, keep).flatten(0, 1)
+
+    def _kept(
+        self, heads: torch.Tensor, rows: Rows, cache: Any | None, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where keys and values are, and those of the new tokens will be."""
+        if cache is not None:
+            of_rows: tuple[torch.Tensor, torch.Tensor] = cache.read(number)
+            return of_rows
+        keys, values = heads.new_empty(2, len(rows.known_B), self._key_heads, rows.width, heads.shape[-1])
+        return keys, values
+
+    def _of_columns(
         self,
         heads_BTXD: torch.Tensor,
         rotation: Rotation,
         mask: torch.Tensor | None,
         cache: Any | None,
         number: int,
-        shared: KeysValues | None,
+        begun: Any | None,
         keep: int,
     ) -> torch.Tensor:
-        """(B, ``keep``, H, D), of the last tokens, in layer ``number``. X: H queries, then K keys and K values."""
-        begun = self._begun(shared, number)
+        """(B, ``keep``, H, D)."""
         if self._tiles and cache is not None and cache.first is not None:
             keys, values = cache.of_layer(number)
             if self._tiles.can_step(heads_BTXD, keys):
@@ -42,18 +79,15 @@ class DecoderAttention:
         query, key, value = self._turned(heads_BTXD, rotation, cache, number)
         if keep < heads_BTXD.shape[1]:
             query = query[..., heads_BTXD.shape[1] - keep :, :].contiguous()
-            mask = mask if mask is None else mask[:, :, mask.shape[2] - keep :]
+            mask = _before(keep, key) if mask is None else mask[:, :, mask.shape[2] - keep :]
         if keep == 0:
             return heads_BTXD[:, :0, : -2 * self._key_heads]
+        look_back = self._tiles.attend_far if self._tiles else attend_far
+        far = look_back(query, begun, self._scaling) if begun else None
         if self._fused and cache is not None and cache.first is not None:
-            look_back = self._tiles.attend_far if self._tiles else attend_far
-            far = look_back(query, begun, self._scaling) if begun else None
             own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
             return self._fused.join(own, far)
-        if self._tiles:
-            hidden = mask[:, 0].contiguous() if mask is not None else None
-            return self._tiles.attend_rows(query, key, value, begun, self._scaling, hidden)
-        return attend(query, key, value, mask, self._scaling, attend_far(query, begun, self._scaling) if begun else None)
+        return attend(query, key, value, mask, self._scaling, far)
 
     def _begun(self, shared: KeysValues | None, number: int) -> Any | None:
         """What all rows begin with. Packed once for all that a batch reads."""
@@ -82,6 +116,12 @@ class DecoderAttention:
         if cache is not None:
             key, value = cache.update(key, value, number)
         return by_key_head(turned[:, :H], self._key_heads), key, value
+
+
+def _before(last: int, key_BKLD: torch.Tensor) -> torch.Tensor:
+    """The mask (1, 1, ``last``, L) of the last tokens, each of which sees all before it."""
+    hidden = torch.full((last, key_BKLD.shape[2]), float("-inf"), dtype=key_BKLD.dtype)
+    return hidden.triu(key_BKLD.shape[2] - last + 1)[None, None]
 
 
 def turn(x: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) -> torch.Tensor:

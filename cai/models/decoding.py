@@ -100,8 +100,9 @@ class RowCache:
         config = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, rows, config.num_key_value_heads, columns, size)
-        # Not "empty": what is masked is still multiplied, and may not be NaN.
-        self._all = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        # What is masked is still multiplied, and may not be NaN, unless none is masked.
+        made = torch.empty if model.leaves_out else torch.zeros
+        self._all = made(shape, dtype=model.dtype, device=model.device)
         self._rows, self._read = slice(0), slice(0)
         self._begin: int | None = 0
         self.columns = torch.zeros(0)

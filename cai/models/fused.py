@@ -3,7 +3,8 @@
 torch does each sum and each activation in a pass of its own over memory. Needs Linux, and gcc, which shares torch's
 threads; elsewhere torch does it.
 
-Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head, C columns.
+Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head, C columns, L of them
+that are seen.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import torch
 
 from cai.models.bundled import cache_folder
+from cai.models.seen import Seen
 
 LOG = logging.getLogger(__name__)
 KERNELS = Path(__file__).parent / "kernels"
@@ -50,6 +52,26 @@ class Packed(NamedTuple):
     """L without what fills up the last block."""
 
 
+class Rows(NamedTuple):
+    """What is read of rows, in the form that ``attend_rows`` takes: T columns, of which each row leaves its first empty."""
+
+    padding_B: torch.Tensor
+    known_B: torch.Tensor
+    parts_BT: torch.Tensor | None
+    """Only where one token hides from a later one of its row."""
+    width: int
+    """T."""
+
+    @staticmethod
+    def of(seen: Seen) -> Rows:
+        parts = None if seen.plain else torch.tensor(seen.padded(0))
+        return Rows(torch.tensor(seen.padding), torch.tensor(seen.known), parts, seen.width)
+
+    def there(self, last: int) -> torch.Tensor:
+        """Which of the ``last`` columns (B, last) hold tokens."""
+        return torch.arange(self.width - last, self.width) >= self.padding_B[:, None]
+
+
 class Fused:
     """Results are new tensors. What is read must be contiguous, but for keys and values."""
 
@@ -65,7 +87,7 @@ class Fused:
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 4]
             library.attend_far.argtypes = [*[pointer] * 5, single, *[long] * 4]
-            library.attend_rows.argtypes = [*[pointer] * 9, single, *[long] * 7]
+            library.attend_rows.argtypes = [*[pointer] * 13, single, *[long] * 8]
             library.attend_step.argtypes = [*[pointer] * 12, single, *[long] * 7]
             library.product.argtypes = [*[pointer] * 7, single, *[long] * 3]
         self._library = library
@@ -131,22 +153,34 @@ class Fused:
 
     def attend_rows(
         self,
-        query_KBGTD: torch.Tensor,
-        key_BKLD: torch.Tensor,
-        value_BKLD: torch.Tensor,
+        heads_NXD: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor],
+        keys_BKLD: torch.Tensor,
+        values_BKLD: torch.Tensor,
+        rows: Rows,
         begun: Packed | None,
         scaling: float,
-        mask_BTL: torch.Tensor | None = None,
+        keep: int,
     ) -> torch.Tensor:
-        """(B, T, H, D): new tokens look at what all rows begin with, and at those of their row up to themselves.
+        """(M, H, D), of the last ``keep`` tokens of each row, or of all it has: ``turn``, and attention.
 
-        Of the latter ``mask_BTL``, added to scores, may hide some.
+        The N tokens of ``rows`` are one row's behind the other's, ``rotation`` theirs (N, D). Of keys and values the last T
+        are written.
         """
-        (K, B, G, T, D), L = query_KBGTD.shape, key_BKLD.shape[2]
-        out, room = query_KBGTD.new_empty(B, T, K * G, D), query_KBGTD.new_empty(2, B, K, _whole(L), D)
-        hidden, far = (None if mask_BTL is None else mask_BTL.data_ptr()), _far(begun)
-        pointers = (*_at(query_KBGTD, key_BKLD, value_BKLD), _strides(key_BKLD, 3), *far, hidden, *_at(room, out))
-        self._library.attend_rows(*pointers, scaling, B, T, K, G, L, begun.length if begun else 0, D)
+        (N, X, D), (B, K, L, _) = heads_NXD.shape, keys_BKLD.shape
+        M = N if keep == rows.width else int(rows.there(keep).sum())
+        out = heads_NXD.new_empty(M, X - 2 * K, D)
+        room, parts = heads_NXD.new_empty(2, B, K, _whole(L), D), rows.parts_BT
+        pointers = (
+            *_at(heads_NXD, *rotation, keys_BKLD, values_BKLD),
+            _strides(keys_BKLD, 3),
+            *_at(rows.padding_B, rows.known_B),
+            None if parts is None else parts.data_ptr(),
+            *_far(begun),
+            *_at(room, out),
+        )
+        sizes = (B, rows.width, keep, K, X // K - 2, L, begun.length if begun else 0, D)
+        self._library.attend_rows(*pointers, scaling, *sizes)
         return out
 
     def attend_step(

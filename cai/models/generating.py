@@ -11,7 +11,7 @@ import torch
 from cai.models.copying import AHEAD, Copying
 from cai.models.decoding import Arrivals, Decoding, Ending, Row, RowCache, Rows, decode
 from cai.models.kept_rows import Kept
-from cai.models.reading import Read, branches, mask_behind, pieces
+from cai.models.reading import Read, branches, pieces
 
 if TYPE_CHECKING:
     from cai.models.shared_engine import SharedEngine
@@ -109,7 +109,6 @@ class Generating:
         first = min(row.padding for row in piece)
         columns = [self._width - count] * rows
         cache = self._cache.at(slice(end - rows, end), columns, slice(first, self._width))
-        padding = [row.padding - first for row in piece]
-        mask = mask_behind(padding, count, self._width - first, self._engine.model)
+        known = [max(0, self._width - count - row.padding) for row in piece]
         asked = [Read.of(read, row.begun - len(read)) for read, row in zip(reads, piece, strict=True)]
-        return self._engine.read(asked, self._shared, cache, mask=mask)[:, -1]
+        return self._engine.read(asked, self._shared, cache, known=known)[:, -1]

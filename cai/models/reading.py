@@ -1,7 +1,4 @@
-"""Rows as an engine reads them: in pieces of like length, each token seeing what it should.
-
-Axes: B rows of a piece, T their tokens, left-padded, L what they see of their own: what is known of it, and these.
-"""
+"""Rows as an engine reads them: in pieces of like length, and what some share before the others."""
 
 from __future__ import annotations
 
@@ -9,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import torch
-
-from cai.models.attention import Forward
 from cai.models.batching import common
 
 PIECE = 2048
@@ -40,38 +34,6 @@ class Read(NamedTuple):
             read.positions.extend(range(end, end + len(tokens) - 1))
             read.segments.extend([number] * (len(tokens) - 1))
         return read
-
-
-def mask_of(rows: list[Read], known: list[int], model: Forward) -> torch.Tensor:
-    """Added to scores (B, 1, T, L). Of each row ``known`` tokens lie right before those that it reads.
-
-    Padding sees itself, so that it holds numbers.
-    """
-    device, most = model.device, max(known)
-    width = max(len(row.tokens) for row in rows)
-    segments_BT = torch.tensor(
-        [[-1] * (width - len(row.segments)) + row.segments for row in rows], device=device
-    )
-    asks_BT1, asked_B1T = segments_BT[:, :, None], segments_BT[:, None]
-    seen_BTT = ((asked_B1T == 0) | (asked_B1T == asks_BT1)) & (asked_B1T >= 0)
-    seen_BTT &= torch.ones((width, width), dtype=torch.bool, device=device).tril()
-    seen_BTT |= torch.eye(width, dtype=torch.bool, device=device)
-    before_B1 = most - torch.tensor(known, device=device)[:, None]
-    before_BTK = (torch.arange(most, device=device) >= before_B1)[:, None].expand(-1, width, -1)
-    return hidden(torch.cat([before_BTK, seen_BTT], dim=2), model)
-
-
-def mask_behind(padding: list[int], count: int, width: int, model: Forward) -> torch.Tensor:
-    """For the last ``count`` of ``width`` columns, of which a row's first are padding (B, 1, T, L)."""
-    column_L = torch.arange(width, device=model.device)
-    own_B1L = column_L >= torch.tensor(padding, device=model.device)[:, None, None]
-    at_T1 = column_L[-count:, None]
-    return hidden((own_B1L & (column_L <= at_T1)) | (column_L == at_T1), model)
-
-
-def hidden(seen: torch.Tensor, model: Forward) -> torch.Tensor:
-    zeros = torch.zeros(seen.shape, dtype=model.dtype, device=model.device)
-    return zeros.masked_fill(~seen, float("-inf"))[:, None]
 
 
 def pieces(lengths: dict[int, int]) -> Iterator[list[int]]:

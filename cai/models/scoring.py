@@ -10,7 +10,7 @@ import torch
 from cai.models.attention import KeysValues
 from cai.models.decoding import RowCache
 from cai.models.kept_rows import NOTHING
-from cai.models.reading import Read, branches, mask_of, pieces
+from cai.models.reading import Read, branches, pieces
 
 if TYPE_CHECKING:
     from cai.models.shared_engine import SharedEngine
@@ -62,14 +62,13 @@ def _read(
     """Logits (B, ``keep``, vocabulary) of rows of which something is known, and where all of them lies then."""
     lengths = [of_row.shape[-2] for of_row in known]
     most, width = max(lengths), max(len(read.tokens) for read in reads)
-    mask = mask_of(reads, lengths, engine.model)
     if not (most or cached):
-        return engine.read(reads, shared, keep=keep, mask=mask), None
+        return engine.read(reads, shared, keep=keep, known=lengths), None
     cache = RowCache(engine.model, len(reads), most + width)
     for place, of_row in enumerate(known):
         cache.fill(place, most - lengths[place], of_row)
     cache.at(slice(len(reads)), [most] * len(reads), slice(most + width))
-    return engine.read(reads, shared, cache, keep=keep, mask=mask), cache
+    return engine.read(reads, shared, cache, keep=keep, known=lengths), cache
 
 
 def extra(continuations: Sequence[list[int]]) -> int:

@@ -20,6 +20,7 @@ from cai.models.kept_rows import KeptRows, room
 from cai.models.memory import huge_pages
 from cai.models.reading import Read
 from cai.models.scoring import extra, scored
+from cai.models.seen import Seen
 from cai.models.shared_prefix import LEAST, Prefix, Prefixes
 
 
@@ -85,13 +86,14 @@ class SharedEngine:
         shared: KeysValues | None,
         cache: RowCache | None = None,
         keep: int = 1,
-        mask: torch.Tensor | None = None,
+        known: list[int] | None = None,
     ) -> torch.Tensor:
-        """Logits (B, ``keep``, vocabulary) after the last tokens. Without a mask each sees all before it."""
+        """Logits (B, ``keep``, vocabulary) after the last tokens. Of each row ``known`` ones are in the cache."""
         huge_pages()
+        seen = Seen(known or [0] * len(rows), [row.segments for row in rows])
         width, device = max(len(row.tokens) for row in rows), self.model.device
         tokens, positions = (
             torch.tensor([[0] * (width - len(row.tokens)) + row[field] for row in rows], device=device)
             for field in (0, 1)
         )
-        return self.model(tokens, positions, mask, cache, shared, keep)
+        return self.model(tokens, positions, seen, cache, shared, keep)

@@ -93,6 +93,7 @@ class Counting:
 
     def __init__(self, forward: Forward, read: list[int]) -> None:
         self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self.leaves_out = forward.leaves_out
         self._forward, self._read = forward, read
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:

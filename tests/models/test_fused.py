@@ -18,7 +18,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from cai.models import fused as fused_module
 from cai.models.attention import attend, attend_far, by_key_head
-from cai.models.fused import Fused, fused
+from cai.models.fused import Fused, Rows, fused
+from cai.models.seen import Seen
 
 TYPES = [torch.float32, torch.bfloat16]
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
@@ -118,37 +119,74 @@ def test_a_few_tokens_see_their_own_row_and_what_all_rows_begin_with(
     assert close(own, plain, dtype)
 
 
-@settings(max_examples=30, deadline=None)
+def angles(dtype: torch.dtype, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    angle = drawn(torch.float32, *shape, seed=1)
+    return torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 3),
     tokens=st.sampled_from([1, 2, 31, 32, 33, 100, 300]),
     sharing=st.integers(1, 3),
     size=st.sampled_from([32, 64, 128]),
-    padding=st.sampled_from([0, 1, 64, 130, 290]),
+    known=st.sampled_from([0, 1, 70]),
     begun=st.sampled_from([0, 1, 31, 256, 300]),
-    scaling=st.sampled_from([0.1, 0.125]),
+    keep=st.sampled_from([0, 1, 5, 300]),
+    parts=st.sampled_from([1, 3]),
+    places=st.randoms(use_true_random=False),
 )
-def test_many_tokens_see_those_before_them_that_the_mask_leaves(
-    rows: int, tokens: int, sharing: int, size: int, padding: int, begun: int, scaling: float
+def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
+    rows: int,
+    tokens: int,
+    sharing: int,
+    size: int,
+    known: int,
+    begun: int,
+    keep: int,
+    parts: int,
+    places: Any,
 ) -> None:
-    made, dtype, K = tiles(), torch.bfloat16, 2
-    query = drawn(dtype, K, rows, sharing, tokens, size)
-    key, value = drawn(dtype, 2, rows, K, tokens, size, seed=1)
+    """Of rows of which some know less and read less than others, and some read parts that do not see each other."""
+    made, dtype, K, keep = tiles(), torch.bfloat16, 2, min(keep, tokens)
+    lengths = [tokens, *[places.randint(1, tokens) for _ in range(rows - 1)]]
+    knows = [known, *[places.randint(0, known) for _ in range(rows - 1)]]
+    seen = Seen(knows, [[max(0, parts - 1 - t) for t in reversed(range(length))] for length in lengths])
+    there = Rows.of(seen).there(tokens)
+    heads, rotation = drawn(dtype, rows, tokens, K * (sharing + 2), size), angles(dtype, rows, tokens, size // 2)
     begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
-    mask = None
-    if padding:  # row number n has n times as many tokens of it, each of which sees itself
-        number, padded = torch.arange(tokens), (torch.arange(rows) * padding).clamp(max=tokens - 1)
-        seen = (number[None, None] >= padded[:, None, None]) & (number[:, None] >= number)
-        seen |= torch.eye(tokens, dtype=torch.bool)
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
-    far = attend_far(query, (begins[0], begins[1]), scaling) if begun else None
-    packed = made.pack(begins[0], begins[1]) if begun else None
-    own = made.attend_rows(query, key, value, packed, scaling, mask[:, 0] if mask is not None else None)
-    assert close(own, attend(query, key, value, mask, scaling, far), dtype)
-    if packed and far:
-        own_far = made.attend_far(query, packed, scaling)
-        assert close(own_far[0].flatten(), far[0].flatten(), dtype)
-        assert torch.allclose(own_far[1].flatten(), far[1].flatten(), atol=1e-3)
+    written = drawn(dtype, 2, rows, K, known + tokens, size, seed=3)
+    plain = written.clone()
+    query = made.turn(heads, rotation, plain[0], plain[1], torch.full((rows,), known))
+    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    mask = seen.mask(torch.device("cpu"), dtype)
+    wanted = attend(query, plain[0], plain[1], mask, 0.1, far)[:, tokens - keep :]
+    # What is not known, and where padding would be, may hold anything.
+    written[:, :, :, known:] = float("nan")
+    for row, count in enumerate(knows):
+        written[:, row, :, : known - count] = float("nan")
+    own = made.attend_rows(
+        heads[there],
+        (rotation[0][there], rotation[1][there]),
+        written[0],
+        written[1],
+        Rows.of(seen),
+        made.pack(begins[0], begins[1]) if begun else None,
+        0.1,
+        keep,
+    )
+    assert close(own, wanted[there[:, tokens - keep :]], dtype)
+    assert torch.equal(written.transpose(2, 3)[:, :, known:][:, there], plain.transpose(2, 3)[:, :, known:][:, there])
+
+
+@settings(max_examples=20, deadline=None)
+@given(queries=st.sampled_from([1, 33, 100]), size=st.sampled_from([32, 64, 128]), begun=st.sampled_from([1, 31, 300]))
+def test_all_queries_see_what_rows_begin_with(queries: int, size: int, begun: int) -> None:
+    made, query = tiles(), drawn(torch.bfloat16, 2, 1, 3, queries, size)
+    begins = drawn(torch.bfloat16, 2, 1, 2, begun, size, seed=2)
+    own, far = made.attend_far(query, made.pack(*begins), 0.1), attend_far(query, (begins[0], begins[1]), 0.1)
+    assert close(own[0].flatten(), far[0].flatten(), torch.bfloat16)
+    assert torch.allclose(own[1].flatten(), far[1].flatten(), atol=1e-3)
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,8 +204,7 @@ def test_a_step_is_all_its_parts_at_once(
 ) -> None:
     made, dtype, K = tiles(), torch.bfloat16, 2
     heads = drawn(dtype, rows, tokens, K * (sharing + 2), size)
-    angle = drawn(torch.float32, rows, tokens, size // 2, seed=1)
-    rotation = torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+    rotation = angles(dtype, rows, tokens, size // 2)
     written = drawn(dtype, 2, rows, K, columns, size, seed=2)
     at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
     first = torch.tensor([places.randrange(int(column) + 1) for column in at])

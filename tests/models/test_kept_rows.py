@@ -20,6 +20,7 @@ class Reads:
 
     def __init__(self, forward: Forward) -> None:
         self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self.leaves_out = forward.leaves_out
         self.forward, self.shapes = forward, []
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:

@@ -28,6 +28,7 @@ class Counting:
 
     def __init__(self, forward: Forward) -> None:
         self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self.leaves_out = forward.leaves_out
         self._forward, self.read = forward, 0
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:

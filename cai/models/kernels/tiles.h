@@ -88,25 +88,33 @@ static inline __attribute__((always_inline)) void weigh(Found of, long i, const 
     _mm512_store_ps(lanes, sum);
 }
 
-// Of a query's scores of keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
-static inline void hide(float *scores, long begin, long keys, long own, const number *mask) {
-    long seen = own + 1 - begin < keys ? (own + 1 - begin > 0 ? own + 1 - begin : 0) : keys;
-    if (mask) {
-        for (long l = 0; l < seen; l++) {
-            float masked = scores[l] + wide(mask[begin + l]);
-            scores[l] = masked > -1e30f ? masked : -1e30f;
-        }
-    }
-    for (long l = seen; l < keys; l++) scores[l] = -1e30f;
+// Of P keys those that may be seen: from first on, but for a gap, behind which lies what is new. part, if not NULL, says of
+// each of these, from the gap's begin on, 0, or in which part of what is new it is.
+typedef struct { long first, gap, gap_end, P; const int64_t *part; } Seen;
+
+// Up to 32 queries (32, D). own, if not NULL, is the last key that each of them sees: from least to most. Some may be in
+// parts, and see only their own.
+typedef struct { const number *queries; const long *own; long rows, least, most; int in_parts; } Asked;
+
+static inline void fill(float *scores, long from, long to, long keys) {
+    for (long l = from > 0 ? from : 0; l < to && l < keys; l++) scores[l] = -1e30f;
 }
 
-// Who asks: up to 32 queries (32, D). If T > 0 the last keys are of T new tokens: query number i is of token (first + i) % T
-// and sees keys up to its own that the mask (T, P) does not hide.
-typedef struct { const number *queries, *mask; long rows, first, T; } Asked;
+// Of a query's scores of keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
+static inline void hide(float *scores, long begin, long keys, Seen seen, long own) {
+    fill(scores, 0, seen.first - begin, keys);
+    fill(scores, seen.gap - begin, seen.gap_end - begin, keys);
+    fill(scores, own + 1 - begin, keys, keys);
+    int64_t part = seen.part ? seen.part[own - seen.gap] : 0;
+    for (long key = begin > seen.gap_end ? begin : seen.gap_end; part && key <= own && key < begin + keys; key++) {
+        int64_t other = seen.part[key - seen.gap];
+        if (other && other != part) scores[key - begin] = -1e30f;
+    }
+}
 
-// Adds what is found in a block of 32 or 64 of P keys, from begin on.
-static inline __attribute__((always_inline)) void look_at(Found of, Asked by, const number *keys, const number *values,
-                                                          float scaling, long begin, long P, const long width, const long D) {
+// Adds what is found in a block of 32 or 64 keys, from begin on.
+static inline __attribute__((always_inline)) void look_at(Found of, const Asked *by, const number *keys, const number *values,
+        float scaling, long begin, Seen seen, const long width, const long D) {
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
     number shares[QUERIES * KEYS] __attribute__((aligned(64)));
     for (long l = 0; l < width; l += 32) {
@@ -115,16 +123,15 @@ static inline __attribute__((always_inline)) void look_at(Found of, Asked by, co
         _tile_zero(2);
         _tile_zero(3);
         for (long d = 0; d < D; d += 32) {
-            PRODUCTS(by.queries + d, D * sizeof(number), keys + (begin + l) * D + d / 32 * 2 * TILE);
+            PRODUCTS(by->queries + d, D * sizeof(number), keys + (begin + l) * D + d / 32 * 2 * TILE);
         }
         STORE(scores + l, KEYS);
     }
-    int all = begin + width <= P && !by.mask && (!by.T || begin + width <= P - by.T + 1);
-    for (long i = 0; i < QUERIES && !all; i++) {
-        long t = by.T ? (by.first + i) % by.T : 0, own = by.T ? P - by.T + t : P - 1;
-        hide(scores + i * KEYS, begin, width, own, by.mask && i < by.rows ? by.mask + t * P : NULL);
+    int hidden = begin + width > by->least + 1 || begin < seen.first || (begin < seen.gap_end && begin + width > seen.gap);
+    for (long i = 0; i < by->rows && (hidden || by->in_parts); i++) {
+        hide(scores + i * KEYS, begin, width, seen, by->own ? by->own[i] : seen.P - 1);
     }
-    for (long i = 0; i < QUERIES; i++) weigh(of, i, scores + i * KEYS, shares + i * KEYS, scaling * LOG2_E, width, D);
+    for (long i = 0; i < by->rows; i++) weigh(of, i, scores + i * KEYS, shares + i * KEYS, scaling * LOG2_E, width, D);
     WRITTEN;
     for (long d = 0; d < D; d += 32) {
         float *found = of.values + d;
@@ -139,21 +146,13 @@ static inline __attribute__((always_inline)) void look_at(Found of, Asked by, co
     }
 }
 
-static inline __attribute__((always_inline)) void look_together(Found of, Asked by, const number *keys, const number *values,
-                                                                float scaling, long P, const long D) {
+static inline __attribute__((always_inline)) void look_together(Found of, const Asked *by, const number *keys,
+        const number *values, float scaling, Seen seen, const long D) {
     WRITTEN;
-    long seen = P, t = by.T ? by.first % by.T : 0;
-    if (by.T && t + by.rows <= by.T) seen = P - by.T + t + by.rows;  // what comes later is hidden from all of them
-    for (long begin = 0; begin < seen; begin += KEYS) {
-        if (seen - begin > 32) look_at(of, by, keys, values, scaling, begin, P, KEYS, D);
-        else look_at(of, by, keys, values, scaling, begin, P, 32, D);
+    for (long begin = seen.first / 32 * 32; begin <= by->most; begin += KEYS) {
+        if (by->most + 1 - begin > 32) look_at(of, by, keys, values, scaling, begin, seen, KEYS, D);
+        else look_at(of, by, keys, values, scaling, begin, seen, 32, D);
     }
-}
-
-// Up to 32 queries one behind the other, and zeros for what is missing of 32.
-static inline void ask(number *asked, const number *queries, long rows, long D) {
-    memcpy(asked, queries, rows * D * sizeof(number));
-    memset(asked + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
 }
 
 // Writes what query i found (D). Returns the log of its sum of exponentials.
@@ -168,8 +167,9 @@ static inline __attribute__((always_inline)) void look_far(const number *queries
         const number *values, number *out, float *sums, float scaling, long P, const long D) {
     number asked[QUERIES * D] __attribute__((aligned(64)));
     NOTHING_FOUND(found, D);
-    ask(asked, queries, rows, D);
-    look_together(found, (Asked){asked, .rows = rows}, keys, values, scaling, P, D);
+    memcpy(asked, queries, rows * D * sizeof(number));
+    memset(asked + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
+    look_together(found, &(Asked){asked, .rows = rows, .least = P - 1, .most = P - 1}, keys, values, scaling, (Seen){.P = P}, D);
     for (long i = 0; i < rows; i++) sums[i] = settle(found, i, out + i * D, D);
 }
 
