@@ -18,7 +18,7 @@ from torch import nn
 
 from cai.models.attention import KeysValues
 from cai.models.decoder_attention import DecoderAttention
-from cai.models.fused import WHOLE, Fused, Rows, fused
+from cai.models.fused import WHOLE, Fused, fused
 from cai.models.memory import huge_pages
 from cai.models.seen import Seen
 
@@ -155,7 +155,7 @@ class Decoder:
     ) -> torch.Tensor:
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
         how = self._attention.how(seen)
-        there_BT = how.there(T) if isinstance(how, Rows) else torch.ones(B, T, dtype=torch.bool)
+        there_BT = how.there(T) if isinstance(how, Seen) else torch.ones(B, T, dtype=torch.bool)
         x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]]
         cosine, sine = self._rotation(x_NE, positions_BT)
         rotation = cosine[there_BT], sine[there_BT]

@@ -10,11 +10,8 @@ from typing import Any
 import torch
 
 from cai.models.attention import KeysValues, attend, attend_far, by_key_head
-from cai.models.fused import Fused, Packed, Rows
+from cai.models.fused import Fused, Packed, Rotation
 from cai.models.seen import Seen
-
-Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines of positions (B, T, D)."""
 
 
 class DecoderAttention:
@@ -23,42 +20,36 @@ class DecoderAttention:
         self._tiles = fused if fused and fused.has_tiles else None
         self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
-    def how(self, seen: torch.Tensor | Seen) -> torch.Tensor | Rows | None:
-        """What to be called with: where rows are read in tiles, they leave padding out; else what a mask hides is in it."""
-        if not isinstance(seen, Seen):
+    def how(self, seen: torch.Tensor | Seen) -> torch.Tensor | Seen | None:
+        """What to call this with: a mask, unless tiles read what is seen of rows, and leave padding out."""
+        if self._tiles or not isinstance(seen, Seen):
             return seen
-        return Rows.of(seen) if self._tiles else seen.mask(torch.device("cpu"), self._dtype)
+        return seen.mask(torch.device("cpu"), self._dtype)
 
     def __call__(
         self,
         heads_NXD: torch.Tensor,
         rotation: Rotation,
-        how: torch.Tensor | Rows | None,
+        how: torch.Tensor | Seen | None,
         cache: Any | None,
         number: int,
         shared: KeysValues | None,
         keep: int,
         B: int,
     ) -> torch.Tensor:
-        """(M, H, D), of each row's last ``keep`` tokens, in layer ``number``. X: H queries, then K keys and K values."""
+        """(M, H, D), of each row's last ``keep`` tokens, in layer ``number``. X: H queries, K keys and K values."""
         begun = self._begun(shared, number)
-        if isinstance(how, Rows):
-            assert self._tiles
-            keys, values = self._kept(heads_NXD, how, cache, number)
+        if self._tiles and isinstance(how, Seen):
+            keys, values = cache.read(number) if cache is not None else self._room(heads_NXD, how)
             return self._tiles.attend_rows(heads_NXD, rotation, keys, values, how, begun, self._scaling, keep)
-        heads_BTXD, (cosine, sine) = heads_NXD.unflatten(0, (B, -1)), rotation
-        by_row = cosine.unflatten(0, (B, -1)), sine.unflatten(0, (B, -1))
-        return self._of_columns(heads_BTXD, by_row, how, cache, number, begun, keep).flatten(0, 1)
+        assert not isinstance(how, Seen)
+        heads_BTXD, cosine, sine = (x.view(B, -1, *x.shape[1:]) for x in (heads_NXD, *rotation))
+        return self._of_columns(heads_BTXD, (cosine, sine), how, cache, number, begun, keep).flatten(0, 1)
 
-    def _kept(
-        self, heads: torch.Tensor, rows: Rows, cache: Any | None, number: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where keys and values are, and those of the new tokens will be."""
-        if cache is not None:
-            of_rows: tuple[torch.Tensor, torch.Tensor] = cache.read(number)
-            return of_rows
-        keys, values = heads.new_empty(2, len(rows.known_B), self._key_heads, rows.width, heads.shape[-1])
-        return keys, values
+    def _room(self, heads_NXD: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+        """For keys and values that nobody asks for afterwards."""
+        room = heads_NXD.new_empty(2, len(seen.known), self._key_heads, seen.width, heads_NXD.shape[-1])
+        return room[0], room[1]
 
     def _of_columns(
         self,

@@ -39,6 +39,9 @@ LANES = 16
 BLOCK = 64
 """Tokens that are packed are filled up to a multiple of it."""
 
+Rotation = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines of positions (…, D)."""
+
 Attended = tuple[torch.Tensor, torch.Tensor]
 """Attention (K, B, G, T, D), and the log of the sum of its exponentials (K, B, G, T) in float32."""
 
@@ -50,26 +53,6 @@ class Packed(NamedTuple):
     values: torch.Tensor
     length: int
     """L without what fills up the last block."""
-
-
-class Rows(NamedTuple):
-    """What is read of rows, in the form that ``attend_rows`` takes: T columns, of which each row leaves its first empty."""
-
-    padding_B: torch.Tensor
-    known_B: torch.Tensor
-    parts_BT: torch.Tensor | None
-    """Only where one token hides from a later one of its row."""
-    width: int
-    """T."""
-
-    @staticmethod
-    def of(seen: Seen) -> Rows:
-        parts = None if seen.plain else torch.tensor(seen.padded(0))
-        return Rows(torch.tensor(seen.padding), torch.tensor(seen.known), parts, seen.width)
-
-    def there(self, last: int) -> torch.Tensor:
-        """Which of the ``last`` columns (B, last) hold tokens."""
-        return torch.arange(self.width - last, self.width) >= self.padding_B[:, None]
 
 
 class Fused:
@@ -101,7 +84,7 @@ class Fused:
     def turn(
         self,
         heads_BTXD: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        rotation: Rotation,
         keys_BKCD: torch.Tensor,
         values_BKCD: torch.Tensor,
         columns_B: torch.Tensor,
@@ -154,39 +137,38 @@ class Fused:
     def attend_rows(
         self,
         heads_NXD: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        rotation: Rotation,
         keys_BKLD: torch.Tensor,
         values_BKLD: torch.Tensor,
-        rows: Rows,
+        seen: Seen,
         begun: Packed | None,
         scaling: float,
         keep: int,
     ) -> torch.Tensor:
         """(M, H, D), of the last ``keep`` tokens of each row, or of all it has: ``turn``, and attention.
 
-        The N tokens of ``rows`` are one row's behind the other's, ``rotation`` theirs (N, D). Of keys and values the last T
-        are written.
+        The N tokens of rows lie one row's behind the other's, without padding, and ``rotation`` as they do. The last T
+        of keys and values are written.
         """
         (N, X, D), (B, K, L, _) = heads_NXD.shape, keys_BKLD.shape
-        M = N if keep == rows.width else int(rows.there(keep).sum())
-        out = heads_NXD.new_empty(M, X - 2 * K, D)
-        room, parts = heads_NXD.new_empty(2, B, K, _whole(L), D), rows.parts_BT
+        M = N if keep == seen.width else int(seen.there(keep).sum())
+        out, room = heads_NXD.new_empty(M, X - 2 * K, D), heads_NXD.new_empty(2, B, K, _whole(L), D)
         pointers = (
             *_at(heads_NXD, *rotation, keys_BKLD, values_BKLD),
             _strides(keys_BKLD, 3),
-            *_at(rows.padding_B, rows.known_B),
-            None if parts is None else parts.data_ptr(),
+            *_at(seen.padding, seen.before),
+            None if seen.plain else seen.parts.data_ptr(),
             *_far(begun),
             *_at(room, out),
         )
-        sizes = (B, rows.width, keep, K, X // K - 2, L, begun.length if begun else 0, D)
+        sizes = (B, seen.width, keep, K, X // K - 2, L, begun.length if begun else 0, D)
         self._library.attend_rows(*pointers, scaling, *sizes)
         return out
 
     def attend_step(
         self,
         heads_BTXD: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        rotation: Rotation,
         keys_BKCD: torch.Tensor,
         values_BKCD: torch.Tensor,
         first_B: torch.Tensor,
@@ -202,7 +184,9 @@ class Fused:
         tensors = _at(heads_BTXD, *rotation, keys_BKCD, values_BKCD, first_B, columns_B)
         sizes = (C, B, T, K, G, begun.length if begun else 0, D)
         strides = _strides(keys_BKCD, 3)
-        self._library.attend_step(*tensors, strides, *_far(begun), *_at(queries_KBGTD, out_BTHD), scaling, *sizes)
+        self._library.attend_step(
+            *tensors, strides, *_far(begun), *_at(queries_KBGTD, out_BTHD), scaling, *sizes
+        )
         return out_BTHD
 
     def can_step(self, heads_BTXD: torch.Tensor, keys_BKCD: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from cai.models import fused as fused_module
 from cai.models.attention import attend, attend_far, by_key_head
-from cai.models.fused import Fused, Rows, fused
+from cai.models.fused import Fused, fused
 from cai.models.seen import Seen
 
 TYPES = [torch.float32, torch.bfloat16]
@@ -152,8 +152,11 @@ def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
     lengths = [tokens, *[places.randint(1, tokens) for _ in range(rows - 1)]]
     knows = [known, *[places.randint(0, known) for _ in range(rows - 1)]]
     seen = Seen(knows, [[max(0, parts - 1 - t) for t in reversed(range(length))] for length in lengths])
-    there = Rows.of(seen).there(tokens)
-    heads, rotation = drawn(dtype, rows, tokens, K * (sharing + 2), size), angles(dtype, rows, tokens, size // 2)
+    there = seen.there(tokens)
+    heads, rotation = (
+        drawn(dtype, rows, tokens, K * (sharing + 2), size),
+        angles(dtype, rows, tokens, size // 2),
+    )
     begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
     written = drawn(dtype, 2, rows, K, known + tokens, size, seed=3)
     plain = written.clone()
@@ -170,17 +173,23 @@ def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
         (rotation[0][there], rotation[1][there]),
         written[0],
         written[1],
-        Rows.of(seen),
+        seen,
         made.pack(begins[0], begins[1]) if begun else None,
         0.1,
         keep,
     )
     assert close(own, wanted[there[:, tokens - keep :]], dtype)
-    assert torch.equal(written.transpose(2, 3)[:, :, known:][:, there], plain.transpose(2, 3)[:, :, known:][:, there])
+    assert torch.equal(
+        written.transpose(2, 3)[:, :, known:][:, there], plain.transpose(2, 3)[:, :, known:][:, there]
+    )
 
 
 @settings(max_examples=20, deadline=None)
-@given(queries=st.sampled_from([1, 33, 100]), size=st.sampled_from([32, 64, 128]), begun=st.sampled_from([1, 31, 300]))
+@given(
+    queries=st.sampled_from([1, 33, 100]),
+    size=st.sampled_from([32, 64, 128]),
+    begun=st.sampled_from([1, 31, 300]),
+)
 def test_all_queries_see_what_rows_begin_with(queries: int, size: int, begun: int) -> None:
     made, query = tiles(), drawn(torch.bfloat16, 2, 1, 3, queries, size)
     begins = drawn(torch.bfloat16, 2, 1, 2, begun, size, seed=2)
