@@ -32,7 +32,7 @@ class Forward(Protocol):
     device: torch.device
     dtype: torch.dtype
     leaves_out: bool
-    """Whether what is hidden is not looked at, rather than masked."""
+    """Whether what is hidden may be anything, as it is never read."""
 
     def __call__(
         self,
@@ -44,6 +44,8 @@ class Forward(Protocol):
         keep: int,
     ) -> torch.Tensor:
         """Logits (B, ``keep``, vocabulary) after the last ``keep`` tokens. ``seen`` is a mask, or what gives one.
+
+        A row that has fewer tokens has any numbers in their place.
 
         ``cache``, a ``decoding.RowCache``, keeps the new keys and values, and has all that each row has of its own.
         """

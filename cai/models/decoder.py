@@ -157,8 +157,8 @@ class Decoder:
         how = self._attention.how(seen)
         there_BT = how.there(T) if isinstance(how, Seen) else torch.ones(B, T, dtype=torch.bool)
         x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]]
-        cosine, sine = self._rotation(x_NE, positions_BT)
-        rotation = cosine[there_BT], sine[there_BT]
+        cosine, sine = self._rotation(x_NE, positions_BT[there_BT][None])
+        rotation = cosine[0], sine[0]
         for number, layer in enumerate(self._layers):
             kept = keep if number == last else T  # of the last layer nothing else is asked
             heads_NXD = self._heads(layer, x_NE)

@@ -1,6 +1,7 @@
 """Which kernels compute the attention of a ``decoder``: in tiles where the processor has them, else torch's.
 
-Axes: B rows, T new tokens, H query heads, K key heads, D size of a head, L all tokens of a row's own.
+Axes: B rows, T new tokens, N of all rows, M of these that are asked for, H query heads, K key heads, D size of a head,
+L all tokens of a row's own.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class DecoderAttention:
         if self._fused and cache is not None and cache.first is not None:
             own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
             return self._fused.join(own, far)
+        assert not self._tiles  # a mask would not make numbers of what was never written
         return attend(query, key, value, mask, self._scaling, far)
 
     def _begun(self, shared: KeysValues | None, number: int) -> Any | None:

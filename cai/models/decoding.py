@@ -100,7 +100,7 @@ class RowCache:
         config = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, rows, config.num_key_value_heads, columns, size)
-        # What is masked is still multiplied, and may not be NaN, unless none is masked.
+        # A mask does not make numbers of NaN: what it hides is still multiplied.
         made = torch.empty if model.leaves_out else torch.zeros
         self._all = made(shape, dtype=model.dtype, device=model.device)
         self._rows, self._read = slice(0), slice(0)

@@ -3,8 +3,8 @@
 torch does each sum and each activation in a pass of its own over memory. Needs Linux, and gcc, which shares torch's
 threads; elsewhere torch does it.
 
-Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head, C columns, L of them
-that are seen.
+Axes: B rows, T new tokens of each, N of all rows, M of these that are asked for, H = K x G query heads that share K key
+heads, D size of a head, C columns, L of them that are seen.
 """
 
 from __future__ import annotations
@@ -211,6 +211,7 @@ class Fused:
         """
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
+        assert gate is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)
         given = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
         pointers = (*_at(x_NE), given[0], blocks, gate, *given[1:], *_at(out))

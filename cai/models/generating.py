@@ -102,7 +102,7 @@ class Generating:
     def _read_on(self, rows: int, count: int) -> torch.Tensor:
         """Logits (B, V) after the last token of the last ``rows``, of which the last ``count`` tokens are read.
 
-        Where fewer are unknown, known ones are read again: padding would be written over them.
+        Where fewer are unknown, known ones are read again: where padding is read, it would be written over them.
         """
         piece, end = self._going_on.rows[-rows:], len(self._going_on.rows)
         reads = [row.tokens[max(self._begun, row.begun - count) :] for row in piece]

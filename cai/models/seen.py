@@ -17,7 +17,7 @@ class Seen:
 
     known: list[int]
     segments: list[list[int]]
-    """Of each row's new tokens: 0 of what all later ones see, 1, 2, … of parts that do not see each other."""
+    """Of each row's new tokens: 0 of what all later ones see, then 1, 2, … of parts that do not see each other."""
 
     @cached_property
     def width(self) -> int:

@@ -111,12 +111,13 @@ static inline void finish_gated(const float *made, const float *gates, number *o
 // with it.
 static inline void compute(const Product *of, const number *laid, long n, long f, long behind, long lines) {
     float made[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
-    const number *weight = of->weight + f * of->E, *gate = of->gate + f * of->E;
+    const number *weight = of->weight + f * of->E;
     const number *bias = of->bias ? of->bias + f : NULL, *other = of->other ? of->other + n * of->F + f : NULL;
     number *out = of->out + n * of->F + f;
     long rows = of->N - n < 32 ? of->N - n : 32;
     block(laid, weight, made, of->E, weight + behind, lines);
     if (of->gate) {
+        const number *gate = of->gate + f * of->E;
         block(laid, gate, gates, of->E, gate + behind, lines);
         finish_gated(made, gates, out, rows, of->F);
     } else finish(made, bias, other, out, rows, of->F);
@@ -155,8 +156,8 @@ static void share_out_rows(const Product *of) {
     }
 }
 
-// out (N, F) = x (N, E) times weight, plus bias (F) and other (N, F) where they are not NULL. If gate is not NULL this is
-// multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them. If norm (E) is not
+// out (N, F) = x (N, E) times weight, plus bias (F) and other (N, F) where they are not NULL. If gate is not NULL they are, and
+// it is multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them. If norm (E) is not
 // NULL, rows of x are brought to a mean square of 1 before, and multiplied with it.
 void product(const number *x, const number *norm, const number *weight, const number *gate, const number *bias,
              const number *other, number *out, float epsilon, long N, long E, long F) {

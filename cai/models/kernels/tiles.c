@@ -1,6 +1,6 @@
 // Attention of many queries in tiles.
 //
-// Axes as in layers.c; N queries of a row, P keys.
+// Axes as in layers.c; N queries that share a key head, or tokens of all rows; P keys.
 
 #include "tiles.h"
 #include "rotation.h"
@@ -175,7 +175,7 @@ void attend_rows(const number *heads, const number *cosine, const number *sine, 
             if (t >= padding[b]) keep_token(&of, b, t, tokens[b], D);
         }
 #pragma omp for schedule(static)
-        for (long task = 0; task < B * K * of_keys; task++) {
+        for (long task = 0; task < (keep ? B * K * of_keys : 0); task++) {
             long b = task / of_keys / K, k = task / of_keys % K, at = task * 32 * D;
             pack_some(of.own, b, k, task % of_keys * 32, seen_of(&of, b), of.packed_keys + at, of.packed_values + at, D);
         }
