@@ -25,9 +25,9 @@ TALK = (Message("user", "Name a fruit."),)
 WORDS = (" I like", " apples and pears.")
 """Two parts of one continuation. Each begins with a space, so that no token straddles the border."""
 AT_ONCE, TOKENS = 16, 32
-ADDS_UP, AGREES = 0.1, 1e-3
-"""Nats. Batches of other shapes round otherwise in bfloat16; a reference is compared in float32 or said to differ."""
-BFLOAT16 = 0.35
+AGREES, ROUNDS = 1e-3, 0.35
+"""Nats by which scores of the same text may differ: in float32, and in bfloat16, where batches of other shapes round
+otherwise."""
 
 Outcome = Literal["yes", "no", "not checked"]
 
@@ -101,7 +101,7 @@ async def _adds_up(model: Model) -> Finding:
     except ModelError as error:  # it gives none
         return Finding(check, "not checked", str(error))
     off = abs(whole - head - tail)
-    right = math.isfinite(whole) and whole < head <= 0 and off <= ADDS_UP
+    right = math.isfinite(whole) and whole < head <= 0 and off <= ROUNDS
     return Finding(check, "yes" if right else "no", f"parts add up to the whole within {off:.4f} nats")
 
 
@@ -115,11 +115,11 @@ async def _against(model: Model, reference: str) -> list[Finding]:
     said = await model.generate(QUESTION, Sampling(temperature=0, max_tokens=TOKENS, stop=("\n\nHuman:",)))
     wanted, _ = cut_at_stop(true.greedy(QUESTION, TOKENS), ("\n\nHuman:", "\nHuman:"))
     same = said.text.split() == wanted.split()
-    precision = "as float32 is" if off <= AGREES else "as bfloat16 rounds" if off <= BFLOAT16 else "too far"
+    precision = "as float32 is" if off <= AGREES else "as bfloat16 rounds" if off <= ROUNDS else "too far"
     return [
         Finding(
             "scores are right",
-            "yes" if off <= BFLOAT16 else "no",
+            "yes" if off <= ROUNDS else "no",
             f"at most {off:.4f} nats from a plain float32 pass, {precision}",
         ),
         Finding(
