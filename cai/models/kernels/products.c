@@ -9,7 +9,7 @@
 
 #include <omp.h>
 
-enum { AHEAD = 4 * 1024, MANY = 256 };  // numbers to fetch ahead; rows
+enum { AHEAD = 4 * 1024, MANY = 128 };  // numbers to fetch ahead; rows for each thread
 // Numbers of rows, laid down, that leave room in the cache (2 MB) for the weights that they meet; more than two lines of
 // these fetched while 32 columns are multiplied would hold up what the product itself waits for.
 enum { PART = 400 * 1024, LINES = 2, LINE = 32, COLUMNS = 64 };
@@ -162,13 +162,14 @@ static void share_out_rows(const Product *of) {
 void product(const number *x, const number *norm, const number *weight, const number *gate, const number *bias,
              const number *other, number *out, float epsilon, long N, long E, long F) {
     Product of = {x, norm, weight, gate, bias, other, out, .epsilon = epsilon, .N = N, .E = E, .F = F};
-    long rows = N < MANY ? (N + 31) / 32 * 32 : rows_of_a_part(E) * omp_get_max_threads();
+    long threads = omp_get_max_threads(), many = N >= MANY * threads;
+    long rows = many ? rows_of_a_part(E) * threads : (N + 31) / 32 * 32;
     of.laid = aligned_alloc(64, rows * E * sizeof(number));
 #pragma omp parallel
     {
         Tiles before = whole_tiles();
-        if (N < MANY) share_out_columns(&of);
-        else share_out_rows(&of);
+        if (many) share_out_rows(&of);
+        else share_out_columns(&of);
         _tile_loadconfig(&before);
     }
     free(of.laid);
