@@ -22,12 +22,14 @@ from cai.report import visible
 
 QUESTION = "\n\nHuman: Name a fruit.\n\nAssistant:"
 TALK = (Message("user", "Name a fruit."),)
+STORY = (Message("user", "Make up the beginning of a story."),)
+"""So open that two draws of it are the same text only where nothing was drawn, or from the same seed."""
 WORDS = (" I like", " apples and pears.")
 """Two parts of one continuation. Each begins with a space, so that no token straddles the border."""
 AT_ONCE, TOKENS = 16, 32
-AGREES, ROUNDS = 1e-3, 0.35
-"""Nats by which scores of the same text may differ: in float32, and in bfloat16, where batches of other shapes round
-otherwise."""
+AGREES, ROUNDS, FEW_BITS = 1e-3, 0.35, 1.0
+"""Nats by which scores of the same text may differ: in float32; in bfloat16, where batches of other shapes round
+otherwise; and with weights in few bits. What is shifted by a token, or left out, is off by several."""
 
 Outcome = Literal["yes", "no", "not checked"]
 
@@ -50,7 +52,13 @@ def examine(name: str, reference: str | None = None) -> list[Finding]:
 
 
 async def _asked(model: Model, reference: str | None) -> list[Finding]:
-    found = [await _answers(model), await _is_seeded(model), await _rate(model)]
+    found = [await _answers(model)]
+    if found[0].outcome == "no":
+        return found
+    try:
+        found += await _draws(model)
+    except RecordError as error:
+        return [*found, Finding("answers many requests", "no", str(error))]
     adds_up = await _adds_up(model)
     found.append(adds_up)
     if adds_up.outcome == "not checked":
@@ -71,22 +79,38 @@ async def _answers(model: Model) -> Finding:
     return Finding("answers", "yes" if said.text else "no", f"“{said.text[:60]}” ({said.finish_reason})")
 
 
-async def _is_seeded(model: Model) -> Finding:
-    """A killed run that goes on ends as an unbroken one only where a seed fixes the draws."""
-    draw = Sampling(temperature=1.0, max_tokens=TOKENS, seed=7)
-    first, again = [(await model.generate(TALK, draw)).text for _ in range(2)]
-    if first == again:
-        return Finding("a seed fixes its answer", "yes", "twice the same text at temperature 1")
-    return Finding("a seed fixes its answer", "no", "a resumed run may end otherwise than an unbroken one")
-
-
-async def _rate(model: Model) -> Finding:
+async def _draws(model: Model) -> list[Finding]:
+    draws = [Sampling(temperature=1.0, max_tokens=TOKENS, seed=n) for n in range(AT_ONCE)]
+    alone, again = [(await model.generate(STORY, draws[0])).text for _ in range(2)]
     began = time.monotonic()
-    draws = [Sampling(max_tokens=TOKENS, seed=n) for n in range(AT_ONCE)]
-    answers = await asyncio.gather(*[model.generate(TALK, draw) for draw in draws])
+    answers = await asyncio.gather(*[model.generate(STORY, draw) for draw in draws])
     seconds = time.monotonic() - began
     tokens = sum(answer.completion_tokens for answer in answers)
-    return Finding("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once")
+    return [
+        _is_seeded(alone, again, answers[0].text),
+        _differ({answer.text for answer in answers}),
+        Finding("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once"),
+    ]
+
+
+def _is_seeded(alone: str, again: str, among_others: str) -> Finding:
+    """A killed run that goes on ends as an unbroken one only where a seed fixes the draws. Beside other requests even a
+    sound server may round otherwise; but one that seeds all its requests at once also answers otherwise there."""
+    check, unlike = "a seed fixes its answer", "a resumed run may end otherwise than an unbroken one"
+    if alone != again:
+        return Finding(check, "no", unlike)
+    if alone != among_others:
+        return Finding(check, "yes", f"alone; not among {AT_ONCE} requests at once, so {unlike}")
+    return Finding(check, "yes", f"twice the same text at temperature 1, and among {AT_ONCE} requests at once")
+
+
+def _differ(texts: set[str]) -> Finding:
+    """Where no other seed gives another answer, a pair to compare is one answer twice."""
+    check = "other seeds, other answers"
+    if len(texts) == 1:
+        said = f"{AT_ONCE} seeds gave one text at temperature 1. Switch sampling on where the model is served"
+        return Finding(check, "no", said)
+    return Finding(check, "yes", f"{len(texts)} texts from {AT_ONCE} seeds")
 
 
 async def _adds_up(model: Model) -> Finding:
@@ -115,17 +139,22 @@ async def _against(model: Model, reference: str) -> list[Finding]:
     said = await model.generate(QUESTION, Sampling(temperature=0, max_tokens=TOKENS, stop=("\n\nHuman:",)))
     wanted, _ = cut_at_stop(true.greedy(QUESTION, TOKENS), ("\n\nHuman:", "\nHuman:"))
     same = said.text.split() == wanted.split()
-    precision = "as float32 is" if off <= AGREES else "as bfloat16 rounds" if off <= ROUNDS else "too far"
+    limits = {
+        AGREES: "as float32 is",
+        ROUNDS: "as bfloat16 rounds",
+        FEW_BITS: "as weights in 8 bits or fewer round",
+    }
+    precision = next((words for limit, words in limits.items() if off <= limit), "too far")
     return [
         Finding(
             "scores are right",
-            "yes" if off <= ROUNDS else "no",
+            "yes" if off <= FEW_BITS else "no",
             f"at most {off:.4f} nats from a plain float32 pass, {precision}",
         ),
         Finding(
             "greedy text is the reference's",
             "yes" if same else "not checked",
-            "word for word" if same else "not word for word, as may be in bfloat16",
+            "word for word" if same else "not word for word, as may be but in float32",
         ),
     ]
 

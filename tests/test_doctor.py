@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from click.testing import CliRunner
 from cai import doctor
 from cai.cli import main
 from cai.doctor import examine
+from cai.errors import RecordError
 from cai.models.load import load_model
 from cai.models.model import Context, Model
 from cai.models.scripted import ScriptedModel
+
+DRAWS = ("a seed fixes its answer", "other seeds, other answers")
 
 
 def outcomes(name: str) -> dict[str, str]:
@@ -39,7 +43,7 @@ def wrapped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_sound_model_passes_every_check(tiny: Path) -> None:
     found = outcomes(f"hf:{tiny}")
-    assert {found[check] for check in ("loads", "answers", "a seed fixes its answer", "rate")} == {"yes"}
+    assert {found[check] for check in ("loads", "answers", *DRAWS, "rate")} == {"yes"}
     assert found["scores whole continuations"] == found["scores are right"] == "yes"
 
 
@@ -54,6 +58,34 @@ def test_a_model_that_draws_anew_each_time_is_found_out(monkeypatch: pytest.Monk
     model: Model = ScriptedModel(say=lambda context: f"Answer {next(drawn)}.")
     monkeypatch.setattr(doctor, "load_model", lambda name: model)
     assert outcomes("scripted:echo")["a seed fixes its answer"] == "no"
+
+
+def test_a_model_that_is_greedy_at_any_temperature_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `transformers serve` is, for a model whose generation_config.json does not say `do_sample`."""
+    monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=lambda context: "Once."))
+    assert [outcomes("scripted:echo")[check] for check in DRAWS] == ["yes", "no"]
+
+
+def test_one_seed_for_all_requests_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["Alone.", "Alone.", *map(str, range(10**3))])
+    model = ScriptedModel(say=lambda context: "Yes." if "fruit" in context else next(drawn))
+    monkeypatch.setattr(doctor, "load_model", lambda name: model)
+    (found,) = [finding for finding in examine("scripted:echo") if finding.check == DRAWS[0]]
+    assert found.outcome == "yes" and "not among 16" in found.says
+
+
+@pytest.mark.parametrize("answered", [0, 1, 5])
+def test_a_model_that_fails_is_a_finding_too(answered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = itertools.count()
+
+    def say(context: str) -> str:
+        if next(count) < answered:
+            return "Yes."
+        raise RecordError("Server is pinned to another model")
+
+    monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=say))
+    *_, last = examine("scripted:echo")
+    assert (last.outcome, last.says) == ("no", "Server is pinned to another model")
 
 
 def test_what_gives_no_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,10 @@
 Retries, ``Retry-After`` and time-outs are the ``openai`` client's. The key is read from ``CAI_API_KEY`` or
 ``OPENAI_API_KEY`` and never written anywhere.
 
-All of them generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM does, llama.cpp's own server does
-not, and llama-cpp-python gives the wrong numbers for a model that begins without a BOS token. So the first score of a
-model proves its servers, and one that cannot be trusted says so before it has made a label.
+All of them generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM and SGLang do, llama.cpp's own
+server and ``transformers serve`` do not, and llama-cpp-python gives the wrong numbers for a model that begins without a
+BOS token. So the first score of a model proves its servers, and one that cannot be trusted says so before it has made a
+label.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ RETRIES, TIMEOUT_SECONDS = 4, 600.0
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
 SAME = 0.5
 """Nats by which a token's log-probability may differ from generating it to reading it: low precision rounds."""
+LONGEST = 300
+"""Letters of what a server says of an error. It may be a page."""
 VOTES = "Use a server that does, or set feedback.method=votes, which needs none."
 
 
@@ -186,7 +189,17 @@ class ServerModel:
         return RecordError(said)
 
     def _said(self, error: openai.OpenAIError) -> str:
-        return str(error).replace(self._key, "(key)") if self._key != NO_KEY else str(error)
+        said = str(error)
+        if (
+            isinstance(error, openai.APIStatusError)
+            and said == f"Error code: {error.status_code}"
+            and error.body
+        ):
+            # The client repeats only what stands where OpenAI's does. FastAPI's stands under "detail".
+            told = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
+            said += f" - {told}"
+        said = said.replace(self._key, "(key)") if self._key != NO_KEY else said
+        return " ".join(said.split())[:LONGEST]
 
 
 def _first(reply: Any) -> Any:

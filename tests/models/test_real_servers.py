@@ -1,10 +1,14 @@
-"""Labels worked out by hand, in this process, and by real servers that the test starts, are the same to 1e-5."""
+"""Labels worked out by hand, in this process, and by real servers that the test starts, are the same to 1e-5; and so
+is greedy text, letter by letter, of those that give no labels too."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +33,10 @@ from cai.rl_cai.label import Asking, label
 OURS = Path(__file__).parents[1] / "openai_server.py"
 LLAMA_CPP = os.environ.get("CAI_LLAMA_CPP_PYTHON", sys.executable)
 """A Python that has ``llama-cpp-python[server]``: it is compiled where it is installed, so we do not ask for it."""
+LLAMA_SERVER = os.environ.get("CAI_LLAMA_SERVER") or shutil.which("llama-server")
+"""llama.cpp's own server, which is compiled too."""
+TRANSFORMERS = os.environ.get("CAI_TRANSFORMERS_PYTHON", sys.executable)
+"""A Python that has ``transformers[serving]``."""
 
 WHICH = "Which answer is kinder?"
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference=WHICH),))
@@ -139,6 +147,39 @@ def llama_cpp(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield model
 
 
+@pytest.fixture(scope="module")
+def llama_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerModel]:
+    if LLAMA_SERVER is None:
+        pytest.skip("needs llama.cpp's llama-server on the PATH, or in CAI_LLAMA_SERVER")
+    from tests.models.gguf_file import write_gguf
+
+    file = write_gguf(checkpoint, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+    template = file.with_name("chat.jinja")
+    template.write_text(AutoTokenizer.from_pretrained(checkpoint).chat_template)
+    # One request at a time and no cache in float16, or answers would depend on what was asked before.
+    exact = "-np 1 -ctk f32 -ctv f32 -c 2048 -t 1 --log-disable"
+    drawing = "--top-k 0 --top-p 1 --min-p 0"  # it cuts off what is unlikely, unless told not to
+    options = f"{exact} {drawing} --chat-template-file {template} --port"
+    with serving(LLAMA_SERVER, "-m", str(file), *options.split()) as url:
+        yield ServerModel("tiny", url)
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(checkpoint: Path) -> Iterator[ServerModel]:
+    found = subprocess.run([TRANSFORMERS, "-c", "import fastapi, transformers.cli.serve"], capture_output=True)
+    if found.returncode:
+        pytest.skip("needs transformers[serving] here, or a Python that has it in CAI_TRANSFORMERS_PYTHON")
+    serve = ["-m", "transformers.cli.transformers", "serve", str(checkpoint), "--device", "cpu", "--port"]
+    with serving(TRANSFORMERS, *serve) as url:
+        yield ServerModel(str(checkpoint), url)
+
+
+@pytest.fixture(params=["ours", "llama_server", "transformers_serve"])
+def server(request: pytest.FixtureRequest) -> ServerModel:
+    served: ServerModel = request.getfixturevalue(request.param)
+    return served
+
+
 @pytest.fixture(params=["in_process", "ours", "llama_cpp"])
 def model(request: pytest.FixtureRequest, checkpoint: Path) -> Model:
     if request.param == "in_process":
@@ -173,12 +214,48 @@ def test_whole_answers_score_as_by_hand_letter_by_letter(model: Model, checkpoin
 
 
 @pytest.mark.parametrize("context", [PLAIN, CHAT], ids=["plain", "chat"])
-def test_a_server_answers_as_the_model_does_here(ours: ServerModel, checkpoint: Path, context: Context) -> None:
+def test_a_server_answers_as_the_model_does_here(
+    server: ServerModel, checkpoint: Path, context: Context
+) -> None:
     local = HuggingFaceModel("hf:tiny", checkpoint, dtype=torch.float32)
-    greedy = Sampling(temperature=0, max_tokens=12)
-    here, there = [asyncio.run(model.generate(context, greedy)) for model in (local, ours)]
+    greedy = Sampling(temperature=0, max_tokens=11)  # it then says <pad>, an end to us and to no server
+    here, there = [asyncio.run(model.generate(context, greedy)) for model in (local, server)]
     assert here.text == there.text != ""
-    assert here.prompt_tokens == there.prompt_tokens
+    assert (here.prompt_tokens, here.finish_reason) == (there.prompt_tokens, there.finish_reason)
+
+
+@pytest.mark.parametrize("context", [PLAIN, CHAT], ids=["plain", "chat"])
+def test_a_server_stops_before_a_stop_string(server: ServerModel, context: Context) -> None:
+    greedy = Sampling(temperature=0, max_tokens=40)
+    whole = asyncio.run(server.generate(context, greedy))
+    stop = re.findall("[a-zA-Z]{2}", whole.text)[1]
+    answer = asyncio.run(server.generate(context, dataclasses.replace(greedy, stop=("never", stop))))
+    assert answer.text == whole.text[: whole.text.index(stop)].strip()
+    assert answer.finish_reason == "stop"
+    assert answer.completion_tokens < whole.completion_tokens  # the server itself stopped
+
+
+@pytest.mark.parametrize(
+    "name", ["ours", "llama_server"]
+)  # transformers has one seed for all that is asked at once
+def test_a_seed_fixes_an_answer_whatever_else_is_asked(name: str, request: pytest.FixtureRequest) -> None:
+    server: ServerModel = request.getfixturevalue(name)
+    draws = [Sampling(max_tokens=12, seed=n) for n in range(8)]
+
+    async def at_once() -> list[str]:
+        answers = await asyncio.gather(*[server.generate(PLAIN, draw) for draw in draws])
+        return [answer.text for answer in answers]
+
+    alone = [asyncio.run(server.generate(PLAIN, draw)).text for draw in draws]
+    assert asyncio.run(at_once()) == alone
+    assert len(set(alone)) == len(draws)
+
+
+@pytest.mark.parametrize("name", ["llama_server", "transformers_serve"])
+def test_a_server_that_does_not_score_is_refused(name: str, request: pytest.FixtureRequest) -> None:
+    server: ServerModel = request.getfixturevalue(name)
+    with pytest.raises(ModelError, match=r"no log-probabilities .* feedback\.method=votes"):
+        asyncio.run(server.score(PLAIN, [" (A)", " (B)"]))
 
 
 def test_without_a_bos_token_a_server_is_right_or_refused(tiny: Path, tmp_path: Path) -> None:

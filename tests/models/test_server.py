@@ -270,6 +270,27 @@ def test_a_refusal_is_the_records_or_the_users_to_mend(
         assert not isinstance(caught.value, RecordError if error is ModelError else CaiError)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [{"detail": f"no {KEY}"}, {"detail": [{"msg": f"no {KEY}"}]}, {"wrong": f"no {KEY}"}, f"no {KEY}".encode()],
+    ids=str,
+)
+def test_what_the_server_says_of_an_error_is_told_wherever_it_stands(server: Server, reply: Any) -> None:
+    server.status, server.reply = 400, reply
+    with pytest.raises(RecordError, match=r"Error code: 400 - .*no \(key\)"):
+        generate(server)
+
+
+def test_a_page_for_an_error_is_cut_short_and_no_half_of_the_key_is_left(server: Server) -> None:
+    server.status = 500
+    for before in range(server_module.LONGEST - len(KEY) - 20, server_module.LONGEST):
+        server.reply = b"x" * before + KEY.encode() + b"x" * 10**4
+        with pytest.raises(RecordError) as caught:
+            generate(server)
+        assert len(str(caught.value)) <= server_module.LONGEST
+        assert KEY[:4] not in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [400, 422, 500])
 def test_a_server_that_refuses_to_score_anything_is_the_users_to_mend(server: Server, status: int) -> None:
     server.status, server.reply = status, {"error": {"message": f"no echo for {KEY}"}}
