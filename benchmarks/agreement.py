@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 from unittest import mock
 
 import torch
@@ -24,7 +25,8 @@ def agreement_rows() -> list[Row]:
         for what, contexts in rows_of.items():
             rows, name = token_ids(contexts), f"{what}, {dtype}"
             (_, alone), (_, batched) = [plain(rows, dtype, size=size, how=GREEDY) for size in (1, len(rows))]
-            own, next_ = agree(said(rows, dtype), alone), agree(said(rows, dtype, forced=alone), alone)
+            engine = ours(dtype)._engine
+            own, next_ = agree(said(rows, engine), alone), agree(said(rows, engine, forced=alone), alone)
             unit, asked = f"of first {FIRST} tokens, {len(rows)} requests", f"at least {bar:g}"
             made += [
                 Row(f"{name}: as plain alone", own, unit, asked, own >= bar),
@@ -44,7 +46,7 @@ def apart(dtype: torch.dtype) -> Row:
     return Row(f"scores, {dtype}: furthest from plain", most, "nats", asks, most < 1e-3 or not exact)
 
 
-def said(rows: list[list[int]], dtype: torch.dtype, forced: list[list[int]] | None = None) -> list[list[int]]:
+def said(rows: list[list[int]], engine: Any, forced: list[list[int]] | None = None) -> list[list[int]]:
     """Greedy; with ``forced``, what is said next after each of these tokens."""
     best: list[dict[int, int]] = [{} for _ in rows]
 
@@ -62,7 +64,7 @@ def said(rows: list[list[int]], dtype: torch.dtype, forced: list[list[int]] | No
 
     with mock.patch.object(Draws, "__call__", draw):
         how = Decoding([0] * len(rows), 0.0, FIRST, ())
-        made = ours(dtype)._engine.generate(rows, how, threading.Event())
+        made = engine.generate(rows, how, threading.Event())
     return [[found[step] for step in range(len(row))] for found, row in zip(best, made, strict=True)]
 
 

@@ -55,25 +55,28 @@ def choices() -> list[list[int]]:
     return found
 
 
-def generated(contexts: list[Context]) -> list[Any]:
+def generated(contexts: list[Context], model: Any = None) -> list[Any]:
+    model = model or ours(best_dtype())
+
     async def together() -> list[Any]:
         how = [Sampling(max_tokens=NEW, seed=seed) for seed in range(len(contexts))]
-        return await asyncio.gather(*map(ours(best_dtype()).generate, contexts, how))
+        return await asyncio.gather(*map(model.generate, contexts, how))
 
     return asyncio.run(together())
 
 
-def scored(contexts: list[Context], dtype: torch.dtype) -> list[list[float]]:
+def scored(contexts: list[Context], dtype: torch.dtype, model: Any = None) -> list[list[float]]:
+    model = model or ours(dtype)
+
     async def together() -> list[list[float]]:
-        return await asyncio.gather(*[ours(dtype).score(c, feedback_requests.CHOICES) for c in contexts])
+        return await asyncio.gather(*[model.score(c, feedback_requests.CHOICES) for c in contexts])
 
     return asyncio.run(together())
 
 
-def cold(run: Callable[[], int]) -> Measured:
+def cold(run: Callable[[], int], model: Any = None) -> Measured:
     """As if no beginning and no row were known yet."""
-    engine = ours(best_dtype())._engine
-    engine.forget()
+    (model or ours(best_dtype()))._engine.forget()
     return warm(run)
 
 

@@ -11,6 +11,8 @@ heads, K key heads, D size of a head.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from torch import nn
 from cai.models.attention import KeysValues
 from cai.models.decoder_attention import DecoderAttention
 from cai.models.fused import WHOLE, Fused, fused
+from cai.models.int8 import Linear8
 from cai.models.memory import huge_pages
 from cai.models.seen import Seen
 
@@ -88,8 +91,8 @@ class Norm(NamedTuple):
     epsilon: float
 
     @staticmethod
-    def of(module: Any) -> Norm:
-        return Norm(module.weight.detach(), module.variance_epsilon)
+    def of(module: Any, dtype: torch.dtype) -> Norm:
+        return Norm(module.weight.detach().to(dtype), module.variance_epsilon)
 
     def __call__(self, x: torch.Tensor, fused: Fused | None) -> torch.Tensor:
         if fused:
@@ -101,44 +104,50 @@ class Norm(NamedTuple):
 
 class Layer(NamedTuple):
     before: Norm
-    qkv: Linear
+    qkv: Linear | Linear8
     q_norm: Norm | None
     k_norm: Norm | None
     """Of Qwen3."""
-    out: Linear
+    out: Linear | Linear8
     after: Norm
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate: Any
+    up: Any
+    down: Linear | Linear8
 
     @staticmethod
-    def of(fused: Fused | None, module: Any) -> Layer:
+    def of(linear: Callable[..., Any], module: Any, dtype: torch.dtype) -> Layer:
+        """``linear`` makes one of the modules whose rows it puts one behind the other."""
         attention, mlp = module.self_attn, module.mlp
         return Layer(
-            before=Norm.of(module.input_layernorm),
-            qkv=Linear.of(fused, attention.q_proj, attention.k_proj, attention.v_proj),
-            q_norm=Norm.of(attention.q_norm) if hasattr(attention, "q_norm") else None,
-            k_norm=Norm.of(attention.k_norm) if hasattr(attention, "k_norm") else None,
-            out=Linear.of(fused, attention.o_proj),
-            after=Norm.of(module.post_attention_layernorm),
-            gate=Linear.of(fused, mlp.gate_proj),
-            up=Linear.of(fused, mlp.up_proj),
-            down=Linear.of(fused, mlp.down_proj),
+            before=Norm.of(module.input_layernorm, dtype),
+            qkv=linear(attention.q_proj, attention.k_proj, attention.v_proj),
+            q_norm=Norm.of(attention.q_norm, dtype) if hasattr(attention, "q_norm") else None,
+            k_norm=Norm.of(attention.k_norm, dtype) if hasattr(attention, "k_norm") else None,
+            out=linear(attention.o_proj),
+            after=Norm.of(module.post_attention_layernorm, dtype),
+            gate=linear(mlp.gate_proj),
+            up=linear(mlp.up_proj),
+            down=linear(mlp.down_proj),
         )
 
 
 class Decoder:
     """Takes the weights of a causal language model over, and computes what that computed."""
 
-    def __init__(self, model: Any) -> None:
-        """For a ``model`` that ``takes`` says yes of. It cannot be used afterwards."""
-        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+    def __init__(self, model: Any, *, int8: Fused | None = None, dtype: torch.dtype | None = None) -> None:
+        """For a ``model`` that ``takes`` says yes of. It cannot be used afterwards.
+
+        ``int8`` are kernels that take weights in 8 bits: these are then kept so, but for the embedding's, whatever they
+        were. ``dtype`` is what all else is computed in.
+        """
+        self.config, self.device, self.dtype = model.config, model.device, dtype or model.dtype
         attention = model.model.layers[0].self_attn
         self._head_dim = attention.head_dim
         self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
         self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
-        self._layers = [Layer.of(self._fused, module) for module in model.model.layers]
-        self._norm, self._head = Norm.of(model.model.norm), Linear.of(self._fused, model.lm_head)
+        linear = partial(Linear8.of, int8, self.dtype) if int8 else partial(Linear.of, self._fused)
+        self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
+        self._norm, self._head = Norm.of(model.model.norm, self.dtype), linear(model.lm_head)
         self._attention = DecoderAttention(
             self.config.num_key_value_heads, attention.scaling, self.dtype, self._fused
         )
@@ -156,7 +165,7 @@ class Decoder:
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
         how = self._attention.how(seen)
         there_BT = how.there(T) if isinstance(how, Seen) else torch.ones(B, T, dtype=torch.bool)
-        x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]]
+        x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]].to(self.dtype)
         cosine, sine = self._rotation(x_NE, positions_BT[there_BT][None])
         rotation = cosine[0], sine[0]
         for number, layer in enumerate(self._layers):
@@ -196,7 +205,19 @@ def _by_row(logits_MV: torch.Tensor, there_BS: torch.Tensor) -> torch.Tensor:
 
 
 def takes(model: Any) -> bool:
-    """Whether one that ``shared_prefix.takes`` says yes of can be computed here: oneDNN, SiLU, plain weights."""
+    """Whether one that ``shared_prefix.takes`` says yes of can be computed here, with its weights as they are."""
+    return (
+        takes_int8(model)
+        and torch._C._has_mkldnn
+        and (
+            model.dtype == torch.float32
+            or (model.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        )
+    )
+
+
+def takes_int8(model: Any) -> bool:
+    """The same with weights in 8 bits: SiLU, plain projections, of any type."""
     linears = [
         getattr(part, name, None)
         for layer in model.model.layers
@@ -206,11 +227,6 @@ def takes(model: Any) -> bool:
     return (
         model.device.type == "cpu"
         and platform.machine() in {"x86_64", "AMD64"}  # where it was tested
-        and torch._C._has_mkldnn
-        and (
-            model.dtype == torch.float32
-            or (model.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        )
         and model.config.hidden_act == "silu"
         # An adapter would stand in their place, and be lost.
         and all(type(linear) is nn.Linear for linear in [*linears, model.lm_head])

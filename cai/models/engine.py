@@ -1,4 +1,7 @@
-"""Which engine runs weights that are here: ``transformers``, ``openvino`` or ``vllm``."""
+"""Which engine runs weights that are here: ``transformers``, ``openvino`` or ``vllm``.
+
+``transformers-int8`` and ``openvino-int8`` are these with the weights in 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,17 @@ from pathlib import Path
 from cai.errors import InputError, ModelError, did_you_mean
 from cai.models.model import Model
 
-ENGINES = ("openvino", "transformers", "vllm")
+PACKAGES = {
+    "openvino": "openvino_genai",
+    "openvino-int8": "openvino_genai",
+    "transformers": "transformers",
+    "transformers-int8": "transformers",
+    "vllm": "vllm",
+}
+INT8 = "-int8"
+MOST = 0.8
+"""Of this machine's memory, for weights. Those that take more are kept in 8 bits."""
 VARIABLE = "CAI_ENGINE"
-PACKAGES = {"openvino": "openvino_genai", "transformers": "transformers", "vllm": "vllm"}
 LOG = logging.getLogger(__name__)
 
 
@@ -46,26 +57,26 @@ def run(
         from cai.models.vllm import VllmModel
 
         return VllmModel(name, weights)
-    if picked == "openvino":
-        from cai.models.openvino import OpenVinoModel
+    if picked.startswith("openvino"):
+        from cai.models.openvino import Int8OpenVinoModel, OpenVinoModel
 
         try:
-            return OpenVinoModel(name, weights)
+            return (Int8OpenVinoModel if picked.endswith(INT8) else OpenVinoModel)(name, weights)
         except ModelError as error:
             if _asked(engine):
                 raise
             say(f"{name}: transformers answers after all. {error}")
-    from cai.models.hugging_face import HuggingFaceModel
+    from cai.models.hugging_face import HuggingFaceModel, Int8Model
 
-    return HuggingFaceModel(name, weights)
+    return (Int8Model if picked == "transformers-int8" else HuggingFaceModel)(name, weights)
 
 
 def check_engine(engine: str) -> str:
     """The engine itself. Raises InputError for one that is unknown or not installed."""
-    if engine not in ENGINES:
-        raise InputError(f"unknown engine '{engine}'.{did_you_mean(engine, ENGINES)}")
+    if engine not in PACKAGES:
+        raise InputError(f"unknown engine '{engine}'.{did_you_mean(engine, PACKAGES)}")
     if not installed(engine):
-        extra = "local" if engine == "transformers" else engine
+        extra = {"transformers": "local"}.get(name := engine.removesuffix(INT8), name)
         raise InputError(
             f"the engine '{engine}' is not installed. Type: pip install 'constitutional-ai[{extra}]'"
         )
@@ -82,6 +93,8 @@ def _fastest(weights: str | Path) -> tuple[str, str]:
 
     gpu = torch.cuda.is_available()
     if not gpu and _shares(weights):
+        if _too_large(weights):
+            return "transformers-int8", "this machine's memory holds its weights only in 8 bits"
         return "transformers", "the fastest on a CPU for such a model"
     if installed("vllm"):
         return "vllm", "the fastest on a GPU" if gpu else "vLLM's build for CPUs is installed"
@@ -103,6 +116,21 @@ def _shares(weights: str | Path) -> bool:
         return knows(AutoConfig.from_pretrained(weights))
     except (OSError, ValueError):
         return False  # transformers says what is wrong with it
+
+
+def _too_large(weights: str | Path) -> bool:
+    """As they are usually kept here, for this machine's memory; and 8 bits can be had."""
+    from safetensors import SafetensorError
+
+    from cai.models.exported import local_folder, numbers
+    from cai.models.hugging_face import best_dtype, int8_kernels
+    from cai.models.memory import physical
+
+    try:
+        bytes_ = numbers(local_folder(weights)) * best_dtype().itemsize
+    except (OSError, ValueError, SafetensorError):
+        return False  # transformers says what is wrong with it
+    return bytes_ > MOST * physical() and int8_kernels() is not None
 
 
 def _openvino_refuses(weights: str | Path) -> str | None:

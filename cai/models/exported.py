@@ -6,10 +6,13 @@ A checkpoint of a run thus loads into every engine without hand work. The folder
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from safetensors import safe_open
 
 from cai.models.bundled import cache_folder
 
@@ -48,6 +51,15 @@ def digest_of_weights(folder: Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{file.name} {content}\n".encode())
     return digest.hexdigest()[:DIGITS]
+
+
+def numbers(folder: Path) -> int:
+    """Of all weights in a checkpoint: read off the files' headers."""
+    count = 0
+    for file in folder.glob(WEIGHTS):
+        with safe_open(file, "pt") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count
 
 
 def local_folder(path: Path | str) -> Path:

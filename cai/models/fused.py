@@ -55,6 +55,16 @@ class Packed(NamedTuple):
     """L without what fills up the last block."""
 
 
+class Weights8(NamedTuple):
+    """As ``laid_out`` of int8.py leaves them, filled up to whole blocks."""
+
+    blocks: torch.Tensor
+    scales: torch.Tensor
+    """(F), in float32."""
+    sums: torch.Tensor
+    """(F), of each feature's whole numbers."""
+
+
 class Fused:
     """Results are new tensors. What is read must be contiguous, but for keys and values."""
 
@@ -65,8 +75,11 @@ class Fused:
         library.attend_few.argtypes = [*[pointer] * 8, single, *[long] * 6]
         library.join.argtypes = [*[pointer] * 5, *[long] * 5]
         library.draw.argtypes = [*[pointer] * 3, single, *[long] * 2]
+        library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         self.has_tiles = bool(library.has_tiles())
         """Whether the processor multiplies tiles of bfloat16 (AMX): for what of this asks for it."""
+        self.takes_int8 = bool(library.takes_int8())
+        """Whether ``product8`` runs: not where the kernels would multiply tiles, and the system forbids it."""
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 4]
             library.attend_far.argtypes = [*[pointer] * 5, single, *[long] * 4]
@@ -216,6 +229,28 @@ class Fused:
         given = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
         pointers = (*_at(x_NE), given[0], blocks, gate, *given[1:], *_at(out))
         self._library.product(*pointers, epsilon, N, E, features)
+        return out
+
+    def product8(
+        self,
+        x_NE: torch.Tensor,
+        weights: Weights8,
+        features: int,
+        bias_F: torch.Tensor | None = None,
+        other_NF: torch.Tensor | None = None,
+        *,
+        gate: Weights8 | None = None,
+        norm: tuple[torch.Tensor, float] | None = None,
+    ) -> torch.Tensor:
+        """As ``product``, of weights in 8 bits. N is 1 at least."""
+        (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
+        assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
+        assert gate is None or (bias_F is None and other_NF is None)
+        weight_E, epsilon = norm or (None, 0.0)
+        given = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
+        gates = _at(*gate) if gate else [None] * 3
+        pointers = (*_at(x_NE), given[0], *_at(*weights), *gates, *given[1:], *_at(out))
+        self._library.product_int8(*pointers, epsilon, N, E, features)
         return out
 
     def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:

@@ -14,11 +14,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from cai.errors import ModelError
 from cai.models import decoder
 from cai.models.attention import OfModules
 from cai.models.batching import Batch, Batcher
 from cai.models.decoder import Decoder
 from cai.models.decoding import Decoding
+from cai.models.fused import Fused, fused
 from cai.models.memory import huge_pages
 from cai.models.model import Context, Sampling
 from cai.models.padded_engine import PaddedEngine
@@ -31,6 +33,8 @@ from cai.records import Completion
 GENERATE_BATCH, SCORE_BATCH = 128, 64
 BATCH_TOKENS = 65_536
 """Of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
+
+ELSE = "engine=openvino-int8, or engine=transformers"
 
 
 def device() -> torch.device:
@@ -74,18 +78,19 @@ class HuggingFaceModel:
         )
 
     def _loaded(self, path: str | Path, dtype: torch.dtype | None) -> PaddedEngine | SharedEngine:
+        return self._engine_of(self._read(path, dtype or best_dtype()).to(device()), fixed=True)
+
+    def _read(self, path: str | Path, dtype: torch.dtype | str) -> Any:
         huge_pages()
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype or best_dtype(), use_safetensors=True
-            )
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, SafetensorError) as error:
             raise cannot_load(self.name, error) from error
         # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).
         model.generation_config = GenerationConfig(
             eos_token_id=sorted(self._tokens.ends), pad_token_id=self._tokens.tokenizer.pad_token_id
         )
-        return self._engine_of(model.to(device()), fixed=True)
+        return model
 
     def _engine_of(self, model: Any, fixed: bool) -> PaddedEngine | SharedEngine:
         """``fixed``: its weights stay as they are."""
@@ -118,6 +123,32 @@ class HuggingFaceModel:
         with all_threads():
             scores = self._engine.score([r.context for r in requests], [r.continuations for r in requests])
         batch.answer_all(scores)
+
+
+class Int8Model(HuggingFaceModel):
+    """With its weights in 8 bits (``int8.py``): half the memory of bfloat16, a quarter of float32."""
+
+    def _loaded(self, path: str | Path, dtype: torch.dtype | None) -> SharedEngine:
+        """Raises ModelError where the model, or this machine, is not one for it."""
+        if (kernels := int8_kernels(dtype)) is None:
+            raise ModelError(f"'{self.name}' cannot run in 8 bits: that takes Linux and gcc. Set {ELSE}.")
+        # As it is stored: its files are then mapped, and each layer is read when its turn comes.
+        model = self._read(path, "auto")
+        if not (takes(model) and decoder.takes_int8(model)):
+            raise ModelError(
+                f"'{self.name}' cannot run in 8 bits: that takes a Llama, Mistral or Qwen model of plain layers, and "
+                f"an x86 processor. Set {ELSE}."
+            )
+        how = Decoder(model, int8=kernels[0], dtype=kernels[1])
+        return SharedEngine(how, self._tokens.tokenizer, self._tokens.ends)
+
+
+def int8_kernels(dtype: torch.dtype | None = None) -> tuple[Fused, torch.dtype] | None:
+    """What multiplies weights in 8 bits here, and what else is computed in: ``dtype``, or what can be had."""
+    for tried in (dtype,) if dtype else (best_dtype(), torch.float32):
+        if (kernels := fused(tried)) and kernels.takes_int8:
+            return kernels, tried
+    return None
 
 
 class _Arrivals:

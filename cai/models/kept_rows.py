@@ -5,13 +5,13 @@ A request that begins with all of an earlier one finds its keys and values here,
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
 
 from cai.models.batching import common
+from cai.models.memory import physical
 
 SHARE, MOST = 0.1, 2 * 2**30
 """Of the memory that a model is in, and at most, in bytes."""
@@ -23,11 +23,9 @@ NOTHING = torch.empty(0, 0, 0, 0, 0)
 
 def room(device: torch.device) -> int:
     """Bytes for rows that wait."""
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else MOST
-    return min(MOST, int(SHARE * memory))
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else physical()
+    return int(min(MOST, SHARE * memory))
 
 
 class Kept(NamedTuple):

@@ -10,7 +10,7 @@ from cai.errors import InputError, did_you_mean
 from cai.models.model import Model
 from cai.models.scripted import SCRIPTS, scripted
 
-Engine = Literal["transformers", "openvino", "vllm"]
+Engine = Literal["transformers", "transformers-int8", "openvino", "openvino-int8", "vllm"]
 SCHEMES = {
     "bundled": "bundled:smollm2-135m",
     "hf": "hf:<folder or hub id>",
@@ -50,8 +50,8 @@ def check_name(name: str) -> None:
 def load_model(name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None) -> Model:
     """The model of that name, ready to answer. Raises InputError or ModelError.
 
-    ``engine`` is what weights that are here run on: transformers, openvino or vllm; None takes ``CAI_ENGINE``, or the
-    fastest that is installed. ``say``, or else the log, is told which.
+    ``engine`` is what weights that are here run on; None takes ``CAI_ENGINE``, or the fastest that is installed.
+    ``say``, or else the log, is told which.
     """
     check_name(name)
     scheme, _, rest = name.partition(":")

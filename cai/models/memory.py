@@ -7,6 +7,8 @@ of 4 KB the products of a small model wait for the addresses of its weights long
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 import sys
 from functools import cache
 from typing import Any
@@ -57,3 +59,10 @@ def huge_pages() -> None:
     """To be called before much memory is used, and now and then while it is."""
     if heap := _heap():
         heap.grown()
+
+
+def physical() -> float:
+    """Bytes of this machine's memory; without end where it cannot be asked (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

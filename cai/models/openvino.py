@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import cai.models.openvino_quiet  # isort: skip  # noqa: F401
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from cai.models.batching import Batch, Batcher
 from cai.models.continuous import Continuous, Stepped
 from cai.models.decoding import Ending
 from cai.models.exported import exported, local_folder
+from cai.models.memory import physical
 from cai.models.model import Context, Sampling
 from cai.models.openvino_ir import FORM, unsupported, write_ir
 from cai.models.openvino_scores import Scores, precisions
@@ -42,6 +42,9 @@ SCORE_BATCH, SCORE_TOKENS = 16, 32_768
 class OpenVinoModel:
     """Weights in a folder or on the hub, exported once. Raises ModelError when OpenVINO cannot run them."""
 
+    int8 = False
+    """Whether the export keeps weights in 8 bits."""
+
     def __init__(self, name: str, path: str | Path, *, precision: str | None = None) -> None:
         """``precision`` is ``f32`` or ``bf16``; None takes the one in which this processor is fast."""
         self.name = name
@@ -49,7 +52,7 @@ class OpenVinoModel:
         if (why := unsupported(self._tokens.config)) is not None:
             raise ModelError(f"OpenVINO cannot run '{name}': {why}. Set engine=transformers.")
         self.format = self._tokens.format
-        folder = _exported(name, path)
+        folder = _exported(name, path, self.int8)
         self._generations = Continuous(
             _Paged(folder, precisions(precision), self._tokens), tokens=lambda r: r.tokens, size=AT_ONCE
         )
@@ -73,10 +76,16 @@ class OpenVinoModel:
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
 
 
-def _exported(name: str, path: str | Path) -> Path:
+class Int8OpenVinoModel(OpenVinoModel):
+    """With its weights in 8 bits, and everything else in the precision asked for."""
+
+    int8 = True
+
+
+def _exported(name: str, path: str | Path, int8: bool) -> Path:
     try:
-        source = local_folder(path)
-        return exported(source, FORM, lambda folder: write_ir(name, source, folder))
+        source, form = local_folder(path), f"{FORM}-int8" if int8 else FORM
+        return exported(source, form, lambda folder: write_ir(name, source, folder, int8=int8))
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(name, error) from error
 
@@ -111,8 +120,7 @@ class _Paged:
         scheduler.enable_prefix_caching = True
         scheduler.max_num_seqs = AT_ONCE
         scheduler.max_num_batched_tokens = STEP_TOKENS
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        scheduler.cache_size = max(1, min(CACHE_GIGABYTES, int(CACHE_SHARE * memory)))
+        scheduler.cache_size = max(1, int(min(CACHE_GIGABYTES, CACHE_SHARE * physical() / 2**30)))
         self._pipeline = genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)
         self._tokens = tokens
         self._running: dict[int, _Running] = {}

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from cai.errors import ModelError
+from cai.models.int8 import rounded
 from cai.models.openvino_scores import FILE, Scores
 
 FORM = f"openvino-{ov.__version__.split('-')[0]}-v1"
@@ -50,17 +51,23 @@ def unsupported(config: Any) -> str | None:
     return None
 
 
-def write_ir(name: str, source: Path, folder: Path) -> None:
-    """Writes the model of ``source`` into ``folder``. Raises ModelError when it is not the same model there."""
+def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> None:
+    """Writes the model of ``source`` into ``folder``. Raises ModelError when it is not the same model there.
+
+    ``int8``: the weights of its projections in 8 bits, as ``int8.py`` rounds them.
+    """
     module = AutoModelForCausalLM.from_pretrained(
         source, dtype="auto", use_safetensors=True, attn_implementation="sdpa"
     ).eval()
-    proof, same = _Proof(module), SAME
+    proof, same = _Proof(module), ROUNDED if int8 else SAME
     if module.dtype != torch.float32:
         keep_16_bits(module)
         same = ROUNDED
     try:
-        ov.save_model(_stateful(_traced(module), module.config), folder / FILE, compress_to_fp16=False)
+        model = _stateful(_traced(module), module.config)
+        if int8:
+            _to_int8(model)
+        ov.save_model(model, folder / FILE, compress_to_fp16=False)
     except Exception as error:  # whatever tracing and converting come to on an architecture they do not know
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
@@ -161,6 +168,18 @@ def _stateful(model: ov.Model, config: Any) -> ov.Model:
             node.set_arguments([ops.broadcast(zero, shape)])
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _to_int8(model: ov.Model) -> None:
+    for product in [node for node in model.get_ops() if node.get_type_name() == "MatMul"]:
+        weight = product.input_value(1).get_node()
+        weight = weight.input_value(0).get_node() if weight.get_type_name() == "Convert" else weight
+        if weight.get_type_name() == "Constant":
+            whole_FE, scales_F = rounded(torch.tensor(weight.get_data(dtype=np.float32)))
+            widened = ops.convert(ops.constant(whole_FE.numpy()), "f32")
+            back = ops.multiply(widened, ops.constant(scales_F[:, None].numpy()))
+            product.input(1).replace_source_output(back.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 class _Proof:

@@ -28,8 +28,12 @@ WORTH_SHARING = 32
 def precisions(precision: str | None) -> dict[str, str]:
     """``f32`` or ``bf16``, of products and of the cache. None: the one in which this processor is fast."""
     precision = precision or str(ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
-    # Left to itself OpenVINO keeps keys and values in 8 bits.
-    return {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
+    # Left to itself OpenVINO keeps keys and values in 8 bits, and what it multiplies 8-bit weights with too.
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
 
 
 class Scores:

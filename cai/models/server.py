@@ -70,6 +70,7 @@ class ServerModel:
         settings: dict[str, Any] = {
             "model": self._model,
             "temperature": sampling.temperature,
+            "top_p": 1.0,  # llama.cpp cuts at 0.95 unless told, vLLM where the model's own settings do (SL-10)
             "max_tokens": sampling.max_tokens,
             # Servers take a seed of 32 bits.
             "seed": sampling.seed % 2**31,

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from cai.errors import InputError, ModelError
-from cai.models import engine
+from cai.models import engine, hugging_face
+from cai.models import memory as memory_module
 from cai.models.engine import PACKAGES, VARIABLE, pick, run
-from cai.models.hugging_face import HuggingFaceModel
+from cai.models.exported import numbers
+from cai.models.hugging_face import HuggingFaceModel, Int8Model
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +29,18 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``machine("openvino", "vllm", gpu=True, refused="…")``: what is installed, and what OpenVINO says."""
 
-    def make(*installed: str, gpu: bool = False, refused: str | None = None, shares: bool = False) -> None:
+    def make(
+        *installed: str,
+        gpu: bool = False,
+        refused: str | None = None,
+        shares: bool = False,
+        large: bool = False,
+    ) -> None:
         monkeypatch.setattr(engine, "installed", lambda name: name in (*installed, "transformers"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.setattr(engine, "_openvino_refuses", lambda weights: refused)
         monkeypatch.setattr(engine, "_shares", lambda weights: shares)
+        monkeypatch.setattr(engine, "_too_large", lambda weights: large)
 
     return make
 
@@ -86,6 +96,35 @@ def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
     assert pick(None, "weights") == "vllm"
 
 
+def test_what_memory_holds_only_in_8_bits_is_kept_so(machine: Callable[..., None]) -> None:
+    said: list[str] = []
+    machine(shares=True, large=True)
+    assert pick(None, "weights", say=said.append) == "transformers-int8"
+    assert "only in 8 bits" in said[0]
+    assert pick("transformers", "weights") == "transformers"
+    machine(gpu=True, shares=True, large=True)
+    assert pick(None, "weights") == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("bytes_each", "memory", "kernels", "large"),
+    [(2, 2.4, True, True), (2, 2.6, True, False), (4, 2.6, True, True), (2, 2.4, False, False)],
+)
+def test_too_large_is_more_than_four_fifths_of_memory(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, bytes_each: int, memory: float, kernels: bool, large: bool
+) -> None:
+    count = numbers(tiny)
+    assert count == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny).parameters())
+    monkeypatch.setattr(memory_module, "physical", lambda: memory * count)
+    monkeypatch.setattr(hugging_face, "best_dtype", lambda: {2: torch.bfloat16, 4: torch.float32}[bytes_each])
+    monkeypatch.setattr(hugging_face, "int8_kernels", lambda: kernels or None)
+    assert engine._too_large(tiny) == large
+
+
+def test_of_weights_that_are_not_there_nothing_is_said_to_be_too_large(tmp_path: Path) -> None:
+    assert not engine._too_large(tmp_path / "none")
+
+
 def test_without_anyone_to_tell_the_log_is_told(
     machine: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,6 +138,7 @@ def test_without_anyone_to_tell_the_log_is_told(
     ("asked", "said"),
     [
         ("openvinno", "unknown engine 'openvinno'. Did you mean 'openvino'?"),
+        ("openvino-int8", r"is not installed. Type: pip install 'constitutional-ai\[openvino\]'"),
         ("vllm", r"the engine 'vllm' is not installed. Type: pip install 'constitutional-ai\[vllm\]'"),
     ],
 )
@@ -123,7 +163,7 @@ def failing_openvino(machine: Callable[..., None], monkeypatch: pytest.MonkeyPat
         raise ModelError("comes out as another model.")
 
     module = ModuleType("cai.models.openvino")
-    module.OpenVinoModel = refuse  # type: ignore[attr-defined]
+    module.OpenVinoModel = module.Int8OpenVinoModel = refuse  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cai.models.openvino", module)
     machine("openvino")
 
@@ -133,6 +173,11 @@ def test_where_nobody_asked_for_openvino_transformers_takes_its_place(tiny: Path
     said: list[str] = []
     assert isinstance(run("hf:tiny", tiny, say=said.append), HuggingFaceModel)
     assert said[1:] == ["hf:tiny: transformers answers after all. comes out as another model."]
+
+
+def test_engines_in_8_bits_are_those_models(tiny: Path) -> None:
+    assert type(run("hf:tiny", tiny, engine="transformers-int8")) is Int8Model
+    assert type(run("hf:tiny", tiny, engine="transformers")) is HuggingFaceModel
 
 
 @pytest.mark.usefixtures("failing_openvino")

@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Mistr
 from cai.errors import ModelError, RecordError
 from cai.models import openvino_ir
 from cai.models.model import Context, Sampling
-from cai.models.openvino import OpenVinoModel
+from cai.models.openvino import Int8OpenVinoModel, OpenVinoModel
 from cai.models.openvino_ir import unsupported
 from cai.records import Completion, Message
+from tests.models.test_int8 import with_weights_brought_back
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +36,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def model(tiny: Path) -> OpenVinoModel:
     return OpenVinoModel("tiny", tiny, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def int8(tiny: Path) -> Int8OpenVinoModel:
+    return Int8OpenVinoModel("tiny", tiny, precision="f32")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +98,26 @@ def test_a_score_is_what_a_plain_forward_pass_says_whatever_was_read_with_it_or_
     for found, one, known in zip(scores, alone, expected, strict=True):
         assert found == pytest.approx(known, abs=1e-3)
         assert one == pytest.approx(known, abs=1e-3)
+
+
+def test_with_weights_in_8_bits_a_score_is_that_with_the_weights_brought_back(
+    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    plain, tokenizer = by_hand
+    brought_back = (with_weights_brought_back(plain), tokenizer)
+    scores = asyncio.run(int8.score(SHOTS, CONTINUATIONS))
+    assert scores == pytest.approx([log_probability(brought_back, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
+    assert scores != pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
+
+
+def test_with_weights_in_8_bits_temperature_0_is_the_greedy_search_with_the_weights_brought_back(
+    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    plain, tokenizer = with_weights_brought_back(by_hand[0]), by_hand[1]
+    ids = tokenizer("Hello, how", return_tensors="pt", add_special_tokens=False)
+    out = plain.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    said = asyncio.run(int8.generate("Hello, how", Sampling(temperature=0, max_tokens=12)))
+    assert said.text == tokenizer.decode(out, skip_special_tokens=True)
 
 
 def test_a_chat_is_scored_where_the_assistant_begins(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:

@@ -135,6 +135,7 @@ def test_a_conversation_goes_to_the_chat_address(server: Server) -> None:
             "model": "m",
             "messages": [{"role": "user", "content": "Hi"}],
             "temperature": 0.5,
+            "top_p": 1.0,
             "max_tokens": 7,
             "seed": 5,
             "stop": ["END"],

@@ -1,5 +1,4 @@
-// Products of rows with weights. Few rows share the weights' columns out among threads: each weight is read from memory
-// once, ahead of its use. Many rows are shared out themselves, in parts that stay in a processor's own cache.
+// Products of rows with weights, both in bfloat16.
 //
 // Axes: N rows, E numbers of each, F features of the result.
 
@@ -7,12 +6,7 @@
 
 #ifdef HAS_TILES
 
-#include <omp.h>
-
-enum { AHEAD = 4 * 1024, MANY = 128 };  // numbers to fetch ahead; rows for each thread
-// Numbers of rows, laid down, that leave room in the cache (2 MB) for the weights that they meet; more than two lines of
-// these fetched while 32 columns are multiplied would hold up what the product itself waits for.
-enum { PART = 400 * 1024, LINES = 2, LINE = 32, COLUMNS = 64 };
+#define WEIGHTS_A_LINE 32
 
 // 32 rows, laid down by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2 numbers.
 // With each of these a number of lines is fetched ``ahead``.
@@ -24,7 +18,7 @@ static inline void block(const number *x, const number *weight, float *out, long
     _tile_zero(3);
     for (long e = 0; e < E; e += 32) {
         const number *rows = x + e * 32, *columns = weight + e * 32;
-        for (long l = 0; l < lines; l++, ahead += LINE) __builtin_prefetch(ahead, 0, 2);
+        for (long l = 0; l < lines; l++, ahead += WEIGHTS_A_LINE) __builtin_prefetch(ahead, 0, 2);
         _tile_loadd(4, rows, 64);
         _tile_loadd(5, rows + TILE, 64);
         _tile_loadd(6, columns, 128);
@@ -123,56 +117,14 @@ static inline void compute(const Product *of, const number *laid, long n, long f
     } else finish(made, bias, other, out, rows, of->F);
 }
 
-static void share_out_columns(const Product *of) {
-#pragma omp for schedule(static)
-    for (long n = 0; n < of->N; n += 32) lay(of, n, of->laid + n * of->E);
-#pragma omp for schedule(static)
-    for (long f = 0; f < of->F; f += 32) {
-        for (long n = 0; n < of->N; n += 32) compute(of, of->laid + n * of->E, n, f, AHEAD, n == 0 ? 1024 / LINE : 0);
-    }
-}
-
-static void multiply(const Product *of, number *laid, long begin, long end) {
-    for (long n = begin; n < end; n += 32) lay(of, n, laid + (n - begin) * of->E);
-    for (long from = 0; from < of->F; from += COLUMNS) {
-        for (long n = begin; n < end; n += 32) {
-            long fetched = (n - begin) / 32 * of->E / 32 * LINES * LINE;  // of the next columns
-            for (long f = from; f < from + COLUMNS && f < of->F; f += 32) {
-                compute(of, laid + (n - begin) * of->E, n, f, COLUMNS * of->E + fetched, fetched < 32 * of->E ? LINES : 0);
-            }
-        }
-    }
-}
-
-static inline long rows_of_a_part(long E) { return PART / E < 32 ? 32 : PART / E / 32 * 32; }
-
-static void share_out_rows(const Product *of) {
-    long blocks = (of->N + 31) / 32, most = rows_of_a_part(of->E), threads = omp_get_num_threads();
-    long parts = (blocks * 32 + most * threads - 1) / (most * threads) * threads;
-#pragma omp for schedule(static)
-    for (long part = 0; part < parts; part++) {
-        long begin = blocks * part / parts * 32, end = blocks * (part + 1) / parts * 32;
-        multiply(of, of->laid + omp_get_thread_num() * most * of->E, begin, end < of->N ? end : of->N);
-    }
-}
+#include "sharing.h"
 
 // out (N, F) = x (N, E) times weight, plus bias (F) and other (N, F) where they are not NULL. If gate is not NULL they are, and
 // it is multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them. If norm (E) is not
 // NULL, rows of x are brought to a mean square of 1 before, and multiplied with it.
 void product(const number *x, const number *norm, const number *weight, const number *gate, const number *bias,
              const number *other, number *out, float epsilon, long N, long E, long F) {
-    Product of = {x, norm, weight, gate, bias, other, out, .epsilon = epsilon, .N = N, .E = E, .F = F};
-    long threads = omp_get_max_threads(), many = N >= MANY * threads;
-    long rows = many ? rows_of_a_part(E) * threads : (N + 31) / 32 * 32;
-    of.laid = aligned_alloc(64, rows * E * sizeof(number));
-#pragma omp parallel
-    {
-        Tiles before = whole_tiles();
-        if (many) share_out_rows(&of);
-        else share_out_columns(&of);
-        _tile_loadconfig(&before);
-    }
-    free(of.laid);
+    share_out((Product){x, norm, weight, gate, bias, other, out, .epsilon = epsilon, .N = N, .E = E, .F = F});
 }
 
 #endif

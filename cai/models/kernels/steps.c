@@ -122,7 +122,7 @@ void attend_step(const number *heads, const number *cosine, const number *sine, 
             }
         }
         free(room);
-        _tile_loadconfig(&before);
+        set_tiles(&before);
     }
 }
 

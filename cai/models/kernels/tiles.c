@@ -83,7 +83,7 @@ void attend_far(const number *queries, const number *keys, const number *values,
 #define LOOK(D) look_far(queries + at * D, rows, key, value, out + at * D, sums + at, scaling, P, D)
             OF_SIZE(D, LOOK);
         }
-        _tile_loadconfig(&before);
+        set_tiles(&before);
     }
 }
 
@@ -184,7 +184,7 @@ void attend_rows(const number *heads, const number *cosine, const number *sine, 
             long b = task / blocks / K, k = task / blocks % K, n = task % blocks * QUERIES;
             if (n < G * least(keep, T - padding[b])) look_from(&of, b, k, n, tokens[b], kept[b]);
         }
-        _tile_loadconfig(&before);
+        set_tiles(&before);
     }
 }
 

@@ -14,12 +14,19 @@ enum { QUERIES = 32, KEYS = 64, TILE = 512 };
 
 typedef struct { uint8_t palette, start, zeros[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } Tiles;
 
+// gcc 12 believes that this reads 8 bytes of the 64, and may leave the others unwritten.
+static inline void set_tiles(const Tiles *tiles) {
+    __asm__ volatile("" ::"m"(*tiles));
+    _tile_loadconfig(tiles);
+}
+
 // Makes all tiles of this thread whole. Returns what they were: oneDNN remembers what it set, and would take ours for it.
 static inline Tiles whole_tiles(void) {
     Tiles whole = {.palette = 1}, before;
     for (int tile = 0; tile < 8; tile++) whole.row_bytes[tile] = 64, whole.rows[tile] = 16;
     _tile_storeconfig(&before);
-    _tile_loadconfig(&whole);
+    __asm__ volatile("" : "+m"(before));  // all of it was written
+    set_tiles(&whole);
     return before;
 }
 

@@ -1,0 +1,197 @@
+// Products of rows with weights in 8 bits, of which each column has a scale. Rows are brought to 16 bits, with a scale each,
+// and these are multiplied as two planes of 8: whole numbers, so that sums are exact. What is lost is lost in the weights.
+//
+// Axes: N rows, E numbers of each (a multiple of 64: what is missing is 0), F features of the result (of 32).
+
+#include "tiles.h"
+#include <immintrin.h>
+
+#define WEIGHTS_A_LINE 64
+
+enum { PLANE = 16 * 64, ZERO = 1 << 15 };  // bytes of 64 numbers of 16 rows; what stands for 0 in 16 bits without a sign
+
+// Of 8-bit weights: blocks of 32 columns by 64 numbers, each two tiles of 16 groups of 4 numbers, 16 columns, 4 numbers; of
+// each column its scale, and the sum of its weights.
+typedef struct { const int8_t *blocks; const float *scale; const int32_t *sum; } Weights;
+
+typedef struct {
+    const number *x, *norm;
+    Weights weight, gate;
+    const number *bias, *other;
+    number *out;
+    float *scales;  // of rows
+    float epsilon;
+    long N, given, E, F, width;  // numbers of each row and of the result as they lie in memory, without what fills them up
+    uint16_t *laid;  // room for rows as ``lay`` leaves them
+} Product;
+
+typedef struct { int32_t high[16 * 32], low[16 * 32]; } __attribute__((aligned(64))) Sums;  // of two planes, 16 rows, 32 columns
+
+#ifdef HAS_TILES
+
+int has_tiles(void);
+
+int takes_int8(void) { return has_tiles(); }
+
+static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
+                         long lines) {
+    (void)count;
+    WRITTEN;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long e = 0; e < E; e += 64, rows += 2 * PLANE, weight += 2 * PLANE) {
+        for (long l = 0; l < lines; l++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+        _tile_loadd(4, rows, 64);
+        _tile_loadd(5, rows + PLANE, 64);
+        _tile_loadd(6, weight, 64);
+        _tile_loadd(7, weight + PLANE, 64);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(2, 5, 6);
+        _tile_dpbusd(3, 5, 7);
+    }
+    _tile_stored(0, sums->high, 128);
+    _tile_stored(1, sums->high + 16, 128);
+    _tile_stored(2, sums->low, 128);
+    _tile_stored(3, sums->low + 16, 128);
+}
+
+#else
+
+int takes_int8(void) { return 1; }
+
+// 4 numbers of a row times those of LANES columns, added to these columns' sums; ROWS times 4 sums fit into registers.
+#if defined(__AVX512VNNI__)
+enum { LANES = 16, ROWS = 4 };
+typedef __m512i Ints;
+#define DOT(sums, row, weights) _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(row), weights)
+#elif defined(__AVXVNNI__)
+enum { LANES = 8, ROWS = 2 };
+typedef __m256i Ints;
+#define DOT(sums, row, weights) _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi32(row), weights)
+#else
+enum { LANES = 8, ROWS = 2 };
+typedef int32_t Ints __attribute__((vector_size(32)));
+static inline Ints DOT(Ints sums, uint32_t row, Ints weights) {
+    for (int k = 0; k < 4; k++) sums += (int32_t)(row >> 8 * k & 255) * (weights << (24 - 8 * k) >> 24);
+    return sums;
+}
+#endif
+
+static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
+                         long lines) {
+    for (long row = 0; row < count; row += ROWS) {
+        for (long column = 0; column < 32; column += 2 * LANES) {
+            Ints high[ROWS][2] = {}, low[ROWS][2] = {}, weights[2];
+            const int8_t *at = weight + column / 16 * PLANE + column % 16 * 4, *fetched = ahead;
+            for (long e = 0; e < E; e += 64, at += 2 * PLANE) {
+                for (long l = 0; l < lines && row == 0 && column == 0; l++, fetched += 64) __builtin_prefetch(fetched, 0, 2);
+                for (long k = 0; k < 16; k++) {
+                    memcpy(&weights[0], at + k * 64, sizeof(Ints));
+                    memcpy(&weights[1], at + k * 64 + (LANES == 16 ? PLANE : 32), sizeof(Ints));
+                    for (int r = 0; r < ROWS; r++) {
+                        const uint8_t *from = rows + e * 32 + (row + r) * 64 + k * 4;
+                        uint32_t upper, lower;
+                        memcpy(&upper, from, 4);
+                        memcpy(&lower, from + PLANE, 4);
+                        for (int half = 0; half < 2; half++) {
+                            high[r][half] = DOT(high[r][half], upper, weights[half]);
+                            low[r][half] = DOT(low[r][half], lower, weights[half]);
+                        }
+                    }
+                }
+            }
+            for (int r = 0; r < ROWS; r++) {
+                memcpy(sums->high + (row + r) * 32 + column, high[r], sizeof high[r]);
+                memcpy(sums->low + (row + r) * 32 + column, low[r], sizeof low[r]);
+            }
+        }
+    }
+}
+
+#endif
+
+static inline float silu(float x) {
+    float power = power_of_2(-fabsf(x) * LOG2_E);
+    return x * (x < 0 ? power : 1) / (1 + power);
+}
+
+// Of a row what it is multiplied with to have a mean square of 1.
+static inline float scale(const number *row, float epsilon, long E) {
+    float sum = 0;
+    for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
+    return 1 / sqrtf(sum / E + epsilon);
+}
+
+// One row of 64 numbers in each block, of 16 rows: in 16 bits, upper and lower halves apart. Returns its scale.
+static inline float lay_one(const Product *of, const number *row, float *numbers, uint8_t *to) {
+    float by = of->norm ? scale(row, of->epsilon, of->given) : 1, most = 0;
+    for (long e = 0; e < of->given; e++) {
+        numbers[e] = of->norm ? wide(row[e]) * by * wide(of->norm[e]) : wide(row[e]);
+        most = fmaxf(most, fabsf(numbers[e]));
+    }
+    float steps = most > 0 ? 32767 / most : 0;
+    for (long e = 0; e < of->E; e += 64, to += 2 * PLANE) {
+        for (long i = 0; i < 64; i++) {
+            uint32_t whole = (int32_t)rintf(numbers[e + i] * steps) + ZERO;
+            to[i] = whole >> 8;
+            to[PLANE + i] = whole;
+        }
+    }
+    return most / 32767;
+}
+
+// Lays the 32 rows from n on in two blocks of 16.
+static inline void lay(const Product *of, long n, uint16_t *laid) {
+    float numbers[of->E];
+    for (long e = of->given; e < of->E; e++) numbers[e] = 0;
+    for (long row = 0; row < 32 && n + row < of->N; row++) {
+        uint8_t *to = (uint8_t *)(laid + row / 16 * 16 * of->E) + row % 16 * 64;
+        of->scales[n + row] = lay_one(of, of->x + (n + row) * of->given, numbers, to);
+    }
+}
+
+static inline float value(const Sums *sums, long i, const Weights *of, long column) {
+    return (256.0f * (sums->high[i] - ZERO / 256 * of->sum[column]) + sums->low[i]) * of->scale[column];
+}
+
+// 16 rows, laid down, with the 32 columns from f on.
+static inline void compute_half(const Product *of, const uint8_t *laid, long n, long f, long behind, long lines) {
+    long rows = of->N - n < 16 ? of->N - n : 16, columns = of->width - f < 32 ? of->width - f : 32;
+    const int8_t *weight = of->weight.blocks + f * of->E, *gate = of->gate.blocks + f * of->E;
+    Sums sums, gates;
+    block(laid, rows, weight, &sums, of->E, weight + behind, lines);
+    if (of->gate.blocks) block(laid, rows, gate, &gates, of->E, gate + behind, lines);
+    for (long row = 0; row < rows; row++) {
+        float by = of->scales[n + row], made[32];
+        number *out = of->out + (n + row) * of->width + f;
+        for (long c = 0; c < 32; c++) made[c] = by * value(&sums, row * 32 + c, &of->weight, f + c);
+        if (of->gate.blocks) {
+            for (long c = 0; c < 32; c++) made[c] *= silu(by * value(&gates, row * 32 + c, &of->gate, f + c));
+        }
+        if (of->bias) for (long c = 0; c < columns; c++) made[c] += wide(of->bias[f + c]);
+        if (of->other) for (long c = 0; c < columns; c++) made[c] += wide(of->other[(n + row) * of->width + f + c]);
+        for (long c = 0; c < columns; c++) out[c] = narrow(made[c]);
+    }
+}
+
+static inline void compute(const Product *of, const uint16_t *laid, long n, long f, long behind, long lines) {
+    compute_half(of, (const uint8_t *)laid, n, f, behind, lines);
+    if (n + 16 < of->N) compute_half(of, (const uint8_t *)(laid + 16 * of->E), n + 16, f, behind, 0);
+}
+
+#include "sharing.h"
+
+// out (N, width) = x (N, given) times weight, plus bias (width) and other (N, width) where they are not NULL. If gate's blocks
+// are not NULL they are, and it is multiplied by SiLU of x times gate. If norm (given) is not NULL, rows of x are brought to a
+// mean square of 1 before, and multiplied with it.
+void product_int8(const number *x, const number *norm, const int8_t *weight, const float *scale, const int32_t *sum,
+                  const int8_t *gate, const float *gate_scale, const int32_t *gate_sum, const number *bias,
+                  const number *other, number *out, float epsilon, long N, long given, long width) {
+    float *scales = malloc(N * sizeof(float));
+    share_out((Product){x, norm, {weight, scale, sum}, {gate, gate_scale, gate_sum}, bias, other, out, scales, epsilon, N,
+                        given, (given + 63) / 64 * 64, (width + 31) / 32 * 32, width, NULL});
+    free(scales);
+}
