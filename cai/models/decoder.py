@@ -22,7 +22,7 @@ from cai.models.attention import KeysValues
 from cai.models.decoder_attention import DecoderAttention
 from cai.models.fused import WHOLE, Fused, fused
 from cai.models.int8 import Linear8
-from cai.models.memory import huge_pages
+from cai.models.memory import Arena, huge_pages
 from cai.models.seen import Seen
 
 _linear = torch.ops.mkldnn._linear_pointwise
@@ -45,7 +45,8 @@ class Linear(NamedTuple):
     def of(fused: Fused | None, *modules: nn.Linear) -> Linear:
         """Takes the weights over: the modules have none afterwards, so that memory holds them once."""
         huge_pages()
-        weight = torch.cat([m.weight.detach() for m in modules])
+        weights = [m.weight.detach() for m in modules]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         biases = [m.bias.detach() for m in modules if m.bias is not None]
         for module in modules:
             module.register_parameter("weight", None)
@@ -145,7 +146,7 @@ class Decoder:
         self._head_dim = attention.head_dim
         self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
         self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
-        linear = partial(Linear8.of, int8, self.dtype) if int8 else partial(Linear.of, self._fused)
+        linear = partial(Linear8.of, int8, self.dtype, Arena()) if int8 else partial(Linear.of, self._fused)
         self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
         self._norm, self._head = Norm.of(model.model.norm, self.dtype), linear(model.lm_head)
         self._attention = DecoderAttention(

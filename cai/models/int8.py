@@ -15,8 +15,11 @@ from torch import nn
 
 from cai.errors import ModelError
 from cai.models.fused import Fused, Weights8
+from cai.models.memory import Arena
 
 LEVELS = 127
+TOGETHER = 2**18
+"""Numbers that are rounded at once: in between each takes 4 bytes or more."""
 WIDE, TALL = 64, 32
 """Numbers and features of a block."""
 
@@ -30,14 +33,14 @@ class Linear8(NamedTuple):
     fused: Fused
 
     @staticmethod
-    def of(fused: Fused, dtype: torch.dtype, *modules: nn.Linear) -> Linear8:
+    def of(fused: Fused, dtype: torch.dtype, arena: Arena, *modules: nn.Linear) -> Linear8:
         """Takes the weights over: the modules have none afterwards. Raises ModelError where one is no number."""
-        weight = torch.cat([m.weight.detach() for m in modules])
+        weights = [m.weight.detach() for m in modules]
         biases = [m.bias.detach().to(dtype) for m in modules if m.bias is not None]
         for module in modules:
             module.register_parameter("weight", None)
-        whole, scales = rounded(weight)
-        return Linear8(laid_out(whole, scales), torch.cat(biases) if biases else None, len(weight), fused)
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        return Linear8(laid_out(weight, arena), torch.cat(biases) if biases else None, len(weight), fused)
 
     def __call__(
         self,
@@ -62,11 +65,18 @@ def rounded(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(weight_FE / scales_F[:, None]).to(torch.int8), scales_F
 
 
-def laid_out(whole_FE: torch.Tensor, scales_F: torch.Tensor) -> Weights8:
+def laid_out(weight_FE: torch.Tensor, arena: Arena) -> Weights8:
     """In blocks of 32 features by 64 numbers, filled up with 0: two tiles of 16 groups of 4 numbers, 16 features."""
-    F, E = whole_FE.shape
-    filled = nn.functional.pad(whole_FE, (0, -E % WIDE, 0, -F % TALL))
-    rows, columns = filled.shape[0] // TALL, filled.shape[1] // WIDE
-    blocks = filled.view(rows, 2, 16, columns, 16, 4).permute(0, 3, 1, 4, 2, 5).contiguous()
-    scales_F = nn.functional.pad(scales_F, (0, -F % TALL))
-    return Weights8(blocks, scales_F, filled.sum(1, dtype=torch.int32))
+    F, E = weight_FE.shape
+    rows, columns = -(-F // TALL), -(-E // WIDE)
+    blocks = arena.take(rows * columns * TALL * WIDE).view(rows, columns, 2, 16, 16, 4)
+    scales_F, sums_F = (arena.take(rows * TALL * 4).view(dtype) for dtype in (torch.float32, torch.int32))
+    step = max(1, TOGETHER // E // TALL) * TALL
+    for begin in range(0, F, step):
+        whole, scales = rounded(weight_FE[begin : begin + step])
+        filled = nn.functional.pad(whole, (0, -E % WIDE, 0, -len(whole) % TALL))
+        tiles = filled.view(-1, 2, 16, columns, 16, 4).permute(0, 3, 1, 4, 2, 5)
+        blocks[begin // TALL : begin // TALL + len(tiles)] = tiles
+        scales_F[begin : begin + len(scales)] = scales
+        sums_F[begin : begin + len(filled)] = filled.sum(1, dtype=torch.int32)
+    return Weights8(blocks, scales_F, sums_F)

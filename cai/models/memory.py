@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import os
 import sys
 from functools import cache
 from typing import Any
 
+import torch
+
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8  # malloc.h
 HUGEPAGE, SIZE = 14, 2**21  # sys/mman.h; bytes of a huge page
 GROWS_BY = 2**30
 """Bytes of addresses that the heap grows by, so that they are huge before they are used. None is taken until then."""
+PIECE, LINE = 2**26, 64
+"""Bytes that an arena grows by, at least, and that what it gives begins at."""
 
 
 @cache
@@ -59,6 +64,29 @@ def huge_pages() -> None:
     """To be called before much memory is used, and now and then while it is."""
     if heap := _heap():
         heap.grown()
+
+
+class Arena:
+    """Memory for what stays, in huge pages and apart from the heap, where what is freed in between leaves holes.
+
+    glibc often finds no room for an aligned tensor where one of its size was freed: weights of 1.5 GB took 2.5.
+    """
+
+    def __init__(self) -> None:
+        self._left = torch.empty(0, dtype=torch.int8)
+
+    def take(self, size: int) -> torch.Tensor:
+        """So many bytes, as int8: zeros."""
+        size = -(-size // LINE) * LINE
+        if size > len(self._left):
+            private = (
+                mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )  # shared memory, the default, is seldom in huge pages
+            piece = mmap.mmap(-1, max(size, PIECE), flags=private)
+            piece.madvise(mmap.MADV_HUGEPAGE)
+            self._left = torch.frombuffer(piece, dtype=torch.int8)
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
 
 
 def physical() -> float:

@@ -26,6 +26,7 @@ from cai.models.decoder import Decoder
 from cai.models.fused import Fused
 from cai.models.hugging_face import HuggingFaceModel, Int8Model, int8_kernels
 from cai.models.int8 import Linear8, laid_out, rounded
+from cai.models.memory import Arena
 from cai.models.padded_engine import PaddedEngine
 from cai.models.shared_engine import SharedEngine
 from tests.models.asked import CONTINUATIONS, ROWS, plainly, said
@@ -46,6 +47,7 @@ SHAPES = [
     (33, 1536, 64),
     (300, 96, 100),
     (1100, 70, 33),
+    (5, 1024, 2085),
 ]
 
 
@@ -100,7 +102,11 @@ def test_a_product_is_that_with_the_weights_brought_back(
     # Each row has a size of its own, and one number far from the others: they share no scale.
     x = drawn(dtype, rows, numbers) * torch.logspace(-3, 3, rows)[:, None].to(dtype)
     x[0, numbers // 2] *= 100
-    made, other, norm = Linear8.of(fused, dtype, module), drawn(dtype, rows, features), drawn(dtype, numbers)
+    made, other, norm = (
+        Linear8.of(fused, dtype, Arena(), module),
+        drawn(dtype, rows, features),
+        drawn(dtype, numbers),
+    )
     assert close(made(x), x.double() @ wanted.T + bias)
     assert close(made(x, other), x.double() @ wanted.T + bias + other.double())
     assert close(made(x, norm=(norm, 1e-5)), normed(x, norm) @ wanted.T + bias)
@@ -114,7 +120,7 @@ def test_a_gated_product_is_that_times_silu_of_the_gate(
     up, gate = linear(numbers, features, 1), linear(numbers, features, 2)
     x, norm = drawn(dtype, rows, numbers), 5 * drawn(dtype, numbers)
     ups, gates = (normed(x, norm) @ brought_back(module).T for module in (up, gate))
-    made, by = (Linear8.of(fused, dtype, module) for module in (up, gate))
+    made, by = (Linear8.of(fused, dtype, Arena(), module) for module in (up, gate))
     assert close(made.gated(x, by, (norm, 1e-5)), ups * nn.functional.silu(gates))
 
 
@@ -122,7 +128,7 @@ def test_rows_of_zeros_and_weights_of_zeros_give_zeros(kernels: tuple[Fused, tor
     fused, dtype = kernels
     module = linear(64, 32, 0)
     module.weight.data[3] = 0
-    made = Linear8.of(fused, dtype, module)
+    made = Linear8.of(fused, dtype, Arena(), module)
     assert not made(torch.zeros(5, 64, dtype=dtype)).any()
     assert not made(drawn(dtype, 5, 64))[:, 3].any()
 
@@ -134,7 +140,7 @@ def test_gates_far_from_zero_leave_numbers(kernels: tuple[Fused, torch.dtype], h
     gate.weight.data[:] = huge
     x = torch.ones(2, 64, dtype=dtype)
     wanted = (x.double() @ brought_back(up).T) * (64 * huge if huge > 0 else 0)
-    made, by = (Linear8.of(fused, dtype, module) for module in (up, gate))
+    made, by = (Linear8.of(fused, dtype, Arena(), module) for module in (up, gate))
     assert close(made.gated(x, by, (torch.ones(64, dtype=dtype), 0.0)), wanted)
 
 
@@ -159,9 +165,10 @@ def test_weights_that_are_no_numbers_are_refused(spoiled: float) -> None:
 
 
 def test_they_take_a_byte_each_and_what_fills_up_the_last_block() -> None:
-    blocks, scales, sums = laid_out(*rounded(drawn(torch.float32, 100, 70)))
+    blocks, scales, sums = laid_out(drawn(torch.float32, 100, 70), Arena())
     assert blocks.nbytes == 128 * 128
     assert len(scales) == len(sums) == 128
+    assert (sums.sum() == blocks.sum(dtype=torch.int32)).item()
     assert not scales[100:].any()
 
 

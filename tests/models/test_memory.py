@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cai.models import memory
 
@@ -38,3 +40,17 @@ def test_what_is_freed_is_used_again_and_lies_in_huge_pages() -> None:
 def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory._heap.__wrapped__() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where there are kernels")
+@given(st.lists(st.integers(1, 300), max_size=20))
+def test_what_an_arena_gives_is_zeros_of_its_own_at_the_beginning_of_a_line(sizes: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "PIECE", 512)
+        arena = memory.Arena()
+        given_ = [arena.take(size) for size in sizes]
+    for n, (size, taken) in enumerate(zip(sizes, given_, strict=True)):
+        assert size <= len(taken) < size + 64 and taken.data_ptr() % 64 == 0
+        assert not taken.any()
+        taken.fill_(n + 1)
+    assert all((taken == n + 1).all() for n, taken in enumerate(given_))
