@@ -242,8 +242,9 @@ class Fused:
         gate: Weights8 | None = None,
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
-        """As ``product``, of weights in 8 bits. N is 1 at least."""
+        """As ``product``, of weights in 8 bits."""
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
+        assert E < 2**16  # else sums would not fit into 32 bits
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
         assert gate is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)

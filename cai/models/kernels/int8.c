@@ -80,32 +80,38 @@ static inline Ints DOT(Ints sums, uint32_t row, Ints weights) {
 }
 #endif
 
+typedef struct { Ints high[ROWS][2], low[ROWS][2]; } Found;
+
+// 64 numbers of ROWS rows with two times LANES columns.
+static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *rows, const int8_t *weight) {
+#pragma GCC unroll 4  // else gcc 12 moves each sum from register to register, and some to memory
+    for (long k = 0; k < 16; k++) {
+        Ints one, other;
+        memcpy(&one, weight + k * 64, sizeof(Ints));
+        memcpy(&other, weight + k * 64 + (LANES == 16 ? PLANE : 32), sizeof(Ints));
+        for (int r = 0; r < ROWS; r++) {
+            uint32_t high, low;
+            memcpy(&high, rows + r * 64 + k * 4, 4);
+            memcpy(&low, rows + r * 64 + k * 4 + PLANE, 4);
+            to->high[r][0] = DOT(to->high[r][0], high, one), to->high[r][1] = DOT(to->high[r][1], high, other);
+            to->low[r][0] = DOT(to->low[r][0], low, one), to->low[r][1] = DOT(to->low[r][1], low, other);
+        }
+    }
+}
+
 static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
                          long lines) {
     for (long row = 0; row < count; row += ROWS) {
         for (long column = 0; column < 32; column += 2 * LANES) {
-            Ints high[ROWS][2] = {}, low[ROWS][2] = {}, weights[2];
-            const int8_t *at = weight + column / 16 * PLANE + column % 16 * 4, *fetched = ahead;
-            for (long e = 0; e < E; e += 64, at += 2 * PLANE) {
-                for (long l = 0; l < lines && row == 0 && column == 0; l++, fetched += 64) __builtin_prefetch(fetched, 0, 2);
-                for (long k = 0; k < 16; k++) {
-                    memcpy(&weights[0], at + k * 64, sizeof(Ints));
-                    memcpy(&weights[1], at + k * 64 + (LANES == 16 ? PLANE : 32), sizeof(Ints));
-                    for (int r = 0; r < ROWS; r++) {
-                        const uint8_t *from = rows + e * 32 + (row + r) * 64 + k * 4;
-                        uint32_t upper, lower;
-                        memcpy(&upper, from, 4);
-                        memcpy(&lower, from + PLANE, 4);
-                        for (int half = 0; half < 2; half++) {
-                            high[r][half] = DOT(high[r][half], upper, weights[half]);
-                            low[r][half] = DOT(low[r][half], lower, weights[half]);
-                        }
-                    }
-                }
+            Found found = {};
+            long from = column / 16 * PLANE + column % 16 * 4, fetching = row == 0 && column == 0 ? lines : 0;
+            for (long e = 0; e < E; e += 64) {
+                for (long l = 0; l < fetching; l++) __builtin_prefetch(ahead + (e / 64 * lines + l) * 64, 0, 2);
+                add(&found, rows + e * 32 + row * 64, weight + e * 32 + from);
             }
             for (int r = 0; r < ROWS; r++) {
-                memcpy(sums->high + (row + r) * 32 + column, high[r], sizeof high[r]);
-                memcpy(sums->low + (row + r) * 32 + column, low[r], sizeof low[r]);
+                memcpy(sums->high + (row + r) * 32 + column, found.high[r], sizeof found.high[r]);
+                memcpy(sums->low + (row + r) * 32 + column, found.low[r], sizeof found.low[r]);
             }
         }
     }
