@@ -27,14 +27,11 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest README.md docs tests/test_docs.py
 
+# All of them run, and the last word is that of the worst.
 bench: setup
-	$(BIN)/python benchmarks/spine.py
-	$(BIN)/python benchmarks/training.py $(PAIRS)
-	$(BIN)/python benchmarks/elo.py
-	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/engines.py
-	$(BIN)/python benchmarks/peers.py
-	$(BIN)/python benchmarks/detectors.py
+	@missed=0; for each in spine "training $(PAIRS)" elo growth engines int8 peers detectors; do \
+		set -- $$each; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" || missed=1; \
+	done; exit $$missed
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py
