@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from cai import doctor
 from cai.cli import main
 from cai.doctor import examine
 from cai.errors import RecordError
+from cai.models.hugging_face import HuggingFaceModel
 from cai.models.load import load_model
 from cai.models.model import Context, Model
 from cai.models.scripted import ScriptedModel
@@ -102,3 +104,27 @@ def test_the_command_prints_every_check(tiny: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "tokens a second" in result.output
     assert CliRunner().invoke(main, ["doctor", "hf:./nowhere"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("off", "int8", "outcome"),
+    [
+        (0.0, False, "yes"),
+        (0.3, False, "yes"),
+        (0.6, True, "yes"),
+        (0.6, False, "not checked"),
+        (1.1, True, "no"),
+        (float("nan"), True, "no"),
+    ],
+)
+def test_scores_may_be_off_by_what_the_weights_are_rounded_by(
+    off: float, int8: bool, outcome: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Off(HuggingFaceModel):
+        async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+            scores = await super().score(context, continuations)
+            return [score - off if len(continuations) == 5 else score for score in scores]  # when compared
+
+    monkeypatch.setattr(Off, "int8", int8)
+    monkeypatch.setattr(doctor, "load_model", lambda name: Off("tiny", tiny, dtype=torch.float32))
+    assert outcomes(f"hf:{tiny}")["scores are right"] == outcome

@@ -113,6 +113,7 @@ class Layer(NamedTuple):
     after: Norm
     gate: Any
     up: Any
+    """Both a ``Linear``, or both a ``Linear8``: one takes the other."""
     down: Linear | Linear8
 
     @staticmethod

@@ -51,6 +51,9 @@ def best_dtype() -> torch.dtype:
 class HuggingFaceModel:
     """A causal language model in a folder of safetensors, or on the hub. No remote code, no pickle."""
 
+    int8 = False
+    """Whether its weights are kept in 8 bits."""
+
     def __init__(
         self, name: str, path: str | Path, *, dtype: torch.dtype | None = None, model: Any = None
     ) -> None:
@@ -127,6 +130,8 @@ class HuggingFaceModel:
 
 class Int8Model(HuggingFaceModel):
     """With its weights in 8 bits (``int8.py``): half the memory of bfloat16, a quarter of float32."""
+
+    int8 = True
 
     def _loaded(self, path: str | Path, dtype: torch.dtype | None) -> SharedEngine:
         """Raises ModelError where the model, or this machine, is not one for it."""

@@ -42,7 +42,7 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory._heap.__wrapped__() is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="where there are kernels")
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages are asked for as Linux does")
 @given(st.lists(st.integers(1, 300), max_size=20))
 def test_what_an_arena_gives_is_zeros_of_its_own_at_the_beginning_of_a_line(sizes: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
