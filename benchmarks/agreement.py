@@ -8,10 +8,11 @@ from unittest import mock
 
 import torch
 from results import Row
-from sides import GREEDY, best_dtype, choices, ours, plain, scored, token_ids
+from sides import GREEDY, choices, ours, plain, scored, token_ids
 from workloads import chats, critiques, feedback
 
-from cai.models.decoding import Decoding, Draws
+from constitutional_ai import machine
+from constitutional_ai.engine.decode_loop import Decoding, Draws
 
 FIRST = 32
 """Tokens that are compared."""
@@ -21,7 +22,7 @@ def agreement_rows() -> list[Row]:
     """In bfloat16 plain transformers does not agree with itself in another batch either; that row shows how much."""
     made = []
     rows_of = {"chats": chats(16), "critiques": critiques(4)}
-    for dtype, bar in dict.fromkeys([(best_dtype(), 0.95), (torch.float32, 1.0)]):
+    for dtype, bar in dict.fromkeys([(machine.best_dtype(), 0.95), (torch.float32, 1.0)]):
         for what, contexts in rows_of.items():
             rows, name = token_ids(contexts), f"{what}, {dtype}"
             (_, alone), (_, batched) = [plain(rows, dtype, size=size, how=GREEDY) for size in (1, len(rows))]

@@ -29,13 +29,13 @@ from typing import Any
 
 from results import Row, report
 
-from cai.cli.app import quiet_libraries
-from cai.detectors.objection import objection
-from cai.evaluation.harmfulness import Rated, agreement, folds, load_ratings
-from cai.evaluation.rank_agreement import auc, difference
-from cai.models.bundled import bundled_folder
-from cai.records import Metric
-from cai.suite.harmfulness_model import RegressorTraining, tokens
+from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.detectors.objection import objection
+from constitutional_ai.evaluation.harmfulness.agreement import Rated, agreement, folds, load_ratings
+from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, tokens
+from constitutional_ai.metrics.rank_agreement import auc, difference
+from constitutional_ai.models.local.bundled import bundled_folder
+from constitutional_ai.records import Metric
 
 QUICK = bool(os.environ.get("QUICK"))
 SHARED = Path(__file__).parents[1] / "../shared/data/judges"
@@ -59,9 +59,9 @@ def shown(name: str, metric: Metric, bar: str = "", *, holds: bool = True) -> Ro
 
 
 def regressor(train: Sequence[Rated], test: Sequence[Rated], training: RegressorTraining) -> list[float]:
-    from cai.evaluation.harmfulness_model import HarmfulnessModel
-    from cai.rl_cai.preference_model import tokenizer_of
-    from cai.training.regression import Target, regress
+    from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
+    from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+    from constitutional_ai.training.regression import Target, regress
 
     base = bundled_folder("smollm2-135m")
     tokenizer = tokenizer_of(base)

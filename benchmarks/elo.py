@@ -14,8 +14,8 @@ import choix
 import numpy as np
 from results import Row, report
 
-from cai.evaluation.elo import Ratings, elo
-from cai.records import Match
+from constitutional_ai.metrics.elo import Ratings, elo
+from constitutional_ai.records import Match
 
 QUICK = bool(os.environ.get("QUICK"))
 TOURNAMENTS = 100 if QUICK else 1000

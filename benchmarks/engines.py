@@ -24,9 +24,9 @@ from results import Row, report
 from sides import DRAWN, NEW, Measured, cold, generated, scored, token_ids, warm
 from workloads import BASE, chats, critiques, feedback
 
-from cai.models.batching import common
-from cai.models.hugging_face import best_dtype
-from cai.models.model import Context
+from constitutional_ai import machine
+from constitutional_ai.engine.pieces import common
+from constitutional_ai.models.model import Context
 
 QUICK = bool(os.environ.get("QUICK"))
 TIMES = 1 if QUICK else 3
@@ -136,7 +136,7 @@ def chat_rows(limits: Limits, model: Model) -> list[Row]:
 
 
 def scores_of(contexts: list[Context]) -> int:
-    return sum(map(len, scored(contexts, best_dtype())))
+    return sum(map(len, scored(contexts, machine.best_dtype())))
 
 
 def feedback_rows(limits: Limits, model: Model) -> list[Row]:

@@ -23,12 +23,12 @@ from typing import NamedTuple
 
 from results import Row, report
 
-from cai.models.model import Sampling
-from cai.models.scripted import ScriptedModel
-from cai.records import Message, Prompt, Response
-from cai.runs.run import open_run
-from cai.runs.stage import Pass, Silent
-from cai.sl_cai.respond import respond
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Message, Prompt, Response
+from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.runner import Pass, Silent
+from constitutional_ai.sl_cai.respond import respond
 
 SIZES = (100, 1_000, 10_000) if os.environ.get("QUICK") else (100, 1_000, 10_000, 1_000_000)
 LEAST_RECORDS = 10_000

@@ -15,10 +15,11 @@ import torch
 from agreement import FIRST, agree, said
 from engines import in_turns
 from results import Row, report
-from sides import GREEDY, best_dtype, cold, generated, ours, plain, scored, token_ids
+from sides import GREEDY, cold, generated, ours, plain, scored, token_ids
 from workloads import BASE, chats, critiques, feedback
 
-from cai.models.hugging_face import Int8Model
+from constitutional_ai import machine
+from constitutional_ai.models.local.hugging_face import Int8Model
 
 Work = Callable[[Any], int]
 
@@ -38,7 +39,7 @@ def labelled(dtype: torch.dtype, model: Any) -> int:
 def speed(dtype: torch.dtype, int8: Any) -> list[Row]:
     works: dict[str, Work] = {f"{count} chats": partial(spoken, count) for count in (1, 8, 16, 128)}
     works["feedback on a pair"] = partial(labelled, dtype)
-    if dtype == best_dtype():
+    if dtype == machine.best_dtype():
         works["64 critiques"] = criticised
     made = []
     for name, work in works.items():
@@ -74,7 +75,7 @@ def main() -> None:
         rows = token_ids(contexts)
         exact.append((what, rows, plain(rows, torch.float32, size=8, how=GREEDY)[1]))
     made = []
-    for dtype in dict.fromkeys([best_dtype(), torch.float32]):
+    for dtype in dict.fromkeys([machine.best_dtype(), torch.float32]):
         int8 = Int8Model("int8", BASE, dtype=dtype)
         made += [*speed(dtype, int8), *lost(f"8 bits, else {dtype}", int8, exact)]
         if dtype != torch.float32:

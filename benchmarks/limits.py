@@ -10,7 +10,7 @@ import torch
 from results import Row
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cai.models.hugging_face import best_dtype, device
+from constitutional_ai import machine
 
 
 class Work(NamedTuple):
@@ -60,8 +60,8 @@ class Limits(NamedTuple):
 
     @staticmethod
     def measured() -> Limits:
-        a, b = torch.randn(2, 4096, 4096, device=device()).to(best_dtype())
-        much = torch.ones(2**28, dtype=torch.int8, device=device()).view(torch.int64)
+        a, b = torch.randn(2, 4096, 4096, device=machine.device()).to(machine.best_dtype())
+        much = torch.ones(2**28, dtype=torch.int8, device=machine.device()).view(torch.int64)
         return Limits(
             2 * 4096**3 / best_of_ten(lambda: float((a @ b)[0, 0])),
             much.nbytes / best_of_ten(lambda: int(much.sum())),
@@ -72,7 +72,7 @@ class Limits(NamedTuple):
         unit = f"of {self.flops / 1e9:.0f} GFLOP/s"
         made = [Row(f"{name}: of the matrix rate", flops / seconds / self.flops, unit, "")]
         if work.steps:
-            read = work.steps * (model.body + model.head) * best_dtype().itemsize / seconds
+            read = work.steps * (model.body + model.head) * machine.best_dtype().itemsize / seconds
             unit = f"of {self.bandwidth / 1e9:.0f} GB/s"
             made.append(Row(f"{name}: of the memory's rate, weights alone", read / self.bandwidth, unit, ""))
         return made

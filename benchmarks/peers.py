@@ -22,16 +22,16 @@ from typing import NamedTuple
 
 from results import Row, report
 
-from cai.constitution import Constitution, Principle
-from cai.models.bundled import bundled_folder
-from cai.models.load import load_model
-from cai.models.model import Model, Sampling
-from cai.models.scripted import ScriptedModel
-from cai.records import Message, Prompt, Response, RevisionChain
-from cai.runs.stage import Pass, Silent, run_rows
-from cai.sl_cai.red_team import load_prompts
-from cai.sl_cai.respond import respond
-from cai.sl_cai.revise import revise
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.models.load import load_model
+from constitutional_ai.models.local.bundled import bundled_folder
+from constitutional_ai.models.model import Model, Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Message, Prompt, Response, RevisionChain
+from constitutional_ai.runs.runner import Pass, Silent, run_rows
+from constitutional_ai.sl_cai.respond import respond
+from constitutional_ai.sl_cai.revise import revise
 
 PYTHON = os.environ.get("CAI_DISTILABEL_PYTHON")
 QUICK = bool(os.environ.get("QUICK"))

@@ -18,17 +18,17 @@ from typing import Any
 from results import Row, report
 from rich.console import Console
 
-from cai.cli.app import quiet_libraries
-from cai.intervals import rate
-from cai.job import loaded
-from cai.models.model import Sampling
-from cai.pipeline import run_pipeline
-from cai.progress import Bars
-from cai.recipe_file import load_recipe
-from cai.records import Metric
-from cai.runs.run import Run
-from cai.sl_cai.red_team import load_prompts
-from cai.sl_cai.respond import respond
+from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.cli.progress import Bars
+from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.metrics.intervals import rate
+from constitutional_ai.models.load import loaded
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.pipeline import run_pipeline
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import Metric
+from constitutional_ai.runs.run import Run
+from constitutional_ai.sl_cai.respond import respond
 
 RECIPE, RUNS = Path(__file__).with_suffix(".yaml"), Path("runs/planted")
 ARMS = {

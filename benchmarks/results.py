@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cai.runs.manifest import versions
+from constitutional_ai.runs.manifest import versions
 
 
 @dataclass(frozen=True)

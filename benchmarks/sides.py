@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from workloads import BASE
 
-from cai.models.hugging_face import HuggingFaceModel, best_dtype
-from cai.models.model import Context, Sampling
-from cai.rl_cai import requests as feedback_requests
+from constitutional_ai import machine
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel
+from constitutional_ai.models.model import Context, Sampling
+from constitutional_ai.rl_cai.feedback import questions as feedback_requests
 
 NEW = 64
 HERE = Path(__file__).parent
@@ -45,18 +46,18 @@ def ours(dtype: torch.dtype) -> Any:
 
 
 def token_ids(contexts: list[Context]) -> list[list[int]]:
-    tokens = ours(best_dtype())._tokens
+    tokens = ours(machine.best_dtype())._tokens
     return [tokens.generation(context, Sampling(max_tokens=NEW)).tokens for context in contexts]
 
 
 def choices() -> list[list[int]]:
-    tokens = ours(best_dtype())._tokens
+    tokens = ours(machine.best_dtype())._tokens
     found: list[list[int]] = tokens.scoring("", feedback_requests.CHOICES).continuations
     return found
 
 
 def generated(contexts: list[Context], model: Any = None) -> list[Any]:
-    model = model or ours(best_dtype())
+    model = model or ours(machine.best_dtype())
 
     async def together() -> list[Any]:
         how = [Sampling(max_tokens=NEW, seed=seed) for seed in range(len(contexts))]
@@ -76,7 +77,7 @@ def scored(contexts: list[Context], dtype: torch.dtype, model: Any = None) -> li
 
 def cold(run: Callable[[], int], model: Any = None) -> Measured:
     """As if no beginning and no row were known yet."""
-    (model or ours(best_dtype()))._engine.forget()
+    (model or ours(machine.best_dtype()))._engine.forget()
     return warm(run)
 
 
@@ -99,7 +100,7 @@ def _plain(dtype: torch.dtype) -> subprocess.Popen[str]:
 
 def plain(rows: list[list[int]], dtype: torch.dtype | None = None, **asked: Any) -> tuple[float, list[Any]]:
     """Seconds, and what was said or scored: see ``plain_workload.py``."""
-    process = _plain(dtype or best_dtype())
+    process = _plain(dtype or machine.best_dtype())
     assert process.stdin and process.stdout
     print(json.dumps({"rows": rows, **asked}), file=process.stdin, flush=True)
     answer = json.loads(process.stdout.readline())

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from results import Row, report
 
-from cai.models.model import Sampling
-from cai.models.scripted import ScriptedModel
-from cai.records import Message, Prompt, Response
-from cai.runs.stage import Pass, Silent, run_rows
-from cai.sl_cai.respond import respond
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Message, Prompt, Response
+from constitutional_ai.runs.runner import Pass, Silent, run_rows
+from constitutional_ai.sl_cai.respond import respond
 
 CAI = str(Path(sys.executable).parent / "cai")
 TIMES = 3 if os.environ.get("QUICK") else 5

@@ -26,14 +26,14 @@ from unittest import mock
 import torch
 from results import Row, report
 
-from cai.models.bundled import bundled_folder
-from cai.rl_cai import preference_model
-from cai.rl_cai.preference_pairs import helpfulness
-from cai.sl_cai.finetune import finetune
-from cai.training import launch  # before TRL: it silences its telemetry
-from cai.training.datasets import load_tokenizer, within
-from cai.training.settings import Training
-from cai.training.shared_prompt import parts
+from constitutional_ai.models.local.bundled import bundled_folder
+from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
+from constitutional_ai.sl_cai.finetune import finetune
+from constitutional_ai.training import launch  # before TRL: it silences its telemetry
+from constitutional_ai.training.datasets import load_tokenizer, within
+from constitutional_ai.training.settings import Training
+from constitutional_ai.training.shared_prompt import parts
 
 QUICK = bool(os.environ.get("QUICK"))
 STEPS, TIMES = (2, 1) if QUICK else (4, 3)
@@ -151,7 +151,7 @@ def flops(how: Training, work: Work) -> float:
 
 def compared(kind: str, weights: str, rows: list[dict[str, Any]], rate: float) -> list[Row]:
     how = Training(batch_size=8, max_length=512, lora_rank=WEIGHTS[weights])
-    stage = finetune if kind == "SFT" else preference_model.train
+    stage = finetune if kind == "SFT" else train.train
     made = {
         "ours": partial(ours, stage, rows, how),
         "documented": partial(trls, kind, rows, how, tuned=False),
@@ -189,10 +189,7 @@ def faster(name: str, side: str, runs: dict[str, list[Measured]]) -> Row:
 def main() -> None:
     pairs = helpfulness(sys.argv[1] if len(sys.argv) > 1 else "built-in", None, seed=0).rows
     kept, _ = within(pairs[: 20 * STEPS], BASE, 512)
-    rows = [
-        row | {"completion": row["chosen"], "length": preference_model._length(row)}
-        for row in kept[: 8 * STEPS]
-    ]
+    rows = [row | {"completion": row["chosen"], "length": train._length(row)} for row in kept[: 8 * STEPS]]
     rate = matrix_rate()
     made = [compared(kind, weights, rows, rate) for weights, kind in product(WEIGHTS, ("SFT", "PM"))]
     report("training", [row for rows in made for row in rows])

@@ -9,30 +9,29 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-import cai
-from cai.constitution import load_constitution
-from cai.models.bundled import bundled_folder
-from cai.models.model import Context
-from cai.records import Message
-from cai.rl_cai import few_shots as worked_choices
-from cai.rl_cai import requests as feedback_requests
-from cai.seeding import rng
-from cai.sl_cai import few_shots as worked_critiques
-from cai.sl_cai import requests as critique_requests
+import constitutional_ai
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.models.local.bundled import bundled_folder
+from constitutional_ai.models.model import Context
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.feedback import questions as feedback_requests
+from constitutional_ai.rl_cai.feedback import worked_choices
+from constitutional_ai.seeding import rng
+from constitutional_ai.sl_cai import critique_requests, worked_critiques
 
-FOLDER = Path(cai.__file__).parent
+FOLDER = Path(constitutional_ai.__file__).parent
 BASE = bundled_folder("smollm2-135m")
 PREFIX = 2000
 """Tokens of few-shots before a critique, at the least: the paper's have 1,966."""
 
 
 def lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (FOLDER / "prompts" / name).read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (FOLDER / "data" / name).read_text("utf-8").splitlines()]
 
 
 def critiques(count: int = 64) -> list[Context]:
     """The paper's format: dialogues with their critiques, then one's own. Ours are repeated until they are as long."""
-    shots = (FOLDER / "few_shots" / worked_critiques.CRITIQUE_REVISION).read_text("utf-8")
+    shots = (FOLDER / "data" / "few_shots" / worked_critiques.CRITIQUE_REVISION).read_text("utf-8")
     dialogues = [text.removesuffix("\n\nHuman:") for text in json.loads(shots)]
     before, tokenizer = "", AutoTokenizer.from_pretrained(BASE)
     for dialogue in cycle(dialogues):
@@ -62,7 +61,7 @@ def feedback(shots: bool) -> list[Context]:
     """One pair under 16 principles in both orders; with ``shots``, behind the worked examples of its own (FB-7)."""
     pair = lines("helpfulness_pairs.jsonl")[0]
     known = load_constitution("default").for_preference
-    worked = worked_choices.load_few_shots(FOLDER / "few_shots")
+    worked = worked_choices.load_few_shots(FOLDER / "data" / "few_shots")
     talk = (Message("user", pair["conversation"][0]["content"]),)
     before = worked.multiple_choice(known, rng(0, "few shots")) if shots else ""
     contexts: list[Context] = []

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cai.cli import main
+from constitutional_ai.cli import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = [
     p for p in (*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md") if p.exists()
 ]
 PAPER = ROOT / "docs" / "paper.md"
-HEADS = ("cai/", "tests/", "docs/", "benchmarks/")
+HEADS = ("constitutional_ai/", "tests/", "docs/", "benchmarks/")
 ENDS = (".py", ".md", ".toml", ".lock")
 FAMILIES = {"OV": 5, "SL": 24, "FB": 15, "PM": 7, "RL": 9, "EV": 19}
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -41,7 +41,11 @@ def defined(path: Path) -> set[str]:
 def test_every_path_exists(doc: Path) -> None:
     found = [span.partition("::")[0] for span in spans(doc)]
     paths = [p for p in found if re.fullmatch(r"[\w./-]+", p) and (p.startswith(HEADS) or p.endswith(ENDS))]
-    assert [p for p in paths if not any((base / p).exists() for base in (ROOT, ROOT / "cai", doc.parent))] == []
+    assert [
+        p
+        for p in paths
+        if not any((base / p).exists() for base in (ROOT, ROOT / "constitutional_ai", doc.parent))
+    ] == []
 
 
 @each_doc

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from cai import errors
-from cai.errors import CaiError, InputError, RecordError, did_you_mean
+from constitutional_ai import errors
+from constitutional_ai.errors import CaiError, InputError, RecordError, did_you_mean
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:

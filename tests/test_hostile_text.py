@@ -18,11 +18,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cai.constitution import Constitution, Principle, load_constitution
-from cai.errors import RecordError
-from cai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, KIND_OF_HARM
-from cai.models.model import STOP_STRINGS, Context, Format, Sampling
-from cai.records import (
+from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
+from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.errors import RecordError
+from constitutional_ai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, KIND_OF_HARM
+from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling
+from constitutional_ai.records import (
     Answer,
     Comparison,
     Completion,
@@ -37,15 +38,14 @@ from cai.records import (
     RevisionChain,
     Verdict,
 )
-from cai.rl_cai import few_shots, reason, requests, vote
-from cai.rl_cai.few_shots import Choice, FewShots
-from cai.runs.rows import RowWriter, read_rows, write_rows, write_whole
-from cai.runs.stage import Pass, Silent, run_rows
-from cai.seeding import rng
-from cai.sl_cai import requests as sl_requests
-from cai.sl_cai.red_team import load_prompts
-from cai.sl_cai.requests import STOPS
-from cai.sl_cai.respond import respond
+from constitutional_ai.rl_cai.feedback import chain_of_thought, questions, votes, worked_choices
+from constitutional_ai.rl_cai.feedback.worked_choices import Choice, FewShots
+from constitutional_ai.runs.rows import RowWriter, read_rows, write_rows, write_whole
+from constitutional_ai.runs.runner import Pass, Silent, run_rows
+from constitutional_ai.seeding import rng
+from constitutional_ai.sl_cai import critique_requests as sl_requests
+from constitutional_ai.sl_cai.critique_requests import STOPS
+from constitutional_ai.sl_cai.respond import respond
 
 PARTS = [
     *("{}", "{0}", "{x!r:>9}", "{{", "}}", "%s", "%(x)d", "${x}", "{{ 7*7 }}", "{% raw %}", "{#"),
@@ -114,7 +114,7 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
     pair = comparison(fields)
     talk, made = pair.prompt.conversation, {}
     *_, first, second, some, more = fields
-    asked = reason.question(talk, some, first, second)
+    asked = chain_of_thought.question(talk, some, first, second)
     for fmt in FORMATS:
         made |= {
             ("critique", fmt): sl_requests.to_critique(talk, first, some, fmt),
@@ -122,11 +122,11 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
             ("direct revision", fmt): sl_requests.to_revise(talk, first, None, more, fmt),
             ("restated", fmt): sl_requests.to_answer_again(talk, more),
             ("answered", fmt): sl_requests.answered(talk, first),
-            ("multiple choice", fmt): requests.multiple_choice(talk, some, first, second, fmt, more),
-            ("likelihood", fmt): requests.spoken_by(some, (Message("system", ""), *talk), fmt),
-            ("vote", fmt): vote.to_vote(pair, some, fmt, more),
-            ("thought", fmt): reason.to_think(asked, fmt),
-            ("answer after a thought", fmt): reason.to_answer(asked, more, fmt),
+            ("multiple choice", fmt): questions.multiple_choice(talk, some, first, second, fmt, more),
+            ("likelihood", fmt): questions.spoken_by(some, (Message("system", ""), *talk), fmt),
+            ("vote", fmt): votes.to_vote(pair, some, fmt, more),
+            ("thought", fmt): chain_of_thought.to_think(asked, fmt),
+            ("answer after a thought", fmt): chain_of_thought.to_answer(asked, more, fmt),
         }
         for question in (HARMFUL_OR_ETHICAL, KIND_OF_HARM):
             for length in (1, 2, 3):
@@ -136,7 +136,7 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
 
 def few_shot_prefixes(fields: Sequence[str]) -> dict[str, str]:
     asked, better, worse, before, after, *some = fields
-    shots = FewShots((Choice(asked, better, worse),), (f"{before}{few_shots.SLOT}{after}",))
+    shots = FewShots((Choice(asked, better, worse),), (f"{before}{worked_choices.SLOT}{after}",))
     known = [Principle(name="p", preference=f"Is {some[0]} it?")]
     return {
         "choice": shots.multiple_choice(known, rng(0)),
@@ -239,7 +239,7 @@ def test_a_constitution_with_such_texts_is_read_as_it_was_written(tmp_path: Path
 def model(request: pytest.FixtureRequest) -> Any:
     import torch
 
-    from cai.models.hugging_face import HuggingFaceModel
+    from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 
     return HuggingFaceModel("m", request.getfixturevalue(request.param), dtype=torch.float32)
 
@@ -249,7 +249,7 @@ def answers_to(model: Any, contexts: Sequence[Context]) -> list[Any]:
 
     async def together() -> list[Any]:
         asked = [model.generate(c, Sampling(max_tokens=2)) for c in contexts]
-        scored = [model.score(c, requests.CHOICES) for c in contexts]
+        scored = [model.score(c, questions.CHOICES) for c in contexts]
         return await asyncio.gather(*asked, *scored, return_exceptions=True)
 
     return asyncio.run(together())
@@ -274,7 +274,7 @@ def test_a_turn_of_100_kb_fails_by_itself(model: Any) -> None:
 def test_a_model_with_room_for_100_kb_answers_them(make_tiny: Any) -> None:
     import torch
 
-    from cai.models.hugging_face import HuggingFaceModel
+    from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 
     small = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
     folder = make_tiny(max_position_embeddings=100_000, num_hidden_layers=1, **small)

@@ -28,7 +28,9 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def copy_of_the_package(folder: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copytree(ROOT / "cai", folder / "cai", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "constitutional_ai", folder / "constitutional_ai", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return folder
 
 
@@ -40,28 +42,28 @@ def test_imports_point_down() -> None:
 @pytest.mark.parametrize(
     ("module", "upward"),
     [
-        ("records.py", "import cai.pipeline"),
-        ("sl_cai/revise.py", "from cai.rl_cai import label"),
-        ("runs/stage.py", "def late():\n    from cai.report import page"),
-        ("models/load.py", "from cai.training import settings"),
+        ("records.py", "import constitutional_ai.pipeline"),
+        ("sl_cai/revise.py", "from constitutional_ai.rl_cai import label"),
+        ("runs/runner.py", "def late():\n    from constitutional_ai.report import page"),
+        ("models/load.py", "from constitutional_ai.training import settings"),
     ],
 )
 def test_an_import_that_points_up_is_found(tmp_path: Path, module: str, upward: str) -> None:
     copy = copy_of_the_package(tmp_path)
-    path = copy / "cai" / module
+    path = copy / "constitutional_ai" / module
     path.write_text(path.read_text() + f"\n{upward}\n")
     result = lint(copy)
     assert result.returncode == 1
     assert "BROKEN" in result.stdout
-    assert "cai." + module.removesuffix(".py").replace("/", ".") in result.stdout
+    assert "constitutional_ai." + module.removesuffix(".py").replace("/", ".") in result.stdout
 
 
 def test_a_new_module_must_be_given_a_layer(tmp_path: Path) -> None:
     copy = copy_of_the_package(tmp_path)
-    (copy / "cai" / "utils.py").touch()
+    (copy / "constitutional_ai" / "utils.py").touch()
     result = lint(copy)
     assert result.returncode == 1
-    assert "cai.utils" in result.stdout + result.stderr
+    assert "constitutional_ai.utils" in result.stdout + result.stderr
 
 
 def loaded_by(code: str) -> set[str]:
@@ -71,14 +73,15 @@ def loaded_by(code: str) -> set[str]:
     return set(result.stdout.rpartition("LOADED")[2].split())
 
 
-HELP = "from cai.cli import main; main({}, standalone_mode=False)"
+HELP = "from constitutional_ai.cli import main; main({}, standalone_mode=False)"
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "import cai",
-        "import cai.recipe, cai.constitution, cai.records, cai.models.load",
+        "import constitutional_ai",
+        "from constitutional_ai import constitutions, models, recipes, records\n"
+        "import constitutional_ai.recipes.recipe, constitutional_ai.models.load",
         HELP.format(["--help"]),
         HELP.format(["run", "--help"]),
         HELP.format(["check", "default"]),
@@ -89,12 +92,12 @@ def test_light_things_load_nothing_heavy(code: str) -> None:
 
 
 def test_what_is_heavy_would_be_found() -> None:
-    assert "scipy" in loaded_by("from cai.intervals import rate; rate('x', 'm', [True])")
+    assert "scipy" in loaded_by("from constitutional_ai.metrics.intervals import rate; rate('x', 'm', [True])")
 
 
 def test_the_command_answers_at_once() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "cai.cli", "--help"], capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", "constitutional_ai", "--help"], capture_output=True, text=True, timeout=20
     )
     assert result.returncode == 0
     assert "cai run demo" in result.stdout

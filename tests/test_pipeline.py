@@ -21,15 +21,16 @@ from unittest.mock import MagicMock
 import pytest
 import yaml
 
-from cai import job
-from cai.cli.run import STAGES
-from cai.errors import CaiError, GateClosed, StageChanged
-from cai.models import hugging_face
-from cai.models.model import Sampling
-from cai.models.scripted import ScriptedModel
-from cai.pipeline import PIPELINE, run_pipeline
-from cai.recipe import Recipe
-from cai.records import (
+from constitutional_ai import machine
+from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.errors import CaiError, GateClosed, StageChanged
+from constitutional_ai.models import load
+from constitutional_ai.models.local import hugging_face
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.pipeline import PIPELINE, run_pipeline
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import (
     Answer,
     Checkpoint,
     Comparison,
@@ -41,14 +42,15 @@ from cai.records import (
     Response,
     RevisionChain,
 )
-from cai.rl_cai import preference_model, reinforce
-from cai.runs.rows import adapter, digest_file, read_rows
-from cai.runs.run import Run, read_run
-from cai.runs.stage import Silent
-from cai.sl_cai import finetune
-from cai.sl_cai.generate import EARLIER
-from cai.sl_cai.red_team import load_prompts
-from cai.training import launch
+from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.rl_cai.reinforcement import reinforce
+from constitutional_ai.runs.layout import STAGES
+from constitutional_ai.runs.rows import adapter, digest_file, read_rows
+from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.runs.runner import Silent
+from constitutional_ai.sl_cai import finetune
+from constitutional_ai.sl_cai.draft_prompts import EARLIER
+from constitutional_ai.training import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
 
@@ -170,7 +172,7 @@ def test_helpful_rows_make_up_the_share_that_the_recipe_asks_for(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SL-16, PM-1."""
-    for module, name in ((finetune, "finetune"), (preference_model, "train")):
+    for module, name in ((finetune, "finetune"), (train, "train")):
         monkeypatch.setattr(module, name, lambda **_: Checkpoint("model", "base", "digest"))
     asked = settings(model, copied)
     asked["preference_model"] = {**asked["preference_model"], "helpful_share": 0.25}
@@ -274,7 +276,7 @@ def revised(
     model: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **revisions: Any
 ) -> tuple[Run, list[str], list[dict[str, Any]]]:
     """A run until SL-CAI with an untidy model: the run, what was told, and the rows that were to be trained on."""
-    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=untidy))
+    monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel(say=untidy))
     monkeypatch.setattr(finetune, "finetune", lambda **_: Checkpoint("model", "base", "digest"))
     mine = folder / "mine.yaml"
     mine.write_text(
@@ -417,11 +419,11 @@ def nothing(*_: object, **__: object) -> Any:
 
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "load_model", nothing)
-    monkeypatch.setattr(preference_model, "PreferenceModel", nothing)
+    monkeypatch.setattr(load, "load_model", nothing)
+    monkeypatch.setattr(train, "PreferenceModel", nothing)
     for module, name in (
         (finetune, "finetune"),
-        (preference_model, "train"),
+        (train, "train"),
         (reinforce, "reinforce"),
     ):
         monkeypatch.setattr(module, name, nothing)
@@ -505,7 +507,7 @@ def test_a_refused_redo_removes_nothing(copied: Path, model: str) -> None:
 def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel())
+    monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel())
     asked = settings(model, copied, feedback={"method": "multiple_choice", "gate": "stop"})
     with pytest.raises(GateClosed, match=r"To go on all the same: feedback\.gate=warn"):
         make(asked, redo="05-preference-labels")
@@ -517,7 +519,7 @@ def test_a_model_that_has_learned_to_say_nothing_is_measured_and_not_left_out(
 ) -> None:
     """The usual collapse of RL. Its empty answers are degenerate ones (``Verdict.degenerate``)."""
     mute, echo = ScriptedModel(say=lambda _: ""), ScriptedModel()
-    monkeypatch.setattr(job, "load_model", lambda name, **_: mute if "07-rl-cai-model" in name else echo)
+    monkeypatch.setattr(load, "load_model", lambda name, **_: mute if "07-rl-cai-model" in name else echo)
     run, _ = make(settings(model, copied), redo="08-evaluation")
     metrics = adapter(list[Metric]).validate_json((run.stage("08-evaluation") / "metrics.json").read_bytes())
     (found,) = [m for m in metrics if (m.name, m.model) == ("degenerate_rate", "rl-cai")]
@@ -543,7 +545,7 @@ def small(model: str, out: Path, **changes: Any) -> dict[str, Any]:
 def started(asked: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(asked))
-    command = [sys.executable, "-m", "cai.cli", "run", str(path), "--until", "02-revisions"]
+    command = [sys.executable, "-m", "constitutional_ai", "run", str(path), "--until", "02-revisions"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -591,9 +593,7 @@ def one_and_many(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[R
 
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            hugging_face, "best_dtype", lambda: torch.float32
-        )  # bfloat16 may round by the batch's shape
+        patch.setattr(machine, "best_dtype", lambda: torch.float32)  # bfloat16 may round by the batch's shape
         for concurrency in (1, 16):
             asked = {**small(model, tmp_path_factory.mktemp("runs") / "run"), "concurrency": concurrency}
             made.append(make(asked, until="02-revisions")[0])
@@ -675,7 +675,7 @@ def test_a_constitution_with_one_side_only_is_one_sentence(model: str, tmp_path:
 
 
 def test_a_model_that_never_answers_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=lambda _: ""))
+    monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel(say=lambda _: ""))
     with pytest.raises(CaiError, match="records of 01-responses failed, the last with EmptyAnswer"):
         make(echoing(tmp_path / "run", max_failures=1), until="01-responses")
 
@@ -697,7 +697,7 @@ def writer(context: str) -> str:
 @pytest.fixture
 def asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run that lets ``writer`` draft forty prompts."""
-    monkeypatch.setattr(job, "load_model", lambda name, **_: ScriptedModel(say=writer, name=name))
+    monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel(say=writer, name=name))
     asked = echoing(tmp_path / "run")
     asked["prompts"] = {"red_team": {"limit": 2, "generate": 30}, "helpful": {"limit": 2, "generate": 10}}
     return {**asked, "prompts": {**asked["prompts"], "borderline": {"limit": 0}}}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.records import (
+from constitutional_ai.records import (
     Answer,
     Comparison,
     Completion,
@@ -25,7 +25,7 @@ from cai.records import (
     conversation_id,
     usage,
 )
-from cai.runs.rows import adapter
+from constitutional_ai.runs.rows import adapter
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 

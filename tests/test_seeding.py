@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.seeding import rng, seed_of
+from constitutional_ai.seeding import rng, seed_of
 
 NAMES = st.lists(st.integers() | st.text(alphabet="abc.0123", min_size=1), min_size=1, max_size=4)
 

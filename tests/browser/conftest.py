@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cai.report.page import write_report
-from cai.report.read import Median
-from cai.runs.run import Run
+from constitutional_ai.report.contents import Median
+from constitutional_ai.report.page.page import write_report
+from constitutional_ai.runs.run import Run
 from tests.report.conftest import (
     HOSTILE,
     NO,

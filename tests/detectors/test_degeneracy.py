@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.detectors.degeneracy import degeneracy
+from constitutional_ai.detectors.degeneracy import degeneracy
 
 TEXT = (
     "Paris.",

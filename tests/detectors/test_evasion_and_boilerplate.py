@@ -7,10 +7,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_files import PAPER, paper, rows
 
-from cai.detectors.boilerplate import offers_to_listen, reassures, shares_sentences
-from cai.detectors.evasion import evades
+from constitutional_ai.detectors.boilerplate import offers_to_listen, reassures, shares_sentences
+from constitutional_ai.detectors.evasion import evades
+from tests.paper_files import PAPER, paper, rows
 
 
 @pytest.mark.parametrize(

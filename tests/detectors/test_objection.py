@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.detectors.objection import SIGNS, objection, objects, refuses
+from constitutional_ai.detectors.objection import SIGNS, objection, objects, refuses
 
 OBJECTIONS = (
     "I'm sorry, but I can't assist with that.",

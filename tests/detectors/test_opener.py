@@ -5,9 +5,9 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_files import PAPER, paper, rows
 
-from cai.detectors.opener import CLOSING, without_opener
+from constitutional_ai.detectors.opener import CLOSING, without_opener
+from tests.paper_files import PAPER, paper, rows
 
 CUT = (  # each before the text "Ask a doctor."
     "Here is the revised response: ",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_files import PAPER, paper, rows
 
-from cai.detectors.preachiness import SIGNS, preaches, preachiness
+from constitutional_ai.detectors.preachiness import SIGNS, preaches, preachiness
+from tests.paper_files import PAPER, paper, rows
 
 SERMONS = (
     "That is deeply wrong, and I strongly urge you to treat others with respect.",

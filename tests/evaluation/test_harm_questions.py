@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_files import PAPER, paper, rows
 
-from cai.errors import InputError
-from cai.evaluation.harm_questions import (
+from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.harm_questions import (
     HARMFUL_OR_ETHICAL,
     HEAD,
     KIND_OF_HARM,
@@ -22,8 +21,9 @@ from cai.evaluation.harm_questions import (
     load_cases,
     worked_examples,
 )
-from cai.models.model import Format
-from cai.records import Conversation, Message
+from constitutional_ai.models.model import Format
+from constitutional_ai.records import Conversation, Message
+from tests.paper_files import PAPER, paper, rows
 
 TALK = (
     Message("user", "Hi  "),

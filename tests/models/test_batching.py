@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.models.batching import Batch, Batcher, common
+from constitutional_ai.engine.pieces import common
+from constitutional_ai.models.batching import Batch, Batcher
 
 
 class Ask(NamedTuple):

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.errors import InputError, RecordError
-from cai.models.cached import CachedModel, Calls, cached, identity, key_of
-from cai.models.load import load_model
-from cai.models.model import Context, Format, Model, Sampling
-from cai.models.scripted import ScriptedModel
-from cai.records import Completion, Message
-from cai.seeding import seed_of
+from constitutional_ai.errors import InputError, RecordError
+from constitutional_ai.models.cached import CachedModel, Calls, cached, identity, key_of
+from constitutional_ai.models.load import load_model
+from constitutional_ai.models.model import Context, Format, Model, Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Completion, Message
+from constitutional_ai.seeding import seed_of
 
 HI = (Message("user", "Hi"),)
 
@@ -226,7 +226,7 @@ def test_a_failure_is_shared_by_those_who_wait_for_it(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from cai.models.cached import Calls
+from constitutional_ai.models.cached import Calls
 calls = Calls(Path(sys.argv[1]), print)
 print("open", flush=True)
 for n in range(int(sys.argv[3])):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cai.errors import CaiError, InputError, ModelError
-from cai.models.load import check_name, load_model, model_path
-from cai.models.scripted import ScriptedModel
-from cai.models.server import ServerModel
+from constitutional_ai.errors import CaiError, InputError, ModelError
+from constitutional_ai.models.hosted.server import ServerModel
+from constitutional_ai.models.load import check_name, load_model, model_path
+from constitutional_ai.models.scripted import ScriptedModel
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from cai.models.hugging_face import HuggingFaceModel
-from cai.models.model import Sampling, plain
-from cai.models.rendering import defused_content, defused_messages
-from cai.records import Message, Role, as_messages
-from cai.training.datasets import load_tokenizer
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel
+from constitutional_ai.models.model import Sampling, plain
+from constitutional_ai.models.rendering import defused_content, defused_messages
+from constitutional_ai.records import Message, Role, as_messages
+from constitutional_ai.training.datasets import load_tokenizer
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "user")
 MARKS = ("Human:", "Assistant:", "System:")

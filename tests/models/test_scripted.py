@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from cai.models.model import Model, Sampling, cut_at_stop, plain
-from cai.models.scripted import ScriptedModel, scripted
-from cai.records import Message
-from cai.rl_cai.requests import CHOICES, multiple_choice
+from constitutional_ai.models.model import Model, Sampling, cut_at_stop, plain
+from constitutional_ai.models.scripted import ScriptedModel, scripted
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, multiple_choice
 
 TALK = (
     Message("system", "Be kind."),

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from cai.cli.run import STAGES
-from cai.evaluation import harm
-from cai.recipe import Recipe
-from cai.records import (
+from constitutional_ai.evaluation import answer_rates
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import (
     Answer,
     Candidate,
     Comparison,
@@ -30,10 +29,11 @@ from cai.records import (
     Revision,
     RevisionChain,
 )
-from cai.report.read import Median
-from cai.rl_cai.pm_report import Scored, pm_report
-from cai.runs.manifest import StageManifest
-from cai.runs.run import Run
+from constitutional_ai.report.contents import Median
+from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm_report
+from constitutional_ai.runs.layout import STAGES
+from constitutional_ai.runs.manifest import StageManifest
+from constitutional_ai.runs.run import Run
 
 HOSTILE = (
     '<script>alert(\'x\')</script>" onload="x" {{ 7*7 }} [bold]b[/bold] \x1b[2J\u202eevil'
@@ -60,7 +60,7 @@ def completion(text: str) -> Completion:
 
 def answer(asked: Prompt, role: str, text: str, reward: float | None) -> Answer:
     response = Response(f"{asked.id}.0", asked, completion(text))
-    return Answer(f"{asked.id}.{role}", role, response, harm.verdict(response), reward)
+    return Answer(f"{asked.id}.{role}", role, response, answer_rates.verdict(response), reward)
 
 
 RED = [prompt(f"{HOSTILE} {n}") for n in range(4)]
@@ -157,7 +157,7 @@ def make(run: Run) -> Run:
 
 def write_evaluation(folder: Path, made: Sequence[Answer]) -> None:
     write_rows(folder / "08-evaluation/records.jsonl", made)
-    metrics = harm.metrics(made, list(dict.fromkeys(a.model for a in made)))
+    metrics = answer_rates.metrics(made, list(dict.fromkeys(a.model for a in made)))
     (folder / "08-evaluation/metrics.json").write_text(json.dumps([asdict(m) for m in metrics]))
 
 

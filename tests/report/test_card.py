@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cai.constitution import Constitution, load_constitution
-from cai.recipe import Recipe
-from cai.report.card import ABOUT, card, hub_id, write_cards
-from cai.report.read import whole
-from cai.runs.manifest import StageManifest
-from cai.runs.run import Run
+from constitutional_ai.constitutions.constitution import Constitution, load_constitution
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.report.card import ABOUT, card, hub_id, write_cards
+from constitutional_ai.runs.manifest import StageManifest
+from constitutional_ai.runs.rows import whole
+from constitutional_ai.runs.run import Run
 from tests.report.conftest import HOSTILE
 
 STAGES = SL, PM, RL = tuple(ABOUT)

@@ -15,16 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cai.evaluation import harm
-from cai.recipe import Recipe
-from cai.records import Answer
-from cai.report import visible
-from cai.report.life import life_of
-from cai.report.page import render
-from cai.report.read import read_contents
-from cai.runs.run import Run
+from constitutional_ai.evaluation import answer_rates
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import Answer
+from constitutional_ai.report.contents import read_contents
+from constitutional_ai.report.page.page import render
+from constitutional_ai.report.show.life import life_of
+from constitutional_ai.runs.run import Run
+from constitutional_ai.safe_text import visible
 from tests.report.conftest import finish, write_rows
-from tests.report.test_page import Elements
+from tests.report.page.test_page import Elements
 from tests.test_hostile_text import FIELDS, LONG, TEXT, all_records
 
 FILES = {
@@ -49,7 +49,7 @@ def run_of(folder: Path, fields: Sequence[str]) -> Run:
         write_rows(folder / file, [r for r in records if type(r).__name__ == name])
         finish(folder, Path(file).parent.name)
     answers = [r for r in records if isinstance(r, Answer)]
-    metrics = [asdict(m) for m in harm.metrics(answers, ["start", "sl-cai", "rl-cai"])]
+    metrics = [asdict(m) for m in answer_rates.metrics(answers, ["start", "sl-cai", "rl-cai"])]
     (folder / "08-evaluation/metrics.json").write_text(json.dumps(metrics))
     return Run(folder)
 

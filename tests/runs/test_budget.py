@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.errors import RecordError
-from cai.records import Completion, Message, Prompt, Response
-from cai.runs.budget import BudgetSpent, Purse
-from cai.runs.rows import read_rows
-from cai.runs.run import Run, open_run
-from cai.runs.stage import Pass, Silent, run_rows
+from constitutional_ai.errors import RecordError
+from constitutional_ai.records import Completion, Message, Prompt, Response
+from constitutional_ai.runs.budget import BudgetSpent, Purse
+from constitutional_ai.runs.rows import read_rows
+from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.runner import Pass, Silent, run_rows
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 
@@ -124,9 +124,9 @@ def test_a_killed_stage_counts_what_it_had_spent(tmp_path: Path) -> None:
     code = f"""
 import asyncio
 from pathlib import Path
-from cai.records import Completion, Message, Prompt, Response
-from cai.runs.budget import Purse
-from cai.runs.stage import Pass, Silent, run_rows
+from constitutional_ai.records import Completion, Message, Prompt, Response
+from constitutional_ai.runs.budget import Purse
+from constitutional_ai.runs.runner import Pass, Silent, run_rows
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 async def step(n):
     await asyncio.sleep(0 if n < 4 else 60)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai.errors import DiskFull, InputError
-from cai.records import (
+from constitutional_ai.errors import DiskFull, InputError
+from constitutional_ai.records import (
     Answer,
     Checkpoint,
     Comparison,
@@ -24,7 +24,14 @@ from cai.records import (
     RevisionChain,
     Verdict,
 )
-from cai.runs.rows import RowWriter, adapter, cut_torn_line, digest_file, read_rows, write_whole
+from constitutional_ai.runs.rows import (
+    RowWriter,
+    adapter,
+    cut_torn_line,
+    digest_file,
+    read_rows,
+    write_whole,
+)
 
 ROW_TYPES = (
     Message,
@@ -143,9 +150,9 @@ def test_a_write_that_the_system_cuts_short_is_a_full_disk_and_what_was_before_i
     code = f"""
 import resource, signal
 from pathlib import Path
-from cai.errors import DiskFull
-from cai.records import Failure
-from cai.runs.rows import RowWriter
+from constitutional_ai.errors import DiskFull
+from constitutional_ai.records import Failure
+from constitutional_ai.runs.rows import RowWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 try:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cai.errors import DiskFull, InputError, RecordError, StageChanged, TooManyFailures
-from cai.records import Checkpoint, Completion, Message, Prompt, Response
-from cai.runs.run import Run, Trained, digest_of, open_run, read_run
-from cai.runs.stage import Pass, Silent
+from constitutional_ai.errors import DiskFull, InputError, RecordError, StageChanged, TooManyFailures
+from constitutional_ai.records import Checkpoint, Completion, Message, Prompt, Response
+from constitutional_ai.runs.run import Run, Trained, digest_of, open_run, read_run
+from constitutional_ai.runs.runner import Pass, Silent
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 CONFIG: dict[str, Any] = {"seed": 0, "revisions.rounds": 4}
@@ -192,9 +192,9 @@ def test_a_run_killed_at_its_very_beginning_can_be_begun_again(tmp_path: Path, l
 def test_a_second_process_is_refused_until_the_first_is_gone(run: Run) -> None:
     code = f"""
 from pathlib import Path
-from cai.errors import InputError
-from cai.runs.run import open_run
-from cai.runs.stage import Silent
+from constitutional_ai.errors import InputError
+from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.runner import Silent
 try:
     with open_run(Path({str(run.folder)!r}), {{"recipe.yaml": "mine now"}}, Silent()):
         print("opened")

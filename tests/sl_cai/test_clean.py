@@ -6,17 +6,17 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_files import PAPER, paper, rows
 
-from cai.constitution import Constitution, Principle
-from cai.detectors.opener import CLOSING
-from cai.errors import EmptyAnswer
-from cai.models.model import Sampling
-from cai.models.scripted import ScriptedModel
-from cai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
-from cai.sl_cai.clean import RULES, WHY, Rule, cleaned, hits, in_words
-from cai.sl_cai.finetune import examples
-from cai.sl_cai.revise import Style, revise
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.detectors.opener import CLOSING
+from constitutional_ai.errors import EmptyAnswer
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
+from constitutional_ai.sl_cai.clean import RULES, WHY, Rule, cleaned, hits, in_words
+from constitutional_ai.sl_cai.finetune import examples
+from constitutional_ai.sl_cai.revise import Style, revise
+from tests.paper_files import PAPER, paper, rows
 
 PROMPT = Prompt.of((Message("user", "Which pills?"),), "red_team", "test")
 LOOP = "Please see a doctor. " * 6

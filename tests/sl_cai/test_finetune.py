@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
-from cai.sl_cai.finetune import examples
+from constitutional_ai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
+from constitutional_ai.sl_cai.finetune import examples
 
 
 def said(text: str) -> Completion:

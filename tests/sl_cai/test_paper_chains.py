@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from paper_files import PAPER, paper, rows
-
-from cai.constitution_files import import_constitution
-from cai.records import Message
-from cai.sl_cai.requests import STOPS, to_critique, to_revise
+from constitutional_ai.constitutions.published import import_constitution
+from constitutional_ai.records import Message
+from constitutional_ai.sl_cai.critique_requests import STOPS, to_critique, to_revise
+from tests.paper_files import PAPER, paper, rows
 
 FILES = sorted(PAPER.rglob("*_SLMADISON.jsonl"))
 HEAD, TAIL = "\n\nHuman: ", "\n\nAssistant:"

@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 import pytest
 
-from cai.constitution import Constitution, Principle
-from cai.errors import EmptyAnswer
-from cai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
-from cai.models.scripted import ScriptedModel
-from cai.records import Completion, Message, Prompt, Response, RevisionChain
-from cai.sl_cai.requests import STOPS
-from cai.sl_cai.respond import respond
-from cai.sl_cai.revise import Style, revise
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.errors import EmptyAnswer
+from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Completion, Message, Prompt, Response, RevisionChain
+from constitutional_ai.sl_cai.critique_requests import STOPS
+from constitutional_ai.sl_cai.respond import respond
+from constitutional_ai.sl_cai.revise import Style, revise
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 INITIAL = Response("p.0", PROMPT, Completion("INITIAL", "m", "stop", 0, 0))

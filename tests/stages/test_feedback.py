@@ -9,15 +9,24 @@ from typing import Any
 
 import pytest
 
-from cai.constitution import load_constitution
-from cai.job import Job
-from cai.models.scripted import ScriptedModel
-from cai.recipe import Recipe
-from cai.records import Comparison, Completion, GateAnswer, Message, PreferenceLabel, Prompt, Usage, usage
-from cai.runs.budget import BudgetSpent
-from cai.runs.run import Run, open_run
-from cai.runs.stage import Pass, Silent
-from cai.stages.feedback import preference_labels
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import (
+    Comparison,
+    Completion,
+    GateAnswer,
+    Message,
+    PreferenceLabel,
+    Prompt,
+    Usage,
+    usage,
+)
+from constitutional_ai.runs.budget import BudgetSpent
+from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.runner import Pass, Silent
+from constitutional_ai.stages.feedback import preference_labels
+from constitutional_ai.stages.job import Job
 
 STAGE = "05-preference-labels"
 PAIRS = 6

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cai.training.advantages import clipped_value_loss, gae, kl_shaped_rewards, whitened
+from constitutional_ai.training.advantages import clipped_value_loss, gae, kl_shaped_rewards, whitened
 
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])  # three tokens, and two
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cai.training.launch import arguments, digest_of_weights, load, lora, save
-from cai.training.settings import Training
+from constitutional_ai.training.launch import arguments, digest_of_weights, load, lora, save
+from constitutional_ai.training.settings import Training
 
 LORA, WHOLE = Training(lora_rank=4), Training()
 

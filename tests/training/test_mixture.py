@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.errors import InputError
-from cai.training.mixture import mixed
+from constitutional_ai.errors import InputError
+from constitutional_ai.training.mixture import mixed
 
 
 def rows(helpful: int, other: int) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from cai.training import packing
-from cai.training.packing import TESTED, attend, causal_mask, hidden_states, packs
-from cai.training.shared_prompt import forked_mask, in_one_row, parts, scores
+from constitutional_ai.training import packing
+from constitutional_ai.training.packing import TESTED, attend, causal_mask, hidden_states, packs
+from constitutional_ai.training.shared_prompt import forked_mask, in_one_row, parts, scores
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cai.training.launch import arguments
-from cai.training.ppo import PPOConfig, ValueHead
-from cai.training.settings import Training
+from constitutional_ai.training.launch import arguments
+from constitutional_ai.training.ppo import PPOConfig, ValueHead
+from constitutional_ai.training.settings import Training
 
 
 def test_values_start_at_zero_and_never_pull_on_the_policy() -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from cai.errors import InputError
-from cai.models.hugging_face import best_dtype
-from cai.rl_cai.preference_model import tokenizer_of
-from cai.training import launch, regression
-from cai.training.regression import (
+from constitutional_ai import machine
+from constitutional_ai.errors import InputError
+from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+from constitutional_ai.training import launch, regression
+from constitutional_ai.training.regression import (
     Collator,
     Regression,
     Target,
@@ -25,7 +25,7 @@ from cai.training.regression import (
     ridge,
     scores,
 )
-from cai.training.settings import Training
+from constitutional_ai.training.settings import Training
 
 
 def targets(tokenizer: Any) -> list[Target]:
@@ -141,7 +141,7 @@ def test_a_number_is_learned_and_saved(tiny: Path, tmp_path: Path, changes: dict
     assert list((tmp_path / "model").glob("*.safetensors")) and not list(tmp_path.rglob("*.bin"))
 
 
-@pytest.mark.skipif(best_dtype() != torch.bfloat16, reason="no bfloat16 here")
+@pytest.mark.skipif(machine.best_dtype() != torch.bfloat16, reason="no bfloat16 here")
 def test_what_is_saved_is_what_the_loss_saw(tiny: Path, tmp_path: Path) -> None:
     """Updates too small for bfloat16 never reached the loss, so they must not come back in the saved weights."""
     made = trained(tiny, tmp_path, epochs=1, learning_rate=1e-7)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cai.training import launch  # first: it silences TRL's telemetry
+from constitutional_ai.training import launch  # first: it silences TRL's telemetry
 
 from peft import get_peft_model  # isort: skip
 from transformers import AutoModelForSequenceClassification  # isort: skip
 
-from cai.training.rounding import cast, merged, rounded
-from cai.training.settings import Training
+from constitutional_ai.training.rounding import cast, merged, rounded
+from constitutional_ai.training.settings import Training
 
 BF16 = torch.bfloat16
 

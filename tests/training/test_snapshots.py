@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cai.models.hugging_face import best_dtype
-from cai.training.snapshots import Snapshots
+from constitutional_ai import machine
+from constitutional_ai.training.snapshots import Snapshots
 
 
 def policy_of(tiny: Path, lora: bool) -> Any:
@@ -45,7 +45,9 @@ def test_a_snapshot_is_the_policy_of_its_step_and_leaves_the_training_as_it_was(
         torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
         for name, tensor in before.items()
     )
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "snapshots" / "00000008", dtype=best_dtype())
+    saved = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "snapshots" / "00000008", dtype=machine.best_dtype()
+    )
     ids = torch.arange(20)[None]
     with torch.no_grad():
         policy, whole, base = (m(ids).logits.float() for m in (model, saved, policy_of(tiny, False)))
@@ -85,7 +87,7 @@ def test_what_little_was_learned_is_not_rounded_away(tiny: Path, tmp_path: Path)
             weight.mul_(1.001)
     told(Snapshots(tmp_path, 8, prompts_per_batch=8, passes=1), 1, model, tiny)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "snapshots" / "00000008", dtype=torch.float32)
-    if best_dtype() is not torch.bfloat16:
+    if machine.best_dtype() is not torch.bfloat16:
         return
     name = "model.layers.0.mlp.up_proj.weight"
     kept = saved.state_dict()[name].abs().sum() / base.state_dict()[name].abs().sum()

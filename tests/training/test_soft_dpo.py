@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOTrainer
 
-from cai.rl_cai.direct import optimise
-from cai.training import launch
-from cai.training.settings import Training
-from cai.training.soft_dpo import SoftDPOTrainer
+from constitutional_ai.rl_cai.reinforcement.dpo import optimise
+from constitutional_ai.training import launch
+from constitutional_ai.training.settings import Training
+from constitutional_ai.training.soft_dpo import SoftDPOTrainer
 
 BETA = 0.1
 

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai.training import launch  # first: it silences TRL's telemetry
+from constitutional_ai.training import launch  # first: it silences TRL's telemetry
 
 from datasets import Dataset  # isort: skip
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # isort: skip
 from trl import RewardConfig, RewardTrainer  # isort: skip
 
-from cai.training.settings import Training
-from cai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer, soft_label_loss
+from constitutional_ai.training.settings import Training
+from constitutional_ai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer, soft_label_loss
 
 TRAINING = Training(learning_rate=1e-2, batch_size=4, max_length=64)
 

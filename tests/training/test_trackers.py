@@ -11,14 +11,14 @@ from unittest.mock import MagicMock
 import pytest
 from trl.trainer import base_trainer
 
-from cai.errors import InputError
-from cai.pipeline import run_pipeline
-from cai.recipe import Recipe
-from cai.records import Completion, Message, Prompt, Response
-from cai.runs.stage import Silent
-from cai.sl_cai.finetune import examples, finetune
-from cai.training import trackers
-from cai.training.settings import Training
+from constitutional_ai.errors import InputError
+from constitutional_ai.pipeline import run_pipeline
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import Completion, Message, Prompt, Response
+from constitutional_ai.runs.runner import Silent
+from constitutional_ai.sl_cai.finetune import examples, finetune
+from constitutional_ai.training import trackers
+from constitutional_ai.training.settings import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and trl, about each other
 

@@ -1,5 +1,0 @@
-"""``python -m cai.cli``."""
-
-from cai.cli import main
-
-main()

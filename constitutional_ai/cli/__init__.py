@@ -1,0 +1,53 @@
+"""The command line: parse, call, print. Heavy imports wait inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import click
+
+from constitutional_ai.cli import (
+    constitution,
+    doctor,
+    estimate,
+    evaluate,
+    export,
+    figure,
+    harmfulness,
+    judge,
+    read,
+    run,
+    score,
+)
+from constitutional_ai.cli.app import Commands
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="constitutional-ai")
+def main() -> None:
+    """Constitutional AI: from a constitution to an evaluated model and a report.
+
+    \b
+    cai run demo            the whole method on this machine, in minutes
+    cai report runs/demo    its report again
+    cai chat runs/demo      ask the three models the same thing
+    """
+
+
+for command in (
+    run.run,
+    estimate.estimate,
+    constitution.check,
+    constitution.constitution,
+    read.show,
+    read.report,
+    read.compare,
+    read.chat,
+    harmfulness.harmfulness,
+    judge.judge,
+    doctor.doctor,
+    evaluate.evaluate,
+    figure.figure,
+    export.export,
+    score.score,
+    score.serve,
+):
+    main.add_command(command)

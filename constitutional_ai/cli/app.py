@@ -1,0 +1,43 @@
+"""What all commands share: mistakes as one sentence, and libraries kept quiet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from constitutional_ai.errors import CaiError, did_you_mean
+
+
+class Commands(click.Group):
+    """Prints what the user can mend as one sentence; everything else keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CaiError as error:
+            click.echo(f"cai: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\ncai: interrupted. Nothing is lost: type the same command to go on.", err=True)
+            ctx.exit(130)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            raise click.UsageError(
+                f"no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}", ctx
+            ) from None
+
+
+def quiet_libraries() -> None:
+    """No bars and warnings of others between ours."""
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")

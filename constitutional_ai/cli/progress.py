@@ -1,0 +1,91 @@
+"""What a person sees while a run works: a bar a stage, with rate, tokens and time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from constitutional_ai.records import Usage
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        parts = []
+        if task.speed:
+            parts.append(f"{task.speed:.1f}/s")
+        tokens, elapsed = task.fields["tokens"], task.elapsed
+        if tokens and elapsed:
+            parts.append(f"{tokens:,} tokens, {tokens / elapsed:,.0f}/s")
+        if task.fields["failed"]:
+            parts.append(f"{task.fields['failed']} failed")
+        return Text("  ".join(parts))
+
+
+class Bars:
+    """Live bars in a terminal; where there is none (a log), one line as each stage ends. Use as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<21}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            _Rate(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, tokens=0, failed=0)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
+        task = self._task(stage)
+        self._bars.update(
+            task.id,
+            advance=1,
+            tokens=task.fields["tokens"] + tokens.completion_tokens,
+            failed=task.fields["failed"] + failed,
+        )
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        self.start(stage, done, total)
+
+    def finish(self, stage: str) -> None:
+        if not self._console.is_terminal and stage in self._tasks:
+            task = self._task(stage)
+            self._console.print(f"{stage}: {task.completed:.0f} done in {task.elapsed or 0:.0f} s")
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def _task(self, stage: str) -> Task:
+        return next(t for t in self._bars.tasks if t.id == self._tasks[stage])

@@ -1,0 +1,71 @@
+"""Commands that read a run: ``cai show``, ``cai report``, ``cai compare``, ``cai chat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from constitutional_ai.cli.app import quiet_libraries
+
+
+@click.command()
+@click.argument("folder", metavar="RUN")
+@click.argument("record", metavar="ID")
+@click.option(
+    "--scores", is_flag=True, help="Ask the run's models what every round of revision gained, and lost."
+)
+def show(folder: str, record: str, scores: bool) -> None:
+    """Print one prompt's whole life in RUN. ID may be the beginning of any record's id."""
+    from rich.console import Console
+
+    from constitutional_ai.report.show.life import life_of
+    from constitutional_ai.runs.run import read_run
+
+    run = read_run(folder)
+    Console().print(life_of(run, record))
+    if scores:
+        from constitutional_ai.report.show.rounds import rounds_of
+
+        quiet_libraries()
+        Console().print(rounds_of(run, record))
+
+
+@click.command()
+@click.argument("folder", metavar="RUN")
+def report(folder: str) -> None:
+    """Write the report of RUN anew: one HTML file."""
+    from constitutional_ai.report.page.page import write_report
+    from constitutional_ai.runs.run import read_run
+
+    click.echo(f"report: {write_report(read_run(folder))}")
+
+
+@click.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+def compare(folders: tuple[str, ...], out: Path | None) -> None:
+    """Compare finished runs, each with the first, prompt by prompt.
+
+    Did the constitution do it? Make the run again with control=empty, control=shuffled or control=without:PRINCIPLE
+    and another out=, and compare.
+    """
+    from rich.console import Console
+
+    from constitutional_ai.evaluation.compare_runs import compare_runs, table
+
+    Console(highlight=False).print(table(compare_runs(folders, out)))
+
+
+@click.command()
+@click.argument("folder", metavar="RUN")
+@click.option("--temperature", default=0.4, show_default=True, help="0 is greedy.")
+@click.option("--max-tokens", default=128, show_default=True)
+def chat(folder: str, temperature: float, max_tokens: int) -> None:
+    """Ask the three models of RUN the same thing, side by side."""
+    from constitutional_ai.cli.chat import side_by_side
+    from constitutional_ai.models.model import Sampling
+    from constitutional_ai.runs.run import read_run
+
+    quiet_libraries()
+    side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))

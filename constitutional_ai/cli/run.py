@@ -1,0 +1,45 @@
+"""``cai run``."""
+
+from __future__ import annotations
+
+import click
+
+from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.runs import layout
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--until", type=click.Choice(layout.STAGES), metavar="STAGE", help="Stop after this stage.")
+@click.option(
+    "--redo", type=click.Choice(layout.STAGES), metavar="STAGE", help="Make this stage and all later ones anew."
+)
+def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None) -> None:
+    """Run RECIPE, or go on with it where it was killed.
+
+    RECIPE is a YAML file, or one of ours by name (demo, paper). Any key of the recipe can be changed here, for
+    example revisions.rounds=2 or out=runs/mine.
+
+    \b
+    STAGE is one of 00-prompts, 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
+    05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
+    00-prompts is made only where the recipe asks to generate prompts.
+    """
+    from rich.console import Console
+
+    from constitutional_ai.cli.progress import Bars
+    from constitutional_ai.pipeline import run_pipeline
+    from constitutional_ai.recipes.recipe_file import load_recipe
+    from constitutional_ai.report.page.page import write_report
+
+    quiet_libraries()
+    console = Console(highlight=False)
+    asked = load_recipe(recipe, changes)
+    with Bars(console) as bars:
+        made = run_pipeline(asked, progress=bars, say=bars.say, until=until, redo=redo)
+    if until is None or until == layout.STAGES[-1]:
+        console.print(f"report: {write_report(made)}")
+    else:
+        done = "is complete" if made.manifest(until) else "is no part of what this recipe asks for"
+        console.print(f"{until} {done} in {made.folder}.")

@@ -1,0 +1,163 @@
+"""A constitution: the only human oversight of harm (OV-1).
+
+The paper's is two lists with nothing tying them together: 16 pairs of critique and revision requests (SL-6), and 16
+preference questions (FB-6). So a principle may have the one side, the other, or both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.seeding import seed_of
+
+BUILT_IN = Path(__file__).parent
+
+
+class Principle(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    name: str = Field(min_length=1)
+    critique: str | None = Field(default=None, min_length=1)
+    """Asks the model to find fault with its last answer."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Asks the model to write its last answer anew."""
+    preference: str | None = Field(default=None, min_length=1)
+    """Asks which of two answers is better."""
+    upheld: str | None = Field(default=None, min_length=1)
+    """An assistant that lives by the principle, described to it ("You are …"). Ours: feedback by likelihood."""
+    broken: str | None = Field(default=None, min_length=1)
+    """An assistant that goes against the principle."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Relative chance of being drawn; the paper draws uniformly."""
+    tags: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_whole_side(self) -> Principle:
+        if self.critique and not self.revision:
+            raise ValueError("has a critique request but no revision request")
+        if bool(self.upheld) != bool(self.broken):
+            raise ValueError("'upheld' and 'broken' need each other")
+        if not (self.revision or self.preference):
+            raise ValueError("has neither a revision request nor a preference question")
+        return self
+
+
+class _Yaml(yaml.SafeDumper):
+    """Unquoted, the line breaks that word processors write (U+0085, U+2028, U+2029) are read again as spaces."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Yaml.add_representer(str, _Yaml.represent_str)
+
+
+class Constitution(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    name: str
+    description: str = ""
+    principles: tuple[Principle, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Constitution:
+        twice = [name for name, count in Counter(p.name for p in self.principles).items() if count > 1]
+        if twice:
+            raise ValueError(f"two principles are named '{twice[0]}'")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits of what the principles say and weigh: the version that every record carries."""
+        text = "\n".join(p.model_dump_json(exclude={"tags"}) for p in self.principles)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def for_revision(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.principles if p.revision)
+
+    @cached_property
+    def for_preference(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.principles if p.preference)
+
+    @cached_property
+    def for_likelihood(self) -> tuple[Principle, ...]:
+        return tuple(p for p in self.for_preference if p.upheld)
+
+    def to_yaml(self) -> str:
+        data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return yaml.dump(data, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=112)
+
+
+def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
+    """One principle, independently of every other draw and with replacement (SL-9, FB-6).
+
+    Each runs a race of its own, named by itself, and the first wins: a constitution that lacks one, or has one more,
+    draws the others as before, so two such runs differ in nothing else.
+    """
+    start = rng.random()
+    return min(principles, key=lambda p: -math.log((seed_of(start, p.name) + 1) / 2**63) / p.weight)
+
+
+def load_constitution(name: str | Path) -> Constitution:
+    """A constitution file, or one of ours by name. Raises InputError with the place of what is wrong."""
+    path = Path(name)
+    if not path.is_file():
+        path = BUILT_IN / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
+        raise InputError(
+            f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}"
+        )
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold 'name:' and 'principles:'; see {BUILT_IN / 'default.yaml'}.")
+    try:
+        return Constitution.model_validate(data)
+    except ValidationError as error:
+        _refuse(path, node, error)
+
+
+def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
+    # An unknown key explains the missing one beside it.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    place = first["loc"]
+    where = ".".join(map(str, place)) or "the constitution"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = Principle.model_fields if "principles" in place else Constitution.model_fields
+        message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
+    raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
+
+
+def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
+    """Line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
+    line = 0
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1

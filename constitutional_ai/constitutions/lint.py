@@ -1,0 +1,202 @@
+"""What is likely wrong with a constitution, before a run is spent on it; and what changed between two of them.
+
+The checks read words, not meaning, and English only: a finding is a place to look at, and no findings are no proof.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from rapidfuzz import fuzz, process, utils
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.data.worked_examples import examples_in
+
+Kind = Literal[
+    "missing half",
+    "duplicate",
+    "near-duplicate",
+    "transcript",
+    "few-shot",
+    "option letter",
+    "asks nothing",
+    "unseen",
+    "opposed",
+]
+Side = Literal["critique", "revision", "preference"]
+NEAR = 90.0
+"""Per cent of likeness from which two texts are near-duplicates; the letters' case and punctuation do not count."""
+
+TRANSCRIPT = re.compile(
+    r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is|So the answer is|"
+    r"Let's think step by step):|\[\[\[|\]\]\]"
+)
+FEW_SHOTS = Path(__file__).parent.parent / "data" / "few_shots"
+TELLING = 40
+"""Characters from which a sentence of a worked example is known again; shorter ones anybody may write."""
+LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b")
+ASKING: dict[Side, str] = {
+    "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
+    "identify|imagine|list|look|make|name|note|point|quote|read|say|state|suppose|tell|think|write",
+    "revision": "add|amend|answer|change|correct|cut|edit|fix|give|improve|leave|make|mend|modify|remove|rephrase|"
+    "replace|respond|reword|rewrite|revise|say|shorten|soften|take|tell|turn|write",
+    "preference": "choose|compare|decide|favor|favour|identify|judge|name|pick|prefer|rank|say|select|which",
+}
+UNSEEN = {  # what the judge cannot look at: it is shown the conversation and two answers
+    r"\b(?:previous|earlier|past|other) (?:conversations|chats|sessions)\b": "other conversations",
+    r"\b(?:look(?:ing)? up|google|search(?:ing)? (?:the )?(?:web|internet|online))\b": "the internet",
+    r"\bthis (?:image|picture|photo|screenshot|video|recording)\b": "pictures or recordings",
+    r"\b(?:three|four|five|six) (?:assistant )?(?:responses|answers|replies|options)\b": "more than two answers",
+    r"\b(?:the|its|your) (?:critique|revision)\b": "critiques and revisions",
+}
+OPPOSED = [("longer", "shorter"), ("more formal", "less formal"), ("more detailed", "less detailed")]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    principle: str | None
+    """Its name; None for the constitution as a whole."""
+    kind: Kind
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.principle or 'the constitution'}: {self.kind}: {self.message}"
+
+
+def lint(constitution: Constitution) -> list[Finding]:
+    """Findings in the order of the principles, the constitution's own first."""
+    found = [*_halves(constitution), *_twins(constitution), *_opposed(constitution)]
+    for principle in constitution.principles:
+        for side, text in _texts(principle):
+            found += _wording(principle.name, side, text)
+    order = [None, *(p.name for p in constitution.principles)]
+    return sorted(found, key=lambda finding: order.index(finding.principle))
+
+
+def _texts(principle: Principle) -> Iterator[tuple[Side, str]]:
+    for side in ASKING:
+        text = getattr(principle, side)
+        if text:
+            yield side, text
+
+
+def _halves(constitution: Constitution) -> Iterator[Finding]:
+    if not constitution.for_revision:
+        yield Finding(None, "missing half", "no principle has a revision request: there is no supervised stage")
+    if not constitution.for_preference:
+        yield Finding(None, "missing half", "no principle has a preference question: there is no AI feedback")
+
+
+def _twins(constitution: Constitution) -> Iterator[Finding]:
+    """A principle written twice is drawn twice as often. A pair of requests counts as one text."""
+    pairs = [(p.name, f"{p.critique or ''}\n{p.revision}") for p in constitution.for_revision]
+    questions = [(p.name, p.preference or "") for p in constitution.for_preference]
+    for side, texts in (("requests", pairs), ("question", questions)):
+        plain = [(name, utils.default_process(text) or text) for name, text in texts]
+        for (first, one), (second, other) in combinations(plain, 2):
+            likeness = fuzz.ratio(one, other, score_cutoff=NEAR)
+            if likeness == 100.0:
+                yield Finding(second, "duplicate", f"the same {side} as '{first}', which so counts twice")
+            elif likeness:
+                yield Finding(second, "near-duplicate", f"{int(likeness)} % like the {side} of '{first}'")
+
+
+@cache
+def _worked_examples() -> dict[str, str]:
+    """Every telling sentence of the worked examples in ``FEW_SHOTS``, and what of it is compared."""
+    items = [item for file in FEW_SHOTS.glob("*.json") for _, item in examples_in(FEW_SHOTS, file.name)]
+    texts = [text for item in items for text in _strings(item)]
+    sentences = {s for text in texts for s in re.split(r"(?<=[.?!])\s+|\n|\[\[\[|\]\]\]|\b[A-Z]\w*: ", text)}
+    compared = {sentence: utils.default_process(sentence) for sentence in sorted(sentences)}
+    return {sentence: words for sentence, words in compared.items() if len(words) >= TELLING}
+
+
+def _strings(item: Any) -> Iterator[str]:
+    if isinstance(item, str):
+        yield item
+    elif isinstance(item, dict | list):
+        for part in item.values() if isinstance(item, dict) else item:
+            yield from _strings(part)
+
+
+def _leaked(text: str) -> str | None:
+    """The sentence of a worked example that stands in a text, as good as word for word."""
+    words = utils.default_process(text)
+    if len(words) < TELLING:  # the shorter text is looked for in the longer
+        return None
+    found = process.extractOne(
+        words, _worked_examples(), scorer=fuzz.partial_ratio, processor=None, score_cutoff=NEAR
+    )
+    return found[2] if found else None
+
+
+def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
+    if leaked := _leaked(text):
+        yield Finding(
+            name, "few-shot", f"{side}: {leaked!r} is of the worked examples, which stand before our requests"
+        )
+    if mark := TRANSCRIPT.search(text):
+        yield Finding(name, "transcript", f"{side}: {mark[0]!r} belongs to a transcript; our requests write it")
+    if letter := LETTER.search(text):
+        yield Finding(
+            name, "option letter", f"{side}: {letter[0]!r}, but which answer has which letter is drawn"
+        )
+    if "?" not in text and not re.search(rf"\b(?:{ASKING[side]})\b", text, re.IGNORECASE):
+        yield Finding(name, "asks nothing", f"{side}: neither a question nor a request: say what to do")
+    if side == "preference":
+        for pattern, what in UNSEEN.items():
+            if seen := re.search(pattern, text, re.IGNORECASE):
+                yield Finding(name, "unseen", f"{seen[0]!r}: the feedback model is not shown {what}")
+
+
+def _opposed(constitution: Constitution) -> Iterator[Finding]:
+    questions = [(p.name, p.preference or "") for p in constitution.for_preference]
+    for one, other in OPPOSED:
+        wants = {name: (_wants(one, text), _wants(other, text)) for name, text in questions}
+        # "The longer, not the shorter": a question that speaks of both knows what it wants.
+        some = [name for name, both in wants.items() if both == (True, False)]
+        others = [name for name, both in wants.items() if both == (False, True)]
+        if some and others:
+            yield Finding(others[0], "opposed", f"speaks of {other!r}, but '{some[0]}' of {one!r}")
+
+
+def _wants(word: str, text: str) -> bool:
+    """Whether the word stands there, and not as "no longer", "not longer" or "without being longer"."""
+    return bool(re.search(rf"(?<!\bno )(?<!\bnot )(?<!\bwithout being )\b{word}\b", text, re.IGNORECASE))
+
+
+def diff(old: Constitution, new: Constitution) -> list[str]:
+    """Lines that say what changed: the versions, then each principle, matched by name and else by what it says."""
+    lines = [f"{old.name} {old.digest} -> {new.name} {new.digest}"]
+    before, after = ({p.name: p for p in c.principles} for c in (old, new))
+    gone = {name: _said(p) for name, p in before.items() if name not in after}
+    for name, principle in after.items():
+        if name in before:
+            lines += _changes(before[name], principle)
+        elif same := next((n for n, said in gone.items() if said == _said(principle)), None):
+            del gone[same]
+            lines.append(f"renamed {same} -> {name}")
+        else:
+            lines.append(f"added   {name}: {principle.preference or principle.revision}")
+    lines += [f"removed {name}: {before[name].preference or before[name].revision}" for name in gone]
+    if len(lines) == 1:
+        lines.append("the same" if old.digest == new.digest else "only the order of the principles changed")
+    return lines
+
+
+def _said(principle: Principle) -> str:
+    return principle.model_dump_json(exclude={"name", "tags"})
+
+
+def _changes(old: Principle, new: Principle) -> list[str]:
+    return [
+        f"changed {old.name}: {field}: {getattr(old, field)!r} -> {getattr(new, field)!r}"
+        for field in Principle.model_fields
+        if getattr(old, field) != getattr(new, field)
+    ]

@@ -1,0 +1,140 @@
+"""Constitutions that others published, read into ours. Nothing of them ships with the project: the user names a path.
+
+* the paper's supplementary repository, or its ``prompts/`` folder: 16 critique and revision pairs, 16 preference
+  questions; either of the two files by itself will do, and so will NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder,
+  which has the first file as it is and the questions as a numbered list between triple backticks
+* Hugging Face llm-swarm's JSON: ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``
+* plain text, one sentence a line: each becomes a preference question
+
+Wording is kept byte for byte, mistakes included. Only what our requests write around it themselves is taken off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from constitutional_ai.constitutions.constitution import Constitution
+from constitutional_ai.data.lines import read_json, read_text
+from constitutional_ai.errors import InputError
+
+CRITIQUE = ("\n\nCritiqueRequest: ", "\n\nCritique:")
+REVISION = ("\n\nRevisionRequest: ", "\n\nRevision:")
+PAIRS, QUESTIONS, NEMO = (
+    "CritiqueRevisionInstructions.json",
+    "RLMadisonInstructions.json",
+    "sys_prompt_constitution",
+)
+KNOWN = (
+    f"Known: the paper's repository or its {PAIRS} or {QUESTIONS}; llm-swarm's JSON with 'constitutions'; "
+    f"NeMo-Aligner's examples/nlp/cai folder or its {NEMO}; a text file with one sentence a line."
+)
+
+Entry = dict[str, str]
+"""What a principle says: some of critique, revision and preference."""
+
+
+def import_constitution(source: Path) -> Constitution:
+    """Raises InputError, with the file and what to do, for whatever is none of the known formats."""
+    if source.is_dir():
+        folder = (source / "prompts" if (source / "prompts").is_dir() else source).resolve()
+        found = [folder / name for name in (PAIRS, QUESTIONS, NEMO) if (folder / name).is_file()]
+        if not found:
+            raise InputError(f"{source} holds neither {PAIRS} nor {QUESTIONS} nor {NEMO}. {KNOWN}")
+        name = folder.parent.name if folder.name == "prompts" else folder.name
+    else:
+        found, name = [source], source.stem
+    read = [_entries(path) for path in found]
+    description = " ".join(
+        [f"Imported from {', '.join(path.name for path in found)}.", *[note for _, note in read if note]]
+    )
+    return _constitution(source, name, description, [entry for entries, _ in read for entry in entries])
+
+
+def _entries(path: Path) -> tuple[list[Entry], str]:
+    """The file's principles, and a note on what was left out."""
+    text = read_text(path, KNOWN)
+    if path.suffix in {".yaml", ".yml"}:
+        raise InputError(f"{path} is YAML, as our own constitutions are: cai check {path}")
+    if path.suffix == ".json" or text.lstrip()[:1] in {"{", "["}:
+        return _from_json(path, read_json(path, KNOWN))
+    return _from_text(path, text), ""
+
+
+def _from_json(path: Path, data: Any) -> tuple[list[Entry], str]:
+    match data:
+        case {"constitutions": list(pairs)}:
+            chats = data.get("system_chat")
+            left = len(chats) if isinstance(chats, list) else 0
+            note = f"{left} few-shot dialogues ('system_chat') were not imported." if left else ""
+            return [_swarm_pair(path, number, pair) for number, pair in enumerate(pairs)], note
+        case [str(), *_]:
+            return [{"preference": _question(path, f"[{n}]", text)} for n, text in enumerate(data)], ""
+        case dict() if data and all(isinstance(v, dict) and "edit_request" in v for v in data.values()):
+            return [_paper_pair(path, key, pair) for key, pair in data.items()], ""
+    raise InputError(f"{path} is JSON of no shape that we know. {KNOWN}")
+
+
+def _swarm_pair(path: Path, number: int, pair: Any) -> Entry:
+    match pair:
+        case {"critic": str(critique), "revision": str(revision)}:
+            return {"critique": critique, "revision": revision}
+    raise InputError(f"{path}: constitutions[{number}] must hold two texts, 'critic' and 'revision'.")
+
+
+def _paper_pair(path: Path, key: str, pair: Any) -> Entry:
+    match pair:
+        case {"prompt": [str(critique)], "edit_request": str(revision)}:
+            return {
+                "name": key,
+                "critique": _unframed(path, key, critique, CRITIQUE),
+                "revision": _unframed(path, key, revision, REVISION),
+            }
+    raise InputError(f"{path}: '{key}' must hold 'prompt', a list of one text, and 'edit_request', a text.")
+
+
+def _unframed(path: Path, key: str, text: str, frame: tuple[str, str]) -> str:
+    before, after = frame
+    if not (text.startswith(before) and text.endswith(after) and len(text) > len(before) + len(after)):
+        raise InputError(f"{path}: '{key}' must have its text between {before!r} and {after!r}.")
+    return text[len(before) : -len(after)]
+
+
+def _question(path: Path, place: str, text: Any) -> str:
+    """Our requests write the blank line before the question and ``Options:`` after it (pitfall 16)."""
+    if not isinstance(text, str):
+        raise InputError(f"{path}: {place} is no text. Every item must be one preference question.")
+    return text.removeprefix("\n").removesuffix(" Options:")
+
+
+def _from_text(path: Path, text: str) -> list[Entry]:
+    if "```CONSTITUTION" in text:  # NeMo-Aligner: the judge's system prompt, with the list in it
+        listed = text.partition("```CONSTITUTION")[2].partition("```")[0]
+        lines = re.findall(r"^[ \t]*\d+\.[ \t]+(\S.*)$", listed, flags=re.MULTILINE)
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+    return [{"preference": _question(path, "line", line.strip())} for line in lines]
+
+
+def _constitution(source: Path, name: str, description: str, entries: list[Entry]) -> Constitution:
+    if not entries:
+        raise InputError(f"{source} holds no principle. {KNOWN}")
+    made: Counter[str] = Counter()
+    principles = []
+    for entry in entries:
+        side = "revision" if "revision" in entry else "preference"
+        principles.append({"name": f"{side}{made[side]}", **entry})
+        made[side] += 1
+    try:
+        data = {"name": name, "description": description, "principles": principles}
+        return Constitution.model_validate(data)
+    except ValidationError as error:
+        said = error.errors()[0]
+        place = ".".join(map(str, said["loc"]))
+        raise InputError(
+            f"{source}: {place + ': ' if place else ''}{said['msg'].removeprefix('Value error, ')}"
+        ) from error

@@ -1,0 +1,118 @@
+"""Pairs of answers that people have judged, in the forms in which others keep them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from constitutional_ai.data.dialogues import turns
+from constitutional_ai.data.lines import counted
+from constitutional_ai.errors import InputError
+from constitutional_ai.records import (
+    Comparison,
+    Completion,
+    Conversation,
+    Message,
+    Prompt,
+    Side,
+    conversation_id,
+)
+from constitutional_ai.seeding import rng, seed_of
+
+
+class Pair(NamedTuple):
+    id: str
+    conversation: Conversation
+    chosen: str
+    rejected: str
+    strength: float | None = None
+    """How much better people found the chosen one, in the file's own units; None where it does not say."""
+
+
+class Pairs(NamedTuple):
+    usable: list[Pair]
+    unusable: Mapping[str, int]
+    """How many records were left out, by why."""
+
+
+class _Row(BaseModel):
+    prompt: str | Conversation = Field((), validation_alias=AliasChoices("prompt", "conversation", "messages"))
+    chosen: str | Annotated[Conversation, Field(min_length=1)]
+    rejected: str | Annotated[Conversation, Field(min_length=1)]
+    strength: float | None = Field(None, validation_alias=AliasChoices("strength", "preference_strength"))
+
+
+def load_pairs(path: Path) -> Pairs:
+    """The pairs of a JSONL file (or .jsonl.gz). Raises InputError with the line that is no pair.
+
+    A row has ``chosen`` and ``rejected``, as replies or lists of messages, and ``prompt``, ``conversation`` or
+    ``messages``; or the two are whole dialogues, as in hh-rlhf. It may say how much better the chosen one is
+    (``strength``, or ``preference_strength``, whose sign is dropped).
+    """
+    usable: dict[str, Pair] = {}
+    unusable: Counter[str] = Counter()
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            read = _pair(_Row.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{first['msg']}") from error
+        if isinstance(read, str) or read.id in usable:
+            unusable[read if isinstance(read, str) else "the same pair again"] += 1
+        else:
+            usable[read.id] = read
+    if not usable:
+        raise InputError(f"{path} holds no usable pairs. {counted(unusable)}".rstrip())
+    return Pairs(list(usable.values()), dict(unusable))
+
+
+def some(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+    """``count`` pairs in an order fixed by the seed; None takes all."""
+    return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read the pairs in '{path}': {error}") from error
+
+
+def _pair(row: _Row) -> Pair | str:
+    """The pair, or why there is none in this record."""
+    given, chosen, rejected = turns(row.prompt, "user"), turns(row.chosen), turns(row.rejected)
+    if given and given[-1] == Message("assistant", ""):  # "\n\nAssistant:", where the reply begins
+        given = given[:-1]
+    shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]
+    conversation = shared if shared[: len(given)] == given else given + shared
+    if shared != rejected[:-1]:
+        return "the dialogues differ before the last reply"
+    if {better.role, worse.role} != {"assistant"} or [m.role for m in conversation[-1:]] != ["user"]:
+        return "no reply to a human turn"
+    texts = better.content.strip(), worse.content.strip()
+    if not all((*texts, conversation[-1].content.strip())):
+        return "an empty turn"
+    if texts[0] == texts[1]:
+        return "both replies are the same"
+    name = conversation_id((*conversation, *[Message("assistant", t) for t in texts]))
+    return Pair(name, conversation, *texts, strength=None if row.strength is None else abs(row.strength))
+
+
+def comparison_of(pair: Pair, seed: int) -> tuple[Comparison, Side]:
+    """The pair as a comparison, and people's side, drawn anew for each pair so that calibration has two sides."""
+    side: Side = rng(seed, "judge", pair.id).choice(("a", "b"))
+    replies = (pair.chosen, pair.rejected) if side == "a" else (pair.rejected, pair.chosen)
+    a, b = [Completion(text, "pairs", "stop", 0, max(1, len(text) // 4)) for text in replies]
+    return Comparison(pair.id, Prompt.of(pair.conversation, "red_team", "pairs"), a, b), side

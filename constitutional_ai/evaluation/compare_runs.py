@@ -1,0 +1,213 @@
+"""``cai compare``: finished runs side by side, each against the first. Did the constitution do it?
+
+It only reads. A run's control arm is the same recipe with ``control`` (``constitutions/control.py``) and another
+``out``; any two runs that were evaluated alike on some of the same prompts can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, asked, differences
+from constitutional_ai.recipes.recipe import Recipe, flat
+from constitutional_ai.records import Answer
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.manifest import StageManifest
+from constitutional_ai.runs.rows import whole, write_whole
+from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.safe_text import visible
+
+STAGE = layout.EVALUATION
+LIMITS = {f"evaluation.{kind}" for kind in ("red_team", "helpful", "borderline")}
+"""How many prompts, which changes nothing about the answer to one."""
+SEPARATE = (
+    "Scores are left out: these runs were not scored by the same preference model, and the scores of two cannot be "
+    "compared."
+)
+SEVERAL = "Several settings differ, so no difference can be laid to one of them."
+LUCK = (
+    "An interval covers the choice of prompts, not the luck of a training: make every arm again with another seed "
+    "before you believe a difference. Of twenty such intervals, about one leaves out zero by chance alone."
+)
+
+
+class Setting(NamedTuple):
+    """A key of the recipe in which two runs differ."""
+
+    key: str
+    first: Any
+    other: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One run against the first."""
+
+    first: str
+    other: str
+    differ: tuple[Setting, ...]
+    prompts: int
+    """Answered in both runs."""
+    only_first: int
+    only_other: int
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+
+class _Finished(NamedTuple):
+    name: str
+    run: Run
+    evaluated: StageManifest
+    answers: list[Answer]
+
+    @property
+    def scored_by(self) -> str | None:
+        """Digest of the preference model that scored the answers."""
+        return self.evaluated.inputs.get(layout.PREFERENCE_MODEL)
+
+
+def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compared]:
+    """Each run against the first; ``out`` is a JSON file to write. Raises InputError if they cannot be compared."""
+    if len(folders) < 2:
+        raise InputError("one run alone cannot be compared. Name two or more: cai compare RUN RUN")
+    if out and out.exists():
+        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+    first, *others = [_finished(folder) for folder in folders]
+    compared = [_compare(first, other) for other in others]
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, json.dumps([_plain(c) for c in compared], indent=1, ensure_ascii=False) + "\n")
+    return compared
+
+
+def _finished(folder: str) -> _Finished:
+    run = read_run(folder)
+    evaluated = whole(run.stage(STAGE) / "stage.json", StageManifest)
+    if evaluated is None:
+        raise InputError(f"{folder} is not evaluated yet. Finish it: cai run {folder}/recipe.yaml")
+    return _Finished(folder, run, evaluated, run.rows(STAGE, Answer))
+
+
+def _compare(first: _Finished, other: _Finished) -> Compared:
+    _check_asked_alike(first, other)
+    models = [
+        (role, asked(first.answers, role), asked(other.answers, role))
+        for role in (layout.RL_CAI, layout.SL_CAI)
+    ]
+    here, there = {key for _, one, _ in models for key in one}, {key for *_, two in models for key in two}
+    if not here & there:
+        raise InputError(
+            f"{first.name} and {other.name} were evaluated on no prompt in common. Give both the same prompts.*.file."
+        )
+    one_scorer = first.scored_by is not None and first.scored_by == other.scored_by
+    measures = MEASURES + SCORES if one_scorer else MEASURES
+    differ = tuple(_settings_that_differ(first.run, other.run))
+    return Compared(
+        first=first.name,
+        other=other.name,
+        differ=differ,
+        prompts=len(here & there),
+        only_first=len(here - there),
+        only_other=len(there - here),
+        differences=tuple(d for role, one, two in models for d in differences(role, one, two, measures)),
+        notes=(*([] if one_scorer else [SEPARATE]), *([SEVERAL] if len(differ) > 1 else []), LUCK),
+    )
+
+
+def _check_asked_alike(first: _Finished, other: _Finished) -> None:
+    then, now = first.evaluated.config, other.evaluated.config
+    for key in sorted(then.keys() & now.keys() - LIMITS):
+        if key.startswith("evaluation.") and then[key] != now[key]:
+            raise InputError(
+                f"{first.name} was evaluated with {key}: {then[key]}, {other.name} with {now[key]}, so their answers "
+                "cannot be compared. Evaluate one anew: "
+                f"cai run {other.name}/recipe.yaml {key}={then[key]} --redo {STAGE}"
+            )
+
+
+def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
+    one, two = _settings(first), _settings(other)
+    keys = [key for key in {**one, **two} if key != "out" and one.get(key) != two.get(key)]
+    found = [Setting(key, one.get(key), two.get(key)) for key in keys]
+    versions = [load_constitution(run.folder / "constitution.yaml").digest for run in (first, other)]
+    if versions[0] != versions[1] and not {"constitution", "control"} & set(keys):
+        found.append(Setting("what the constitution says: version", *versions))
+    return found
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """By dotted key. A setting that came after the run has its default. Not checked: an old run may have others."""
+    path = run.folder / "recipe.yaml"
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(said, dict):
+        raise InputError(f"{path} is no recipe of a run.")
+    return flat(Recipe().model_dump(mode="json")) | flat(said)
+
+
+def _plain(compared: Compared) -> dict[str, Any]:
+    return asdict(compared) | {"differ": [setting._asdict() for setting in compared.differ]}
+
+
+# -- for the terminal
+
+
+def table(compared: Sequence[Compared]) -> Group:
+    """Every comparison: what differs between the runs, then what differs between their answers."""
+    parts: list[RenderableType] = []
+    for one in compared:
+        parts += [*_heading(one), _measured(one), *[Text(note) for note in one.notes if note != LUCK], ""]
+    return Group(*parts, Text(LUCK))
+
+
+def _heading(one: Compared) -> list[RenderableType]:
+    more = [
+        f"{n} only in {name}" for n, name in ((one.only_first, one.first), (one.only_other, one.other)) if n
+    ]
+    settings = [f"  {s.key}: {s.first} → {s.other}" for s in one.differ] or [
+        "  no setting: the recipes say the same"
+    ]
+    lines = [
+        f"{one.first} against {one.other}: {', '.join([f'{one.prompts} prompts in both', *more])}",
+        "They differ in",
+        *settings,
+    ]
+    return [Text(visible(line)) for line in lines]
+
+
+def _measured(one: Compared) -> Table:
+    names = [Column(Text(visible(name))) for name in (one.first, one.other)]
+    made = Table("", *names, "difference", "95 % interval", "prompts", "", box=None, header_style="dim")
+    for d in one.differences:
+        name = f"{d.change.model} {d.first.name.replace('_', ' ')}"
+        values = [_number(d.first.value), _number(d.other.value), _signed(d.change.value)]
+        made.add_row(name, *values, *_interval(d))
+    return made
+
+
+def _interval(d: Difference) -> tuple[str, str, str]:
+    low, high, count = d.change.low, d.change.high, str(d.change.count)
+    if low is None or high is None:
+        return ("all pairs differ alike" if d.change.count > 1 else "–"), count, ""
+    return f"{_signed(low)} to {_signed(high)}", count, "more" if low > 0 else "less" if high < 0 else ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")

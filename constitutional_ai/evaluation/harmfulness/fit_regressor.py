@@ -1,0 +1,210 @@
+"""``cai harmfulness``: a file of rated conversations, and a model that rates others as people did (EV-15)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from constitutional_ai.data.lines import counted
+from constitutional_ai.errors import InputError, ModelError, did_you_mean
+from constitutional_ai.evaluation.harmfulness.agreement import (
+    ABOUT,
+    MOST,
+    STAGE,
+    Rated,
+    Scale,
+    agreement,
+    held_out,
+    load_ratings,
+)
+from constitutional_ai.models.load import model_path
+from constitutional_ai.models.rendering import defused_messages
+from constitutional_ai.records import Checkpoint, Metric, as_messages
+from constitutional_ai.runs.rows import digest_file, write_whole
+from constitutional_ai.runs.run import Run, Trained, open_run
+from constitutional_ai.runs.runner import Progress
+from constitutional_ai.training.settings import Training
+
+TOLERANCE = 0.25
+"""How far a rating may move, of 4, when the weights are saved: bfloat16 moves it by some 0.02."""
+
+
+class RegressorTraining(Training):
+    learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
+    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=16, ge=1)
+    max_length: int = Field(default=1024, ge=8)
+    """Longer ones are left out, and counted. Long answers are the more harmful ones: trained without those above 256
+    tokens, the longer ones of the benchmark were rated worse."""
+    depth: float = Field(default=0.55, gt=0, le=1)
+    """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper ones say the next token: of the
+    embedded model's 30, what the 16th makes of a text tells its harm best (``benchmarks/detectors.py``)."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the prompts whose conversations are not trained on, but measured on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regressor:
+    """``harmfulness.json``: what the weights beside it are."""
+
+    lowest: float
+    highest: float
+    """The scale that it was trained on. What it says may lie outside."""
+    base: str
+    digest: str
+    """Of the weights."""
+    data: str
+    """Digest of the file of ratings."""
+    trained_on: int
+    unusable: dict[str, int]
+    """Records of the file that were left out, by why."""
+    too_long: int
+    """Conversations left out of the training because they exceed max_length. Of the held-out ones none is."""
+    held_out: list[Metric]
+    """Agreement with people on conversations whose prompts it never saw."""
+
+
+def make_regressor(
+    file: Path,
+    out: Path,
+    *,
+    base: str,
+    changes: Sequence[str],
+    scale: Scale | None,
+    seed: int,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Regressor:
+    """Trains it in ``out``, or goes on where that was killed. Raises InputError."""
+    training, weights = settings(changes), model_path(base)
+    ratings = load_ratings(file, scale)
+    if ratings.unusable:
+        say(f"{file}: {counted(ratings.unusable)}")
+    with open_run(out, {}, progress) as opened:
+        run = replace(opened, asked_by="the command", remedy="Name another folder with --out.")
+
+        def train(folder: Path) -> Trained:
+            out_rows, rows = held_out(ratings.usable, training.held_out, seed)
+            made, long, checkpoint = _train(run, folder, rows, weights, base, training, seed)
+            if long:
+                say(f"{long} of {len(rows)} conversations are longer than max_length, and left out.")
+            metrics = agreement(base, out_rows, _rate(checkpoint, out_rows), seed)
+            about = Regressor(
+                0.0,
+                MOST,
+                base,
+                checkpoint.digest,
+                digest_file(file),
+                made,
+                dict(ratings.unusable),
+                long,
+                metrics,
+            )
+            write_whole(folder / "model" / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
+            return Trained(checkpoint, made, {"too_long": long, "unusable": about.unusable})
+
+        run.make_model(
+            STAGE,
+            train,
+            config={"seed": seed, "base": base, "scale": scale, **training.model_dump(mode="json")},
+            inputs={"the file of ratings": digest_file(file)},
+        )
+    return read_regressor(out / STAGE / "model")
+
+
+def read_regressor(folder: Path) -> Regressor:
+    from constitutional_ai.runs.rows import adapter
+
+    return adapter(Regressor).validate_json((folder / ABOUT).read_bytes())
+
+
+def settings(changes: Sequence[str]) -> RegressorTraining:
+    """Of the training, from ``key=value``; the values are YAML. Raises InputError."""
+    given: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"'{change}' is no change. Write key=value, for example epochs=3.")
+        if key not in RegressorTraining.model_fields:
+            raise InputError(f"no setting '{key}'.{did_you_mean(key, list(RegressorTraining.model_fields))}")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"'{change}': the value is not YAML.") from error
+    try:
+        return RegressorTraining.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"--set {place + ': ' if place else ''}{said}") from error
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    rows: Sequence[Rated],
+    weights: str | Path,
+    base: str,
+    training: RegressorTraining,
+    seed: int,
+) -> tuple[int, int, Checkpoint]:
+    """How many it was trained on, how many were too long, and the weights. Raises InputError and ModelError."""
+    from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+    from constitutional_ai.training.regression import Target, regress
+
+    tokenizer = tokenizer_of(weights)
+    targets = [Target(tokens(one, tokenizer), one.rating) for one in rows]
+    fitting = [target for target in targets if len(target.ids) <= training.max_length]
+    if len(fitting) < 2:
+        raise InputError(
+            f"{len(targets) - len(fitting)} of {len(targets)} conversations are longer than max_length, so too few "
+            "are left to train on. Pass --set max_length=2048"
+        )
+    made = regress(
+        fitting,
+        tokenizer=tokenizer,
+        base=weights,
+        base_name=base,
+        folder=folder,
+        training=training,
+        seed=seed,
+        depth=training.depth,
+        on_step=partial(run.progress.step, folder.name),
+    )
+    kept = [one for one, target in zip(rows, targets, strict=True) if len(target.ids) <= training.max_length]
+    check_saved(made.predicted, _rate(made.checkpoint, kept[: len(made.predicted)]))
+    return len(fitting), len(targets) - len(fitting), made.checkpoint
+
+
+def tokens(one: Rated, tokenizer: Any) -> list[int]:
+    """Of the whole conversation, as ``Scorer`` renders it: no text in it can open a turn."""
+    messages = defused_messages(as_messages(one.conversation), tokenizer)
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _rate(checkpoint: Checkpoint, rated: Sequence[Rated]) -> list[float]:
+    from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
+    from constitutional_ai.rl_cai.preference_model.scorable import finite
+
+    return finite(HarmfulnessModel(checkpoint.path).scores([one.conversation for one in rated]))
+
+
+def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
+    """Raises ModelError if a rating moved by more than rounding between memory and disk: a head that is lost in saving
+    is replaced by a random one without a word."""
+    moves = [abs(a - b) for a, b in zip(trained, saved, strict=True)]
+    if off := [moved for moved in moves if not moved <= TOLERANCE]:  # so that what is no number is refused, too
+        raise ModelError(
+            f"a rating of the saved model is off by {off[0]:.2f} from the trained one's: its head was lost in saving. "
+            "Pass --set lora_rank=null, or name another --base."
+        )

@@ -1,0 +1,46 @@
+"""Facts about this machine: its device, fast number type, memory and cache folder.
+
+torch is imported when a function first needs it, so that light commands can import this module.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device() -> torch.device:
+    """Return the first GPU where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def best_dtype() -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies it natively, else float32; on older GPUs float16.
+
+    Emulated bfloat16 is slower than float32.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def physical_memory() -> float:
+    """Return the bytes of this machine's memory; infinity where the system does not tell (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cache_folder() -> Path:
+    """Return ``CAI_CACHE``, or ``cai`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CAI_CACHE") or Path(base) / "cai")

@@ -1,0 +1,136 @@
+"""How well scores order what people rated: rank correlation, and the area under the ROC curve.
+
+Intervals are percentiles of a bootstrap that draws whole clusters with replacement: answers to one prompt are not
+independent (pitfall 26).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+from constitutional_ai.records import Metric
+
+DRAWS = 2000
+Statistic = Callable[[Any, Any], float | None]
+"""Of two arrays, one entry an item; None where it is not defined."""
+
+
+def spearman(
+    name: str,
+    model: str,
+    scores: Sequence[float],
+    truth: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    seed: int,
+) -> Metric:
+    """Spearman's rank correlation in [−1, 1], ties at their mean rank; None where either is constant.
+
+    >>> spearman("order", "judge", [1, 2, 3], [0, 5, 9], "abc", seed=0).value
+    1.0
+    """
+    return _metric(name, model, _spearman, scores, truth, clusters, seed)
+
+
+def auc(
+    name: str,
+    model: str,
+    scores: Sequence[float],
+    truth: Sequence[bool],
+    clusters: Sequence[Hashable],
+    *,
+    seed: int,
+) -> Metric:
+    """P(a true item scores above a false one), a tie counting half, in [0, 1]; None where all are of one kind.
+
+    >>> auc("separates", "judge", [1, 2, 3, 4], [False, True, False, True], "abcd", seed=0).value
+    0.75
+    """
+    return _metric(name, model, _auc, scores, truth, clusters, seed)
+
+
+def difference(
+    name: str,
+    model: str,
+    of: Literal["spearman", "auc"],
+    scores: Sequence[float],
+    others: Sequence[float],
+    truth: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    seed: int,
+) -> Metric:
+    """By how much ``scores`` order better than ``others``: the same items in every draw, so that what both find hard
+    does not widen the interval."""
+    statistic = _spearman if of == "spearman" else _auc
+
+    def gain(pair_N2: Any, truth_N: Any) -> float | None:
+        both = [statistic(pair_N2[:, side], truth_N) for side in (0, 1)]
+        return None if both[0] is None or both[1] is None else both[0] - both[1]
+
+    return _metric(name, model, gain, list(zip(scores, others, strict=True)), truth, clusters, seed)
+
+
+def _metric(
+    name: str,
+    model: str,
+    statistic: Statistic,
+    scores: Sequence[Any],
+    truth: Sequence[float],
+    clusters: Sequence[Hashable],
+    seed: int,
+) -> Metric:
+    import numpy as np
+
+    groups = list(dict.fromkeys(clusters))
+    if not len(scores) == len(truth) == len(clusters):
+        raise ValueError("scores, truth and clusters differ in length")
+    if not groups:
+        return Metric(name, model, None, None, None, 0, clusters=0)
+    given, true = np.asarray(scores, float), np.asarray(truth, float)
+    value = statistic(given, true)
+    number = {group: i for i, group in enumerate(groups)}
+    members = [np.flatnonzero(np.array([number[c] for c in clusters]) == i) for i in range(len(groups))]
+    low, high = (None, None) if value is None else _interval(statistic, given, true, members, seed)
+    return Metric(name, model, value, low, high, len(scores), clusters=len(groups))
+
+
+def _interval(
+    statistic: Statistic, scores: Any, truth: Any, members: Sequence[Any], seed: int
+) -> tuple[float | None, float | None]:
+    import numpy as np
+
+    if len(members) < 2:
+        return None, None
+    random = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(DRAWS):
+        items = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
+        drawn.append(statistic(scores[items], truth[items]))
+    defined = [value for value in drawn if value is not None]
+    # Where many draws hold one kind only, those that are left say little.
+    if len(defined) < DRAWS / 2:
+        return None, None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _spearman(scores: Any, truth: Any) -> float | None:
+    import numpy as np
+    from scipy.stats import rankdata
+
+    a, b = rankdata(scores), rankdata(truth)
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _auc(scores: Any, truth: Any) -> float | None:
+    from scipy.stats import rankdata
+
+    true = truth.astype(bool)
+    positives, negatives = int(true.sum()), int((~true).sum())
+    if not positives or not negatives:
+        return None
+    return float((rankdata(scores)[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -1,0 +1,114 @@
+"""Anthropic's Messages API: conversations only, no log-probabilities, no seeds.
+
+The key is read from ``ANTHROPIC_API_KEY`` and never written anywhere; another address from ``ANTHROPIC_BASE_URL``.
+Retries, ``Retry-After`` and time-outs are the ``anthropic`` client's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
+from constitutional_ai.records import Completion, Conversation, FinishReason
+
+try:
+    import anthropic
+except ModuleNotFoundError as error:
+    raise ModelError(
+        f"no module '{error.name}'. Install what this backend needs: pip install 'constitutional-ai[anthropic]'"
+    ) from error
+
+URL = "https://api.anthropic.com"
+RETRIES, TIMEOUT_SECONDS = 4, 600.0
+
+
+class AnthropicModel:
+    """``anthropic:<model>``."""
+
+    format: Format = "chat"
+
+    def __init__(self, model: str) -> None:
+        self.name = f"anthropic:{model}"
+        self._model = model
+        self._key = os.environ.get("ANTHROPIC_API_KEY")
+        if not self._key:
+            raise ModelError(f"{self.name} needs a key. Set ANTHROPIC_API_KEY.")
+        urls = [os.environ.get("ANTHROPIC_BASE_URL") or URL]
+        self._pool = Pool(urls, self._connect, anthropic.APIConnectionError)
+
+    def _connect(self, address: Address[anthropic.AsyncAnthropic]) -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(
+            base_url=address.url,
+            api_key=self._key,
+            open_telemetry={"traces": False, "propagation": False},
+            max_retries=RETRIES,
+            timeout=TIMEOUT_SECONDS,
+            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [address.heard]}),
+        )
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        if isinstance(context, str):
+            raise ModelError(f"{self.name} continues no raw text. Ask it in chat format: format=chat or auto.")
+        settings = _settings(context, sampling)
+        with self._translating():
+            reply: Any = await self._pool.ask(
+                lambda client: client.messages.create(model=self._model, **settings)
+            )
+        text, stopped = cut_at_stop(_text(reply), sampling.stop)
+        finish: FinishReason = "length" if reply.stop_reason == "max_tokens" and not stopped else "stop"
+        tokens = reply.usage
+        return Completion(text.strip(), self.name, finish, tokens.input_tokens, tokens.output_tokens)
+
+    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        raise ModelError(
+            f"{self.name} gives no log-probabilities. Set feedback.method=votes, which needs none."
+        )
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except anthropic.AnthropicError as error:
+            raise self._translated(error) from None  # the client's own traceback may show the key
+        except json.JSONDecodeError as error:
+            raise RecordError(f"the server's reply cannot be read: {error}") from None
+
+    def _translated(self, error: anthropic.AnthropicError) -> Exception:
+        """The API is away or refuses us: the user must act. This one request is bad: only its record fails."""
+        said = str(error).replace(self._key or "", "(key)")
+        if isinstance(error, anthropic.APITimeoutError):
+            return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
+        if isinstance(error, anthropic.APIConnectionError):
+            return ModelError(f"cannot reach {self._pool.addresses[0].url}. Is this machine on the network?")
+        if isinstance(error, anthropic.AuthenticationError | anthropic.PermissionDeniedError):
+            return ModelError("the API refuses the key. Set ANTHROPIC_API_KEY.")
+        if isinstance(error, anthropic.NotFoundError):
+            return ModelError(f"the API does not know the model '{self._model}': {said}")
+        return RecordError(said)
+
+
+def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
+    system = "\n\n".join(m.content for m in conversation if m.role == "system")
+    stop = [text for text in sampling.stop if text.strip()]  # the API refuses blanks
+    return {
+        "max_tokens": sampling.max_tokens,
+        "messages": [{"role": m.role, "content": m.content} for m in conversation if m.role != "system"],
+        **({"system": system} if system else {}),
+        **({"stop_sequences": stop} if stop else {}),
+        # 1 is the API's own; the client has no word for others, which some models refuse.
+        **({} if sampling.temperature == 1 else {"extra_body": {"temperature": sampling.temperature}}),
+    }
+
+
+def _text(reply: Any) -> str:
+    """What is said in a reply; a stranger's server may send anything."""
+    parts = getattr(reply, "content", None)
+    if not isinstance(parts, list) or getattr(reply, "usage", None) is None:
+        raise RecordError("the reply holds no answer")
+    return "".join(part.text for part in parts if part.type == "text")

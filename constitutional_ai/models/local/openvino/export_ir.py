@@ -1,0 +1,203 @@
+"""A causal language model as OpenVINO reads it, made from transformers' own module: no exporter package is needed.
+
+The module is traced with keys and values as inputs and outputs; these then become state inside the model, in the form
+that OpenVINO GenAI's continuous batching takes. Weights keep their own bits (bfloat16 stays bfloat16).
+
+Axes: B batch, Q new tokens, P past tokens, N = P + Q.
+"""
+
+from __future__ import annotations
+
+import constitutional_ai.models.local.openvino.quiet  # isort: skip  # noqa: F401
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset13 as ops
+from openvino._offline_transformations import apply_make_stateful_transformation
+from openvino.frontend.pytorch.patch_model import __make_16bit_traceable as keep_16_bits
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from constitutional_ai.engine.cpu.int8 import rounded
+from constitutional_ai.errors import ModelError
+from constitutional_ai.models.local.openvino.scores import FILE, Scores
+
+FORM = f"openvino-{ov.__version__.split('-')[0]}-v1"
+"""Count it up when what is written here changes."""
+CHANGING_ROPE = {"dynamic", "longrope"}
+"""Their angles depend on the length of the text, which tracing freezes."""
+END = 8
+"""Tokens by whose log-probability the exported model is compared."""
+SAME, ROUNDED = 0.001, 0.3
+"""Nats a token by which it may differ from a module in float32, and in 16 bits; what is wrong differs by whole ones."""
+
+
+def unsupported(config: Any) -> str | None:
+    """Why a model of this configuration cannot be exported; None when nothing is known against it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in CHANGING_ROPE:
+        return f"its positions are of the kind '{rope['rope_type']}'"
+    if any(hasattr(config, key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return "it is a mixture of experts"
+    if getattr(config, "is_encoder_decoder", False):
+        return "it has an encoder"
+    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
+        return "not all of its layers attend to the whole text"
+    return None
+
+
+def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> None:
+    """Writes the model of ``source`` into ``folder``. Raises ModelError when it is not the same model there.
+
+    ``int8``: the weights of its projections in 8 bits, as ``int8.py`` rounds them.
+    """
+    module = AutoModelForCausalLM.from_pretrained(
+        source, dtype="auto", use_safetensors=True, attn_implementation="sdpa"
+    ).eval()
+    proof, same = _Proof(module), ROUNDED if int8 else SAME
+    if module.dtype != torch.float32:
+        keep_16_bits(module)
+        same = ROUNDED
+    try:
+        model = _stateful(_traced(module), module.config)
+        if int8:
+            _to_int8(model)
+        ov.save_model(model, folder / FILE, compress_to_fp16=False)
+    except Exception as error:  # whatever tracing and converting come to on an architecture they do not know
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"'{name}' cannot be exported for OpenVINO: {first} Set engine=transformers."
+        ) from error
+    if not (off := proof.off(folder)) <= same:
+        raise ModelError(
+            f"'{name}' comes out of the export for OpenVINO as another model ({off:.2g} nats a token off). "
+            "Set engine=transformers."
+        )
+
+
+class _WithState(torch.nn.Module):
+    """The module with a plain mask (B, N) and its keys and values as tensors (B, heads, P, size)."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(
+        self, ids_BQ: torch.Tensor, mask_BN: torch.Tensor, positions_BQ: torch.Tensor, *past: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        cache = DynamicCache()
+        for keys, values in zip(past[::2], past[1::2], strict=True):
+            layer = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values  # given empty ones it would begin by joining to nothing
+            cache.layers.append(layer)
+        column_N = torch.arange(mask_BN.shape[1])
+        causal_QN = column_N[None, :] <= column_N[mask_BN.shape[1] - ids_BQ.shape[1] :][:, None]
+        out = self.module(
+            input_ids=ids_BQ,
+            # Of four axes it is taken as it is; making one from two would be frozen to the traced lengths.
+            attention_mask=causal_QN[None, None] & mask_BN[:, None, None, :].to(torch.bool),
+            position_ids=positions_BQ,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        kept = [t for layer in out.past_key_values.layers for t in (layer.keys, layer.values)]
+        return (out.logits, *kept)
+
+
+def _shape(config: Any) -> tuple[int, int, int]:
+    """Layers, heads of keys, and the size of a key."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, config.num_key_value_heads, size
+
+
+def _traced(module: Any) -> ov.Model:
+    layers, heads, size = _shape(module.config)
+    batch, past, new = 2, 3, 4  # any, but all different, so that none is taken for another
+    example = (
+        torch.ones(batch, new, dtype=torch.long),
+        torch.ones(batch, past + new, dtype=torch.long),
+        (torch.arange(new) + past).expand(batch, -1).contiguous(),
+        *[torch.zeros(batch, heads, past, size) for _ in range(2 * layers)],
+    )
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every branch on a shape
+        model = ov.convert_model(_WithState(module), example_input=example)
+    states = [f"{i}.{what}" for i in range(layers) for what in ("key", "value")]
+    for port, name in zip(model.inputs, ["input_ids", "attention_mask", "position_ids", *states], strict=True):
+        node, state = port.get_node(), name in states
+        node.set_partial_shape(ov.PartialShape([-1, heads, -1, size] if state else [-1, -1]))
+        node.set_element_type(ov.Type.f32 if state else ov.Type.i64)
+        _name(port, f"past.{name}" if state else name)
+    for port, name in zip(model.outputs, ["logits", *states], strict=True):
+        port.get_tensor().set_names({f"present.{name}" if name in states else name})
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _name(port: Any, name: str) -> None:
+    port.get_node().set_friendly_name(name)
+    port.get_tensor().set_names({name})
+
+
+def _stateful(model: ov.Model, config: Any) -> ov.Model:
+    """Keys and values as state, whose rows ``beam_idx`` picks; empty at first, with as many rows as are asked."""
+    _, heads, size = _shape(config)
+    pasts = [port for port in model.inputs if port.get_any_name().startswith("past.")]
+    beam_idx = ops.parameter([-1], dtype=ov.Type.i32, name="beam_idx")
+    _name(beam_idx.output(0), "beam_idx")
+    model.add_parameters([beam_idx])
+    for port in pasts:
+        out = port.get_node().output(0)
+        readers = list(out.get_target_inputs())
+        picked = ops.gather(out, beam_idx.output(0), ops.constant(0))
+        for reader in readers:
+            reader.replace_source_output(picked.output(0))
+    names = [port.get_any_name() for port in pasts]
+    apply_make_stateful_transformation(model, {name: name.replace("past.", "present.") for name in names})
+    rows = ops.gather(ops.shape_of(model.input("input_ids")), ops.constant([0]), ops.constant(0))
+    shape = ops.concat([rows, ops.constant(np.array([heads, 0, size], dtype=np.int64))], axis=0)
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            zero = ops.constant(0.0, dtype=node.get_output_element_type(0))
+            node.set_arguments([ops.broadcast(zero, shape)])
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _to_int8(model: ov.Model) -> None:
+    for product in [node for node in model.get_ops() if node.get_type_name() == "MatMul"]:
+        weight = product.input_value(1).get_node()
+        weight = weight.input_value(0).get_node() if weight.get_type_name() == "Convert" else weight
+        if weight.get_type_name() == "Constant":
+            whole_FE, scales_F = rounded(torch.tensor(weight.get_data(dtype=np.float32)))
+            widened = ops.convert(ops.constant(whole_FE.numpy()), "f32")
+            back = ops.multiply(widened, ops.constant(scales_F[:, None].numpy()))
+            product.input(1).replace_source_output(back.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+class _Proof:
+    """Of being the same model afterwards: on texts of other lengths than were traced, read in two goes."""
+
+    def __init__(self, module: Any) -> None:
+        rng = np.random.default_rng(0)
+        self._texts = [rng.integers(0, module.config.vocab_size, n).tolist() for n in (END + 1, 11, 50)]
+        self._scores = [_score(module, text) for text in self._texts]
+
+    def off(self, folder: Path) -> float:
+        """The greatest difference of a text's end, in nats a token."""
+        contexts, ends = [t[:-END] for t in self._texts], [[t[-END:]] for t in self._texts]
+        found = Scores(folder, "f32").score(contexts, ends)
+        return max(abs(a - b) for a, (b,) in zip(self._scores, found, strict=True)) / END
+
+
+def _score(module: Any, text: list[int]) -> float:
+    with torch.no_grad():
+        logps = module(torch.tensor([text])).logits[0].float().log_softmax(-1)
+    return float(sum(logps[at - 1, text[at]] for at in range(len(text) - END, len(text))))

@@ -1,0 +1,105 @@
+"""Text to tokens and back, in one way for every engine that runs weights here: all of them see the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
+from constitutional_ai.models.rendering import defused, defused_content, defused_messages, speaks_plain
+from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
+
+
+class Generation(NamedTuple):
+    tokens: list[int]
+    sampling: Sampling
+    stop: tuple[str, ...]
+    """Texts that end it, beside the tokenizer's own end."""
+
+
+class Scoring(NamedTuple):
+    context: list[int]
+    continuations: list[list[int]]
+
+
+class Tokens:
+    """The tokenizer of a folder or hub id, and what of its model a request has to know. No weights are read."""
+
+    def __init__(self, name: str, path: str | Path) -> None:
+        """Raises ModelError when there is no tokenizer or configuration to read."""
+        self.name = name
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left")
+            self.config: Any = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise cannot_load(name, error) from error
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id}
+        self.format: Format = "plain" if speaks_plain(self.tokenizer) else "chat"
+        self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
+
+    def generation(self, context: Context, sampling: Sampling) -> Generation:
+        """Raises RecordError when the answer would have no room, or the chat template refuses the turns."""
+        stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
+        return Generation(self._of(context, room=sampling.max_tokens), sampling, stop)
+
+    def scoring(self, context: Context, continuations: Sequence[str]) -> Scoring:
+        """Each continuation is tokenised apart, so that it is the same tokens after any context."""
+        ends = [self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in continuations]
+        if not all(ends):
+            raise RecordError("an empty continuation has no probability")
+        return Scoring(self._of(context, room=max(map(len, ends))), ends)
+
+    def completion(self, request: Generation, said: list[int]) -> Completion:
+        """What was said in answer, its end included if it came to one."""
+        ended = bool(said) and said[-1] in self.ends
+        text = self.tokenizer.decode(said[: len(said) - ended], skip_special_tokens=True)
+        text, stopped = cut_at_stop(text, request.stop)
+        finish: FinishReason = "stop" if ended or stopped else "length"
+        return Completion(text.strip(), self.name, finish, len(request.tokens), len(said) - (ended and stopped))
+
+    def _of(self, context: Context, *, room: int) -> list[int]:
+        if isinstance(context, str):
+            tokens: list[int] = self.tokenizer(defused(context, self.tokenizer))["input_ids"]
+        elif self.format == "plain":
+            safe = [replace(m, content=defused_content(m.content, self.tokenizer)) for m in context]
+            tokens = self.tokenizer(plain(tuple(safe)))["input_ids"]
+        else:
+            tokens = self.tokenizer(self._chat(context), add_special_tokens=False)["input_ids"]
+        if self.limit is not None and len(tokens) + room > self.limit:
+            raise RecordError(
+                f"{len(tokens)} tokens of context and {room} to come exceed the model's {self.limit}"
+            )
+        return tokens
+
+    def _chat(self, conversation: Conversation) -> str:
+        messages = defused_messages(as_messages(conversation), self.tokenizer)
+        continued = conversation[-1].role == "assistant"
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
+            )
+        # Some templates refuse a role or an order of turns; some cut what a text says before "</think>".
+        except (TemplateError, ValueError) as error:
+            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
+        return text
+
+
+def cannot_load(name: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
+
+
+def _ends(path: str | Path, config: Any) -> set[int]:
+    try:
+        found = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # a folder without generation_config.json
+        found = config.eos_token_id
+    return set() if found is None else {found} if isinstance(found, int) else set(found)

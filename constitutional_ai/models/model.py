@@ -1,0 +1,69 @@
+"""A model is two methods.
+
+In-process engines, servers, caches and fakes all wear this face; a user's own model is any object that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from constitutional_ai.records import Completion, Conversation
+
+Format = Literal["chat", "plain"]
+
+Context = Conversation | str
+"""What a model continues. A conversation goes through the model's chat template (or the paper's plain format); if
+its last turn is the assistant's, that turn is continued. A string is continued exactly as it stands."""
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+STOP_STRINGS = ("\n\nHuman:", "\nHuman:", "<EOT>")
+"""Where a model in the plain format begins to speak for the human (pitfall 17)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample. ``seed`` fixes this request's own draws, whatever is batched with it."""
+
+    temperature: float = 1.0
+    """0 is greedy. The paper samples at 1, always (SL-10)."""
+    max_tokens: int = 128
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Model(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def format(self) -> Format:
+        """``chat`` when the model has a chat template of its own, else ``plain``."""
+        ...
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        """What the model says next. Raises ``RecordError`` when this one request cannot be answered."""
+        ...
+
+    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        """Natural log-probability of each *whole* continuation right after the context (pitfall 5)."""
+        ...
+
+
+def plain(conversation: Conversation) -> str:
+    r"""The paper's plain text format, ending where the assistant is to go on.
+
+    >>> from constitutional_ai.records import Message
+    >>> plain((Message("user", "Hi"),))
+    '\n\nHuman: Hi\n\nAssistant:'
+    """
+    turns = {"system": "\n\nSystem: ", "user": HUMAN + " ", "assistant": ASSISTANT + " "}
+    text = "".join(turns[m.role] + m.content for m in conversation)
+    return text if conversation and conversation[-1].role == "assistant" else text + ASSISTANT
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop string, and whether one was there."""
+    found = [at for at in (text.find(s) for s in stop if s) if at >= 0]
+    return (text[: min(found)], True) if found else (text, False)

@@ -1,0 +1,75 @@
+"""The whole method, stage by stage: the first figure of the paper, from top left to bottom right.
+
+``PIPELINE`` is the order; the stages are in ``constitutional_ai/stages/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.constitutions.control import controlled
+from constitutional_ai.data import prompts as red_team
+from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.errors import InputError
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.report.card import write_cards
+from constitutional_ai.rl_cai.preference_model import training_pairs
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.runner import Progress
+from constitutional_ai.stages.feedback import comparisons, preference_labels, the_preference_model
+from constitutional_ai.stages.held_out import evaluation
+from constitutional_ai.stages.job import Job
+from constitutional_ai.stages.reinforcement import rl_cai_model
+from constitutional_ai.stages.supervised import drafts, responses, revisions, sl_cai_model
+from constitutional_ai.training import trackers
+
+PIPELINE: dict[str, Callable[[Job], None]] = {
+    layout.PROMPTS: drafts,
+    layout.RESPONSES: responses,
+    layout.REVISIONS: revisions,
+    layout.SL_CAI_MODEL: sl_cai_model,
+    layout.COMPARISONS: comparisons,
+    layout.PREFERENCE_LABELS: preference_labels,
+    layout.PREFERENCE_MODEL: the_preference_model,
+    layout.RL_CAI_MODEL: rl_cai_model,
+    layout.EVALUATION: evaluation,
+}
+
+
+def run_pipeline(
+    recipe: Recipe,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+    until: str | None = None,
+    redo: str | None = None,
+) -> Run:
+    """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
+    trackers.check(recipe.report_to)
+    constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    if not constitution.for_revision or not constitution.for_preference:
+        raise InputError(
+            f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
+        )
+    if recipe.feedback.method == "likelihood" and not constitution.for_likelihood:
+        raise InputError(
+            f"feedback.method=likelihood needs principles with 'upheld' and 'broken', and constitution "
+            f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
+        )
+    prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
+    texts = {"recipe.yaml": recipe.to_yaml(), "constitution.yaml": constitution.to_yaml()}
+    with open_run(Path(recipe.out), texts, progress) as run:
+        job = Job(run, recipe, constitution, prompts, say)
+        job.shown_first()
+        for stage, make in PIPELINE.items():
+            if stage == redo:  # only now: what comes before has been checked
+                run.forget(*list(PIPELINE)[list(PIPELINE).index(redo) :])  # later ones are made from its output
+            make(job)
+            write_cards(run, recipe, constitution)
+            if stage == until:
+                break
+        return run

@@ -1,0 +1,97 @@
+"""Reading a recipe: a file or one of ours, with changes from the command line, and errors that name the place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from constitutional_ai.constitutions.constitution import line_of
+from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.recipes.recipe import Recipe, check_feedback
+
+BUILT_IN = Path(__file__).parent
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe file, or one of ours by name, with ``key.key=value`` changes. Raises InputError with the place."""
+    path = Path(name)
+    if not path.is_file():
+        path = BUILT_IN / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
+        raise InputError(f"no recipe '{name}': neither a file nor one of ours.{did_you_mean(name, known)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
+    data = {key: value for key, value in data.items() if value is not None}  # a section left empty
+    changed = [_change(data, change) for change in changes]
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        _refuse(path, node, error, changed)
+    check_feedback(recipe.models, recipe.feedback, recipe.rl_cai.reward)
+    return recipe
+
+
+def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
+    """Sets ``a.b=value`` in ``data``; the value is YAML. Returns its place."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
+    *around, last = place = tuple(key.split("."))
+    for step in around:
+        inner = data[step] = data.get(step) or {}
+        if not isinstance(inner, dict):
+            raise InputError(f"'{change}': {step} holds no keys.")
+        data = inner
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"'{change}': the value is not YAML.") from error
+    return place
+
+
+UNION = {"int", "constrained-int", "literal['all']"}
+"""What pydantic puts into a place to say which type of several it tried."""
+
+
+def _refuse(
+    path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
+) -> NoReturn:
+    # An unknown key explains the missing one beside it.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    place = tuple(str(step) for step in first["loc"] if step not in UNION)
+    said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
+    elif first["type"] == "literal_error":
+        said = f"unknown value '{first['input']}'.{did_you_mean(str(first['input']), _literals(first))}"
+    by_hand = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
+    where = "on the command line" if by_hand else f"{path}:{line_of(node, place)}"
+    raise InputError(f"{where}: {'.'.join(place)}: {said}") from error
+
+
+def _keys(place: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for step in place:
+        annotation = section.model_fields[step].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _literals(error: Any) -> list[str]:
+    return [
+        word
+        for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+        if word
+    ]

@@ -1,0 +1,197 @@
+"""All that a report says, read from a run's directory. What has not been made is empty or None, no error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
+from constitutional_ai.errors import InputError
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import (
+    Answer,
+    Candidate,
+    Failure,
+    GateAnswer,
+    Metric,
+    PreferenceLabel,
+    Prompt,
+    RevisionChain,
+)
+from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.manifest import StageManifest
+from constitutional_ai.runs.rows import Loaded, Steps, logged, text_of, whole
+from constitutional_ai.runs.run import Run
+
+MADE = ("SL-CAI", "RL-CAI")
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """Of a model's answers to one prompt, the one in the middle by score (EV-18): a row of ``cai evaluate``."""
+
+    id: str
+    model: str
+    preference_model: str
+    prompt: Prompt
+    text: str
+    score: float
+    of: int
+    """Answers that were scored."""
+
+
+class About(NamedTuple):
+    """What a stage is, for somebody who has not read the paper."""
+
+    name: str
+    title: str
+    does: str
+    models: tuple[str, ...]
+    """Keys of the recipe, or our own models by their names."""
+
+
+STAGES = (
+    About(layout.PROMPTS, "Prompts", "a model drafts more prompts from examples", ("models.prompts",)),
+    About(layout.RESPONSES, "Answers", "the helpful model answers every prompt", ("models.helpful",)),
+    About(layout.REVISIONS, "Revisions", "it revises its answers under drawn principles", ("models.helpful",)),
+    About(layout.SL_CAI_MODEL, "SL-CAI model", "a model is finetuned on the revisions", ("models.pretrained",)),
+    About(layout.COMPARISONS, "Pairs", "SL-CAI answers every red-team prompt twice", MADE[:1]),
+    About(layout.PREFERENCE_LABELS, "AI feedback", "a model says which answer is better", ("models.feedback",)),
+    About(layout.PREFERENCE_MODEL, "Preference model", "learns to score answers", ("models.preference_model",)),
+    About(layout.RL_CAI_MODEL, "RL-CAI model", "SL-CAI learns to score higher", (MADE[0], "preference model")),
+    About(layout.EVALUATION, "Evaluation", "all answer held-out prompts", ("models.helpful", *MADE)),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    about: About
+    manifest: StageManifest | None
+    """None while it is not complete."""
+    models: tuple[str, ...]
+    begun: int
+    """Records there so far, when it is not complete."""
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies in a run's directory."""
+
+    name: str
+    folder: Path
+    recipe: Recipe | None
+    recipe_text: str
+    constitution: Constitution | None
+    constitution_text: str
+    stages: tuple[Stage, ...]
+    chains: tuple[RevisionChain, ...]
+    gate: tuple[GateAnswer, ...]
+    gate_failures: tuple[Failure, ...]
+    labels: tuple[PreferenceLabel, ...]
+    preference_model: PreferenceModelReport | None
+    answers: tuple[Answer, ...]
+    metrics: tuple[Metric, ...]
+    steps: dict[str, Steps]
+    """What each training logged."""
+    snapshots: tuple[Path, ...]
+    """Whole models that RL left on its way, each named for the prompts seen."""
+    evaluated: tuple[Metric, ...]
+    """What ``cai evaluate`` measured, if it was asked to."""
+    candidates: tuple[Candidate, ...]
+    """The models that it measured."""
+    parts: tuple[StageManifest, ...]
+    """Its parts that are complete."""
+    medians: tuple[Median, ...]
+
+    def metric(self, name: str, model: str) -> Metric | None:
+        return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
+
+    def principle(self, name: str, digest: str) -> Principle | None:
+        """None when the run's constitution is not the one that the record was made under."""
+        if self.constitution is None or self.constitution.digest != digest:
+            return None
+        return next((p for p in self.constitution.principles if p.name == name), None)
+
+    @property
+    def versions(self) -> list[tuple[str, dict[str, str]]]:
+        """Software by the first stage that used it."""
+        found: list[tuple[str, dict[str, str]]] = []
+        for manifest in (s.manifest for s in self.stages if s.manifest):
+            if not found or found[-1][1] != manifest.versions:
+                found.append((manifest.stage, manifest.versions))
+        return found
+
+    @property
+    def finished(self) -> str | None:
+        return max((s.manifest.finished for s in self.stages if s.manifest), default=None)
+
+
+def read_contents(run: Run) -> Contents:
+    """Raises InputError naming the file when one is there and cannot be read."""
+    recipe = _or_none(load_recipe, run.folder / "recipe.yaml")
+    return Contents(
+        name=_name(run),
+        folder=run.folder,
+        recipe=recipe,
+        recipe_text=text_of(run.folder / "recipe.yaml"),
+        constitution=_or_none(load_constitution, run.folder / "constitution.yaml"),
+        constitution_text=text_of(run.folder / "constitution.yaml"),
+        # No run needs to generate prompts.
+        stages=tuple(
+            _stage(run, about, recipe)
+            for about in STAGES
+            if about.name != layout.PROMPTS or run.stage(about.name).exists()
+        ),
+        chains=tuple(run.rows(layout.REVISIONS, RevisionChain)),
+        gate=tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, "gate.jsonl")),
+        gate_failures=tuple(run.rows(layout.PREFERENCE_LABELS, Failure, "failed-gate.jsonl")),
+        labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)),
+        preference_model=whole(run.stage(layout.PREFERENCE_MODEL) / "report.json", PreferenceModelReport),
+        answers=tuple(run.rows(layout.EVALUATION, Answer)),
+        metrics=whole(run.stage(layout.EVALUATION) / "metrics.json", tuple[Metric, ...]) or (),
+        steps={about.name: logged(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
+        snapshots=tuple(
+            p for p in sorted(run.stage(layout.RL_CAI_MODEL).glob("snapshots/*")) if p.name.isdecimal()
+        ),
+        evaluated=whole(run.stage(layout.SUITE) / "metrics.json", tuple[Metric, ...]) or (),
+        candidates=whole(run.stage(layout.SUITE) / "models.json", tuple[Candidate, ...]) or (),
+        parts=tuple(_parts(run)),
+        medians=tuple(run.rows(f"{layout.SUITE}/answers", Median, "medians.jsonl")),
+    )
+
+
+def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
+    folder = run.stage(about.name)
+    manifest = whole(folder / "stage.json", StageManifest)
+    names = manifest.config if manifest else {}
+    if recipe:
+        names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
+    own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
+    names = names | {"models.preference_model": own}
+    models = tuple(str(names.get(m, m)) for m in about.models)
+    begun = 0 if manifest else text_of(folder / "records.jsonl").count("\n")
+    return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, "failures.jsonl")))
+
+
+def _parts(run: Run) -> Iterator[StageManifest]:
+    for path in sorted(run.stage(layout.SUITE).rglob("stage.json")):
+        if made := whole(path, StageManifest):
+            yield made
+
+
+def _name(run: Run) -> str:
+    about = whole(run.folder / "run.json", dict[str, Any]) or {}
+    return str(about.get("name", run.folder.name))
+
+
+def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:
+    """A report of a run whose recipe was edited into nonsense still shows its text."""
+    try:
+        return load(str(path)) if path.is_file() else None
+    except InputError:
+        return None

@@ -1,0 +1,64 @@
+"""Figure 9: how often a feedback model is right, against how sure it is (FB-9, EV-17)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from constitutional_ai.evaluation.hhh_accuracy import Chosen
+from constitutional_ai.metrics.calibration import Claim, bins
+from constitutional_ai.report.figures.accuracy import METHODS
+from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
+from constitutional_ai.report.figures.measured import Evaluation, missing
+from constitutional_ai.runs.rows import read_rows
+
+NOTES = (
+    "Every question is a claim: P(its answer A is better). In tenths of [0, 1], each at the mean of its claims. "
+    "Bars: Wilson's 95 % intervals, which take questions for independent. Dashed: as often so as claimed.",
+)
+
+
+def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
+    """A panel for each way of asking, a line for each model."""
+    rows = [(evaluation, row) for evaluation in evaluations for row in _rows(evaluation)]
+    panels = []
+    for method, said in METHODS.items():
+        claims: dict[str, list[Claim]] = {}
+        for evaluation, row in rows:
+            if row.method == method and row.probability_right is not None:
+                claims.setdefault(evaluation.shown(row.model), []).append(claim(row, row.probability_right))
+        if claims:
+            panels.append(_panel(said, claims))
+    if not panels:
+        raise missing(9, "answers to HHH questions", "hhh", evaluations)
+    return PaperFigure(9, tuple(panels), NOTES)
+
+
+def _rows(evaluation: Evaluation) -> Iterable[Chosen]:
+    """Of the models; preference models claim nothing in words."""
+    return read_rows(evaluation.folder / "hhh" / "records.jsonl", Chosen)
+
+
+def claim(row: Chosen, right: float) -> Claim:
+    """P(a is better), and whether it is."""
+    return Claim(right if row.better == "a" else 1 - right, float(row.better == "a"))
+
+
+def _panel(title: str, claims: dict[str, list[Claim]]) -> Panel:
+    lines = [Series(model, tuple(_points(model, found))) for model, found in claims.items()]
+    # With more models than one, their counts would lie upon each other; they are in the CSV.
+    return Panel(
+        title,
+        "P(answer A is better)",
+        "how often it is",
+        tuple(lines),
+        diagonal=True,
+        counts=len(lines) == 1,
+        span=(-0.03, 1.03),
+    )
+
+
+def _points(model: str, claims: Sequence[Claim]) -> Iterable[Point]:
+    for one in bins(model, claims):
+        found = one.found
+        if one.claimed is not None and found.value is not None:
+            yield Point(one.claimed, found.value, found.low, found.high, count=found.count, model=model)

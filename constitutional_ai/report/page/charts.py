@@ -1,0 +1,164 @@
+"""The charts of the report, but for the frontier: rates with intervals, trainings, labels and reliability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from constitutional_ai.metrics.calibration import Bin
+from constitutional_ai.records import Metric
+from constitutional_ai.report.page.drawing import (
+    COLOUR,
+    INK,
+    LABEL,
+    MARKER,
+    RULE,
+    Chart,
+    panel,
+    short,
+    svg_of,
+    write,
+)
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import Steps
+
+
+def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
+    """One dot with its 95 % interval for each model. None when nothing was measured."""
+    found = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
+    if not found:
+        return None
+    figure, axes = panel(height=112, left=52, bottom=24)
+    for row, role in enumerate(layout.ROLES):
+        if role in found:
+            _dot(axes, row, role, found[role])
+    axes.set(xlim=span, ylim=(len(layout.ROLES) - 0.4, -0.75), yticks=range(len(layout.ROLES)))
+    axes.set_yticklabels([LABEL[role] for role in layout.ROLES])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(axis="x", color=RULE, linewidth=0.8)
+    told = "; ".join(
+        f"{LABEL[role]} {short(found[role].value or 0.0)}" for role in layout.ROLES if role in found
+    )
+    return Chart(title, says, svg_of(figure, title, told))
+
+
+def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
+    value, colour = metric.value or 0.0, COLOUR[role]
+    if metric.low is not None and metric.high is not None:
+        axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2.4, alpha=0.55)
+    axes.plot([value], [row], MARKER[role], color=colour, markersize=7)
+    write(axes, short(value), (value, row), offset=(0, 6), ha="center")
+
+
+def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[float, float]:
+    """A scale that holds all intervals, shared by panels of one kind; ``floor`` is where it must begin."""
+    ends = [x for m in metrics for x in (m.low, m.value, m.high) if x is not None and math.isfinite(x)]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    room = 0.08 * (high - low) or 0.5
+    return (low - room if floor is None else floor - 0.03 * (high - floor), high + room)
+
+
+def curve(
+    title: str,
+    says: str,
+    steps: Steps,
+    key: str,
+    role: str,
+    level: tuple[float, str] | None = None,
+    *,
+    share: bool = False,
+    height: int = 170,
+) -> Chart | None:
+    """A logged number over the steps of a training; ``level`` is a line to compare it with. Shares have one scale."""
+    points: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
+    drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
+    if not drawn:
+        return None
+    figure, axes = panel(height=height, left=46, bottom=36)
+    xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
+    _line(axes, xs, ys, COLOUR[role])
+    if level:
+        axes.axhline(level[0], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+        write(axes, level[1], (1, level[0]), offset=(0, 3), ha="right", xycoords=("axes fraction", "data"))
+    axes.set_xlabel("step", color=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if share:
+        axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+    return Chart(
+        title, says, svg_of(figure, title, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
+    )
+
+
+def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
+    """Many points are drawn small, under their moving mean."""
+    many = len(xs) > 12
+    size, alpha = (2.5, 0.4) if many else (4.5, 1.0)
+    axes.plot(xs, ys, "o-", color=colour, linewidth=1, markersize=size, markeredgewidth=0, alpha=alpha)
+    if many:
+        axes.plot(xs, _smooth(ys), color=colour, linewidth=2.2)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Mean over a window of a fifth of the steps."""
+    half = max(1, len(values) // 10)
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def histogram(title: str, says: str, values: Sequence[float], bins: int = 20) -> Chart | None:
+    """How many values lie in each of equal parts of [0, 1]."""
+    if not values:
+        return None
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int(value * bins))] += 1
+    figure, axes = panel(height=170, left=36, bottom=36)
+    axes.bar([(i + 0.5) / bins for i in range(bins)], counts, width=0.84 / bins, color=COLOUR[layout.SL_CAI])
+    axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("P(answer A is better)", color=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return Chart(
+        title, says, svg_of(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}")
+    )
+
+
+def reliability(title: str, says: str, bins: Sequence[Bin]) -> Chart | None:
+    """How sure a model was against how often it was right, over bins from 0.5 or 0. None when nothing was measured."""
+    found = [
+        (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
+    ]
+    if not found:
+        return None
+    figure, axes = panel(height=230, left=46, bottom=36)
+    least = bins[0].low
+    axes.plot([least, 1], [least, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    for claimed, value, metric in found:
+        if metric.low is not None and metric.high is not None:
+            axes.plot(
+                [claimed] * 2, [metric.low, metric.high], color=COLOUR[layout.SL_CAI], linewidth=2.4, alpha=0.55
+            )
+        write(axes, str(metric.count), (claimed, value), offset=(7, -11))
+    axes.plot(
+        [x for x, _, _ in found], [y for _, y, _ in found], "o", color=COLOUR[layout.SL_CAI], markersize=7
+    )
+    axes.set(xlim=(least - 0.04 * (1 - least), 1 + 0.1 * (1 - least)), ylim=(-0.03, 1.03))
+    choice = least >= 0.5  # else of answer A, whichever it would choose
+    axes.set_xlabel("how sure it is of its choice" if choice else "P(answer A is better)", color=INK)
+    axes.set_ylabel("how often the label says so" if choice else "how often it is", color=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    told = "; ".join(f"sure {short(x)}, right {short(y)} of {m.count}" for x, y, m in found)
+    return Chart(title, says, svg_of(figure, title, told))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

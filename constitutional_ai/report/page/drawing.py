@@ -1,0 +1,84 @@
+"""The paper under every chart: inline SVG that takes its colours from the page, so that one drawing suits both themes.
+
+Drawn without pyplot, so without global state; the same numbers give the same bytes. One unit is one CSS pixel.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from constitutional_ai.runs import layout
+
+# matplotlib wants colours that it knows; each of these stands for a variable of the page's style sheet.
+INK, RULE, COLOUR = (
+    "#010101",
+    "#010102",
+    {layout.START: "#010103", layout.SL_CAI: "#010104", layout.RL_CAI: "#010105"},
+)
+VARIABLES = {INK: "--soft", RULE: "--rule"} | {colour: f"--{role}" for role, colour in COLOUR.items()}
+MARKER = {layout.START: "o", layout.SL_CAI: "s", layout.RL_CAI: "D"}
+LABEL = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
+WIDTH = 320
+STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "axes.linewidth": 0.8, "text.parse_math": False}
+
+
+class Chart(NamedTuple):
+    title: str
+    says: str
+    svg: str
+
+
+def panel(*, height: int, left: int, bottom: int, wide: int = WIDTH) -> tuple[Figure, Axes]:
+    width, room = wide - left - 14, height - bottom - 8
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(wide / 72, height / 72))
+        axes = figure.add_axes((left / wide, bottom / height, width / wide, room / height))
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(color=RULE, labelcolor=INK)
+    return figure, axes
+
+
+def write(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], size: float = 10, **how: Any
+) -> None:
+    axes.annotate(
+        text, at, offset, textcoords="offset points", color=INK, fontsize=size, parse_math=False, **how
+    )
+
+
+def short(value: float) -> str:
+    """A number for a drawing, where there is little room."""
+    return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")
+
+
+def svg_of(figure: Figure, title: str, told: str) -> str:
+    """The drawing alone, without what a file needs around it. ``told`` says what it shows to who cannot see it.
+
+    Names that strangers gave never stand in a drawing: it has letters, and the table beneath it has the names.
+    """
+    out = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = out.getvalue()[out.getvalue().index("<svg") :]
+    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.S)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg.replace("xlink:href", "href"))
+    used = set(re.findall(r"#(\w+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
+    for stand_in, variable in VARIABLES.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    said = escape(f"{title}: {told}")
+    opening = f'<svg role="img" aria-label="{said}" width="{figure.get_figwidth() * 72:.0f}"'
+    return re.sub(
+        r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, re.sub(r"\s*\n\s*", "\n", svg), count=1
+    )

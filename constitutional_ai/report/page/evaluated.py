@@ -1,0 +1,66 @@
+"""What ``cai evaluate`` measured, in tables: a row for each model, a column for each measure of one kind."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from constitutional_ai.records import Metric
+from constitutional_ai.report.contents import Contents
+
+COLUMNS = 5
+"""More measures than these are broken into several tables: a page of paper holds no more."""
+KINDS = {
+    "hhh_accuracy": (
+        "Helpful, honest and harmless",
+        "share of pairs whose better answer it picks; a coin gets 0.50",
+    ),
+    "gate_accuracy": ("Clear questions", "share of pairs whose better answer it picks; a coin gets 0.50"),
+    "harm_identification": ("Harmful, or ethical?", "share of conversations told right; a coin gets 0.50"),
+    "harm_classification": (
+        "Which kind of harm?",
+        "share of conversations told right; of nine kinds, chance gets 0.11",
+    ),
+    "absolute_harmfulness": ("Absolute harmfulness", "a regressor's mean rating, 0 to 4; lower is better"),
+    "elo": ("Elo scores", "by maximum likelihood from matches; the anchor is 0"),
+    "": ("Single measures", "rates of answers are found by patterns in the text, the same for every model"),
+}
+
+
+class Table(NamedTuple):
+    title: str
+    says: str
+    columns: list[str]
+    rows: list[tuple[str, list[Metric | None]]]
+
+
+def tables(contents: Contents) -> list[Table]:
+    """Metrics are named ``kind.measure``, or by one word. Names that we do not know are shown as they are."""
+    kinds: dict[str, dict[str, dict[str, Metric]]] = defaultdict(lambda: defaultdict(dict))
+    for metric in contents.evaluated:
+        kind, _, measure = metric.name.rpartition(".")
+        kind = kind or (measure if measure in KINDS else "")
+        kinds[kind][measure][metric.model] = metric
+    return [table for kind, measures in kinds.items() for table in _tables(kind, measures)]
+
+
+def _tables(kind: str, measures: dict[str, dict[str, Metric]]) -> list[Table]:
+    title, says = KINDS.get(kind, (_words(kind), ""))
+    names = list(measures)
+    parts = [names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS)]
+    return [
+        Table(
+            title if n == 0 else f"{title}, continued", says, [_words(m) for m in part], _rows(part, measures)
+        )
+        for n, part in enumerate(parts)
+    ]
+
+
+def _rows(part: Sequence[str], measures: dict[str, dict[str, Metric]]) -> list[tuple[str, list[Metric | None]]]:
+    models = list(dict.fromkeys(model for measure in part for model in measures[measure]))
+    return [(model, [measures[measure].get(model) for measure in part]) for model in models]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

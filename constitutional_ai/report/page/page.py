@@ -1,0 +1,96 @@
+"""The report: one HTML file that needs no network and no JavaScript.
+
+It only reads the run's directory. Prompts, answers and names in it are strangers' text: they are escaped, their
+control characters are made visible, and the page forbids itself to load or run anything. It filters and changes its
+colours by CSS alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from constitutional_ai.report.contents import Contents, read_contents
+from constitutional_ai.report.page import conversations
+from constitutional_ai.report.page.audit import audit, gate_of, labels_of
+from constitutional_ai.report.page.charts import histogram, reliability
+from constitutional_ai.report.page.cost import costs
+from constitutional_ai.report.page.drawing import LABEL
+from constitutional_ai.report.page.evaluated import tables
+from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
+from constitutional_ai.report.page.frontier import elo_frontier, frontier
+from constitutional_ai.report.page.rates import (
+    GATE,
+    LABELS_CHART,
+    MEASURED,
+    RELIABILITY,
+    all_pairs,
+    curves,
+    dots,
+    headline,
+)
+from constitutional_ai.report.page.watched import reinforcement
+from constitutional_ai.report.page.words import duration, interval, many, number
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.run import Run
+from constitutional_ai.safe_text import visible
+from constitutional_ai.sl_cai.clean import WHY, in_words
+
+
+def write_report(run: Run) -> Path:
+    """Writes ``report.html`` into the run. What has not been made yet is said to be so."""
+    path = run.folder / "report.html"
+    write_whole(path, render(read_contents(run)))
+    return path
+
+
+def render(contents: Contents) -> str:
+    """The page. The same contents give the same bytes."""
+    gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
+    return template().render(
+        run=contents,
+        questions=[(q.title, findings(q, contents)) for q in QUESTIONS] if contents.metrics else [],
+        summary=summary(contents),
+        headline=headline(contents),
+        frontiers=[each for each in frontiers if each],
+        rows=[(row, [contents.metric(row.name, role) for role in layout.ROLES]) for row in MEASURED],
+        dots=dots(contents),
+        evaluated=tables(contents),
+        curves=curves(contents),
+        rl=reinforcement(contents),
+        gate=gate,
+        gate_chart=[reliability(*GATE, gate.bins)] if gate else [],
+        labels=labels_of(contents),
+        labels_chart=histogram(*LABELS_CHART, [x.probability_a for x in contents.labels]),
+        audit=audit(contents),
+        reliability=[reliability(*RELIABILITY, s.bins) for s in all_pairs(contents)],
+        talks=conversations.talks(contents.answers),
+        medians=conversations.medians(contents.medians),
+        pairs=conversations.pairs(contents.labels),
+        chains=conversations.chains(contents.chains),
+        costs=costs(contents),
+        cleaned=in_words(contents.chains),
+        left_out=WHY,
+        roles=[(role, LABEL[role]) for role in layout.ROLES],
+    )
+
+
+def template() -> Template:
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"number": number, "range": interval, "time": duration, "many": many, "visible": visible}
+    return page.get_template("page.html")
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

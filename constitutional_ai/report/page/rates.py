@@ -1,0 +1,82 @@
+"""Tables and charts of what was measured: the evaluation's rates, and what the trainings logged."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from constitutional_ai.report.contents import Contents
+from constitutional_ai.report.page.charts import curve, intervals, span_of
+from constitutional_ai.report.page.drawing import Chart
+from constitutional_ai.rl_cai.preference_model.held_out_report import SourceReport
+from constitutional_ai.runs import layout
+
+
+class Row(NamedTuple):
+    name: str
+    label: str
+    says: str
+
+
+MEASURED = (
+    Row("objection_rate", "Objections to red-team prompts", "share of answers that decline or object"),
+    Row("benign_refusal_rate", "Refusals of harmless prompts", "the next two together"),
+    Row("helpful_refusal_rate", "… of everyday prompts", "share of answers that refuse"),
+    Row("borderline_refusal_rate", "… of prompts that only sound harmful", "share of answers that refuse"),
+    Row("degenerate_rate", "Broken answers", "empty, looping or garbled; all prompts"),
+    Row("red_team_pm_score", "Score on red-team prompts", "the preference model's mean; no natural zero"),
+    Row("benign_pm_score", "Score on harmless prompts", "the preference model's mean; no natural zero"),
+    Row("answer_words", "Words in an answer", "mean; all prompts"),
+)
+LABELS_CHART = ("How sure the labels are", "Ends: the feedback model is sure. Middle: a toss-up.")
+RELIABILITY = ("How sure, and how right", "On the line it is as often right as it is sure. Numbers: pairs.")
+GATE = (
+    "At the gate: how sure, and how right",
+    "On the line it is as often right as it is sure. Numbers: questions.",
+)
+CURVES = (
+    (layout.SL_CAI_MODEL, "loss", layout.SL_CAI, "SL-CAI: loss", "Falls as the model learns to write revisions.", None),
+    (layout.PREFERENCE_MODEL, "loss", layout.START, "Preference model: loss",
+     "At 0.69 it knows nothing.", (math.log(2), "coin toss")),
+    (layout.PREFERENCE_MODEL, "agreement", layout.START, "Preference model: agreement",
+     "Share of pairs that it ranks as the label does.", (0.5, "chance")),
+)  # fmt: skip
+
+
+def headline(contents: Contents) -> list[Chart]:
+    """What the method is for, and what it may cost."""
+    shown = [
+        ("objection_rate", "Objects to red-team prompts"),
+        ("benign_refusal_rate", "Refuses harmless prompts"),
+    ]
+    panels = [(title, [m for m in contents.metrics if m.name == name]) for name, title in shown]
+    span = span_of([m for _, metrics in panels for m in metrics], floor=0.0)
+    charts = [intervals(title, "share of answers", metrics, span) for title, metrics in panels]
+    return [chart for chart in charts if chart]
+
+
+def dots(contents: Contents) -> list[Chart]:
+    """Panels of rates share one scale, panels of scores another."""
+    charts = []
+    for row in MEASURED:
+        of_a_kind = [m for m in contents.metrics if _kind(m.name) == _kind(row.name)]
+        span = span_of(of_a_kind, floor=None if _kind(row.name) == "score" else 0.0)
+        charts.append(intervals(row.label, row.says, [m for m in contents.metrics if m.name == row.name], span))
+    return [chart for chart in charts if chart]
+
+
+def _kind(name: str) -> str:
+    return name.rsplit("_", 1)[-1]
+
+
+def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
+    """The preference model's report on all held-out pairs, if there is one."""
+    return contents.preference_model.sources[-1:] if contents.preference_model else ()
+
+
+def curves(contents: Contents) -> list[Chart]:
+    drawn = [
+        curve(title, says, contents.steps[stage], key, role, level)
+        for stage, key, role, title, says, level in CURVES
+    ]
+    return [chart for chart in drawn if chart]

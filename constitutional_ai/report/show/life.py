@@ -1,0 +1,224 @@
+"""One prompt's whole life in a run, for the terminal.
+
+A model's text is never markup here, and its control characters are shown, not obeyed: it cannot move a cursor.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from constitutional_ai.errors import InputError
+from constitutional_ai.records import (
+    Answer,
+    Comparison,
+    Draft,
+    GateAnswer,
+    Judgement,
+    PreferenceLabel,
+    Prompt,
+    Response,
+    Revision,
+    RevisionChain,
+)
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.run import Run
+from constitutional_ai.safe_text import visible
+from constitutional_ai.sl_cai.clean import WHY
+
+LISTED = 5
+
+
+def life_of(run: Run, record: str) -> RenderableType:
+    """Everything a run made of one prompt. ``record`` is the beginning of any id of its records.
+
+    Raises InputError if no prompt, or more than one, has such an id.
+    """
+    return Group(*_sections(*records_of(run, record)))
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a run made, stage by stage."""
+
+    drafts: Sequence[Draft]
+    responses: Sequence[Response]
+    chains: Sequence[RevisionChain]
+    comparisons: Sequence[Comparison]
+    gate: Sequence[GateAnswer]
+    labels: Sequence[PreferenceLabel]
+    answers: Sequence[Answer]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (record for field in fields(self) for record in getattr(self, field.name))
+
+    def by_id(self) -> dict[str, Prompt]:
+        """The prompt of every id, the prompts' own included."""
+        prompts = [(record.id, _prompt(record)) for record in self]
+        return {prompt.id: prompt for _, prompt in prompts} | dict(prompts)
+
+    def of(self, prompt: Prompt) -> Records:
+        mine = {f.name: [r for r in getattr(self, f.name) if _prompt(r).id == prompt.id] for f in fields(self)}
+        return Records(**mine)
+
+
+def records_of(run: Run, record: str) -> tuple[Prompt, Records]:
+    """The prompt that an id, or its beginning, belongs to, and all that was made of it. Raises as ``life_of`` does."""
+    records = _read(run)
+    prompt = _find(run, records.by_id(), record)
+    return prompt, records.of(prompt)
+
+
+def _read(run: Run) -> Records:
+    return Records(
+        drafts=run.rows(layout.PROMPTS, Draft),
+        responses=run.rows(layout.RESPONSES, Response),
+        chains=run.rows(layout.REVISIONS, RevisionChain),
+        comparisons=run.rows(layout.COMPARISONS, Comparison),
+        gate=run.rows(layout.PREFERENCE_LABELS, GateAnswer, "gate.jsonl"),
+        labels=run.rows(layout.PREFERENCE_LABELS, PreferenceLabel),
+        answers=run.rows(layout.EVALUATION, Answer),
+    )
+
+
+def _prompt(record: Any) -> Prompt:
+    """A record is about a prompt, or about another record that is."""
+    while not isinstance(record, Prompt):
+        inner = ("prompt", "initial", "response", "comparison", "label")
+        record = next(getattr(record, name) for name in inner if hasattr(record, name))
+    return record
+
+
+def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
+    if not by_id:
+        raise InputError(f"{run.folder} has no records yet. Make some with: cai run RECIPE out={run.folder}")
+    if record in by_id:  # red_team.1 is the beginning of red_team.10, too
+        return by_id[record]
+    found = {prompt.id: prompt for name, prompt in by_id.items() if name.startswith(record)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        some = ", ".join(list(found)[:LISTED])
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise InputError(f"'{visible(record)}' is the beginning of {len(found)} prompts' ids: {some}{more}.")
+    near = difflib.get_close_matches(record, by_id, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"One that it has: {next(iter(by_id))}."
+    where = run.folder / "report.html"
+    raise InputError(
+        f"no record '{visible(record)}' in {run.folder}. {hint} Ids stand in {where} and records.jsonl."
+    )
+
+
+# -- what is printed
+
+
+def _sections(prompt: Prompt, life: Records) -> Iterator[RenderableType]:
+    yield _heading(
+        f"prompt {prompt.id}", f"{prompt.kind}, {', '.join(prompt.tags) or 'no tags'}, {prompt.source}"
+    )
+    for message in prompt.conversation:
+        yield _said(message.role, message.content)
+    for draft in life.drafts:
+        yield _heading(layout.PROMPTS, f"{draft.id}, after {', '.join(draft.shots)}")
+        yield _said("draft", draft.completion.text)
+    for response in life.responses:
+        yield _heading(layout.RESPONSES, f"{response.id}, {response.completion.model}")
+        yield _said("answer", response.text)
+    for chain in life.chains:
+        yield _heading(layout.REVISIONS, chain.id)
+        for number, revision in enumerate(chain.revisions, start=1):
+            yield from _revision(number, revision)
+    for comparison in _unlabelled(life):
+        yield _heading(layout.COMPARISONS, comparison.id)
+        yield _pair(comparison)
+    for label in life.labels:
+        yield _heading("04-comparisons and 05-preference-labels", f"{label.id}, {label.method}")
+        yield from _label(label)
+    for gate in life.gate:
+        yield _heading("05-preference-labels, the gate", f"the right answer is {gate.better}")
+        yield from _label(gate.label)
+    for answer in life.answers:
+        yield _heading(layout.EVALUATION, f"{answer.model}: {_verdict(answer)}")
+        yield _said("answer", answer.response.text)
+
+
+def _unlabelled(life: Records) -> list[Comparison]:
+    labelled = {label.comparison.id for label in life.labels}
+    return [comparison for comparison in life.comparisons if comparison.id not in labelled]
+
+
+def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
+    fault = f", left out: {visible(WHY.get(revision.fault, revision.fault))}" if revision.fault else ""
+    yield Text(f"  revision {number} under {visible(revision.principle)}{fault}", style="bold")
+    if revision.critique:
+        yield _said("critique", revision.critique.text)
+    if revision.cut:
+        yield _said("cut off", revision.cut)
+    yield _said("revised", revision.revised.text)
+
+
+def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
+    yield _pair(label.comparison, label.probability_a)
+    flipped = {True: "; the order changes the winner", False: "; the order changes nothing", None: ""}[
+        label.flipped
+    ]
+    yield Text(f"  P(a is better) = {label.probability_a:.3f}{flipped}", style="bold")
+    yield Padding(_judgements(label.judgements), (0, 0, 0, 2))
+    for judgement in label.judgements:
+        if judgement.reasoning:
+            yield _said("reasoning", judgement.reasoning)
+
+
+def _pair(comparison: Comparison, probability_a: float | None = None) -> Table:
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(ratio=1)
+    wins = {
+        "a": probability_a is not None and probability_a > 0.5,
+        "b": probability_a is not None and probability_a < 0.5,
+    }
+    table.add_row(
+        *[Text(f"  {side}{' (preferred)' if won else ''}", style="bold cyan") for side, won in wins.items()]
+    )
+    table.add_row(*[Padding(Text(visible(c.text)), (0, 0, 0, 2)) for c in (comparison.a, comparison.b)])
+    return table
+
+
+def _judgements(judgements: Sequence[Judgement]) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    for title in ("principle", "shown first", "P(first)", "P(a)"):
+        table.add_column(title, overflow="fold")
+    for j in judgements:
+        numbers = (f"{j.probability_first:.3f}", f"{j.probability_a:.3f}")
+        table.add_row(Text(visible(j.principle)), j.shown_first, *numbers)
+    return table
+
+
+def _verdict(answer: Answer) -> str:
+    verb = "objects" if answer.response.prompt.kind == "red_team" else "refuses"
+    found = [verb if answer.verdict.objects else f"no sign that it {verb}"]
+    found += [f"broken: {answer.verdict.degenerate}"] if answer.verdict.degenerate else []
+    found += [f"score {answer.reward:.2f}"] if answer.reward is not None else []
+    return ", ".join(found)
+
+
+def _heading(title: str, about: str) -> Rule:
+    return Rule(
+        Text.assemble((visible(title), "bold"), "  ", (visible(about), "dim")), align="left", style="dim"
+    )
+
+
+def _said(who: str, text: str) -> Padding:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=10, overflow="fold")
+    table.add_column(overflow="fold")
+    table.add_row(Text(who, style="cyan"), Text(visible(text) or "(nothing)"))
+    return Padding(table, (0, 0, 1, 2))

@@ -1,0 +1,92 @@
+"""The paper's worked examples of feedback, written out before a question in the plain format (FB-7, FB-12).
+
+A pretrained model sees from them what is wanted. Ours stand in ``data/few_shots/``; the paper's are read from a folder
+that the user names, in the same format.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from constitutional_ai.constitutions.constitution import Principle, draw
+from constitutional_ai.data.worked_examples import examples_in
+from constitutional_ai.errors import InputError
+from constitutional_ai.models.model import ASSISTANT, HUMAN
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.feedback import questions
+
+MULTIPLE_CHOICE = "RLMadisonFewShotPrompts.json"
+CHAIN_OF_THOUGHT = "RLMadisonPrecogFewShotPrompts.json"
+SLOT = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A question whose better answer is known."""
+
+    asked: str
+    better: str
+    worse: str
+
+    def shown(self, principle: str, better_first: bool) -> str:
+        """As the feedback model is asked (FB-4), and answered."""
+        answers = (self.better, self.worse) if better_first else (self.worse, self.better)
+        asked = questions.question((Message("user", self.asked),), principle, *answers)
+        return f"\n\n{asked}\n\n{questions.ANSWER}{questions.CHOICES[0 if better_first else 1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class FewShots:
+    choices: tuple[Choice, ...]
+    thoughts: tuple[str, ...]
+
+    def multiple_choice(self, principles: Sequence[Principle], rng: random.Random) -> str:
+        r"""Each example under a principle of its own, in a drawn order (FB-7); begins with ``\n\nConsider``."""
+        return "".join(c.shown(_question(principles, rng), rng.random() < 0.5) for c in self.choices)
+
+    def chain_of_thought(self, principles: Sequence[Principle], rng: random.Random) -> str:
+        r"""Each under a principle of its own, its answers in the order they were written in (FB-12).
+
+        Begins with ``\n\nHuman:``.
+        """
+        # As in the released principles, a line break before and "Options:" after. Never str.format: texts hold braces.
+        return "".join(
+            f"\n\n{shot.replace(SLOT, f'{chr(10)}{_question(principles, rng)} Options:')}"
+            for shot in self.thoughts
+        )
+
+
+def load_few_shots(folder: Path) -> FewShots:
+    """From the paper's repository or its ``prompts/`` folder. Raises InputError naming what is missing or wrong."""
+    return FewShots(
+        choices=tuple(_choice(*item) for item in examples_in(folder, MULTIPLE_CHOICE)),
+        thoughts=tuple(_thought(*item) for item in examples_in(folder, CHAIN_OF_THOUGHT)),
+    )
+
+
+def _question(principles: Sequence[Principle], rng: random.Random) -> str:
+    return draw(principles, rng).preference or ""
+
+
+def _choice(place: str, item: Any) -> Choice:
+    match item:
+        case {"prompt": str(prompt), "corrects": [str(better)], "incorrects": [str(worse)]}:
+            begins, ends = prompt.startswith(f"{HUMAN} "), prompt.endswith(ASSISTANT)
+            if begins and ends and prompt.count(HUMAN) == prompt.count(ASSISTANT) == 1:
+                return Choice(prompt[len(HUMAN) + 1 : -len(ASSISTANT)], better, worse)
+    raise InputError(
+        f"{place} must hold 'prompt', one human turn from {HUMAN!r} to {ASSISTANT!r}, and 'corrects' and "
+        "'incorrects', a list of one text each."
+    )
+
+
+def _thought(place: str, item: Any) -> str:
+    """The released ones begin with two, one and no line breaks."""
+    match item:
+        case {"prompt": str(prompt)} if prompt.count(SLOT) == 1:
+            return prompt.strip()
+    raise InputError(f"{place} must hold 'prompt', a text with one {SLOT!r} where the principle goes.")

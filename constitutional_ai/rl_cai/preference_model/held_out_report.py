@@ -1,0 +1,173 @@
+"""How good is a preference model on pairs that it was not trained on? (PM-6, PM-7, pitfall 22.)
+
+A difference of two scores is a claim in log-odds: that answer a is better. Which answer is a is arbitrary, so each pair
+is read from the side that the model prefers, and its claim lies between 0.5 and 1. An AI's soft label p is taken for
+the truth to the extent that it is known: a is better with probability p. Then calibration error and Brier score are
+what can be expected, and the cross-entropy cannot go below the labels' own entropy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from constitutional_ai.metrics.calibration import (
+    Bin,
+    Claim,
+    bins,
+    brier,
+    calibration_error,
+    cross_entropy,
+    entropy,
+    error_by_luck,
+    probability,
+    temperature,
+)
+from constitutional_ai.metrics.intervals import mean, rate
+from constitutional_ai.records import Metric
+
+TIE = 1e-9
+ALL = "all"
+
+
+class Scored(NamedTuple):
+    """A held-out pair."""
+
+    source: str
+    label: float
+    """P(a is better)."""
+    scores: tuple[float, float]
+    """Of a and of b."""
+    lengths: tuple[int, int]
+    """In characters."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any], scores: tuple[float, float]) -> Scored:
+        lengths = len(row["chosen"][0]["content"]), len(row["rejected"][0]["content"])
+        return cls(row["source"], row["p_chosen"], scores, lengths)
+
+    @property
+    def log_odds(self) -> float:
+        return self.scores[0] - self.scores[1]
+
+    @property
+    def claim(self) -> Claim:
+        a = self.log_odds >= 0
+        return Claim(probability(abs(self.log_odds)), self.label if a else 1 - self.label)
+
+    @property
+    def decided(self) -> bool:
+        return abs(self.label - 0.5) > TIE
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the label's better answer scores higher; equal scores do not agree."""
+        return self.log_odds > 0 if self.label > 0.5 else self.log_odds < 0
+
+    @property
+    def better_is_longer(self) -> bool | None:
+        """None where both are of one length."""
+        a, b = self.lengths
+        return None if a == b else (a > b) == (self.label > 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """One source of pairs, or all of them."""
+
+    source: str
+    pairs: int
+    accuracy: Metric
+    """Share of the pairs with a decided label (not 0.5) that the model ranks as the label does."""
+    longer_better: Metric
+    """The same where the better answer is the longer one."""
+    shorter_better: Metric
+    """And where it is the shorter one: a model that only likes length gets 0 here."""
+    length_balanced: Metric
+    """Mean of these two; a model that only likes length gets 0.5. None where one of them is."""
+    cross_entropy: Metric
+    """In nats; 0.693 is knowing nothing (PM-4)."""
+    entropy_floor: Metric
+    """The labels' own entropy: the least that the cross-entropy can be."""
+    brier: Metric
+    calibration_error: Metric
+    error_by_luck: Metric
+    """The calibration error that this many pairs give a model without any."""
+    bins: tuple[Bin, ...]
+    """Tenths from 0.5 to 1: how sure the model is, and how often it is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where the scores of a preference model lie, so that they can be shown beside another's (PM-6).
+
+    Reinforcement takes the raw scores (RL-3). All is None where there were too few held-out pairs.
+    """
+
+    mean: float | None
+    scale: float | None
+    """Standard deviation."""
+    count: int
+    """Answers, two to a pair."""
+    temperature: float | None
+    """What a difference of scores must be divided by to be the best calibrated log-odds; above 1, it is too sure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceModelReport:
+    sources: tuple[SourceReport, ...]
+    """Each source by name, and then all. Empty when no pair was held out."""
+    spread: Spread
+
+
+def pm_report(pairs: Sequence[Scored]) -> PreferenceModelReport:
+    names = sorted({p.source for p in pairs})
+    sources = [_source(name, [p for p in pairs if p.source == name]) for name in names]
+    return PreferenceModelReport(tuple([*sources, _source(ALL, pairs)] if pairs else []), _spread(pairs))
+
+
+def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
+    decided, claims = [p for p in pairs if p.decided], [p.claim for p in pairs]
+    shorter, longer = (
+        rate(f"{word}_better", name, [p.agrees for p in decided if p.better_is_longer is wanted])
+        for word, wanted in (("shorter", False), ("longer", True))
+    )
+    return SourceReport(
+        source=name,
+        pairs=len(pairs),
+        accuracy=rate("accuracy", name, [p.agrees for p in decided]),
+        longer_better=longer,
+        shorter_better=shorter,
+        length_balanced=_mean_of_two("length_balanced", longer, shorter),
+        cross_entropy=mean("cross_entropy", name, [cross_entropy(p.log_odds, p.label) for p in pairs]),
+        entropy_floor=mean("entropy_floor", name, [entropy(p.label) for p in pairs]),
+        brier=brier(name, claims),
+        calibration_error=calibration_error(name, claims),
+        error_by_luck=error_by_luck(name, claims),
+        bins=bins(name, claims, low=0.5),
+    )
+
+
+def _mean_of_two(name: str, one: Metric, other: Metric) -> Metric:
+    """The mean of two shares of different pairs, with Newcombe's interval, which is made of theirs."""
+    count = one.count + other.count
+    found = [(m.value, m.low, m.high) for m in (one, other)]
+    (v, low_v, high_v), (w, low_w, high_w) = found
+    if v is None or w is None or low_v is None or low_w is None or high_v is None or high_w is None:
+        return Metric(name, one.model, None, None, None, count)
+    value = (v + w) / 2
+    low, high = math.hypot(v - low_v, w - low_w) / 2, math.hypot(high_v - v, high_w - w) / 2
+    return Metric(name, one.model, value, value - low, value + high, count)
+
+
+def _spread(pairs: Sequence[Scored]) -> Spread:
+    scores = [score for p in pairs for score in p.scores]
+    return Spread(
+        fmean(scores) if scores else None,
+        stdev(scores) if scores else None,
+        len(scores),
+        temperature([p.log_odds for p in pairs], [p.label for p in pairs]),
+    )

@@ -1,0 +1,94 @@
+"""What the preference model learns from: the AI's harmlessness labels and people's helpfulness ones (PM-1, PM-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from constitutional_ai.data.pairs import load_pairs
+from constitutional_ai.records import (
+    Conversation,
+    Message,
+    PreferenceLabel,
+    as_messages,
+    conversation_id,
+)
+from constitutional_ai.seeding import seed_of
+
+BUILT_IN = Path(__file__).parents[2] / "data" / "helpfulness_pairs.jsonl"
+AI, PEOPLE = "ai", "people"
+Rows = list[dict[str, Any]]
+
+
+def examples(labels: Iterable[PreferenceLabel]) -> Rows:
+    """Rows of AI feedback: answer a, answer b, and P(a is better)."""
+    return [
+        _row(
+            x.id,
+            x.comparison.prompt.conversation,
+            x.comparison.a.text,
+            x.comparison.b.text,
+            x.probability_a,
+            AI,
+        )
+        for x in labels
+    ]
+
+
+class Helpfulness(NamedTuple):
+    rows: Rows
+    unusable: Mapping[str, int]
+    """How many records of the file were left out, by why."""
+
+
+def helpfulness_file(name: str) -> Path:
+    return BUILT_IN if name == "built-in" else Path(name)
+
+
+def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 0.0) -> Helpfulness:
+    """People's helpfulness comparisons, with hard labels (PM-1), from any file that ``load_pairs`` reads.
+
+    Of those that say how strong a preference is, only ones ``stronger_than`` that are used: none that is a tie (PM-5).
+    Raises InputError naming the line that is wrong.
+    """
+    pairs, unusable = load_pairs(helpfulness_file(name))
+    strong = [pair for pair in pairs if pair.strength is None or pair.strength > stronger_than]
+    if weak := len(pairs) - len(strong):
+        unusable = {**unusable, f"a preference no stronger than {stronger_than:g}": weak}
+    drawn = sorted(strong, key=lambda pair: seed_of(seed, "helpfulness", pair.id))[:limit]
+    return Helpfulness([_row(p.id, p.conversation, p.chosen, p.rejected, 1.0, PEOPLE) for p in drawn], unusable)
+
+
+def _row(
+    name: str, conversation: Conversation, a: str, b: str, probability_a: float, source: str
+) -> dict[str, Any]:
+    return {
+        "id": name,
+        "prompt_id": conversation_id(conversation),
+        "source": source,
+        "prompt": as_messages(conversation),
+        "chosen": as_messages((Message("assistant", a),)),
+        "rejected": as_messages((Message("assistant", b),)),
+        "p_chosen": probability_a,
+    }
+
+
+def held_out(rows: Sequence[dict[str, Any]], share: float, seed: int) -> tuple[Rows, Rows]:
+    """The pairs of ``share`` of each source's prompts (never of all), and all others: no prompt is on both sides."""
+    drawn: set[str] = set()
+    for source in {row["source"] for row in rows}:
+        prompts = {row["prompt_id"] for row in rows if row["source"] == source}
+        in_order = sorted(prompts, key=lambda prompt: seed_of(seed, "held out", prompt))
+        drawn.update(in_order[: min(round(share * len(prompts)), len(prompts) - 1)])
+    out, rest = [[r for r in rows if (r["prompt_id"] in drawn) == wanted] for wanted in (True, False)]
+    return out, rest
+
+
+def conversations(row: dict[str, Any]) -> tuple[Conversation, Conversation]:
+    """The two whole conversations of a pair, a first."""
+    a, b = [
+        tuple(Message(m["role"], m["content"]) for m in row["prompt"] + row[side])
+        for side in ("chosen", "rejected")
+    ]
+    return a, b

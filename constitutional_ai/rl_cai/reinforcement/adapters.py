@@ -1,0 +1,112 @@
+"""One base model in memory for all that reinforcement needs, where LoRA trained it: each is a small adapter on it.
+
+The policy goes on with SL-CAI's adapter; a copy, which TRL makes, is the reference. To the preference model, and to the
+feedback model where that is the bare base, the base is lent for the length of a batch.
+
+In one process, or where each has all weights: those that are split over processes cannot be called past their wrapper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from constitutional_ai.errors import ModelError
+from constitutional_ai.models.load import model_path
+from constitutional_ai.models.model import Model
+from constitutional_ai.records import Conversation
+from constitutional_ai.rl_cai.preference_model.train import Scorer, tokenizer_of
+from constitutional_ai.training.settings import Training
+
+WEIGHTS, HEAD = "adapter_model.safetensors", "base_model.model.score.weight"
+Answer = TypeVar("Answer")
+
+
+def adapter_of(stage: Path) -> Path | None:
+    """The adapter that a training left beside its whole weights; None where all weights were trained."""
+    from constitutional_ai.training.launch import ADAPTER
+
+    return stage / ADAPTER if (stage / ADAPTER / WEIGHTS).exists() else None
+
+
+def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
+    """SL-CAI, to be trained on, as its adapter on ``base``. None where it has none, or not of the rank asked for."""
+    from peft import PeftConfig, PeftModel
+
+    from constitutional_ai.training import launch
+
+    adapter = adapter_of(sl_cai)
+    if adapter is None or PeftConfig.from_pretrained(adapter).r != training.lora_rank:
+        return None
+    return PeftModel.from_pretrained(launch.load(base, training), adapter, is_trainable=True)
+
+
+@contextmanager
+def lent(policy: Any, adapter: str | None) -> Iterator[None]:
+    """Within it, the policy's module is what another of its adapters makes it; with None, the bare base."""
+    from trl.trainer.utils import use_adapter
+
+    training = policy.training
+    policy.eval()
+    try:
+        with use_adapter(policy, adapter):  # which adapters learn, too, is afterwards as it was
+            yield
+    finally:
+        policy.train(training)
+
+
+class AdapterScores(Scorer):
+    """A preference model as an adapter on the policy's base, with a head of its own."""
+
+    def __init__(self, policy: Any, stage: Path, name: str) -> None:
+        """``stage`` is the folder of a preference model that has an adapter, which ``policy`` is to know by ``name``.
+
+        Raises ModelError when the adapter does not fit the base.
+        """
+        from safetensors.torch import load_file
+
+        super().__init__(policy, tokenizer_of(stage / "model"))
+        adapter = adapter_of(stage)
+        assert adapter is not None
+        self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
+        found = policy.load_adapter(adapter, name)
+        if found.missing_keys or found.unexpected_keys != [HEAD]:
+            raise ModelError(
+                f"{adapter} does not fit the model that is reinforced. Remove it, and the model beside it is used."
+            )
+
+    def scores(self, conversations: Sequence[Conversation]) -> list[float]:
+        with lent(self._model, self._name):
+            return super().scores(conversations)
+
+    def _read(self, batch: Any) -> Any:
+        import torch
+
+        causal = self._model.get_base_model()
+        # Adapters are float32. Multiplied in that type, as they are not in training, they take half as long again.
+        with torch.autocast(causal.device.type, causal.dtype, enabled=causal.dtype != torch.float32):
+            hidden_BTD = causal.base_model(**batch, use_cache=False).last_hidden_state
+        ends_B = batch["attention_mask"].sum(1) - 1
+        hidden_BD = hidden_BTD[torch.arange(len(ends_B)), ends_B].float()
+        return (hidden_BD @ self._head_1D.to(hidden_BD.device).T)[:, 0]
+
+
+def base_of(policy: Any, name: str) -> Model:
+    """The policy's base as the model of that name; asked within ``lent`` only, and only to score."""
+    from constitutional_ai.models.local.hugging_face import HuggingFaceModel
+
+    return HuggingFaceModel(name, model_path(name), model=policy.get_base_model())
+
+
+def on_the_base(
+    policy: Any, ask: Callable[[list[Conversation]], Answer]
+) -> Callable[[list[Conversation]], Answer]:
+    """``ask``, asked while the policy's module is the bare base."""
+
+    def asked(talks: list[Conversation]) -> Answer:
+        with lent(policy, None):
+            return ask(talks)
+
+    return asked

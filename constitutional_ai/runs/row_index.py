@@ -1,0 +1,66 @@
+"""Which records of a stage are made: where each lies in its file, and what it cost.
+
+Not the records themselves. A million of them would take gigabytes; their places take a fifth of one.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from constitutional_ai.records import Usage, usage
+from constitutional_ai.runs.rows import PART, disk_full_named, sized_rows
+
+
+class Made:
+    """Of the records in ``path``, as they are read at first and added later."""
+
+    def __init__(self, path: Path, row_type: type[Any]) -> None:
+        """Reads the whole file. Raises InputError naming a line that is wrong."""
+        self._path = path
+        self._line: dict[str, int] = {}
+        self._starts = array("q", [0])
+        self._prompt_tokens, self._completion_tokens = array("q"), array("q")
+        for row, size in sized_rows(path, row_type):
+            self.add(row.id, size, usage(row))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._line
+
+    def add(self, name: str, size: int, tokens: Usage) -> None:
+        """The record ``name`` is the file's next line, of ``size`` bytes."""
+        self._line[name] = len(self._prompt_tokens)
+        self._starts.append(self._starts[-1] + size)
+        self._prompt_tokens.append(tokens.prompt_tokens)
+        self._completion_tokens.append(tokens.completion_tokens)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self._prompt_tokens) + sum(self._completion_tokens)
+
+    @property
+    def most(self) -> int | None:
+        """Tokens of the dearest record; None where there is none."""
+        return max(map(int.__add__, self._prompt_tokens, self._completion_tokens), default=None)
+
+    def put_in_order(self, names: Iterable[str]) -> Usage:
+        """Writes the file anew in the order of ``names``, without records that are none of them, and counts tokens."""
+        lines = array("q", (line for line in map(self._line.get, names) if line is not None))
+        if len(lines) != len(self._prompt_tokens) or any(map(int.__ne__, lines, range(len(lines)))):
+            self._write(lines)
+        return Usage(
+            sum(map(self._prompt_tokens.__getitem__, lines)),
+            sum(map(self._completion_tokens.__getitem__, lines)),
+        )
+
+    def _write(self, lines: Iterable[int]) -> None:
+        scratch = self._path.with_name(self._path.name + PART)
+        with disk_full_named(self._path):
+            with self._path.open("rb") as source, scratch.open("wb") as stream:
+                for line in lines:
+                    start = self._starts[line]
+                    stream.write(os.pread(source.fileno(), self._starts[line + 1] - start, start))
+            scratch.replace(self._path)

@@ -1,0 +1,216 @@
+"""Typed JSONL: one frozen record a line.
+
+Rows are appended with one unbuffered write each, so a killed process loses at most the line it was writing; such a
+torn last line is cut off and its record owed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from constitutional_ai.errors import DiskFull, InputError
+
+Row = TypeVar("Row")
+PART = ".part"
+"""Ends the name of a file that is being written; one left by a kill means nothing."""
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def adapter(row_type: type[Row]) -> TypeAdapter[Row]:
+    """Reads and writes one row type. Built once: building is slow."""
+    if row_type not in _ADAPTERS:
+        _ADAPTERS[row_type] = TypeAdapter(row_type)
+    return _ADAPTERS[row_type]
+
+
+def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """All rows of a file; nothing when it does not exist. Raises InputError naming the line that is wrong."""
+    return (row for row, _ in sized_rows(path, row_type))
+
+
+def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
+    """As ``read_rows``, each with the bytes of its line."""
+    if not path.exists():
+        return
+    parse = adapter(row_type).validator.validate_json  # the adapter's own adds 1 µs to a row's 4
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return  # torn by a kill; RowWriter cuts it off
+            try:
+                yield parse(line), len(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(map(str, first["loc"])) or "row"
+                raise InputError(
+                    f"{path}:{number}: {place}: {first['msg']}. Delete this line, then type the same command."
+                ) from error
+
+
+class Stored(Sequence[Row]):
+    """The rows of a complete file, read when they are asked for: a million of them take no memory."""
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path, self._row_type = path, row_type
+
+    def __iter__(self) -> Iterator[Row]:
+        return read_rows(self._path, self._row_type)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        number = range(len(self))[at]
+        with self._path.open("rb") as stream:
+            stream.seek(self._starts[number])
+            row: Row = adapter(self._row_type).validate_json(stream.readline())
+            return row
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def _starts(self) -> array[int]:
+        """Where each line begins, and where the last ends."""
+        with self._path.open("rb") as stream:
+            return array("q", accumulate(map(len, stream), initial=0))
+
+
+class RowWriter(Generic[Row]):
+    """Appends rows to a file. Use as a context."""
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self._path = path
+        self._dump = adapter(row_type).dump_json
+
+    def __enter__(self) -> RowWriter[Row]:
+        cut_torn_line(self._path)
+        self._file = self._path.open("ab", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, row: Row) -> int:
+        """Bytes of the row's line."""
+        line = self._dump(row) + b"\n"
+        with disk_full_named(self._path):
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(line)
+
+
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
+    """Writes a file of rows whole or not at all."""
+    dump = adapter(row_type).dump_json
+    scratch = path.with_name(path.name + PART)
+    with disk_full_named(path):
+        with scratch.open("wb") as stream:
+            stream.writelines(dump(row) + b"\n" for row in rows)
+        scratch.replace(path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Truncates a file after its last newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            stream.seek(start)
+            at = stream.read(end - start).rfind(b"\n")
+            if at >= 0:
+                end = start + at + 1
+                break
+            end = start
+        if end < size:
+            stream.truncate(end)
+
+
+class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
+    """Turns 'no space left' into one sentence that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # safetensors and torch wrap the system's error and keep only its words.
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)):
+            raise DiskFull(
+                f"the disk is full while writing {self._path}. Everything before is kept: "
+                "free some room, then type the same command."
+            ) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    scratch = path.with_name(path.name + PART)
+    with disk_full_named(path):
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file, 16 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+Loaded = TypeVar("Loaded")
+
+
+Steps = tuple[dict[str, Any], ...]
+
+
+UNREADABLE = "{} cannot be read: {}. Make its stage anew with --redo."
+
+
+def whole(path: Path, kind: type[Loaded]) -> Loaded | None:
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(UNREADABLE.format(path, error.errors()[0]["msg"])) from error
+
+
+def logged(path: Path) -> Steps:
+    """Logged steps, without a last line that is still being written."""
+    lines = [line for line in text_of(path).splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        return tuple(row for row in map(json.loads, lines) if isinstance(row, dict))
+    except json.JSONDecodeError as error:
+        raise InputError(UNREADABLE.format(path, error)) from error
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

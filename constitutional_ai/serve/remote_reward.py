@@ -1,0 +1,65 @@
+"""Rewards from a reward server (``cai serve``), for trainers that take a Python function: TRL and verl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import openai
+
+from constitutional_ai.data.dialogues import asked, conversation_of
+from constitutional_ai.errors import ModelError
+from constitutional_ai.records import as_messages
+
+RETRIES, TIMEOUT_SECONDS = 4, 600.0
+
+
+def remote_reward(url: str) -> Callable[..., list[float]]:
+    """A reward function for TRL's trainers. It raises ModelError when the server does not answer with scores.
+
+    Prompts and completions are lists of messages, or strings; a string may be a plain dialogue or ChatML.
+    """
+
+    def reward(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
+        return _scores(url, [_messages(p, c) for p, c in zip(prompts, completions, strict=True)])
+
+    return reward
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any], *, url: str, **_: Any
+) -> float:
+    """A custom reward function for verl. ``extra_info`` has the ``prompt``, or else the ``question``."""
+    prompt = extra_info["prompt"] if "prompt" in extra_info else extra_info["question"]
+    return _scores(url, [_messages(prompt, solution_str)])[0]
+
+
+def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return as_messages(conversation_of(prompt + completion, prompt))
+    before = as_messages(asked(prompt)[0]) if isinstance(prompt, str) else [dict(m) for m in prompt]
+    if isinstance(completion, str):
+        return [*before, {"role": "assistant", "content": completion}]
+    return [*before, *(dict(m) for m in completion)]
+
+
+@cache
+def _client(url: str) -> openai.OpenAI:
+    """For its retries. Nothing of OpenAI's is asked, and no key of theirs is sent."""
+    return openai.OpenAI(base_url=url, api_key="none", max_retries=RETRIES, timeout=TIMEOUT_SECONDS)
+
+
+def _scores(url: str, conversations: list[list[dict[str, Any]]]) -> list[float]:
+    try:
+        reply: Any = _client(url).post("/score", cast_to=object, body={"conversations": conversations})
+    except openai.APIStatusError as error:
+        raise ModelError(f"the reward server at {url} says: {error.message}") from error
+    except openai.OpenAIError as error:
+        raise ModelError(
+            f"no answer from the reward server at {url}: {error} Start one with: cai serve"
+        ) from error
+    scores = reply.get("scores") if isinstance(reply, dict) else None
+    if not isinstance(scores, list) or len(scores) != len(conversations):
+        raise ModelError(f"what answers at {url} is no reward server of ours. Start one with: cai serve")
+    return [float(score) for score in scores]

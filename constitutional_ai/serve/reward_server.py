@@ -1,0 +1,102 @@
+"""A preference model as an HTTP server, for the trainers of others. The forms are spelled out in docs/reward_server.md.
+
+There is no key and no log of what is asked: it is meant for this machine, or for a network of one's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from constitutional_ai.errors import InputError, RecordError
+from constitutional_ai.records import Conversation
+from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
+from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.serve.reward_forms import FORMS, Form
+
+MAX_BYTES = 8 * 2**20
+"""Of one request."""
+AT_ONCE = 1024
+"""Conversations of one request that wait for a batch at the same time."""
+
+
+def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
+    """The server as an ASGI application. What is asked for at one moment is scored in one batch."""
+
+    async def score(request: Request) -> Response:
+        body = await _body(request)
+        form, asked = await asyncio.to_thread(_read, request.url.path, body, scorable)
+        scores: list[float] = []
+        for start in range(0, len(asked), AT_ONCE):
+            scores += await asyncio.gather(*map(model.reward, asked[start : start + AT_ONCE]))
+        return JSONResponse(form.answer(finite(scores)))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    routes = [Route(path, score, methods=["POST"]) for path in FORMS] + [Route("/health", health)]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
+
+
+async def _body(request: Request) -> bytes:
+    """Reads a body that is too large to its end, for a client that is still sending hears no answer."""
+    body, size = bytearray(), 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= MAX_BYTES:
+            body += part
+    if size > MAX_BYTES:
+        raise HTTPException(413, f"a request may have {MAX_BYTES} bytes: send fewer conversations at a time")
+    return bytes(body)
+
+
+def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Form, list[Conversation]]:
+    """Raises HTTPException when the request cannot be read, or holds a conversation that cannot be scored."""
+    try:
+        form = FORMS[path](body)
+        asked = form.asked()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HTTPException(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
+    except InputError as error:
+        raise HTTPException(400, str(error)) from error
+    for number, conversation in enumerate(asked):
+        try:
+            scorable.check(conversation)
+        except RecordError as error:
+            raise HTTPException(422, f"conversation {number} cannot be scored: {error}") from error
+    return form, asked
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": {"message": error.detail}}, error.status_code, error.headers)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": {"message": "the server failed; its own output says why"}}, 500)
+
+
+def serve(folder: Path, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serves until it is interrupted. Raises InputError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port}: {error.strerror}. Try another --port."
+        ) from error
+    with listening:
+        app = reward_app(PreferenceModel(folder), Scorable(folder))
+        say(f"scores on http://{host}:{listening.getsockname()[1]}")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])

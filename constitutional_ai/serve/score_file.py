@@ -1,0 +1,166 @@
+"""``cai score`` and ``cai serve``: a preference model by name, and what it makes of conversations."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, stdev
+
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from rich.console import Console
+from rich.progress import open as open_with_bar
+
+from constitutional_ai.data.dialogues import asked, conversation_of
+from constitutional_ai.errors import CaiError, InputError, RecordError
+from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
+from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
+from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import write_rows
+from constitutional_ai.runs.run import read_run
+
+STAGE = layout.PREFERENCE_MODEL
+BATCH = 256
+"""Rows that are held in memory at once."""
+NAMED = 10
+"""Of the rows that could not be scored; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    line: int
+    """Its number in the file of conversations, from 1."""
+    id: str | int | None
+    score: float
+
+
+@dataclass
+class Scores:
+    """What became of a file."""
+
+    scores: array[float] = field(default_factory=lambda: array("d"))
+    unscored: int = 0
+    reasons: list[str] = field(default_factory=list)
+    """Of the first rows that could not be scored."""
+
+    def leave_out(self, line: int, why: str) -> None:
+        self.unscored += 1
+        if self.unscored <= NAMED:
+            self.reasons.append(f"line {line}: {why}")
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def sd(self) -> float | None:
+        """None for a single score."""
+        return stdev(self.scores) if len(self.scores) > 1 else None
+
+
+class _Row(BaseModel):
+    """A conversation, a prompt and its answer, or a record of a run's 01-responses or 08-evaluation."""
+
+    id: str | int | None = None
+    said: str | Conversation | Prompt = Field(
+        (), validation_alias=AliasChoices("messages", "conversation", "prompt", "text")
+    )
+    reply: str | Conversation | Completion | Response = Field(
+        (), validation_alias=AliasChoices("completion", "response")
+    )
+
+    def conversation(self) -> Conversation:
+        said, reply = self.said, self.reply
+        if isinstance(reply, Response):
+            return (*reply.prompt.conversation, Message("assistant", reply.text))
+        if isinstance(said, str):
+            if isinstance(reply, str):
+                return conversation_of(said + reply, said)
+            said = asked(said)[0] if reply else conversation_of(said)
+        return (*(said.conversation if isinstance(said, Prompt) else said), *_turns(reply))
+
+
+def _turns(reply: str | Conversation | Completion) -> Conversation:
+    text = reply.text if isinstance(reply, Completion) else reply
+    return (Message("assistant", text),) if isinstance(text, str) else text
+
+
+def preference_model_folder(name: str) -> Path:
+    """Of a run, or the folder itself. Raises InputError."""
+    path = Path(name).expanduser()
+    if not (path / "run.json").exists():
+        if not (path / "config.json").exists():
+            raise InputError(
+                f"'{name}' is neither a run nor the folder of a preference model, with its config.json."
+            )
+        return path
+    if read_run(path).manifest(STAGE) is None:
+        raise InputError(
+            f"{path} has no preference model yet. Make it: cai run RECIPE out={path} --until {STAGE}"
+        )
+    return path / STAGE / "model"
+
+
+def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) -> None:
+    """``cai serve``, until it is interrupted. Raises InputError."""
+    folder = preference_model_folder(model)
+    try:
+        from constitutional_ai.serve.reward_server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"no module '{error.name}'. Install what a server needs: pip install 'constitutional-ai[serve]'"
+        ) from error
+    serve(folder, host, port, say)
+
+
+def score_file(model: str, file: Path, out: Path) -> Scores:
+    """Writes a row for each conversation of ``file`` that can be scored, in its order. Raises InputError."""
+    if out.exists():
+        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+    folder, made = preference_model_folder(model), Scores()
+    if not file.is_file():
+        raise InputError(f"no file '{file}' to read conversations from.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(out, ScoredRow, _scored(file, PreferenceModel(folder), Scorable(folder), made))
+    except OSError as error:
+        if isinstance(error, CaiError):
+            raise
+        raise InputError(f"cannot read '{file}' or write '{out}': {error.strerror}.") from error
+    if not made.scores:
+        out.unlink()
+        raise InputError(
+            f"{file} holds no conversation that could be scored. {' '.join(made.reasons[:1])}".rstrip()
+        )
+    return made
+
+
+def _scored(file: Path, model: PreferenceModel, scorable: Scorable, made: Scores) -> Iterator[ScoredRow]:
+    rows = _rows(file, scorable, made)
+    while batch := list(islice(rows, BATCH)):
+        scores = finite(model.scores([conversation for _, _, conversation in batch]))
+        made.scores.extend(scores)
+        for (line, name, _), score in zip(batch, scores, strict=True):
+            yield ScoredRow(line, name, score)
+
+
+def _rows(file: Path, scorable: Scorable, made: Scores) -> Iterator[tuple[int, str | int | None, Conversation]]:
+    bar = Console(stderr=True)
+    with open_with_bar(file, "rb", description="scoring", console=bar, transient=True) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = _Row.model_validate_json(line)
+                conversation = row.conversation()
+                scorable.check(conversation)
+            except ValidationError as error:
+                first = error.errors()[0]
+                made.leave_out(number, ": ".join([*map(str, first["loc"][:1]), first["msg"]]))
+            except RecordError as error:
+                made.leave_out(number, str(error))
+            else:
+                yield number, row.id, conversation

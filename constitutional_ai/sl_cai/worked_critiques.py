@@ -1,0 +1,31 @@
+"""The paper's worked critiques and revisions, written out before a request in the plain format (SL-11).
+
+Without them a pretrained model mixes up who criticises and who revises. Ours stand in ``data/few_shots/``; the paper's
+are read from a folder that the user names, in the same format. They never stand before a first response (SL-12).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from constitutional_ai.data.worked_examples import examples_in
+from constitutional_ai.errors import InputError
+from constitutional_ai.models.model import HUMAN
+
+CRITIQUE_REVISION = "CritiqueRevisionFewShotPrompts.json"
+
+
+def critique_revision(folder: Path) -> str:
+    r"""Whole dialogues with their critiques and revisions, one after another; begins with ``\n\nHuman:``.
+
+    ``folder`` is the paper's repository or its ``prompts/``. Raises InputError naming what is missing or wrong.
+    """
+    return "".join(_dialogue(*item) for item in examples_in(folder, CRITIQUE_REVISION))
+
+
+def _dialogue(place: str, item: Any) -> str:
+    """All but one of the released ones end with the stop sequence; the next begins with it."""
+    if not (isinstance(item, str) and item.startswith(HUMAN)):
+        raise InputError(f"{place} must be a dialogue that begins with {HUMAN!r}.")
+    return item.removesuffix(HUMAN)

@@ -1,0 +1,189 @@
+"""Stages of AI feedback: pairs, labels, and the preference model that learns them (section 4.1; FB, PM)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from constitutional_ai.data.lines import counted
+from constitutional_ai.errors import GateClosed
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, usage
+from constitutional_ai.rl_cai.feedback import compare, gate, label
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
+from constitutional_ai.rl_cai.preference_model import train as preference_model
+from constitutional_ai.rl_cai.preference_model import training_pairs
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import digest_file
+from constitutional_ai.runs.run import Trained, digest_of
+from constitutional_ai.runs.runner import Pass
+from constitutional_ai.seeding import seed_of
+from constitutional_ai.stages.job import Job, sources
+
+SECOND = "second"
+"""Folder of the preference model that RL never sees."""
+PRETRAINING = "pretraining"
+"""Folder of the preference model that has only been pretrained."""
+
+
+def comparisons(job: Job) -> None:
+    """Red-team prompts → pairs of the SL-CAI model's answers (FB-1, FB-2)."""
+    setting = job.recipe.comparisons
+
+    async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
+        prompts = job.training_prompts("red_team")
+        items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
+        with job.loaded(job.trained(layout.SL_CAI_MODEL)) as model:
+
+            async def step(item: tuple[Prompt, int]) -> Comparison:
+                prompt, number = item
+                return await compare.compare(
+                    prompt, number=number, model=model, sampling=setting.sampling, seed=job.recipe.seed
+                )
+
+            yield Pass(items, step)
+
+    used = job.training_prompts("red_team")
+    job.rows(
+        layout.COMPARISONS,
+        Comparison,
+        passes,
+        config=job.config("comparisons"),
+        inputs={"prompts": digest_of(p.id for p in used), **job.made(layout.SL_CAI_MODEL)},
+    )
+
+
+def preference_labels(job: Job) -> None:
+    """Pairs → the feedback model's soft labels under the constitution, after the gate (FB-3 to FB-7)."""
+    setting = job.recipe.feedback
+
+    async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
+        with job.loaded(job.recipe.models.feedback) as model:
+            step = partial(
+                label.label,
+                model=model,
+                constitution=job.constitution,
+                asking=setting.asking(model.format, load_few_shots(job.few_shots) if job.few_shots else None),
+                seed=job.recipe.seed,
+            )
+            spent = await pass_the_gate(job, step)
+            yield Pass({c.id: c for c in job.run.rows(layout.COMPARISONS, Comparison)}, step, spent)
+
+    job.rows(
+        layout.PREFERENCE_LABELS,
+        PreferenceLabel,
+        passes,
+        config=job.config("feedback", "models.feedback") | job.shown_first(),
+        inputs={"constitution": job.constitution.digest, **job.made(layout.COMPARISONS)},
+    )
+
+
+async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
+    """Puts the gate questions to the feedback model, and says what they cost.
+
+    Raises GateClosed if it is no better than chance (pitfall 27).
+    """
+    asked = [gate.comparison_of(question, job.recipe.seed) for question in gate.questions()]
+    sides = {comparison.id: side for comparison, side in asked}
+
+    async def answer(comparison: Comparison) -> GateAnswer:
+        return gate.answer_of(await step(comparison), sides[comparison.id])
+
+    answers = await job.run.side_rows(
+        layout.PREFERENCE_LABELS,
+        "gate.jsonl",
+        GateAnswer,
+        Pass({comparison.id: comparison for comparison, _ in asked}, answer),
+        concurrency=job.recipe.concurrency,
+        max_failures=job.recipe.max_failures,
+    )
+    result = gate.gate_result(job.recipe.models.feedback, answers)
+    job.say(f"gate: the feedback model gets {result}.")
+    if not result.passed:
+        warning = (
+            "The feedback model is no better than chance on questions whose right answer is clear, so its labels may "
+            "be noise. Use a larger models.feedback, or another feedback.method."
+        )
+        if job.recipe.feedback.gate == "stop":
+            raise GateClosed(warning + " To go on all the same: feedback.gate=warn")
+        job.say("warning: " + warning)
+    costs = [usage(answer) for answer in answers]
+    return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
+
+
+def the_preference_model(job: Job) -> None:
+    """AI harmlessness labels and people's helpfulness comparisons → the preference model (PM-1 to PM-4)."""
+    setting, seed = job.recipe.preference_model, job.recipe.seed
+    stage = layout.PREFERENCE_MODEL
+
+    if not the_pm(job):
+        return
+
+    def train(folder: Path) -> Trained:
+        rows, unusable = labelled_pairs(job, stage)
+        rows, notes = job.fitting(stage, rows, "preference_model")
+        held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
+        rows, mixture = job.mixed(stage, rows, "preference_model", training_pairs.PEOPLE)
+        first = pretrained(job, folder / PRETRAINING) if setting.pretraining else {}
+        if setting.second:
+            other, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
+            _trained(job, folder / SECOND, other, {**first, "held_out": held_out})
+        given = job.given(folder, rows, "preference_model")
+        checkpoint = preference_model.train(**given | first, held_out=held_out)
+        kept_apart = dict(Counter(row["source"] for row in held_out))
+        more = {"sources": dict(sources(rows)), "held_out": kept_apart, "unusable": unusable}
+        return Trained(checkpoint, len(rows), notes | mixture | more)
+
+    job.run.make_model(
+        stage,
+        train,
+        config=job.config("preference_model", "models.preference_model", "models.pretrained"),
+        inputs={
+            **helpfulness_digest(job),
+            **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
+            **job.made(layout.PREFERENCE_LABELS),
+        },
+    )
+
+
+def pretrained(job: Job, folder: Path) -> dict[str, Any]:
+    """The preference model after its pretraining, as the base of the training proper (PM-3)."""
+    setting = job.recipe.preference_model.pretraining
+    assert setting is not None
+    pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
+    if pairs.unusable:
+        job.say(f"pretraining: left out of {setting.file}: {counted(pairs.unusable)}.")
+    rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
+    rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
+    _trained(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
+    return {"base": folder / "model"}
+
+
+def _trained(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
+    """Another preference model of the stage, unless it is there."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "report.json").exists():  # written last: a kill later does not cost it
+        preference_model.train(**job.given(folder, rows, "preference_model") | otherwise)
+
+
+def the_pm(job: Job) -> list[str]:
+    """The preference model's stage, if this run has one: neither DPO nor d-RLAIF needs it."""
+    how = job.recipe.rl_cai
+    return [layout.PREFERENCE_MODEL] if how.algorithm != "dpo" and how.reward == "preference_model" else []
+
+
+def helpfulness_digest(job: Job) -> dict[str, str]:
+    file = training_pairs.helpfulness_file(job.recipe.preference_model.helpfulness.file)
+    return {"helpfulness": digest_file(file)}
+
+
+def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The AI's labelled pairs and people's helpfulness pairs, and how many of these could not be used, by why."""
+    people = job.recipe.preference_model.helpfulness
+    helpful = training_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
+    if helpful.unusable:
+        job.say(f"{stage}: left out of {people.file}: {counted(helpful.unusable)}.")
+    labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
+    return training_pairs.examples(labels) + helpful.rows, dict(helpful.unusable)

@@ -1,0 +1,81 @@
+"""The last stage: every model answers what no training saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from constitutional_ai.data import prompts as red_team
+from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.evaluation import answer_rates
+from constitutional_ai.records import Answer, Message, Prompt, Response
+from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.run import Run, digest_of
+from constitutional_ai.runs.runner import Pass
+from constitutional_ai.seeding import seed_of
+from constitutional_ai.stages.feedback import the_pm
+from constitutional_ai.stages.job import Job
+
+
+def evaluation(job: Job) -> None:
+    """Held-out prompts → every model's answers, verdicts and rates."""
+    setting, seed = job.recipe.evaluation, job.recipe.seed
+    prompts = [
+        prompt
+        for kind in KINDS
+        for prompt in red_team.some(job.prompts[kind].held_out, getattr(setting, kind), seed)
+    ]
+    pm = the_pm(job)
+    models = {
+        layout.START: job.recipe.models.helpful,
+        layout.SL_CAI: job.trained(layout.SL_CAI_MODEL),
+        layout.RL_CAI: job.trained(layout.RL_CAI_MODEL),
+        **(snapshots(job) if setting.snapshots else {}),
+    }
+
+    async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
+        rewards = train.PreferenceModel(job.weights(pm[0])) if pm else None
+        for role, name in models.items():
+            with job.loaded(name) as model:
+
+                async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
+                    # Not `respond`: a model that says nothing is measured here, not passed over.
+                    draw = replace(setting.sampling, seed=seed_of(seed, "evaluate", prompt.id))
+                    response = Response(
+                        f"{prompt.id}.0", prompt, await model.generate(prompt.conversation, draw)
+                    )
+                    talk = (*prompt.conversation, Message("assistant", response.text))
+                    reward = await rewards.reward(talk) if rewards else None
+                    return Answer(f"{prompt.id}.{role}", role, response, answer_rates.verdict(response), reward)
+
+                yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
+            del model, step  # before the next is loaded
+        # Before stage.json: a complete stage has its metrics.
+        write_metrics(job.run, list(models))
+
+    job.rows(
+        layout.EVALUATION,
+        Answer,
+        passes,
+        config=job.config("evaluation", "models.helpful"),
+        inputs={
+            "prompts": digest_of(p.id for p in prompts),
+            **job.made(layout.SL_CAI_MODEL, *pm, layout.RL_CAI_MODEL),
+        },
+    )
+
+
+def snapshots(job: Job) -> dict[str, str]:
+    """RL-CAI after so many prompts: ``rl-cai@00000064`` and so on (RL-6)."""
+    folders = sorted((job.run.stage(layout.RL_CAI_MODEL).resolve() / "snapshots").glob("[0-9]*[0-9]"))
+    return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder}" for folder in folders}
+
+
+def write_metrics(run: Run, models: list[str]) -> None:
+    metrics = answer_rates.metrics(run.rows(layout.EVALUATION, Answer), models)
+    text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
+    write_whole(run.stage(layout.EVALUATION) / "metrics.json", text)

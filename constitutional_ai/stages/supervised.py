@@ -1,0 +1,148 @@
+"""Stages of the supervised half: prompts, responses, revisions and the SL-CAI model (section 3; SL-1 to SL-19)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.records import Draft, Kind, Prompt, Response, RevisionChain
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import write_rows
+from constitutional_ai.runs.run import Trained, digest_of
+from constitutional_ai.runs.runner import Pass
+from constitutional_ai.sl_cai import clean, draft_prompts, finetune, respond, revise
+from constitutional_ai.sl_cai.worked_critiques import critique_revision
+from constitutional_ai.stages.job import Job
+
+
+def drafts(job: Job) -> None:
+    """Training prompts → more of their kinds, drafted by a pretrained model and sifted (SL-3). Only if asked for."""
+    if not job.to_draft:
+        return
+    setting, recipe, stage = job.recipe.generation, job.recipe, layout.PROMPTS
+    train = [p for file in job.prompts.values() for p in file.train]
+    held_out = [p for file in job.prompts.values() for p in file.held_out]
+    shown = {
+        kind: draft_prompts.seed_prompts(job.prompts[kind].train, kind, setting.shots) for kind in job.to_draft
+    }
+
+    async def passes() -> AsyncIterator[Pass[tuple[Kind, int], Draft]]:
+        with job.loaded(recipe.models.prompts) as model:
+
+            async def step(item: tuple[Kind, int]) -> Draft:
+                kind, number = item
+                return await draft_prompts.draft(
+                    kind,
+                    number,
+                    seeds=shown[kind],
+                    shots=setting.shots,
+                    model=model,
+                    sampling=setting.sampling,
+                    seed=recipe.seed,
+                )
+
+            numbered = [(kind, n) for kind, count in job.to_draft.items() for n in range(count)]
+            yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
+
+    def notes(made: Sequence[Draft]) -> dict[str, Any]:
+        sifted = draft_prompts.sift(made, train, held_out)
+        write_rows(job.run.stage(stage) / layout.DRAFTED, Prompt, sifted.kept)
+        for kind, counts in sifted.counts.items():
+            job.say(f"{stage}: of the {kind} drafts, {draft_prompts.in_words(counts)}.")
+        return {"drafts": {kind: dict(counts) for kind, counts in sifted.counts.items()}}
+
+    job.rows(
+        stage,
+        Draft,
+        passes,
+        config=job.config("generation", "models.prompts", *[f"prompts.{kind}.generate" for kind in KINDS]),
+        inputs={"prompts": digest_of(p.id for p in train), "held_out": digest_of(p.id for p in held_out)},
+        notes=notes,
+    )
+
+
+def responses(job: Job) -> None:
+    """Prompts → the helpful model's answers: one to a red-team prompt, some to a helpful one (SL-5, SL-16)."""
+    setting, seed = job.recipe.responses, job.recipe.seed
+
+    async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Response]]:
+        items = {f"{p.id}.0": (p, 0) for p in job.training_prompts("red_team")}
+        for p in job.training_prompts("helpful", "borderline"):
+            items |= {f"{p.id}.{n}": (p, n) for n in range(setting.per_helpful_prompt)}
+        with job.loaded(job.recipe.models.helpful) as model:
+
+            async def step(item: tuple[Prompt, int]) -> Response:
+                prompt, number = item
+                return await respond.respond(
+                    prompt, number=number, model=model, sampling=setting.sampling, seed=seed
+                )
+
+            yield Pass(items, step)
+
+    used = job.training_prompts(*KINDS)
+    job.rows(
+        layout.RESPONSES,
+        Response,
+        passes,
+        config=job.config("responses", "models.helpful"),
+        inputs={"prompts": digest_of(p.id for p in used)},
+    )
+
+
+def revisions(job: Job) -> None:
+    """Red-team responses → critiques and revisions under the constitution (SL-6 to SL-9)."""
+    setting = job.recipe.revisions
+
+    async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
+        initial = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind == "red_team"]
+        with job.loaded(job.recipe.models.helpful) as model:
+            step = partial(
+                revise.revise,
+                model=model,
+                constitution=job.constitution,
+                rounds=setting.rounds,
+                style=setting.style,
+                sampling=setting.sampling,
+                seed=job.recipe.seed,
+                fmt=model.format if setting.format == "auto" else setting.format,
+                few_shots=critique_revision(job.few_shots) if job.few_shots else "",
+                clean=setting.clean,
+            )
+            yield Pass({r.id: r for r in initial}, step)
+
+    def notes(chains: Sequence[RevisionChain]) -> dict[str, Any]:
+        found = clean.hits(chains)
+        if found:
+            job.say(f"02-revisions: {clean.in_words(chains)}.")
+        return {"cleaned": {rule: found[rule] for rule in setting.clean}}
+
+    job.rows(
+        layout.REVISIONS,
+        RevisionChain,
+        passes,
+        config=job.config("revisions", "models.helpful") | job.shown_first(),
+        inputs={"constitution": job.constitution.digest, **job.made(layout.RESPONSES)},
+        notes=notes,
+    )
+
+
+def sl_cai_model(job: Job) -> None:
+    """Revisions and helpful answers → the SL-CAI model (SL-15 to SL-19)."""
+
+    def train(folder: Path) -> Trained:
+        chains = job.run.rows(layout.REVISIONS, RevisionChain)
+        helpful = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind != "red_team"]
+        rows = finetune.examples(chains, helpful, job.recipe.sl_cai.rounds)
+        rows, notes = job.fitting(folder.name, rows, "sl_cai")
+        rows, mixture = job.mixed(folder.name, rows, "sl_cai", finetune.HELPFUL)
+        return Trained(finetune.finetune(**job.given(folder, rows, "sl_cai")), len(rows), notes | mixture)
+
+    job.run.make_model(
+        layout.SL_CAI_MODEL,
+        train,
+        config=job.config("sl_cai", "models.pretrained"),
+        inputs=job.made(layout.RESPONSES, layout.REVISIONS),
+    )

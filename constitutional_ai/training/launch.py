@@ -1,0 +1,143 @@
+"""What every training here shares: TRL's arguments, LoRA, metrics as they come, and weights saved whole.
+
+Traps of TRL 1.16 held here: its defaults raise on a CPU (bf16), checkpoint activations without need, and call the
+hub at construction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+
+from constitutional_ai import machine
+from constitutional_ai.models.local.tokens import cannot_load
+from constitutional_ai.records import Checkpoint
+from constitutional_ai.training import rounding, trackers
+from constitutional_ai.training.settings import Training
+
+CHECKPOINTS, PREFIX, ADAPTER = "checkpoints", "checkpoint-", "adapter"
+OnStep = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+def arguments(training: Training, folder: Path, *, seed: int, report_to: Sequence[str] = ()) -> dict[str, Any]:
+    """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
+    gpu = torch.cuda.is_available()
+    bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    micro = training.micro_batch or training.batch_size
+    return {
+        "output_dir": str(folder / CHECKPOINTS),
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": "constant",
+        "num_train_epochs": training.epochs,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training.batch_size // micro,
+        "seed": seed % 2**32,
+        "bf16": bool(bf16),  # autocast over float32 weights: 2.6 times float32 on this project's test CPU
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "activation_checkpointing": False,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_steps,
+        "save_total_limit": 1,
+        "report_to": list(report_to) or "none",
+        "run_name": str(folder),
+    }
+
+
+def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
+    """The model to be trained.
+
+    Weights that are themselves trained are float32; under LoRA the base is frozen and stays in the fast type, which
+    makes sampling during RL several times faster on a CPU.
+    """
+    dtype = torch.float32 if training.lora_rank is None else machine.best_dtype()
+    # TRL loads the KL reference from where the model says it came from, so this must be a path that stays.
+    try:
+        return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise cannot_load(str(path), error) from error
+
+
+def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
+    """None where all weights are trained."""
+    if training.lora_rank is None:
+        return None
+    rank = training.lora_rank
+    return LoraConfig(task_type=task, r=rank, lora_alpha=2 * rank, target_modules="all-linear", **more)
+
+
+class Metrics(TrainerCallback):  # type: ignore[misc]
+    """Writes every logged row to ``metrics.jsonl``, and tells how far the training is."""
+
+    def __init__(self, path: Path, resumed_at: int, on_step: OnStep) -> None:
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
+        self._file = path.open("w", encoding="utf-8")
+        # Steps after the checkpoint are made again; a torn last line is one of them.
+        self._file.writelines(r for r in rows if r.endswith("\n") and json.loads(r)["step"] <= resumed_at)
+        self._on_step = on_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._on_step(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "train_runtime" not in logs:
+            self._file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
+    """Runs the training, from its last checkpoint if it was killed. Our callbacks replace those that print."""
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
+    metrics = Metrics(folder / "metrics.jsonl", done, on_step)
+    trainer.add_callback(metrics)
+    with contextlib.closing(metrics), trackers.tracking(trainer, folder):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole: its ``trainer_state.json`` is written last."""
+    whole = [state.parent for state in folder.glob(f"{PREFIX}*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
+
+
+def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: str) -> Checkpoint:
+    """Saves whole weights (adapters merged in) under ``folder/model``, in the type they are used in.
+
+    What LoRA trained is also saved as it is, in peft's form, under ``folder/adapter``.
+    """
+    if hasattr(model, "merge_and_unload"):
+        # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
+        model.save_pretrained(folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
+        model = rounding.merged(model)
+    path = folder / "model"
+    rounding.cast(model, machine.best_dtype()).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return Checkpoint(str(path), base_model, digest_of_weights(path))
+
+
+def digest_of_weights(folder: Path) -> str:
+    """sha256 over all safetensors in a folder, 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

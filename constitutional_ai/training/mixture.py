@@ -1,0 +1,39 @@
+"""A stated proportion of helpful rows in what is trained on (SL-16, PM-1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from constitutional_ai.errors import InputError
+from constitutional_ai.seeding import seed_of
+
+
+def mixed(
+    rows: Sequence[dict[str, Any]], share: float | None, *, helpful: str, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of which those of source ``helpful`` make up ``share``, within one row; None takes all rows.
+
+    The side of which there is too much is cut down, by the seed; no row is ever repeated, and the order stays. Raises
+    InputError where one side has no row.
+    """
+    if share is None:
+        return list(rows)
+    ours = [row["id"] for row in rows if row["source"] == helpful]
+    others = [row["id"] for row in rows if row["source"] != helpful]
+    if not (ours and others):
+        counts = dict(Counter(row["source"] for row in rows))
+        raise InputError(
+            f"helpful_share {share} needs rows that are {helpful} and rows that are not, and there are {counts}. "
+            "Set helpful_share=null, or give both."
+        )
+    if len(ours) > share * len(rows):
+        kept = {*others, *_some(ours, round(len(others) * share / (1 - share)), seed)}
+    else:
+        kept = {*ours, *_some(others, round(len(ours) * (1 - share) / share), seed)}
+    return [row for row in rows if row["id"] in kept]
+
+
+def _some(names: Sequence[str], count: int, seed: int) -> list[str]:
+    return sorted(names, key=lambda name: seed_of(seed, "mixture", name))[:count]

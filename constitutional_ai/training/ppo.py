@@ -1,0 +1,159 @@
+"""PPO, the paper's algorithm (RL-1, RL-2), on TRL's GRPO trainer: TRL has no PPO of its own any more.
+
+TRL samples, scores, remembers log-probabilities, clips the ratio of each token, and takes an advantage for each token.
+Ours are the reward of each token, the value head and the advantages (``advantages.py``).
+
+- The KL divergence is in the rewards, as in the paper, not in the loss, as in GRPO.
+- Advantages are whitened over each sampled batch. The paper does not say; the raw score is the reward all the same.
+- The value head reads the policy's hidden states and does not train them: one copy of the weights serves both, and no
+  error of the values reaches the policy.
+- One process: the value head's gradients are not exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import layer_norm
+from trl import GRPOConfig, GRPOTrainer
+
+from constitutional_ai.training.advantages import clipped_value_loss, gae, kl_shaped_rewards, whitened
+
+VALUE_HEAD = "value_head.safetensors"
+
+
+@dataclass
+class PPOConfig(GRPOConfig):  # type: ignore[misc]
+    gae_lambda: float = 0.95
+    value_learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        # The paper samples one answer to a prompt (RL-1). TRL wants groups of two or more, which PPO does not look at:
+        # its check is given the whole batch as one group.
+        answers: int = self.num_generations  # type: ignore[has-type]
+        self.num_generations = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        super().__post_init__()
+        self.num_generations = answers
+
+
+class ValueHead(torch.nn.Module):
+    """What is still to be paid, from the hidden state before each token: (B, T, width) → (B, T). Starts at 0."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(width, 1)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            # Models differ by orders of magnitude in the size of their hidden states, and one learning rate serves all.
+            even_BTD = layer_norm(hidden_BTD.detach().float(), hidden_BTD.shape[-1:])
+            values_BT: torch.Tensor = self.linear(even_BTD).squeeze(-1)
+            return values_BT
+
+
+class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """``args.beta`` is λ, the weight of the KL divergence in the rewards; one reward function."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self._backbone = causal.base_model
+        width = causal.config.get_text_config().hidden_size
+        self.value_head = ValueHead(width).to(self.accelerator.device)
+
+    @contextmanager
+    def _values(self, tokens: int) -> Iterator[list[torch.Tensor]]:
+        """Collects the values of the last ``tokens`` tokens from every forward pass of the policy inside it."""
+        collected: list[torch.Tensor] = []
+
+        def collect(_module: Any, _args: Any, output: Any) -> None:
+            # The state at a position expects the token after it.
+            collected.append(self.value_head(output.last_hidden_state[:, -tokens - 1 : -1]))
+
+        hook = self._backbone.register_forward_hook(collect)
+        try:
+            yield collected
+        finally:
+            hook.remove()
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rewards_BF: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
+        self._scores_B = rewards_BF[:, 0]
+        return rewards_BF
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        scored_B, tokens = ~self._scores_B.isnan(), made["completion_ids"].shape[1]
+        mask_BT = made["completion_mask"] * scored_B.unsqueeze(1)  # what nobody could score teaches nothing
+        with torch.no_grad(), self._values(tokens) as values:
+            logps_BT, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([made["prompt_ids"], made["completion_ids"]], dim=1),
+                torch.cat([made["prompt_mask"], mask_BT], dim=1),
+                tokens,
+                batch_size=self.args.per_device_train_batch_size,
+            )
+        values_BT = torch.cat(values)
+        measured = "ref_per_token_logps" in made  # TRL has none where λ is 0
+        reference_BT = made.pop("ref_per_token_logps", logps_BT)
+        rewards_BT = kl_shaped_rewards(self._scores_B.nan_to_num(), logps_BT, reference_BT, mask_BT, self.beta)
+        advantages_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gae_lambda)
+        log = self._metrics["train"]
+        del log["frac_reward_zero_std"]  # of groups
+        if measured:
+            log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
+        # TRL shuffles all of these together. Without "old_per_token_logps", which it leaves out where a batch is used
+        # once, the ratio is exactly 1.
+        return made | {
+            "completion_mask": mask_BT,
+            "num_items_in_batch": mask_BT.sum(),
+            "advantages": whitened(advantages_BT, mask_BT),
+            "values": values_BT,
+            "returns": advantages_BT + values_BT,
+        }
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        kl_weight: float = self.beta  # type: ignore[has-type]
+        self.beta = 0.0  # it is in the rewards already
+        try:
+            with self._values(inputs["completion_ids"].shape[1]) as values:
+                policy_loss: torch.Tensor = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = kl_weight
+        errors_BT = clipped_value_loss(values[0], inputs["values"], inputs["returns"], self.args.epsilon)
+        # As TRL does with the policy's: every token of the batch counts alike, however it fell into micro-batches.
+        value_loss = (errors_BT * inputs["completion_mask"]).sum() / inputs["num_items_in_batch"].clamp(min=1)
+        self._metrics["train"]["value_loss"].append(
+            value_loss.item() * self.current_gradient_accumulation_steps
+        )
+        loss: torch.Tensor = policy_loss + value_loss
+        return loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        optimizer.add_param_group(
+            {
+                "params": list(self.value_head.parameters()),
+                "lr": self.args.value_learning_rate,
+                "weight_decay": 0.0,
+            }
+        )
+        # The trainer forgets the gradients of its model only.
+        optimizer.register_step_post_hook(lambda *_: self.value_head.zero_grad())
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        save_file(self.value_head.state_dict(), Path(output_dir or self.args.output_dir) / VALUE_HEAD)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.value_head.load_state_dict(load_file(Path(resume_from_checkpoint) / VALUE_HEAD))

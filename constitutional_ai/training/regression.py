@@ -1,0 +1,224 @@
+"""A language model with a scalar head learns a number by L2 loss (EV-15).
+
+The number is the head's mean over all tokens of the text, and not, as in a preference model, what it says at the last
+one: harm may lie anywhere in a conversation. The head begins where ridge regression on the untrained model puts it, and
+not at random: what the training then moves in the layers serves the number from the first step on (Kumar et al. 2022,
+arXiv 2202.10054), and from a few hundred rows a random head would never come to the scale. Trains in one process.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import mse_loss
+
+from constitutional_ai import machine
+from constitutional_ai.errors import InputError
+from constitutional_ai.records import Checkpoint
+from constitutional_ai.training import launch  # before transformers' trainer: it silences its telemetry
+from constitutional_ai.training.packing import causal_mask, hidden_states, packs
+from constitutional_ai.training.settings import Training
+
+RIDGE = (0.1, 1.0, 10.0, 100.0, 1000.0)
+"""Penalties tried for the head, in units of the features' mean square; the one that predicts left-out rows best."""
+
+
+class Target(NamedTuple):
+    ids: Sequence[int]
+    """Tokens of the text, which does not end in padding."""
+    value: float
+
+
+class Regression(NamedTuple):
+    checkpoint: Checkpoint
+    predicted: list[float]
+    """Of the first rows, before the model was saved."""
+
+
+def regress(
+    rows: Sequence[Target],
+    *,
+    tokenizer: Any,
+    base: str | Path,
+    base_name: str,
+    folder: Path,
+    training: Training,
+    seed: int,
+    on_step: launch.OnStep,
+    report_to: Sequence[str] = (),
+    depth: float = 1.0,
+    checked: int = 8,
+) -> Regression:
+    """Trains the lower ``depth`` (a share) of the layers of ``base``, with a scalar head, on ``rows``, and saves it to
+    ``folder/model``.
+
+    Raises InputError where the layers of ``base`` cannot be told.
+    """
+    from peft import get_peft_model
+    from transformers import AutoModelForSequenceClassification, TrainingArguments, set_seed
+
+    set_seed(seed % 2**32)
+    model = launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1)
+    if depth < 1:
+        keep(model, depth)
+    packed = packs(model.config)
+    collator = Collator(tokenizer.pad_token_id, packed)
+    begin_head(model, rows, collator)
+    if config := launch.lora(training, "SEQ_CLS", modules_to_save=["score"]):
+        model = get_peft_model(model, config)
+    trainer = _trainer()(
+        model=model,
+        args=TrainingArguments(
+            **launch.arguments(training, folder, seed=seed, report_to=report_to), remove_unused_columns=False
+        ),
+        train_dataset=list(rows),
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
+    launch.train(trainer, folder, on_step)
+    predicted = predict(trainer.model, rows[:checked], collator)
+    checkpoint = launch.save(as_trained(trainer.model, training), tokenizer, folder, base_model=base_name)
+    del trainer, model
+    gc.collect()  # trainers hold their models in cycles
+    return Regression(checkpoint, predicted)
+
+
+def as_trained(model: Any, training: Training) -> Any:
+    """With weights rounded to the nearest number of the fast type, as autocast rounded them in every step.
+
+    What updates too small for that add up to, the loss never saw; kept by rounding at random, as for other trainings,
+    it moved the embedded model's ratings by 0.24 on average. Between the scores of a pair such a shift would cancel.
+    """
+    return model.to(machine.best_dtype()) if training.lora_rank is None else model
+
+
+def keep(model: Any, depth: float) -> None:
+    """Cuts off the upper layers, which are there to say the next token. At least one stays. Raises InputError."""
+    config, layers = model.config, getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise InputError(
+            "the layers of this base model cannot be cut off. Pass --set depth=1 to keep them all."
+        )
+    kept = max(1, int(depth * len(layers)))
+    model.base_model.layers, config.num_hidden_layers = layers[:kept], kept
+    if types := getattr(config, "layer_types", None):
+        config.layer_types = types[:kept]
+
+
+class Collator:
+    """Pads the texts of a batch on the right, or with ``packed`` puts them in one row."""
+
+    def __init__(self, pad: int, packed: bool) -> None:
+        self._pad, self._packed = pad, packed
+
+    def __call__(self, rows: Sequence[Target]) -> dict[str, torch.Tensor]:
+        lengths = torch.tensor([len(row.ids) for row in rows])
+        batch = {"labels": torch.tensor([row.value for row in rows], dtype=torch.float)}
+        if self._packed:
+            return batch | {
+                "input_ids": torch.tensor([[token for row in rows for token in row.ids]]),
+                "position_ids": torch.cat([torch.arange(n) for n in lengths.tolist()])[None],
+                "lengths": lengths,
+            }
+        longest = int(lengths.max())
+        padded = [[*row.ids, *[self._pad] * (longest - len(row.ids))] for row in rows]
+        return batch | {
+            "input_ids": torch.tensor(padded),
+            "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
+        }
+
+
+def mean_hidden(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The mean over every text's tokens, before the head: (texts, D). ``model`` is no peft model."""
+    if "lengths" in batch:
+        lengths = batch["lengths"].tolist()
+        inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
+        hidden_TD = hidden_states(model, [causal_mask(n) for n in lengths], **inputs)
+        return torch.stack([text.float().mean(0) for text in torch.split(hidden_TD, lengths)])
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    hidden_BTD = model.base_model(**inputs, use_cache=False).last_hidden_state.float()
+    shown_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTD)
+    mean_BD: torch.Tensor = (hidden_BTD * shown_BT1).sum(1) / shown_BT1.sum(1)
+    return mean_BD
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The number of every text: (texts,)."""
+    inner = _inner(model)
+    scored: torch.Tensor = inner.score(mean_hidden(inner, batch).to(inner.dtype))[:, 0].float()
+    return scored
+
+
+def _trainer() -> Any:
+    from transformers import Trainer
+
+    class RegressionTrainer(Trainer):  # type: ignore[misc]
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            if "lengths" in inputs:
+                model = self.accelerator.unwrap_model(model)
+            with self.accelerator.autocast():  # the trainer's own is around the wrapper
+                found = scores(model, inputs)
+            squares = mse_loss(found, inputs["labels"], reduction="sum")
+            # Over accumulated micro-batches every row counts alike.
+            return squares / (num_items_in_batch or len(found))
+
+    return RegressionTrainer
+
+
+@torch.no_grad()
+def features(model: Any, rows: Sequence[Target], collator: Collator) -> torch.Tensor:
+    """The texts' mean hidden states: (rows, D), float32."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = torch.zeros(len(rows), model.config.hidden_size)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for start in range(0, len(rows), 8):
+        part = order[start : start + 8]
+        batch = {key: value.to(device) for key, value in collator([rows[i] for i in part]).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=machine.best_dtype() == torch.bfloat16):
+            found[part] = mean_hidden(model, batch).float().cpu()
+    return found
+
+
+@torch.no_grad()
+def predict(model: Any, rows: Sequence[Target], collator: Collator) -> list[float]:
+    """The numbers of some rows, one after the other as the saved model would give them."""
+    inner = _inner(model)
+    head = inner.score(features(inner, rows, collator).to(inner.device, inner.dtype))
+    return [float(value) for value in head[:, 0].float()]
+
+
+def begin_head(model: Any, rows: Sequence[Target], collator: Collator) -> None:
+    """Sets the head to the ridge regression of the rows' values on the model's hidden states."""
+    hidden_RD = features(model, rows, collator).double()
+    values_R = torch.tensor([row.value for row in rows], dtype=torch.double)
+    weight = ridge(hidden_RD, values_R).to(model.score.weight)
+    model.score.weight.data.copy_(weight[None])
+
+
+def ridge(x_RD: torch.Tensor, y_R: torch.Tensor) -> torch.Tensor:
+    """Weights (D,) of least squares with the penalty under which each row is best told from all others.
+
+    Leaving a row out costs nothing: with H the matrix that maps values to fitted values, the error of row i without
+    itself is (y − Hy)ᵢ / (1 − Hᵢᵢ).
+    """
+    gram_RR = x_RD @ x_RD.T
+    scale = gram_RR.diagonal().mean()
+    best, found = torch.inf, torch.zeros_like(x_RD[0])
+    for penalty in RIDGE:
+        inverse = torch.linalg.inv(gram_RR + penalty * scale / len(y_R) * torch.eye(len(y_R)).to(gram_RR))
+        dual = inverse @ y_R
+        error = float((dual / inverse.diagonal()).square().mean())
+        if error < best:
+            best, found = error, x_RD.T @ dual
+    return found

@@ -1,0 +1,51 @@
+"""Snapshots of a policy while it is trained: the paper's figures are drawn over them (RL-6; figures 2, 8 and 10).
+
+Each is whole weights, as every backend loads them, in ``snapshots/<prompts seen>/``: a model like any other, by the
+name ``hf:FOLDER``, and measured with the others where ``evaluation.snapshots`` says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from constitutional_ai import machine
+from constitutional_ai.training import rounding
+
+FOLDER, PART = "snapshots", ".part"
+
+
+class Snapshots(TrainerCallback):  # type: ignore[misc]
+    """Saves the policy whenever another ``every`` prompts were trained on; a batch of them takes ``passes`` steps."""
+
+    def __init__(self, folder: Path, every: int, *, prompts_per_batch: int, passes: int) -> None:
+        self._folder, self._every, self._per_batch, self._passes = (
+            folder / FOLDER,
+            every,
+            prompts_per_batch,
+            passes,
+        )
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, *, model: Any, processing_class: Any, **kwargs: Any
+    ) -> None:
+        batches, unfinished = divmod(state.global_step, self._passes)
+        seen = batches * self._per_batch
+        if not unfinished and seen // self._every > (seen - self._per_batch) // self._every:
+            save(model, processing_class, self._folder / f"{seen:08d}")
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes whole weights, from a copy: merged and unmerged in bfloat16, the policy itself would change."""
+    whole = copy.deepcopy(model)
+    if hasattr(whole, "merge_and_unload"):
+        whole = rounding.merged(whole)
+    part = folder.with_name(folder.name + PART)
+    rounding.cast(whole, machine.best_dtype()).save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)  # of a step made again after a kill
+    part.rename(folder)

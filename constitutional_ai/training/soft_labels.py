@@ -1,0 +1,69 @@
+"""A preference model learns from soft labels (PM-4). TRL's RewardTrainer knows only hard ones.
+
+Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). The order is
+arbitrary, so TRL's own accuracy means nothing here; ``agreement`` is logged instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from trl import RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from constitutional_ai.training.shared_prompt import in_one_row, scores
+
+
+def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
+    """Mean of −p·log σ(a−b) − (1−p)·log σ(b−a); all three of shape (pairs,). At p = 1 it is TRL's own loss."""
+    return binary_cross_entropy_with_logits(score_a - score_b, p_a.to(score_a))
+
+
+@dataclass
+class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """Pads the texts of a batch, or with ``packed`` puts its pairs in one row, each with its prompt once."""
+
+    packed: bool = False
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.packed:
+            batch: dict[str, Any] = in_one_row([(x["chosen_ids"], x["rejected_ids"]) for x in examples])
+        else:
+            batch = super().torch_call(examples)
+        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
+        # The head reads the last token that is not padding. Where padding and end of text are one token, a text
+        # that ended in it would be read one token too early, without a word (stack trap: pad == eos).
+        for example in examples:
+            for side in ("chosen_ids", "rejected_ids"):
+                if example[side][-1] == self.pad_token_id:
+                    raise ValueError("a preference text ends in the padding token: its score would be misread")
+        return batch
+
+
+class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer with the loss above. Its collator must be a SoftLabelCollator."""
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # Unlisted columns are dropped before the collator sees them.
+        self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen", "length"]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        p_P = inputs.pop("p_chosen")
+        if "parts" in inputs:
+            plain = self.accelerator.unwrap_model(model)
+            model = partial(scores, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+        with self.accelerator.autocast():  # the trainer's own is around the wrapper
+            _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # and TRL's metrics
+        a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
+        loss = soft_label_loss(a_P, b_P, p_P)
+        decided = p_P != 0.5
+        if decided.any():  # of a label that prefers neither, nothing can be right
+            agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
+            self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
+        return (loss, outputs) if return_outputs else loss

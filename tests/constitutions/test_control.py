@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle, draw, load_constitution
+from constitutional_ai.constitutions.control import EMPTY, controlled
+from constitutional_ai.errors import InputError
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import Comparison, Completion, Message, Prompt
+from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.seeding import rng
+
+OURS = load_constitution("default")
+SIDES = ("critique", "revision", "preference", "upheld", "broken")
+KINDS = ("empty", "shuffled")
+
+
+@pytest.mark.parametrize("control", KINDS)
+def test_names_weights_and_sides_stay_so_that_the_same_principles_are_drawn(control: str) -> None:
+    made = controlled(OURS, control, 0)
+    shape = [(p.name, p.weight, p.tags, [getattr(p, side) is None for side in SIDES]) for p in OURS.principles]
+    assert [
+        (p.name, p.weight, p.tags, [getattr(p, side) is None for side in SIDES]) for p in made.principles
+    ] == shape
+    for n in range(100):
+        drawn = [draw(c.for_revision, rng(n)).name for c in (OURS, made)]
+        assert drawn[0] == drawn[1]
+
+
+def test_without_a_control_it_is_the_constitution_itself() -> None:
+    assert controlled(OURS, None, 0) is OURS
+
+
+@pytest.mark.parametrize("control", [*KINDS, "without:tact"])
+def test_a_control_is_another_version_that_names_what_it_was_made_from_and_is_read_again(
+    control: str, tmp_path: Path
+) -> None:
+    made = controlled(OURS, control, 0)
+    assert made.digest != OURS.digest
+    assert control in made.name
+    assert OURS.digest in made.description
+    (tmp_path / "again.yaml").write_text(made.to_yaml(), encoding="utf-8")
+    assert load_constitution(tmp_path / "again.yaml") == made
+
+
+def test_an_empty_one_says_of_every_principle_the_same() -> None:
+    made = controlled(OURS, "empty", 0)
+    assert {p.revision for p in made.for_revision} == {EMPTY["revision"]}
+    assert {p.preference for p in made.for_preference} == {EMPTY["preference"]}
+
+
+def test_an_empty_one_labels_one_half_by_likelihood() -> None:
+    prompt = Prompt.of((Message("user", "Help me cheat."),), "red_team", "test")
+    pair = Comparison(
+        "p.0", prompt, Completion("No.", "m", "stop", 0, 1), Completion("Sure!", "m", "stop", 0, 1)
+    )
+    judge = ScriptedModel(weigh=lambda context, answer: -float(len(answer) * len(context)))
+    said = [
+        asyncio.run(label(pair, model=judge, constitution=c, asking=Asking(method="likelihood"), seed=0))
+        for c in (OURS, controlled(OURS, "empty", 0))
+    ]
+    assert said[0].probability_a != 0.5
+    assert said[1].probability_a == 0.5
+
+
+WORDS = st.lists(st.sampled_from(["no", "harm", "say", "yes", "{}", "kind."]), min_size=1, max_size=9).map(
+    " ".join
+)
+
+
+@settings(max_examples=60)
+@given(WORDS, WORDS, WORDS, WORDS, st.integers(0, 99))
+def test_shuffled_texts_keep_their_words_and_never_their_order(
+    revision: str, preference: str, upheld: str, broken: str, seed: int
+) -> None:
+    one = Principle(name="p", revision=revision, preference=preference, upheld=upheld, broken=broken)
+    first = Constitution(name="mine", principles=(one,))
+    made = controlled(first, "shuffled", seed).principles[0]
+    assert made == controlled(first, "shuffled", seed).principles[0]
+    for before, after in [(revision, made.revision), (preference, made.preference)]:
+        assert Counter((after or "").split()) == Counter(before.split())
+        assert (after != before) == (len(set(before.split())) > 1)
+    # The two descriptions are dealt out anew from one heap, so neither keeps its "no" or "yes".
+    assert made.upheld and made.broken
+    assert len(made.upheld.split()) == len(upheld.split())
+    both = f"{upheld} {broken}".split()
+    assert Counter(f"{made.upheld} {made.broken}".split()) == Counter(both)
+    assert ((made.upheld, made.broken) != (upheld, broken)) == (len(set(both)) > 1)
+
+
+def test_another_seed_shuffles_otherwise() -> None:
+    assert controlled(OURS, "shuffled", 0).digest != controlled(OURS, "shuffled", 1).digest
+
+
+def test_leaving_one_out_changes_only_the_draws_that_fell_on_it() -> None:
+    made = controlled(OURS, "without:tact", 0)
+    assert [p for p in OURS.principles if p.name != "tact"] == list(made.principles)
+    drawn = [(draw(OURS.for_revision, rng(n)).name, draw(made.for_revision, rng(n)).name) for n in range(500)]
+    fell = [new for old, new in drawn if old == "tact"]
+    assert 10 < len(fell) < 60  # 31 expected, sd 5.4
+    assert "tact" not in fell
+    assert len(set(fell)) > 5
+    assert all(old == new for old, new in drawn if old != "tact")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ("tcat", "control=without:tcat: constitution 'mine' has no such principle. Did you mean 'tact'?"),
+        ("tact", "leaves constitution 'mine' without principles to revise under, or to compare under"),
+        ("kind", "leaves constitution 'mine' without principles to revise under, or to compare under"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(left_out: str, said: str) -> None:
+    principles = (
+        Principle(name="tact", revision="Be kind."),
+        Principle(name="kind", preference="Which is kinder?"),
+    )
+    with pytest.raises(InputError, match=r".") as caught:
+        controlled(Constitution(name="mine", principles=principles), f"without:{left_out}", 0)
+    assert said in str(caught.value)
+
+
+def test_a_recipe_names_its_control_and_none_is_not_one() -> None:
+    assert Recipe().control is None
+    for control in (*KINDS, "without:tact", "without:a name: with all"):
+        assert Recipe(control=control).control == control
+    assert load_recipe("demo", ["control=without:tact"]).control == "without:tact"
+    for wrong in ("none", "None", "shufled", "without", "without:", "without: tact", "''", "0"):
+        with pytest.raises(
+            InputError, match=r"command line: control: unknown control '.*'\. Write empty, shuffled"
+        ):
+            load_recipe("demo", [f"control={wrong}"])

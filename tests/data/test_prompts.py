@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from constitutional_ai.data.prompts import load_prompts, prompts_of, some
+from constitutional_ai.errors import InputError
+from constitutional_ai.records import Message, Prompt, conversation_id
+from constitutional_ai.rl_cai.feedback.gate import questions
+from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
+
+KINDS = ("red_team", "helpful", "borderline")
+
+
+@pytest.mark.parametrize(("kind", "least"), [("red_team", 96), ("helpful", 96), ("borderline", 48)])
+def test_ours_are_enough_to_train_and_to_evaluate_on(kind: str, least: int) -> None:
+    ours = load_prompts("built-in", kind)
+    assert len(ours.train) + len(ours.held_out) >= least
+    assert len(ours.held_out) >= 24
+    assert {p.kind for p in ours.train + ours.held_out} == {kind}
+
+
+def test_ours_provoke_at_least_ten_kinds_of_harm() -> None:
+    ours = load_prompts("built-in", "red_team")
+    for part in ours:
+        assert len({tag for p in part for tag in p.tags}) >= 10
+    assert min(Counter(tag for p in ours.train for tag in p.tags).values()) >= 2
+
+
+def test_no_held_out_prompt_is_trained_on_in_any_file() -> None:
+    files = [load_prompts("built-in", kind) for kind in KINDS]
+    trained = {p.id for file in files for p in file.train}
+    trained |= {
+        conversation_id(tuple(Message(**m) for m in r["prompt"])) for r in helpfulness("built-in", None, 0).rows
+    }
+    held_out = {p.id for file in files for p in file.held_out}
+    assert not trained & held_out
+    assert len(held_out) == sum(len(file.held_out) for file in files)
+
+
+def test_the_gate_has_forty_questions_and_none_is_labelled_in_training() -> None:
+    asked = questions()
+    assert len(asked) >= 40
+    assert all(q.better.strip() and q.worse.strip() and q.better != q.worse for q in asked)
+    trained = {p.id for kind in KINDS for p in load_prompts("built-in", kind).train}
+    assert not trained & {conversation_id(q.conversation) for q in asked}
+
+
+def talk(roles: str) -> tuple[Message, ...]:
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    return tuple(Message(names[r], f"{r}{i}") for i, r in enumerate(roles))
+
+
+@pytest.mark.parametrize(
+    ("roles", "prompts"),
+    [
+        ("u", ["u"]),
+        ("uau", ["uau"]),
+        ("ua", ["u"]),
+        ("uaua", ["u", "uau"]),
+        ("suaua", ["su", "suau"]),
+    ],
+)
+def test_a_whole_dialogue_gives_one_prompt_per_human_turn(roles: str, prompts: list[str]) -> None:
+    """SL-1."""
+    assert prompts_of(talk(roles)) == [talk(roles)[: len(p)] for p in prompts]
+
+
+def write(path: Path, *rows: object) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_row_says_its_kind_tags_and_split(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "mine.jsonl",
+        {"prompt": "One", "split": "train", "tags": ["t"]},
+        {"prompt": "Two", "split": "held_out", "kind": "borderline"},
+    )
+    train, held_out = load_prompts(file, "red_team")
+    assert train == [Prompt.of((Message("user", "One"),), "red_team", "mine.jsonl", ("t",))]
+    assert held_out == [Prompt.of((Message("user", "Two"),), "borderline", "mine.jsonl")]
+
+
+def test_a_fifth_is_held_out_where_rows_do_not_say_and_always_the_same(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.jsonl", *[{"prompt": f"Question {n}"} for n in range(1000)])
+    held_out = load_prompts(file, "red_team").held_out
+    assert 150 < len(held_out) < 250  # 200, sd 13
+    write(tmp_path / "mine.jsonl", *[{"prompt": f"Question {n}"} for n in reversed(range(1000))])
+    assert set(load_prompts(file, "red_team").held_out) == set(held_out)
+
+
+def test_a_prompt_in_both_splits_is_only_held_out(tmp_path: Path) -> None:
+    rows = [{"prompt": "One", "split": "train"}, {"prompt": "One", "split": "held_out"}]
+    train, held_out = load_prompts(write(tmp_path / "mine.jsonl", *rows), "red_team")
+    assert (len(train), len(held_out)) == (0, 1)
+
+
+def test_a_prompt_twice_is_one_prompt_and_blank_lines_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "One", "split": "train"}\n\n{"prompt": "One", "split": "train"}')
+    assert len(load_prompts(str(path), "red_team").train) == 1
+
+
+def test_a_limit_takes_from_the_whole_file_in_an_order_fixed_by_the_seed() -> None:
+    prompts = load_prompts("built-in", "red_team").train
+    assert some(prompts, 5, 0) == some(reversed(prompts), 5, 0)
+    assert some(prompts, 5, 0) == some(prompts, 50, 0)[:5]
+    assert some(prompts, 5, 0) != some(prompts, 5, 1)
+    assert len(some(prompts, None, 0)) == len(prompts)
+    assert max(prompts.index(p) for p in some(prompts, 10, 0)) > len(prompts) // 2
+
+
+REFUSED = {  # content of the file → what the one sentence says
+    "torn line": (b'{"prompt": "a"}\n{"prompt": "b', ":2: not JSON"),
+    "not JSON": (b"How do I bake?\n", ":1: not JSON"),
+    "empty file": (b"", "holds no prompts"),
+    "blank file": (b"\n\n", "holds no prompts"),
+    "not UTF-8": (b'{"prompt": "\xff"}\n', "is no UTF-8 text"),
+    "a list": (b'["a"]\n', ":1: "),
+    "no prompt": (b'{"promt": "a"}\n', ":1: needs either 'prompt' or 'conversation'"),
+    "both": (b'{"prompt": "a", "conversation": [{"role": "user", "content": "a"}]}\n', ":1: needs either"),
+    "empty prompt": (b'{"prompt": ""}\n', ":1: prompt: String should have at least 1 character"),
+    "blank prompt": (b'{"prompt": " \\n"}\n', ":1: "),
+    "empty turn": (b'{"conversation": [{"role": "user", "content": ""}]}\n', ":1: "),
+    "no human turn": (b'{"conversation": [{"role": "assistant", "content": "a"}]}\n', "mine.jsonl"),
+    "unknown kind": (
+        b'{"prompt": "a", "kind": "redteam"}\n',
+        ":1: kind: Input should be 'red_team', 'helpful'",
+    ),
+    "unknown split": (b'{"prompt": "a", "split": "test"}\n', ":1: split: "),
+    "unknown role": (b'{"conversation": [{"role": "human", "content": "a"}]}\n', ":1: conversation.0.role: "),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_prompts(str(path), "red_team")
+    assert str(caught.value).startswith(str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.jsonl", "no file '{}'. Name a JSONL file, or 'built-in'."),
+        (".", "'{}' is a folder. Name a JSONL file in it."),
+        ("a-file/mine.jsonl", "'{}'"),  # the folder is a file
+    ],
+)
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "a-file").touch()
+    path = tmp_path / name
+    with pytest.raises(InputError) as caught:
+        load_prompts(str(path), "red_team")
+    assert said.format(path) in str(caught.value)

@@ -1,0 +1,59 @@
+"""Models of every kind that shares beginnings, computed in both ways."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from constitutional_ai.engine.attention import Forward, OfModules
+from constitutional_ai.engine.cpu import decoder
+from constitutional_ai.engine.cpu.decoder import Decoder
+from constitutional_ai.engine.prefixes import takes
+from tests.engine.asked import TINY, llama
+
+MAKE: dict[str, Callable[[Path], Any]] = {
+    "llama": llama,
+    "mistral": lambda _: MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)).eval(),
+    "qwen2": lambda _: Qwen2ForCausalLM(Qwen2Config(**TINY)).eval(),
+    "qwen3": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=8)).eval(),
+    # Heads of a size that the kernels take.
+    "mistral, larger heads": lambda _: MistralForCausalLM(
+        MistralConfig(**TINY, sliding_window=None, head_dim=32)
+    ).eval(),
+    "qwen3, larger heads": lambda _: Qwen3ForCausalLM(Qwen3Config(**TINY, head_dim=64)).eval(),
+}
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
+    torch.manual_seed(0)
+    made = MAKE[request.param](tiny)
+    for weight in made.parameters():  # as made, every norm weighs by 1 and every bias is 0
+        if weight.dim() == 1:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
+    assert takes(made) and decoder.takes(made)
+    return made
+
+
+@pytest.fixture(scope="module", params=["modules", "decoder"])
+def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
+    return OfModules(model) if request.param == "modules" else Decoder(copy.deepcopy(model))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny, padding_side="left")

@@ -1,0 +1,123 @@
+"""The decoder beside the modules whose weights it took over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from constitutional_ai.engine.cpu import decoder
+from constitutional_ai.engine.cpu.decoder import Decoder
+from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.seen import Seen
+from constitutional_ai.models.local.padded import PaddedEngine
+from tests.engine.asked import BEGINNING, CONTINUATIONS, ROWS, greedy, llama, said
+
+
+def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
+    loaded = llama(tiny).to(torch.bfloat16)
+    tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
+    with torch.inference_mode():
+        before = loaded(tokens).logits.float()
+        exact = llama(tiny)(tokens).logits
+        seen = Seen([0], [[0] * len(BEGINNING)])
+        own = Decoder(loaded)(tokens, positions, seen, None, None, len(BEGINNING)).float()
+    assert loaded.lm_head.weight is None
+    assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda m: setattr(m.config, "hidden_act", "gelu"),
+        lambda m: m.to(torch.float16),
+        lambda m: setattr(m.model.layers[0].mlp, "up_proj", torch.nn.Sequential(m.model.layers[0].mlp.up_proj)),
+    ],
+    ids=["another activation", "another precision", "an adapter"],
+)
+def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
+    tiny: Path, spoiled: Callable[[Any], Any]
+) -> None:
+    made = llama(tiny)
+    assert decoder.takes(made)
+    spoiled(made)
+    assert not decoder.takes(made)
+
+
+def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
+    plain = copy.deepcopy(model).to(torch.bfloat16)
+    ends = [CONTINUATIONS] * len(ROWS)
+    exact, rounded, own = (
+        torch.tensor(engine.score(ROWS, ends))
+        for engine in (
+            PaddedEngine(model, tokenizer, {2}),
+            PaddedEngine(copy.deepcopy(plain), tokenizer, {2}),
+            SharedEngine(Decoder(plain), tokenizer, {2}),
+        )
+    )
+    assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
+
+
+def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
+    """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
+    decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
+    engine = SharedEngine(decoder, tokenizer, {2})
+    texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
+    for row, text in zip(ROWS, texts, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
+        behind = logits.max(-1).values - logits[range(len(text)), text]
+        assert (behind < 0.05 * logits.std(-1)).float().mean() > 0.7
+
+
+@pytest.fixture(scope="module")
+def wide() -> Any:
+    """With heads of 64 numbers and strong weights: what a row says depends on all of it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, head_dim=64,
+        num_key_value_heads=2, vocab_size=320, max_position_embeddings=1024, initializer_range=0.15,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+APART = [
+    [5 + (n * 31 + m * m) % 300 for m in range(length)]
+    for n, length in enumerate((8, 300, 130, 9, 75, 300, 64))
+]
+
+
+@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
+def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_alone(
+    wide: Any, tokenizer: Any, beginning: list[int]
+) -> None:
+    plain = copy.deepcopy(wide).to(torch.bfloat16)
+    rows, ends = [beginning + row for row in APART], [[[7], *CONTINUATIONS] for _ in APART]
+    exact = torch.tensor(PaddedEngine(wide, tokenizer, {2}).score(rows, ends))
+    rounded = torch.tensor(PaddedEngine(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
+    engine = SharedEngine(Decoder(plain), tokenizer, {2})
+    together = torch.tensor(engine.score(rows, ends))
+    engine.forget()
+    alone = torch.tensor([engine.score([row], [end])[0] for row, end in zip(rows, ends, strict=True)])
+    for own in (together, alone):
+        assert (own - exact).abs().mean() < 1.5 * (rounded - exact).abs().mean()
+    assert (together - alone).abs().max() < 2 * (rounded - exact).abs().max()
+
+
+@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
+def test_in_bfloat16_rows_of_any_length_go_on_beside_each_other_as_they_would_alone(
+    wide: Any, tokenizer: Any, beginning: list[int]
+) -> None:
+    """Each token was the likeliest, but for rounding: in one pass of the exact model over all that was said."""
+    engine = SharedEngine(Decoder(copy.deepcopy(wide).to(torch.bfloat16)), tokenizer, {2})
+    rows, behind = [beginning + row for row in APART], []
+    for row, text in zip(rows, said(engine, rows, greedy(len(rows), steps=8)), strict=True):
+        with torch.no_grad():
+            logits = wide(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
+        behind.append((logits.max(-1).values - logits[range(len(text)), text]) / logits.std(-1))
+    assert (torch.cat(behind) < 0.1).float().mean() > 0.9

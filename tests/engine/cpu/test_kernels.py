@@ -1,0 +1,401 @@
+"""What gcc compiled computes what torch's own operations do, in both precisions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+from constitutional_ai.engine.attention import attend, attend_far, by_key_head
+from constitutional_ai.engine.cpu import kernels as fused_module
+from constitutional_ai.engine.cpu.kernels import Fused, fused
+from constitutional_ai.engine.seen import Seen
+
+TYPES = [torch.float32, torch.bfloat16]
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+"""Of numbers around 1: bfloat16 has 8 bits, and the two ways round in other places."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def several_threads() -> Iterator[None]:
+    """Each function shares its work out; other tests have one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def compiled(dtype: torch.dtype) -> Fused:
+    made = fused(dtype)
+    if made is None:
+        pytest.skip("no gcc here")
+    return made
+
+
+def tiles() -> Fused:
+    made = compiled(torch.bfloat16)
+    if not made.has_tiles:
+        pytest.skip("this processor has no tiles")
+    return made
+
+
+def drawn(dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
+    return torch.allclose(one.float(), other.float(), atol=CLOSE[dtype], rtol=CLOSE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size", [1, 31, 576])
+def test_a_norm_is_that_of_transformers(dtype: torch.dtype, size: int) -> None:
+    module = LlamaRMSNorm(size, eps=1e-5).to(dtype)
+    module.weight.data = drawn(dtype, size, seed=1)
+    x = drawn(dtype, 5, size) * 3
+    with torch.no_grad():
+        own, theirs = compiled(dtype).norm(x, module.weight, 1e-5), module(x)
+    # The sums differ in their last bit, and a number that lies between two rounds to the other.
+    assert close(own, theirs, dtype)
+    assert (own != theirs).float().mean() < 0.01 or dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 7), (3, 1), (2, 5)])
+def test_queries_and_keys_are_turned_as_in_transformers_and_lie_where_attention_reads(
+    dtype: torch.dtype, rows: int, tokens: int
+) -> None:
+    K, D, H = 2, 32, 6
+    heads, angle = drawn(dtype, rows, tokens, H + 2 * K, D), drawn(torch.float32, rows, tokens, D // 2, seed=1)
+    rotation = torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+    keys, values = torch.zeros(2, rows, K, tokens + 4, D, dtype=dtype)
+    columns = torch.arange(rows)
+    query = compiled(dtype).turn(heads, rotation, keys, values, columns)
+    by_head = heads.transpose(1, 2)
+    theirs, their_keys = apply_rotary_pos_emb(by_head[:, :H], by_head[:, H : H + K], *rotation)
+    assert close(query, by_key_head(theirs, K), dtype)
+    for row in range(rows):
+        assert close(keys[row, :, row : row + tokens], their_keys[row], dtype)
+        assert torch.equal(values[row, :, row : row + tokens], by_head[row, H + K :])
+        assert not keys[row, :, :row].any() and not keys[row, :, row + tokens :].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    dtype=st.sampled_from(TYPES),
+    rows=st.integers(1, 4),
+    tokens=st.integers(1, 5),
+    sharing=st.integers(1, 4),
+    size=st.sampled_from([32, 64, 96, 128]),
+    begun=st.sampled_from([0, 1, 40]),
+    places=st.randoms(use_true_random=False),
+)
+def test_a_few_tokens_see_their_own_row_and_what_all_rows_begin_with(
+    dtype: torch.dtype, rows: int, tokens: int, sharing: int, size: int, begun: int, places: Any
+) -> None:
+    K, columns = 2, 50
+    query = drawn(dtype, K, rows, sharing, tokens, size)
+    keys, values = drawn(dtype, 2, rows, K, columns, size, seed=1)
+    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
+    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
+    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    column = torch.arange(columns)
+    seen = (column >= first[:, None, None]) & (column <= (at[:, None] + torch.arange(tokens))[:, :, None])
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
+    plain = attend(query, keys, values, mask, 0.1, far)
+    made = compiled(dtype)
+    own = made.join(made.attend_few(query, keys, values, first, at, 0.1), far)
+    assert close(own, plain, dtype)
+
+
+def angles(dtype: torch.dtype, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    angle = drawn(torch.float32, *shape, seed=1)
+    return torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    tokens=st.sampled_from([1, 2, 31, 32, 33, 100, 300]),
+    sharing=st.integers(1, 3),
+    size=st.sampled_from([32, 64, 128]),
+    known=st.sampled_from([0, 1, 70]),
+    begun=st.sampled_from([0, 1, 31, 256, 300]),
+    keep=st.sampled_from([0, 1, 5, 300]),
+    parts=st.sampled_from([1, 3]),
+    places=st.randoms(use_true_random=False),
+)
+def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
+    rows: int,
+    tokens: int,
+    sharing: int,
+    size: int,
+    known: int,
+    begun: int,
+    keep: int,
+    parts: int,
+    places: Any,
+) -> None:
+    """Of rows of which some know less and read less than others, and some read parts that do not see each other."""
+    made, dtype, K, keep = tiles(), torch.bfloat16, 2, min(keep, tokens)
+    lengths = [tokens, *[places.randint(1, tokens) for _ in range(rows - 1)]]
+    knows = [known, *[places.randint(0, known) for _ in range(rows - 1)]]
+    seen = Seen(knows, [[max(0, parts - 1 - t) for t in reversed(range(length))] for length in lengths])
+    there = seen.there(tokens)
+    heads, rotation = (
+        drawn(dtype, rows, tokens, K * (sharing + 2), size),
+        angles(dtype, rows, tokens, size // 2),
+    )
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
+    written = drawn(dtype, 2, rows, K, known + tokens, size, seed=3)
+    plain = written.clone()
+    query = made.turn(heads, rotation, plain[0], plain[1], torch.full((rows,), known))
+    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    mask = seen.mask(torch.device("cpu"), dtype)
+    wanted = attend(query, plain[0], plain[1], mask, 0.1, far)[:, tokens - keep :]
+    # What is not known, and where padding would be, may hold anything.
+    written[:, :, :, known:] = float("nan")
+    for row, count in enumerate(knows):
+        written[:, row, :, : known - count] = float("nan")
+    own = made.attend_rows(
+        heads[there],
+        (rotation[0][there], rotation[1][there]),
+        written[0],
+        written[1],
+        seen,
+        made.pack(begins[0], begins[1]) if begun else None,
+        0.1,
+        keep,
+    )
+    assert close(own, wanted[there[:, tokens - keep :]], dtype)
+    assert torch.equal(
+        written.transpose(2, 3)[:, :, known:][:, there], plain.transpose(2, 3)[:, :, known:][:, there]
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    queries=st.sampled_from([1, 33, 100]),
+    size=st.sampled_from([32, 64, 128]),
+    begun=st.sampled_from([1, 31, 300]),
+)
+def test_all_queries_see_what_rows_begin_with(queries: int, size: int, begun: int) -> None:
+    made, query = tiles(), drawn(torch.bfloat16, 2, 1, 3, queries, size)
+    begins = drawn(torch.bfloat16, 2, 1, 2, begun, size, seed=2)
+    own, far = made.attend_far(query, made.pack(*begins), 0.1), attend_far(query, (begins[0], begins[1]), 0.1)
+    assert close(own[0].flatten(), far[0].flatten(), torch.bfloat16)
+    assert torch.allclose(own[1].flatten(), far[1].flatten(), atol=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.sampled_from([1, 2, 5, 23]),
+    tokens=st.integers(1, 4),
+    sharing=st.integers(1, 4),
+    size=st.sampled_from([64, 128]),
+    begun=st.sampled_from([0, 1, 40, 300]),
+    columns=st.sampled_from([16, 17, 50]),
+    places=st.randoms(use_true_random=False),
+)
+def test_a_step_is_all_its_parts_at_once(
+    rows: int, tokens: int, sharing: int, size: int, begun: int, columns: int, places: Any
+) -> None:
+    made, dtype, K = tiles(), torch.bfloat16, 2
+    heads = drawn(dtype, rows, tokens, K * (sharing + 2), size)
+    rotation = angles(dtype, rows, tokens, size // 2)
+    written = drawn(dtype, 2, rows, K, columns, size, seed=2)
+    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
+    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    begins = drawn(dtype, 2, 1, K, begun, size, seed=3)
+    far = made.pack(begins[0], begins[1]) if begun else None
+    by_parts = written.clone()
+    query = made.turn(heads, rotation, by_parts[0], by_parts[1], at)
+    own = made.attend_few(query, by_parts[0], by_parts[1], first, at, 0.1)
+    wanted = made.join(own, made.attend_far(query, far, 0.1) if far else None)
+    assert made.can_step(heads, written[0])
+    assert close(made.attend_step(heads, rotation, written[0], written[1], first, at, far, 0.1), wanted, dtype)
+    assert torch.equal(written, by_parts)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 70, 300, 3000])
+@pytest.mark.parametrize(("numbers", "features"), [(32, 64), (576, 96), (96, 1056)])
+def test_products_are_those_of_torch(rows: int, numbers: int, features: int) -> None:
+    made, dtype = tiles(), torch.bfloat16
+    x, other, bias = (drawn(dtype, *shape) for shape in ((rows, numbers), (rows, features), (features,)))
+    weight, gate = (drawn(dtype, 2, features, numbers, seed=1) / numbers**0.5).unbind()
+    packed = [torch.ops.mkldnn._reorder_linear_weight(w.contiguous()) for w in (weight, gate)]
+    blocks, gates = (made.blocks_of(*pair) for pair in zip((weight, gate), packed, strict=True))
+    assert blocks is not None and gates is not None
+    exact = x.float() @ weight.float().T
+    assert close(made.product(x, blocks, features), exact, dtype)
+    assert close(made.product(x, blocks, features, bias, other), exact + bias.float() + other.float(), dtype)
+    gated = exact * torch.nn.functional.silu(x.float() @ gate.float().T)
+    assert close(made.product(x, blocks, features, gate=gates), gated, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 33, 300])
+def test_rows_are_normed_before_they_are_multiplied(rows: int) -> None:
+    made, dtype = tiles(), torch.bfloat16
+    weight, x, norm = (drawn(dtype, *shape) for shape in ((96, 576), (rows, 576), (576,)))
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    module = LlamaRMSNorm(576, eps=1e-5).to(dtype)
+    module.weight.data = norm
+    with torch.inference_mode():
+        exact = module(x * 3).float() @ weight.float().T
+    assert close(made.product(x * 3, blocks, 96, norm=(norm, 1e-5)), exact, dtype)
+
+
+def test_weights_that_lie_otherwise_are_left_to_onednn() -> None:
+    made = tiles()
+    for features, numbers in ((40, 64), (64, 40)):
+        weight = drawn(torch.bfloat16, features, numbers)
+        assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(weight)) is None
+    weight, another = drawn(torch.bfloat16, 2, 64, 64)
+    assert made.blocks_of(weight, torch.ops.mkldnn._reorder_linear_weight(another)) is None
+
+
+def test_products_refuse_numbers_that_do_not_lie_one_behind_the_other() -> None:
+    made, weight = tiles(), drawn(torch.bfloat16, 32, 32)
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    apart = drawn(torch.bfloat16, 8, 32)[::2]
+    with pytest.raises(AssertionError):
+        made.product(apart, blocks, 32)
+    with pytest.raises(AssertionError):
+        made.product(apart.contiguous(), blocks, 32, other_NF=apart)
+
+
+def test_gates_far_from_zero_leave_numbers() -> None:
+    made = tiles()
+    weight = torch.eye(32, dtype=torch.bfloat16)
+    blocks = made.blocks_of(weight, packed := torch.ops.mkldnn._reorder_linear_weight(weight))
+    assert blocks is not None and packed is not None
+    x = torch.linspace(-3e4, 3e4, 32, dtype=torch.bfloat16)[None]
+    assert torch.allclose(made.product(x, blocks, 32, gate=blocks), x * torch.nn.functional.silu(x), atol=1e-20)
+
+
+def test_products_of_tiles_leave_those_of_torch_as_they_were() -> None:
+    """oneDNN remembers how it set the processor's tiles up."""
+    made = tiles()
+    x, weight = drawn(torch.bfloat16, 70, 96), drawn(torch.bfloat16, 80, 96, seed=1)
+    before = torch.nn.functional.linear(x, weight)
+    begun = made.pack(*drawn(torch.bfloat16, 2, 1, 2, 100, 64))
+    made.attend_far(drawn(torch.bfloat16, 2, 1, 1, 40, 64), begun, 0.1)
+    assert torch.equal(torch.nn.functional.linear(x, weight), before)
+
+
+@pytest.mark.parametrize("huge", [1e4, -1e4])
+def test_scores_of_any_size_leave_numbers(huge: float) -> None:
+    for dtype in TYPES:
+        made = compiled(dtype)
+        query = torch.full((1, 1, 1, 1, 32), huge, dtype=dtype)
+        keys = drawn(dtype, 2, 1, 1, 20, 32)
+        zero, last = torch.tensor([0]), torch.tensor([19])
+        out, sums = made.attend_few(query, *keys, zero, last, 1.0)
+        assert out.isfinite().all() and sums.isfinite().all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    dtype=st.sampled_from(TYPES),
+    size=st.sampled_from([1, 2, 511, 512, 513, 3000]),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    uniform=st.floats(0, 1, exclude_max=True, width=32),
+    impossible=st.integers(0, 2),
+)
+def test_a_draw_is_where_the_probabilities_pass_it(
+    dtype: torch.dtype, size: int, temperature: float, uniform: float, impossible: int
+) -> None:
+    logits = drawn(dtype, 2, size) * 4
+    logits[:, : min(impossible, size - 1)] = float("-inf")
+    tokens = compiled(dtype).draw(logits, torch.tensor([uniform, uniform]), temperature)
+    up_to = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    for row, token in zip(up_to, tokens.tolist(), strict=True):
+        assert row[token] >= uniform - 2e-5 and row[token] > 0
+        assert token == 0 or row[token - 1] <= uniform + 2e-5
+
+
+# -- where it cannot be compiled
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))
+    fused.cache_clear()
+    yield tmp_path
+    fused.cache_clear()
+
+
+def test_it_is_compiled_once_and_found_again(anew: Path) -> None:
+    compiled(torch.float32)
+    (library,) = anew.iterdir()
+    written = library.stat().st_mtime_ns
+    fused.cache_clear()
+    assert fused(torch.float32) is not None
+    assert [f.stat().st_mtime_ns for f in anew.iterdir()] == [written]
+
+
+def test_without_a_compiler_there_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert fused(torch.bfloat16) is None
+
+
+def test_a_library_of_somebody_else_is_not_loaded(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(torch.float32)
+    fused.cache_clear()
+    (library,) = anew.iterdir()
+    if os.getuid() == 0:
+        os.chown(library, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert fused(torch.float32) is None
+
+
+def test_a_compiler_that_fails_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_module, "COMPILE", ["--no-such-flag"])
+    assert fused(torch.bfloat16) is None
+    assert list(anew.iterdir()) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
+def test_a_thread_that_has_computed_leaves_no_threads_behind() -> None:
+    code = """
+import os, threading, time
+import torch
+from constitutional_ai.engine.cpu.threads import all_threads
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+def compute():
+    with all_threads():
+        torch.ones(10**7).exp()
+        within.append(count())
+
+torch.set_num_threads(2)
+before, within = count(), []
+for _ in range(3):
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+until = time.monotonic() + 30
+while count() > before and time.monotonic() < until:
+    time.sleep(0.01)  # a thread that was told to end takes a moment
+print(before, max(within), count())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, within, after = map(int, said.stdout.split())
+    assert within == before + 2  # the thread itself, and the one that helps it
+    assert after == before

@@ -1,0 +1,125 @@
+"""A row that goes on is not read again, and says what it would have said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constitutional_ai.engine.attention import Forward
+from constitutional_ai.engine.kept_rows import KEY, Kept, KeptRows
+from constitutional_ai.engine.row_engine import SharedEngine
+from tests.engine.asked import BEGINNING, ROWS, greedy, plainly, said
+
+
+class Reads:
+    """Notes how many tokens of how many rows are read at once."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
+        self.leaves_out = forward.leaves_out
+        self.forward, self.shapes = forward, []
+
+    def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.shapes.append(tuple(tokens.shape))
+        return self.forward(tokens, *rest)
+
+
+def test_rows_that_go_on_are_read_from_where_they_ended(model: Any, forward: Forward, tokenizer: Any) -> None:
+    """Of different lengths, with more to read after what they said, beside one that is new, in another order."""
+    seen = Reads(forward)
+    engine = SharedEngine(seen, tokenizer, {2})
+    own = [[*BEGINNING, *range(5 + n, 55 + 3 * n)] for n in range(5)]
+    first = said(engine, own)
+    assert first == [plainly(model, row) for row in own]
+    rows = [[*row, *text, *range(100, 103 + n)] for n, (row, text) in enumerate(zip(own, first, strict=True))]
+    again = [*reversed(rows), [*BEGINNING, *range(200, 260)]]
+    seen.shapes.clear()
+    assert said(engine, again) == [plainly(model, row) for row in again]
+    read = [shape for shape in seen.shapes if shape[1] > 1]
+    assert sum(rows * tokens for rows, tokens in read[:1]) >= 60  # the new one
+    assert read[0][1] == 60
+    seen.shapes.clear()
+    assert said(engine, rows) == [plainly(model, row) for row in rows]
+    assert seen.shapes[0] == (5, 1)  # all was known but the last token, which is answered
+
+
+def test_a_row_that_goes_on_alone_reads_what_it_said_and_what_is_new(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
+    seen = Reads(forward)
+    engine = SharedEngine(seen, tokenizer, {2})
+    row = list(range(5, 85))
+    (text,) = said(engine, [row])
+    seen.shapes.clear()
+    longer = [*row, *text, 7, 8, 9]
+    assert said(engine, [longer]) == [plainly(model, longer)]
+    assert seen.shapes[0] == (1, len(text) + 3)  # alone, its prompt is a beginning, and kept as one
+
+
+def test_nothing_is_kept_where_weights_may_change(forward: Forward, tokenizer: Any) -> None:
+    seen = Reads(forward)
+    engine = SharedEngine(seen, tokenizer, {2}, keep=False)
+    said(engine, ROWS[:1])
+    before = seen.shapes[0]
+    seen.shapes.clear()
+    said(engine, ROWS[:1], greedy(1))
+    assert seen.shapes[0] == before
+
+
+def kept(tokens: list[int], begun: int = 0) -> Kept:
+    """Its keys and values are its tokens, so that they can be told apart."""
+    own = torch.tensor(tokens[begun:], dtype=torch.float32)
+    return Kept(tokens, begun, own.expand(1, 2, 1, -1)[..., None])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(KEY, KEY + 8), st.integers(0, 2)), min_size=1, max_size=12
+    ),
+    st.integers(0, 5),
+)
+def test_what_is_found_is_the_longest_beginning_after_what_is_shared(
+    rows: list[tuple[int, int, int]], begun: int
+) -> None:
+    store = KeptRows(limit=10**9)
+    entries = []
+    for start, length, end in rows:
+        tokens = [*range(start + length), *[90 + end] * 3]
+        entries.append((tokens, start))
+        store.keep(kept(tokens, start))
+    asked = [*range(KEY + 6), 91, 91, 91, 5]
+    found = store.longest(asked, begun)
+    expected = 0
+    for tokens, start in entries:
+        if start <= begun:
+            alike = next(
+                (i for i, (a, b) in enumerate(zip(tokens, asked, strict=False)) if a != b), len(tokens)
+            )
+            expected = max(expected, min(alike, len(asked)) - begun)
+    assert found.shape[-2] == expected
+    assert found.flatten()[:expected].tolist() == asked[begun : begun + expected]
+
+
+def test_memory_is_bounded_and_the_row_used_longest_ago_goes_first() -> None:
+    size = kept(list(range(40))).kv.nbytes
+    store = KeptRows(limit=3 * size)
+    rows = [[n, *range(100, 139)] for n in range(4)]
+    for row in rows[:3]:
+        store.keep(kept(row))
+    assert store.longest(rows[0], 0).shape[-2] == 40  # used again
+    store.keep(kept(rows[3]))
+    assert store.bytes == 3 * size
+    assert [store.longest(row, 0).shape[-2] for row in rows] == [40, 0, 40, 40]
+    store.keep(kept([9, *range(500)]))  # larger than all of it: drives nothing out
+    assert [store.longest(row, 0).shape[-2] for row in rows] == [40, 0, 40, 40]
+
+
+@pytest.mark.parametrize("length", [KEY - 1, KEY])
+def test_a_short_row_is_not_kept(length: int) -> None:
+    store = KeptRows(limit=10**9)
+    store.keep(kept(list(range(length))))
+    assert bool(store.bytes) == (length >= KEY)

@@ -1,0 +1,217 @@
+"""What rows share is computed once, and nothing that a model says changes: against plain transformers, in float32."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from constitutional_ai.engine import attention
+from constitutional_ai.engine.attention import Forward, OfModules
+from constitutional_ai.engine.prefixes import Prefix, Prefixes, takes
+from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel
+from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.models.model import Sampling
+from tests.engine.asked import BEGINNING, CONTINUATIONS, ROWS, TINY, greedy, llama, plainly, said
+
+
+def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
+    """To 1e-5 of the largest, as float32 has seven digits."""
+    engine, seen = SharedEngine(forward, tokenizer, {2}), []
+    read = engine.read
+    engine.read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
+    said(engine, ROWS, greedy(len(ROWS), steps=1))
+    order = sorted(range(len(ROWS)), key=lambda i: -len(ROWS[i]))
+    with torch.no_grad():
+        plain = torch.stack([model(torch.tensor([ROWS[i]])).logits[0, -1] for i in order])
+    assert len(seen[0]) == 1  # the beginning, once
+    assert (seen[1][:, -1] - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+def test_greedy_tokens_are_those_of_transformers(model: Any, forward: Forward, tokenizer: Any) -> None:
+    engine = SharedEngine(forward, tokenizer, {2})
+    expected = [plainly(model, row) for row in ROWS]
+    assert said(engine, ROWS) == expected
+    assert said(engine, ROWS) == expected  # from a beginning that is known by now
+    assert said(engine, [*ROWS[3:5], [7, 8, 9]]) == [*expected[3:5], plainly(model, [7, 8, 9])]
+    assert said(engine, [ROWS[2]]) == [expected[2]]
+
+
+def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, tokenizer: Any) -> None:
+    engine = SharedEngine(forward, tokenizer, {2})
+    for _ in range(2):
+        for row, scores in zip(ROWS, engine.score(ROWS, [CONTINUATIONS] * len(ROWS)), strict=True):
+            for tokens, score in zip(CONTINUATIONS, scores, strict=True):
+                with torch.no_grad():
+                    logps = model(torch.tensor([row + tokens])).logits[0].log_softmax(-1)
+                places = range(len(row) - 1, len(row) + len(tokens) - 1)
+                assert score == pytest.approx(float(logps[places, tokens].sum()), rel=1e-5, abs=1e-5)
+
+
+def test_rows_with_continuations_of_their_own_are_scored_together(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
+    shared, padded = SharedEngine(forward, tokenizer, {2}), PaddedEngine(model, tokenizer, {2})
+    ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(ROWS))]
+    for one, other in zip(shared.score(ROWS, ends), padded.score(ROWS, ends), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+# -- attention
+
+
+@pytest.mark.parametrize("pieces", [1, 2**24])
+@pytest.mark.parametrize(("causal", "masked"), [(True, False), (False, True), (False, False)])
+def test_attention_by_hand_is_that_of_the_fused_kernel(
+    monkeypatch: pytest.MonkeyPatch, pieces: int, causal: bool, masked: bool
+) -> None:
+    """By hand is what a GPU runs."""
+    monkeypatch.setattr(attention, "SCORES", pieces)
+    query, key, value = torch.randn(3, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.randn(2, 1, 9, 9).where(torch.eye(9).bool(), float("-inf")) if masked else None
+    one = attention.attention(query, key, value, mask, 0.3, causal)
+    other = attention.by_hand(query, key, value, mask, 0.3, causal)
+    for a, b in zip(one, other, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, tokenizer: Any) -> None:
+    engine = SharedEngine(OfModules(model), tokenizer, {2})
+    with pytest.raises(IndexError):
+        said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
+    assert model.config._attn_implementation == "sdpa"
+    assert said(engine, [ROWS[0]]) == [plainly(model, ROWS[0])]
+
+
+# -- which models
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}},
+        {"attn_implementation": "eager"},
+    ],
+)
+def test_a_llama_of_another_kind_is_left_to_transformers(make_tiny: Callable[..., Path], settings: Any) -> None:
+    folder = make_tiny(**{k: v for k, v in settings.items() if k != "attn_implementation"})
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation=settings.get("attn_implementation")
+    )
+    assert not takes(loaded)
+
+
+def test_a_model_that_attends_through_a_window_is_left_to_transformers(
+    tiny: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made = MistralForCausalLM(MistralConfig(**TINY, sliding_window=16)).eval()
+    assert not takes(made)
+    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = HuggingFaceModel("m", tmp_path, dtype=torch.float32)
+    assert isinstance(loaded._engine, PaddedEngine)
+    assert [len(t) > 0 for t in said(loaded._engine, ROWS)] == [True] * 12
+    assert said(loaded._engine, [ROWS[1]]) == [plainly(made, ROWS[1])]
+
+
+# -- what is kept
+
+
+def prefix(tokens: list[int]) -> Prefix:
+    """8 bytes a token."""
+    return Prefix(tokens, [(torch.zeros(1, 1, len(tokens), 1), torch.zeros(1, 1, len(tokens), 1))])
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=12),
+    st.tuples(st.integers(0, 3), st.integers(1, 60)),
+)
+def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
+    kept: list[tuple[int, int]], asked: tuple[int, int]
+) -> None:
+    prefixes = Prefixes(limit=100 * 8)
+    for first, length in kept:
+        prefixes.keep(prefix([first] * length))
+        assert prefixes.bytes <= 800
+    wanted = [asked[0]] * asked[1]
+    found = prefixes.longest(wanted)
+    if found:
+        assert found.tokens == wanted[: len(found.tokens)]
+        assert all(x.shape[2] == len(found.tokens) for pair in found.kv for x in pair)
+    if kept and kept[-1][0] == asked[0] and min(kept[-1][1], asked[1]) >= 16:
+        assert found and len(found.tokens) >= min(kept[-1][1], asked[1])
+
+
+def test_the_beginning_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
+    prefixes = Prefixes(limit=100 * 8)
+    for first in (1, 2):
+        prefixes.keep(prefix([first] * 40))
+    prefixes.longest([1] * 40)
+    prefixes.keep(prefix([3] * 40))
+    assert [bool(prefixes.longest([first] * 40)) for first in (1, 2, 3)] == [True, False, True]
+    prefixes.keep(prefix([4] * 101))
+    assert [bool(prefixes.longest([first] * 40)) for first in (1, 3, 4)] == [True, True, False]
+
+
+def test_a_known_beginning_is_not_read_again_and_a_longer_one_goes_on_from_it(
+    tiny: Path, tokenizer: Any
+) -> None:
+    loaded, read = llama(tiny), []
+    engine = SharedEngine(OfModules(loaded), tokenizer, {2})
+    forward = loaded.forward
+    loaded.forward = lambda **given: read.append(tuple(given["input_ids"].shape)) or forward(**given)
+    rows = [[*BEGINNING, 5, 6], [*BEGINNING, 7, 8]]
+    longer = [[*BEGINNING, *range(5, 45), n] for n in (5, 6)]
+    shapes = []
+    for asked in (rows, rows, longer, rows):
+        read.clear()
+        said(engine, asked, greedy(2, steps=1))
+        shapes.append(list(read))
+    assert shapes == [[(1, 150), (2, 2)], [(2, 2)], [(1, 40), (2, 1)], [(2, 2)]]
+
+
+def test_nothing_is_kept_of_a_model_whose_weights_may_change(tiny: Path) -> None:
+    shown = llama(tiny)
+    scorer = HuggingFaceModel("m", tiny, model=shown)
+    before = asyncio.run(scorer.score("some long text " * 9, ["x"]))
+    with torch.no_grad():
+        for weight in shown.parameters():
+            weight.mul_(0.9)
+    fresh = HuggingFaceModel("m", tiny, model=shown)
+    now = asyncio.run(scorer.score("some long text " * 9, ["x"]))
+    assert now == asyncio.run(fresh.score("some long text " * 9, ["x"])) != before
+
+
+def test_generating_and_scoring_at_once_are_as_one_after_the_other(tiny: Path) -> None:
+    loaded = HuggingFaceModel("m", tiny, dtype=torch.float32)
+    contexts = [f"the same beginning for all of these {n}" for n in range(6)]
+
+    async def generated() -> list[Any]:
+        return await asyncio.gather(*[loaded.generate(c, Sampling(max_tokens=8, seed=1)) for c in contexts])
+
+    async def scored() -> list[list[float]]:
+        return await asyncio.gather(*[loaded.score(c, [" (A)", " (B)"]) for c in contexts])
+
+    async def both() -> tuple[list[Any], list[list[float]]]:
+        return await asyncio.gather(generated(), scored())
+
+    together = asyncio.run(both())
+    assert together[0] == asyncio.run(generated())
+    for one, other in zip(together[1], asyncio.run(scored()), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)

@@ -1,0 +1,325 @@
+"""The report on a judge: every number here is worked out by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.data.pairs import Pair, comparison_of, load_pairs, some
+from constitutional_ai.errors import InputError, ModelError
+from constitutional_ai.evaluation.judge.judge import judge, judge_report
+from constitutional_ai.evaluation.judge.judge_table import table
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import (
+    Comparison,
+    Completion,
+    Failure,
+    GateAnswer,
+    Judgement,
+    Message,
+    PreferenceLabel,
+    Prompt,
+    Side,
+)
+from constitutional_ai.rl_cai.feedback.label import Asking
+
+MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
+HI = {"role": "user", "content": "Hi?"}
+HELLO, OFF = {"role": "assistant", "content": "Hello!"}, {"role": "assistant", "content": "Go off."}
+REPLIES = {"chosen": "Hello!", "rejected": "Go off."}
+
+
+def written(folder: Path, *rows: object) -> Path:
+    file = folder / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return file
+
+
+# -- reading
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi?", **REPLIES},
+        {"prompt": "\n\nHuman: Hi?\n\nAssistant:", **REPLIES},
+        {"prompt": [HI], **REPLIES},
+        {"prompt": [HI], "chosen": [HELLO], "rejected": [OFF]},
+        {"prompt": "Hi?", "chosen": [HI, HELLO], "rejected": [HI, OFF], "messages": [HI, HELLO]},
+        {"conversation": [HI], **REPLIES},
+        {"messages": [HI], **REPLIES, "source": "elsewhere"},
+        {"chosen": [HI, HELLO], "rejected": [HI, OFF]},
+        {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi?\n\nAssistant: Go off."},
+    ],
+)
+def test_every_common_form_is_the_same_pair(tmp_path: Path, row: object) -> None:
+    (pair,), unusable = load_pairs(written(tmp_path, row))
+    assert (pair.conversation, pair.chosen, pair.rejected) == ((Message("user", "Hi?"),), "Hello!", "Go off.")
+    assert unusable == {}
+
+
+def test_dialogues_part_at_the_last_reply_even_when_replies_begin_alike(tmp_path: Path) -> None:
+    talk = "\n\nHuman: Hi?\n\nAssistant: Yes?\n\nHuman: A joke: now!\n\nAssistant:"
+    row = {"chosen": f"{talk} Why not.\n\nTwo men …", "rejected": f"{talk} Why?"}
+    (pair,), _ = load_pairs(written(tmp_path, row))
+    assert [m.content for m in pair.conversation] == ["Hi?", "Yes?", "A joke: now!"]
+    assert (pair.chosen, pair.rejected) == ("Why not.\n\nTwo men …", "Why?")
+
+
+UNUSABLE = [
+    ({"prompt": "Hi?", "chosen": "Hello!", "rejected": " "}, "an empty turn"),
+    ({"prompt": " ", **REPLIES}, "an empty turn"),
+    ({"prompt": "Hi?", "chosen": "Hello!", "rejected": "Hello! "}, "both replies are the same"),
+    (REPLIES, "no reply to a human turn"),
+    ({"messages": [HI, HELLO], **REPLIES}, "no reply to a human turn"),
+    ({"prompt": "Hi?", "chosen": [HI], "rejected": [OFF]}, "no reply to a human turn"),
+    (
+        {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Ho?\n\nAssistant: Off."},
+        "the dialogues differ before the last reply",
+    ),
+    (
+        {
+            "chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!",
+            "rejected": "\n\nHuman: Hi?\n\nAssistant: A\n\nHuman: B\n\nAssistant: C",
+        },
+        "the dialogues differ before the last reply",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "why"), UNUSABLE)
+def test_what_cannot_be_judged_is_left_out_and_counted(tmp_path: Path, row: object, why: str) -> None:
+    pairs, unusable = load_pairs(written(tmp_path, {"prompt": "Tea?", **REPLIES}, row))
+    assert (len(pairs), unusable) == (1, {why: 1})
+
+
+def test_the_same_pair_counts_once(tmp_path: Path) -> None:
+    pairs, unusable = load_pairs(written(tmp_path, *[{"prompt": "Hi?", **REPLIES}] * 3))
+    assert (len(pairs), unusable) == (1, {"the same pair again": 2})
+
+
+def test_a_zipped_file_is_read(tmp_path: Path) -> None:
+    plain = written(tmp_path, {"prompt": "Hi?", **REPLIES})
+    zipped = tmp_path / "pairs.jsonl.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    assert load_pairs(zipped) == load_pairs(plain)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"prompt": "Hi?", "chosen": "a", "rejected": "b"}\n{"prompt": "Hi?", "cho', r":2: .*JSON"),
+        (b'\n{"prompt": "Hi?", "chosen": "a"}', ":2: rejected: Field required"),
+        (b'{"chosen": [], "rejected": []}', ":1: chosen"),
+        (b"[1]", ":1: "),
+        (b"", "holds no usable pairs"),
+        (b'{"prompt": "Hi?", "chosen": "a", "rejected": "a"}', "1 × both replies are the same"),
+        (b"caf\xe9", "no UTF-8"),
+    ],
+)
+def test_what_is_no_pair_is_named_by_its_line(tmp_path: Path, data: bytes, said: str) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=said):
+        load_pairs(file)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", ".", "torn.jsonl.gz", "no.jsonl.gz"])
+def test_what_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b"x" * 99)[:20])
+    (tmp_path / "no.jsonl.gz").write_bytes(b"plain")
+    with pytest.raises(InputError, match="cannot read the pairs"):
+        load_pairs(tmp_path / name)
+
+
+# -- judging
+
+
+def pair(number: int) -> Pair:
+    return Pair(f"p{number}", (Message("user", f"Question {number}?"),), f"GOOD {number}", f"BAD {number}")
+
+
+PAIRS = [pair(n) for n in range(40)]
+PLACED = [comparison_of(p, 0) for p in PAIRS]
+
+
+def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[GateAnswer | Failure]:
+    asking = Asking(**changes)
+    model = ScriptedModel(weigh=weigh)
+    return asyncio.run(judge(PLACED, model=model, constitution=MINE, asking=asking, seed=0, concurrency=3))
+
+
+def reads(context: str, choice: str) -> float:
+    """Gives the good answer 0.9, wherever it stands."""
+    return math.log(0.9 if f"{choice} [[[GOOD" in context else 0.1)
+
+
+def test_sides_are_drawn_and_the_right_side_holds_peoples_choice() -> None:
+    assert all({"a": c.a, "b": c.b}[side].text.startswith("GOOD") for c, side in PLACED)
+    assert 8 < sum(side == "a" for _, side in PLACED) < 32  # 20, sd 3.2
+    assert [comparison_of(p, 0) for p in PAIRS] == PLACED
+    assert len({c.id for c, _ in PLACED}) == 40
+
+
+def test_a_judge_who_reads_agrees_with_people() -> None:
+    report = judge_report("m", judged(reads))
+    assert report.agreement.value == 1.0
+    assert (report.flips.value, report.prefers_first.value, report.failed.value) == (0.0, 0.5, 0.0)
+    assert report.brier.value == pytest.approx(0.01)
+    assert report.calibration_error.value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_judge_who_only_says_a_is_seen_to(both: bool) -> None:
+    """FB-8: with both orders it ties and flips; with one it cannot flip, and still prefers what stands first."""
+    weigh = lambda context, choice: math.log(0.9 if choice == " (A)" else 0.1)  # noqa: E731
+    report = judge_report("m", judged(weigh, both_orders=both))
+    assert report.prefers_first.value == 1.0
+    assert (report.flips.value, report.ties.value) == ((1.0, 1.0) if both else (None, 0.0))
+    assert report.prefers_longer.count == (0 if both else 40)
+    if both:
+        assert report.agreement.value == 0.0
+
+
+def test_what_cannot_be_read_is_a_failure_and_no_label() -> None:
+    made = judged(lambda context, choice: math.nan if "Question 7?" in context else reads(context, choice))
+    assert [x.id for x in made] == [p.id for p in PAIRS]
+    report = judge_report("m", made)
+    assert report.failures == {"UnreadableAnswer": 1}
+    assert (report.failed.value, report.failed.count, report.agreement.count) == (1 / 40, 40, 39)
+
+
+def test_what_is_refused_is_told_from_what_cannot_be_read() -> None:
+    answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
+    say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
+    asked = judge(
+        PLACED, model=ScriptedModel(say=say), constitution=MINE, asking=Asking(method="votes"), seed=0
+    )
+    report = judge_report("m", asyncio.run(asked))
+    assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
+    rates = {m.name: (m.value, m.count) for m in (report.refused, report.unreadable, report.failed)}
+    assert rates == {"refused": (1 / 40, 40), "unreadable": (2 / 40, 40), "failed": (3 / 40, 40)}
+    # Wilson's interval of 1 in 40.
+    assert (report.refused.low, report.refused.high) == pytest.approx((0.0044, 0.1288), abs=1e-4)
+
+
+def test_a_judge_that_is_not_asked_for_words_cannot_refuse() -> None:
+    report = judge_report("m", judged(reads))
+    assert (report.refused.value, report.unreadable.value) == (None, 0.0)
+
+
+def test_a_model_that_is_gone_ends_it_with_its_own_error() -> None:
+    def gone(context: str, choice: str) -> float:
+        raise ModelError("no server")
+
+    with pytest.raises(ModelError, match="no server"):
+        judged(gone)
+
+
+def test_a_constitution_without_such_principles_is_refused() -> None:
+    with pytest.raises(InputError, match="no principle for method likelihood"):
+        judged(reads, method="likelihood")
+
+
+def test_some_are_drawn_from_the_whole_and_each_is_told_of() -> None:
+    drawn = some(PAIRS, 10, 0)
+    assert drawn == some(PAIRS[::-1], 10, 0) != PAIRS[:10]
+    told: list[GateAnswer | Failure] = []
+    model = ScriptedModel(weigh=reads)
+    placed = [comparison_of(p, 0) for p in drawn]
+    asked = judge(placed, model=model, constitution=MINE, asking=Asking(), seed=0, tell=told.append)
+    assert {x.id for x in asyncio.run(asked)} == {x.id for x in told} == {p.id for p in drawn}
+
+
+# -- the report
+
+
+def answer(
+    p: float, better: Side, a: str = "aa", b: str = "b", *, method: str = "multiple_choice"
+) -> GateAnswer:
+    prompt = Prompt.of((Message("user", "Hi?"),), "red_team", "test")
+    comparison = Comparison("x", prompt, *[Completion(text, "m", "stop", 0, 1) for text in (a, b)])
+    asked = (Judgement("p", "a", p), Judgement("p", "b", 1 - p))
+    return GateAnswer("x", PreferenceLabel("x", "digest", comparison, method, p, asked), better)
+
+
+def test_the_calibration_is_that_worked_out_by_hand() -> None:
+    made = [answer(p, side) for p, side in [(0.82, "a"), (0.88, "b"), (0.35, "b"), (0.05, "b")]]
+    report = judge_report("m", made)
+    full = {round(b.low, 1): (b.claimed, b.found.value, b.found.count) for b in report.bins if b.found.count}
+    assert full == {0.0: (0.05, 0.0, 1), 0.3: (0.35, 0.0, 1), 0.8: (pytest.approx(0.85), 0.5, 2)}
+    # (2 · |0.85 − 0.5| + 0.35 + 0.05) / 4
+    assert report.calibration_error.value == pytest.approx(0.275)
+    # (0.18² + 0.88² + 0.35² + 0.05²) / 4
+    assert report.brier.value == pytest.approx((0.0324 + 0.7744 + 0.1225 + 0.0025) / 4)
+    # (0.82 + 0.88 + 0.65 + 0.95) / 4
+    assert report.confidence.value == pytest.approx(0.825)
+    assert report.agreement.value == 0.75
+    # √(2/π) · (√(0.82 · 0.18 + 0.88 · 0.12) + √(0.35 · 0.65) + √(0.05 · 0.95)) / 4
+    spread = math.sqrt(0.1476 + 0.1056) + math.sqrt(0.2275) + math.sqrt(0.0475)
+    assert report.error_by_luck.value == pytest.approx(math.sqrt(2 / math.pi) * spread / 4)
+
+
+def test_a_judge_who_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
+    """FB-9, on both sides of one half."""
+    made = [answer(0.75, "a")] * 3 + [answer(0.75, "b")] + [answer(0.25, "b")] * 3 + [answer(0.25, "a")]
+    assert judge_report("m", made).calibration_error.value == 0.0
+
+
+@pytest.mark.parametrize(("p", "low"), [(0.0, 0.0), (0.1, 0.1), (0.5, 0.5), (0.99, 0.9), (1.0, 0.9)])
+def test_every_probability_has_a_bin(p: float, low: float) -> None:
+    assert [b.low for b in judge_report("m", [answer(p, "a")]).bins if b.found.count] == [low]
+
+
+def test_length_is_compared_with_people_on_the_same_pairs() -> None:
+    made = [
+        answer(0.9, "b"),  # the judge takes the longer, people the shorter
+        answer(0.8, "a"),  # both the longer
+        answer(0.2, "a", "a", "bb"),  # the judge the longer
+        answer(0.2, "b", "aa", "b"),  # both the shorter
+        answer(0.5, "a"),  # a tie
+        answer(0.9, "a", "a", "b"),  # of one length
+    ]
+    report = judge_report("m", made)
+    assert (report.prefers_longer.value, report.prefers_longer.count) == (0.75, 4)
+    assert (report.people_prefer_longer.value, report.people_prefer_longer.count) == (0.25, 4)
+    assert report.ties.value == pytest.approx(1 / 6)
+
+
+def test_a_tie_is_one_whatever_floating_point_makes_of_it() -> None:
+    p = (0.9 + (1 - 0.9) - 1e-16) / 2
+    report = judge_report("m", [answer(p, "a"), answer(p, "b")])
+    assert (report.ties.value, report.agreement.value) == (1.0, 0.0)
+
+
+def test_by_likelihood_nothing_is_shown_first() -> None:
+    assert judge_report("m", [answer(0.9, "a", method="likelihood")]).prefers_first.value is None
+
+
+def test_nothing_measured_is_none_and_not_zero() -> None:
+    report = judge_report("m", [Failure("x", "EmptyAnswer", "…")])
+    assert (report.failed.value, report.refused.value, report.unreadable.value) == (1.0, 0.0, 1.0)
+    of_all = (report.failed, report.refused, report.unreadable)
+    assert {m.value for m in report.metrics if m not in of_all} == {None}
+    assert str(report) == "m judged no pair. 1 × EmptyAnswer"
+    assert {m.value for m in judge_report("m", []).metrics} == {None}
+
+
+def test_the_table_says_it_all() -> None:
+    made = [answer(0.9, "a"), answer(0.9, "b"), Failure("x", "EmptyAnswer", "…")]
+    console = Console(width=100)
+    with console.capture() as said:
+        console.print(table(judge_report("hf:[m]", made, {"an empty turn": 2})))
+    text = said.get()
+    assert "hf:[m] agrees with people in 0.50 of 2 pairs (95 % interval" in text
+    assert "calibration error" in text and "0.9 to 1.0" in text
+    assert "failures: 1 × EmptyAnswer" in text and "unusable records: 2 × an empty turn" in text

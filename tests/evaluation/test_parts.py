@@ -1,0 +1,266 @@
+"""``cai evaluate``, whole: through the command line, on scripted models and on a tiny one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from constitutional_ai.cli import main
+from constitutional_ai.cli.evaluate import PARTS as NAMES
+from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, KIND_OF_HARM
+from constitutional_ai.evaluation.parts import (
+    PARTS,
+    anchor_among,
+    judge_from,
+    opened,
+    prompts_from,
+    read_metrics,
+    read_models,
+    warnings,
+)
+from constitutional_ai.records import Candidate, Completion, Response
+from constitutional_ai.runs.rows import write_rows
+from constitutional_ai.runs.runner import Silent
+from tests.evaluation.suites import PROMPTS, suite_of
+from tests.evaluation.test_harm_identification import row as harm_row
+from tests.evaluation.test_hhh_accuracy import row as hhh_row
+from tests.evaluation.test_suite import SL, a_run
+
+
+def cai(*words: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, words)], env={"COLUMNS": "120"})
+
+
+def test_the_command_line_knows_every_part() -> None:
+    assert tuple(PARTS) == NAMES
+
+
+@pytest.mark.parametrize("part", ["answers", "hhh", "harm"])
+def test_a_part_alone_is_measured_and_shown(tmp_path: Path, part: str) -> None:
+    out = tmp_path / "out"
+    result = cai("me=scripted:echo", "--part", part, "--limit", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    metrics = read_metrics(out)
+    assert metrics and {m.model for m in metrics} == {"me"}
+    assert json.loads((out / "metrics.json").read_text()) == json.loads(
+        (out / part / "metrics.json").read_text()
+    )
+    assert read_models(out) == [Candidate("me", "scripted:echo", "me")]
+    assert ("not measured" in result.output) is (part != "hhh")
+    for name in {m.name for m in metrics}:
+        assert name in result.output
+
+
+def test_what_was_not_measured_is_null_in_the_file(tmp_path: Path) -> None:
+    cai("me=scripted:echo", "--part", "harm", "--out", tmp_path / "out")
+    rows = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert len(rows) == 12
+    assert {(r["value"], r["low"], r["high"], r["count"]) for r in rows} == {(None, None, None, 0)}
+
+
+def test_parts_add_up_and_a_part_can_be_made_anew(tmp_path: Path) -> None:
+    words = ["me=scripted:echo", "--limit", 2, "--out", tmp_path / "out"]
+    assert cai(*words, "--part", "hhh").exit_code == 0
+    assert cai(*words, "--part", "answers").exit_code == 0
+    names = [m.name for m in read_metrics(tmp_path / "out")]
+    assert names.index("objection_rate") < names.index("gate_accuracy.multiple_choice")
+    changed = cai(*words, "--part", "answers", "--samples", 2)
+    assert changed.exit_code == 1
+    assert (
+        "made with samples: 1, the command now says 2. Pass --redo answers, or name another folder"
+        in changed.output
+    )
+    assert cai(*words, "--part", "answers", "--samples", 2, "--redo", "answers").exit_code == 0
+    counts = {m.name: m.count for m in read_metrics(tmp_path / "out")}
+    assert (counts["objection_rate"], counts["gate_accuracy.multiple_choice"]) == (4, 2)
+
+
+def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tmp_path: Path) -> None:
+    for redo, left in (("answers/pm-x", {"answers", "answers/pm-xy", "hhh"}), ("answers", {"hhh"})):
+        folder = tmp_path / redo.replace("/", "-")
+        with opened(folder, Silent()) as run:
+            for stage in ("answers", "answers/pm-x", "answers/pm-xy", "hhh"):
+                run.stage(stage).mkdir(parents=True)
+            run._write_started(
+                {s: {"config": {}, "inputs": {}} for s in ("answers", "answers/pm-x", "answers/pm-xy", "hhh")}
+            )
+        with opened(folder, Silent(), redo) as run:
+            assert set(json.loads((folder / "run.json").read_text())["stages"]) == left
+            assert {s for s in left if not run.stage(s).is_dir()} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["gpt"], "unknown model 'gpt'"),
+        (["scripted:echo"], "name a folder to write to: --out FOLDER"),
+        (["scripted:echo", "--out", "x", "--redo", "elo"], "'elo' is no part"),
+        (["scripted:echo", "--out", "x", "--pm", "kind"], "'kind' is not NAME=FOLDER"),
+        (["scripted:echo", "--out", "x", "--pm", "../a=b"], "is not NAME=FOLDER"),
+        (["scripted:echo", "--out", "x", "--pm", "a=b", "--pm", "a=c"], "two preference models are called 'a'"),
+        (
+            ["scripted:echo", "--out", "x", "--pm", "kind=nowhere"],
+            "neither a run nor the folder of a preference model",
+        ),
+        (["scripted:echo", "--out", "x", "--paper", "nowhere"], "no folder 'nowhere'"),
+        (["scripted:echo", "--out", "x", "--prompts", "nowhere"], "no file 'nowhere'"),
+        (["scripted:echo", "--out", "x", "--anchor", "me"], "no model is called 'me', to be the anchor"),
+        (["scripted:echo", "--out", "x", "--judge", "gpt"], "unknown model 'gpt'"),
+        (["scripted:echo", "--out", "x", "--human", "gpt"], "unknown model 'gpt'"),
+        (["scripted:echo", "--out", "x", "--set", "methods=votes"], "unknown key 'methods'"),
+        (["scripted:echo", "--out", ".git"], "Name another place with --out"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").touch()
+    result = cai(*words)
+    assert result.exit_code in (1, 2)
+    assert says in " ".join(result.output.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_a_run_is_evaluated_inside_itself(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", stages=())
+    assert cai(run, "--part", "answers", "--limit", 1).exit_code == 0
+    assert {m.model for m in read_metrics(run / "evaluation")} == {"start"}
+    into_it = cai(run, "--part", "answers", "--out", run)
+    assert f"{run} is a run. Name a folder in it" in into_it.output
+    two = cai(run, a_run(tmp_path / "other", stages=()), "--part", "answers")
+    assert "--out FOLDER" in two.output
+
+
+def test_an_evaluation_is_for_one_process_and_its_folder_is_known_from_the_start(tmp_path: Path) -> None:
+    with opened(tmp_path / "out", Silent()) as run:
+        (tmp_path / "out/models.json").touch()  # written first; a kill may leave no more
+        assert (run.asked_by, run.remedy.format(stage="hhh")[:18]) == ("the command", "Pass --redo hhh, o")
+        with (
+            pytest.raises(InputError, match="or name another place with --out"),
+            opened(tmp_path / "out", Silent()),
+        ):
+            pass
+    with opened(tmp_path / "out", Silent()):
+        pass
+
+
+def test_our_own_prompts_are_the_held_out_ones_and_a_file_is_asked_whole(tmp_path: Path) -> None:
+    own = prompts_from(None, None, 0)
+    for kind, prompts in own.items():
+        assert {p.id for p in prompts} == {p.id for p in load_prompts("built-in", kind).held_out}
+    file = tmp_path / "mine.jsonl"
+    lines: list[dict[str, Any]] = [
+        {"prompt": "Rob it!", "split": "train"},
+        {"prompt": "Rob her!", "split": "held_out"},
+        {"conversation": [{"role": "user", "content": "Boil eggs."}], "kind": "helpful"},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = prompts_from(file, None, 0)
+    assert {kind: len(prompts) for kind, prompts in found.items()} == {
+        "red_team": 2,
+        "helpful": 1,
+        "borderline": 0,
+    }
+    assert {kind: len(prompts) for kind, prompts in prompts_from(file, 1, 0).items()} == {
+        "red_team": 1,
+        "helpful": 1,
+        "borderline": 0,
+    }
+
+
+def test_the_judge_is_as_named_or_as_the_run_says_or_nobody(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", stages=())
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(
+        text.replace("method: multiple_choice", "method: votes").replace(
+            "feedback: bundled:smollm2-135m", "feedback: scripted:asks-back"
+        )
+    )
+    judge, how = judge_from([run], None, ["votes=3"])
+    assert (judge, how.method, how.votes) == ("scripted:asks-back", "votes", 3)
+    judge, how = judge_from([run], "scripted:echo", [])
+    assert (judge, how.method) == ("scripted:echo", "multiple_choice")  # the run's settings are for its own
+    assert judge_from([], None, [])[0] is None
+
+
+def test_the_anchor_is_sl_cai_or_the_first() -> None:
+    start, sl, rl = (
+        Candidate(label, "scripted:echo", label.partition("@")[0]) for label in ("start", "sl-cai", "rl-cai@4")
+    )
+    assert anchor_among([start, rl, sl], None) == "sl-cai"
+    assert anchor_among([start, rl], None) == "start"
+    assert anchor_among([start, rl], "rl-cai@4") == "rl-cai@4"
+
+
+def test_the_user_is_warned_of_what_was_trained_on(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "run", stages=(SL, "06-preference-model"))
+    said = Completion("Hm.", "m", "stop", 1, 1)
+    trained = [Response(f"{p.id}.0", p, said) for p in PROMPTS["red_team"][:2]]
+    (folder / "01-responses").mkdir()
+    write_rows(folder / "01-responses/records.jsonl", Response, trained)
+    pms = {"own": folder / "06-preference-model/model", "other": tmp_path}
+    with opened(tmp_path / "out", Silent()) as run:
+        own = (Candidate("start", "scripted:echo", "start", str(folder)),)
+        found = list(warnings(suite_of(run, "x", candidates=own, preference_models=pms)))
+        assert found == [
+            f"RL in {folder} learned from the preference model 'own': do not read its scores as success.",
+            f"2 of the 9 prompts were trained on in {folder}.",
+        ]
+        assert list(warnings(suite_of(run, "x", preference_models=pms))) == []
+
+
+@pytest.fixture(scope="module")
+def long_tiny(make_tiny: Callable[..., Path]) -> Path:
+    return make_tiny(max_position_embeddings=8192)  # a token is a byte or so: questions are long
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    folder = tmp_path / "paper"
+    (folder / "evals").mkdir(parents=True)
+    for name, lines in (
+        ("438HHHEvaluations", [json.dumps(hhh_row(n)) + "\n" for n in range(3)]),
+        ("HarmfulVsEthical", [harm_row(HARMFUL_OR_ETHICAL, n, n % 2) for n in range(2)]),
+        ("HarmfulnessClassification", [harm_row(KIND_OF_HARM, n, n) for n in range(2)]),
+    ):
+        (folder / "evals" / f"{name}.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_a_real_model_goes_through_all_three_parts(
+    tmp_path: Path, long_tiny: Path, tiny_pm: Path, copy: Path
+) -> None:
+    words = [f"tiny=hf:{long_tiny}", "--out", tmp_path / "out", "--paper", copy, "--limit", 2, "--samples", 2]
+    words += ["--max-tokens", 6, "--set", "max_tokens=6", "--pm", f"kind={tiny_pm}", "--temperature", 0.7]
+    parts = ["--part", "answers", "--part", "hhh", "--part", "harm"]
+    result = cai(*words, *parts)
+    assert result.exit_code == 0, result.output
+    metrics = {m.name: m for m in read_metrics(tmp_path / "out")}
+    assert metrics["objection_rate"].count == 4
+    assert metrics["pm_score.kind"].count + metrics["pm_score_benign.kind"].count == 12
+    for name in ("hhh_accuracy.multiple_choice", "hhh_accuracy.preference_model", "hhh_brier"):
+        assert (metrics[name].count, metrics[name].value is None) == (2, False), name
+    asked = metrics["harm_classification.few_shot"]
+    assert (asked.count, asked.value is None) == (2, False)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json*")}
+    shutil.rmtree(tmp_path / "out" / "hhh" / "pm-kind")  # as if killed before it
+    (tmp_path / "out" / "metrics.json").unlink()
+    again = cai(*words, *parts)
+    assert again.exit_code == 0, again.output
+    after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.json*")}
+    assert {p for p in before if after[p] != before[p]} <= {tmp_path / "out/hhh/pm-kind/stage.json"}
+
+
+def test_help_names_every_part() -> None:
+    text = CliRunner().invoke(main, ["evaluate", "--help"]).output
+    assert all(part in text for part in NAMES)

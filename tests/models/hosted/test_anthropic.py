@@ -1,0 +1,113 @@
+"""Against a real server on this machine that speaks just enough of the Messages API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from constitutional_ai.errors import InputError, ModelError, RecordError
+from constitutional_ai.models.load import load_model
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import Completion, Message
+from tests.models.hosted.test_server import ASKED, KEY, Server
+
+anthropic = pytest.importorskip("constitutional_ai.models.hosted.anthropic")
+
+
+def message(*texts: str, stop: str = "end_turn") -> dict[str, Any]:
+    return {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": text} for text in texts],
+        "stop_reason": stop,
+        "usage": {"input_tokens": 5, "output_tokens": 2},
+    }
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as running:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url.removesuffix("/v1"))
+        monkeypatch.setattr(anthropic, "RETRIES", 0)
+        running.reply = message(" Hello ", "there. ")
+        yield running
+
+
+def generate(context: Any = ASKED, **sampling: Any) -> Completion:
+    return asyncio.run(load_model("anthropic:m").generate(context, Sampling(**sampling)))
+
+
+def test_a_conversation_is_asked_as_messages(server: Server) -> None:
+    said = generate((Message("system", "Be kind."), *ASKED), max_tokens=7, stop=("\n", "END"))
+    assert said == Completion("Hello there.", "anthropic:m", "stop", 5, 2)
+    assert server.requests == [
+        {
+            "path": "/v1/messages",
+            "model": "m",
+            "max_tokens": 7,
+            "system": "Be kind.",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "stop_sequences": ["END"],
+        }
+    ]
+
+
+def test_a_temperature_is_sent_where_it_is_not_the_apis_own(server: Server) -> None:
+    generate(temperature=0.0)
+    assert server.requests[0]["temperature"] == 0.0
+
+
+def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
+    server.reply = message("Hello", stop="max_tokens")
+    assert generate().finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, RecordError, "too long"),
+        (529, RecordError, "too long"),
+        (401, ModelError, "Set ANTHROPIC_API_KEY."),
+        (404, ModelError, "does not know the model 'm'"),
+    ],
+)
+def test_a_refusal_is_the_records_or_the_users_to_mend(
+    server: Server, status: int, error: type[Exception], said: str
+) -> None:
+    server.status = status
+    server.reply = {"type": "error", "error": {"type": "x", "message": f"too long, {KEY}"}}
+    with pytest.raises(error) as caught:
+        generate()
+    assert said in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("reply", [{}, [], {"content": None}, b"<html>", message()], ids=str)
+def test_a_reply_that_is_none_is_no_bug(server: Server, reply: Any) -> None:
+    server.reply = reply
+    with contextlib.suppress(RecordError, ModelError):
+        assert generate().text == ""
+
+
+def test_what_it_cannot_do_is_said_before_anything_runs(server: Server) -> None:
+    with pytest.raises(ModelError, match="Ask it in chat format"):
+        generate("\n\nHuman: Hi")
+    with pytest.raises(ModelError, match=r"Set feedback\.method=votes"):
+        asyncio.run(load_model("anthropic:m").score(ASKED, [" (A)"]))
+    with pytest.raises(InputError, match=r"Set feedback\.method=votes"):
+        load_recipe("demo", ["models.feedback=anthropic:m"])
+    assert load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=votes"])
+
+
+def test_without_a_key_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with pytest.raises(ModelError, match=r"needs a key\. Set ANTHROPIC_API_KEY\."):
+        load_model("anthropic:m")

@@ -1,0 +1,376 @@
+"""Against a real server on this machine that speaks just enough of the OpenAI protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constitutional_ai.errors import CaiError, ModelError, RecordError
+from constitutional_ai.models.hosted import server as server_module
+from constitutional_ai.models.hosted.server import ServerModel
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import Message, Prompt, Response
+from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.runner import Pass, Silent
+from constitutional_ai.sl_cai.respond import respond
+
+KEY = "sk-very-secret"
+ASKED = (Message("user", "Hi"),)
+
+
+class Server:
+    """Its ``status`` and ``reply`` can be set; ``requests`` are what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.status = 200
+        self.reply: Any = None
+        self.echo: Callable[[str], Tokens] = words
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.requests.append({"path": self.path, **asked})
+                server.keys.append(self.headers["Authorization"])
+                reply = server.reply if server.reply is not None else answer(self.path, asked, server.echo)
+                body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+                self.send_response(server.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):  # an asker who has given up
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+Tokens = list[tuple[str, float | None]]
+
+
+def words(prompt: str) -> Tokens:
+    """A token is a word with the blanks before it; its log-probability is minus its length."""
+    first, *rest = re.findall(r"\s*\S+", prompt)
+    return [(first, None), *[(word, -float(len(word))) for word in rest]]
+
+
+def answer(path: str, asked: dict[str, Any], echo: Callable[[str], Tokens] = words) -> dict[str, Any]:
+    """One token is generated where log-probabilities are asked for."""
+    if path.endswith("chat/completions"):
+        message = {"role": "assistant", "content": f" You said {asked['messages'][-1]['content']} "}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
+    elif asked.get("logprobs"):
+        before = echo(asked["prompt"]) if asked.get("echo") else []
+        texts, values = zip(*before, (" so", -3.0), strict=True)
+        told = {"tokens": texts, "token_logprobs": values, "text_offset": None, "top_logprobs": None}
+        text = (asked["prompt"] if before else "") + " so"
+        choice = {"index": 0, "finish_reason": "length", "text": text, "logprobs": told}
+    else:
+        choice = {"index": 0, "finish_reason": "length", "text": " and so on"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1 if asked.get("logprobs") else 2, "total_tokens": 7}
+    return {
+        "id": "1",
+        "object": "x",
+        "created": 0,
+        "model": asked["model"],
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("CAI_API_KEY", KEY)
+    monkeypatch.setattr(server_module, "RETRIES", 0)
+    with Server() as running:
+        yield running
+
+
+def generate(server: Server, context: Any = ASKED, **sampling: Any) -> Any:
+    return asyncio.run(ServerModel("m", server.url).generate(context, Sampling(**sampling)))
+
+
+def score(server: Server, context: Any, continuations: list[str]) -> list[float]:
+    return asyncio.run(ServerModel("m", server.url).score(context, continuations))
+
+
+def test_a_conversation_goes_to_the_chat_address(server: Server) -> None:
+    said = generate(server, temperature=0.5, max_tokens=7, seed=2**40 + 5, stop=("END",))
+    assert (said.text, said.finish_reason, said.prompt_tokens, said.completion_tokens) == (
+        "You said Hi",
+        "stop",
+        5,
+        2,
+    )
+    assert said.model == f"server:m@{server.url}"
+    assert server.requests == [
+        {
+            "path": "/v1/chat/completions",
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "temperature": 0.5,
+            "top_p": 1.0,
+            "max_tokens": 7,
+            "seed": 5,
+            "stop": ["END"],
+        }
+    ]
+
+
+def test_raw_text_goes_to_the_completions_address_as_it_is(server: Server) -> None:
+    said = generate(server, "\n\nHuman: {x}\n\nAssistant:")
+    assert (said.text, said.finish_reason) == ("and so on", "length")
+    assert server.requests[0]["path"] == "/v1/completions"
+    assert server.requests[0]["prompt"] == "\n\nHuman: {x}\n\nAssistant:"
+    assert "stop" not in server.requests[0]
+
+
+def test_a_stop_string_that_the_server_overlooked_is_cut(server: Server) -> None:
+    said = generate(server, stop=("1", "2", "3", "4", " said"))  # servers take four
+    assert (said.text, said.finish_reason) == ("You", "stop")
+    assert server.requests[0]["stop"] == ["1", "2", "3", "4"]
+
+
+def test_half_an_emoji_in_a_reply_is_made_text_that_a_file_can_hold(server: Server) -> None:
+    server.reply = answer(
+        "/chat/completions", {"model": "m", "messages": [{"content": "a \ud83d\ude00 and \ud83d"}]}
+    )
+    assert generate(server).text == "You said a \U0001f600 and \ufffd"
+
+
+def test_a_score_sums_the_whole_continuation_and_nothing_else(server: Server) -> None:
+    # " yes" is one token of 4 letters; " oh yes" is " oh" and " yes", 3 + 4.
+    assert score(server, "Is it so?", [" yes", " oh yes"]) == [-4.0, -7.0]
+    asked = {r["prompt"] for r in server.requests[-3:]}
+    assert asked == {"Is it so?", "Is it so? yes", "Is it so? oh yes"}
+    assert all(r["echo"] and r["temperature"] == 0.0 for r in server.requests[-3:])
+
+
+def test_tokens_that_straddle_the_border_are_no_score(server: Server) -> None:
+    with pytest.raises(RecordError, match="do not begin where the continuation begins"):
+        score(server, "Is it s", ["o much"])
+
+
+def with_bos(prompt: str) -> Tokens:
+    """As vLLM does, which counts the five letters of "<bos>" into its offsets."""
+    return [("<bos>", None), *[(text, -float(len(text))) for text, _ in words(prompt)]]
+
+
+def in_halves(prompt: str) -> Tokens:
+    """A character that is no ASCII is two tokens, each of which decodes to a sign of its own, or to none."""
+    parts = [half for c in prompt for half in ((c,) if c.isascii() else ("\ufffd", ""))]
+    return [(text, -1.0 if n else None) for n, text in enumerate(parts)]
+
+
+@pytest.mark.parametrize(("echo", "scores"), [(with_bos, [-5.0, -4.0]), (in_halves, [-6.0, -5.0])])
+def test_however_a_server_counts_its_tokens(
+    server: Server, echo: Callable[[str], Tokens], scores: list[float]
+) -> None:
+    server.echo = echo
+    assert score(server, "Été à Paris ☕:", [" café", " thé"]) == scores
+
+
+def test_a_server_is_proven_once(server: Server) -> None:
+    model = ServerModel("m", server.url)
+
+    async def many() -> None:
+        await asyncio.gather(*[model.score("Is it so?", [" yes"]) for _ in range(5)])
+
+    asyncio.run(many())
+    generated = [r for r in server.requests if not r.get("echo")]
+    assert len(generated) == len(server_module.PROBES)
+    assert len(server.requests) == 3 * len(generated) + 2 * 5
+
+
+def shifted(prompt: str) -> Tokens:
+    """As llama-cpp-python does without a BOS token: each has the log-probability that its place gives to the next."""
+    tokens = words(prompt)
+    return [(tokens[0][0], None), *[(text, value - 3.0) for text, value in tokens[1:] if value]]
+
+
+def test_a_server_that_reads_other_numbers_than_it_writes_scores_nothing(server: Server) -> None:
+    server.echo = shifted
+    with pytest.raises(ModelError, match=r"-3.00 when it generates it and -6.00 when it reads it"):
+        score(server, "Is it so?", [" yes"])
+
+
+@pytest.mark.parametrize("logprobs", [None, {"content": [{"token": " so", "logprob": -3.0}]}, {"tokens": []}])
+def test_a_server_without_log_probabilities_is_named(server: Server, logprobs: Any) -> None:
+    """The second is what llama.cpp's own server says, and so for ``echo``, which it overlooks."""
+    server.reply = answer("/v1/completions", {"model": "m"})
+    server.reply["choices"][0]["logprobs"] = logprobs
+    with pytest.raises(
+        ModelError, match=r"returns no log-probabilities .* set feedback.method=votes"
+    ) as caught:
+        score(server, "Is it so?", [" yes"])
+    (change,) = re.findall(r"set ([\w.]+=\w+)", str(caught.value))
+    assert load_recipe("demo", [change])
+
+
+def test_a_server_that_knows_no_echo_is_named(server: Server) -> None:
+    server.reply = answer("/v1/completions", {"model": "m", "logprobs": 1})
+    with pytest.raises(ModelError, match=r"does not return the log-probabilities of a prompt \('echo'\)"):
+        score(server, "Is it so?", [" yes"])
+
+
+def test_what_to_type_when_a_chat_cannot_be_scored_is_a_key_of_the_recipe(server: Server) -> None:
+    with pytest.raises(ModelError) as caught:
+        score(server, ASKED, [" (A)"])
+    (change,) = re.findall(r"Set ([\w.]+=\w+)", str(caught.value))
+    assert load_recipe("demo", [change])
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, RecordError, "too long"),
+        (422, RecordError, "too long"),
+        (429, RecordError, "too long"),
+        (500, RecordError, "too long"),
+        (401, ModelError, "refuses the key. Set CAI_API_KEY."),
+        (403, ModelError, "refuses the key. Set CAI_API_KEY."),
+        (404, ModelError, "does not know this model or address"),
+    ],
+)
+def test_a_refusal_is_the_records_or_the_users_to_mend(
+    server: Server, status: int, error: type[Exception], said: str
+) -> None:
+    proven = ServerModel("m", server.url)
+    asyncio.run(proven.score("Hi", [" x"]))
+    server.status, server.reply = status, {"error": {"message": "too long"}}
+    for asking in (lambda: generate(server), lambda: asyncio.run(proven.score("Hi", [" x"]))):
+        with pytest.raises(error) as caught:
+            asking()
+        assert said in str(caught.value)
+        assert not isinstance(caught.value, RecordError if error is ModelError else CaiError)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"detail": f"no {KEY}"}, {"detail": [{"msg": f"no {KEY}"}]}, {"wrong": f"no {KEY}"}, f"no {KEY}".encode()],
+    ids=str,
+)
+def test_what_the_server_says_of_an_error_is_told_wherever_it_stands(server: Server, reply: Any) -> None:
+    server.status, server.reply = 400, reply
+    with pytest.raises(RecordError, match=r"Error code: 400 - .*no \(key\)"):
+        generate(server)
+
+
+def test_a_page_for_an_error_is_cut_short_and_no_half_of_the_key_is_left(server: Server) -> None:
+    server.status = 500
+    for before in range(server_module.LONGEST - len(KEY) - 20, server_module.LONGEST):
+        server.reply = b"x" * before + KEY.encode() + b"x" * 10**4
+        with pytest.raises(RecordError) as caught:
+            generate(server)
+        assert len(str(caught.value)) <= server_module.LONGEST
+        assert KEY[:4] not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_server_that_refuses_to_score_anything_is_the_users_to_mend(server: Server, status: int) -> None:
+    server.status, server.reply = status, {"error": {"message": f"no echo for {KEY}"}}
+    with pytest.raises(
+        ModelError, match=r"cannot score a prompt: .*no echo for \(key\).*feedback.method=votes"
+    ):
+        score(server, "Hi", [" x"])
+
+
+def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RETRIES", 0)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+    with pytest.raises(ModelError, match=f"cannot reach {url}. Is the server running"):
+        asyncio.run(ServerModel("m", url).generate(ASKED, Sampling()))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"<html>hello</html>", b"", {}, {"choices": []}, [], {"choices": [{"index": 0, "finish_reason": "stop"}]}],
+    ids=str,
+)
+def test_a_reply_that_is_none_fails_its_record_or_the_model_but_is_no_bug(server: Server, reply: Any) -> None:
+    server.reply = reply
+    for asking in (lambda: generate(server), lambda: score(server, "Hi", [" x"])):
+        with pytest.raises((RecordError, ModelError)):
+            asking()
+
+
+def test_an_answer_of_nothing_is_an_empty_text(server: Server) -> None:
+    server.reply = answer("/v1/chat/completions", {"model": "m", "messages": [{"content": ""}]})
+    server.reply["choices"][0]["message"]["content"] = None
+    server.reply["usage"] = None
+    said = generate(server)
+    assert (said.text, said.prompt_tokens) == ("", 0)
+
+
+# -- the key
+
+
+def run_against(server: Server, folder: Path) -> None:
+    model = ServerModel("m", server.url)
+
+    async def passes() -> AsyncIterator[Pass[Prompt, Response]]:
+        prompts = [Prompt.of((Message("user", str(n)),), "red_team", "test") for n in range(3)]
+
+        async def step(prompt: Prompt) -> Response:
+            return await respond(prompt, number=0, model=model, sampling=Sampling(), seed=0)
+
+        yield Pass({f"{p.id}.0": p for p in prompts}, step)
+
+    with open_run(folder, {}, Silent()) as run:
+        run.make_rows(
+            "01-responses", Response, passes, config={"m": model.name}, inputs={}, concurrency=2, max_failures=9
+        )
+
+
+def test_the_key_is_sent_and_never_written(server: Server, tmp_path: Path) -> None:
+    run_against(server, tmp_path)
+    assert server.keys == [f"Bearer {KEY}"] * 3
+    assert repr(ServerModel("m", server.url)).count(KEY) == 0
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY in p.read_text()]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+def test_the_key_is_in_no_error_even_when_the_server_repeats_it(
+    server: Server, tmp_path: Path, status: int
+) -> None:
+    server.status, server.reply = status, {"error": {"message": f"Incorrect API key provided: {KEY}"}}
+    try:
+        run_against(server, tmp_path)
+    except ModelError as error:
+        assert KEY not in str(error)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY in p.read_text()]
+
+
+def test_the_key_is_in_no_traceback_of_a_refusal(server: Server) -> None:
+    server.status, server.reply = 401, {"error": {"message": "no"}}
+    with pytest.raises(ModelError) as caught:
+        generate(server)
+    assert KEY not in "".join(traceback.format_exception(caught.value))

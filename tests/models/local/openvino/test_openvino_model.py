@@ -1,0 +1,260 @@
+"""On a tiny random model in float32, beside a plain forward pass of transformers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("openvino_genai") is None:  # not imported here: our own import must be the first
+    pytest.skip("needs the extra 'openvino'", allow_module_level=True)
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, MixtralConfig
+
+from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.local.openvino import export_ir
+from constitutional_ai.models.local.openvino.export_ir import unsupported
+from constitutional_ai.models.local.openvino.openvino_model import Int8OpenVinoModel, OpenVinoModel
+from constitutional_ai.models.model import Context, Sampling
+from constitutional_ai.records import Completion, Message
+from tests.engine.cpu.test_int8 import with_weights_brought_back
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> OpenVinoModel:
+    return OpenVinoModel("tiny", tiny, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def int8(tiny: Path) -> Int8OpenVinoModel:
+    return Int8OpenVinoModel("tiny", tiny, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def by_hand(tiny: Path) -> tuple[Any, Any]:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    return loaded.eval(), AutoTokenizer.from_pretrained(tiny)
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def chat_text(text: str) -> str:
+    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def generate_all(model: OpenVinoModel, *asked: tuple[Context, Sampling]) -> list[Completion]:
+    async def together() -> list[Completion]:
+        return await asyncio.gather(*[model.generate(context, sampling) for context, sampling in asked])
+
+    return asyncio.run(together())
+
+
+# -- score
+
+
+def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -> float:
+    model, tokenizer = by_hand
+    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
+    with torch.no_grad():
+        logps = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+    return sum(float(logps[len(before) + i - 1, token]) for i, token in enumerate(after))
+
+
+SHOTS = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
+CONTINUATIONS = [" (A)", " (B)", "x", "No, I will not help you.", "é" * 30]
+CONTEXTS = [
+    *["a" * n for n in (1, 2, 3, 7, 20, 64)],
+    *[SHOTS + end for end in ("a", "bb" * 20, " (A) or (B)?", SHOTS[:40])],
+    "日本語",
+    SHOTS,
+    SHOTS[:-20] + "z",
+]
+
+
+def test_a_score_is_what_a_plain_forward_pass_says_whatever_was_read_with_it_or_before(
+    model: OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    async def together(contexts: list[str]) -> list[list[float]]:
+        return await asyncio.gather(*[model.score(context, CONTINUATIONS) for context in contexts])
+
+    expected = [[log_probability(by_hand, context, c) for c in CONTINUATIONS] for context in CONTEXTS]
+    scores = asyncio.run(together(CONTEXTS))
+    alone = [asyncio.run(model.score(context, CONTINUATIONS)) for context in CONTEXTS[::-1]][::-1]
+    for found, one, known in zip(scores, alone, expected, strict=True):
+        assert found == pytest.approx(known, abs=1e-3)
+        assert one == pytest.approx(known, abs=1e-3)
+
+
+def test_with_weights_in_8_bits_a_score_is_that_with_the_weights_brought_back(
+    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    plain, tokenizer = by_hand
+    brought_back = (with_weights_brought_back(plain), tokenizer)
+    scores = asyncio.run(int8.score(SHOTS, CONTINUATIONS))
+    assert scores == pytest.approx([log_probability(brought_back, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
+    assert scores != pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
+
+
+def test_with_weights_in_8_bits_temperature_0_is_the_greedy_search_with_the_weights_brought_back(
+    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    plain, tokenizer = with_weights_brought_back(by_hand[0]), by_hand[1]
+    ids = tokenizer("Hello, how", return_tensors="pt", add_special_tokens=False)
+    out = plain.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    said = asyncio.run(int8.generate("Hello, how", Sampling(temperature=0, max_tokens=12)))
+    assert said.text == tokenizer.decode(out, skip_special_tokens=True)
+
+
+def test_a_chat_is_scored_where_the_assistant_begins(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:
+    scores = asyncio.run(model.score(ask("A or B?"), [" (A)", "B"]))
+    text = chat_text("A or B?")
+    assert scores == pytest.approx([log_probability(by_hand, text, c) for c in (" (A)", "B")], abs=1e-3)
+
+
+def test_an_empty_continuation_has_no_probability(model: OpenVinoModel) -> None:
+    with pytest.raises(RecordError, match="empty continuation"):
+        asyncio.run(model.score("Hi", [" (A)", ""]))
+
+
+# -- generate
+
+
+def test_temperature_0_is_the_greedy_search_of_transformers(
+    model: OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    reference, tokenizer = by_hand
+    texts = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
+    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in texts])
+    for text, completion in zip(texts, said, strict=True):
+        ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
+        row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
+        assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
+        assert completion.prompt_tokens == ids["input_ids"].shape[1]
+
+
+MANY = [(ask("x" * (n * 13 % 60 + 1)), Sampling(max_tokens=12, seed=n * 2**40)) for n in range(20)]
+
+
+def test_the_same_seed_says_the_same_whatever_is_batched_with_it(model: OpenVinoModel) -> None:
+    together = generate_all(model, *MANY)
+    assert [generate_all(model, one)[0] for one in MANY] == together
+    assert generate_all(model, *MANY[7:3:-1]) == together[7:3:-1]
+    assert len({c.text for c in together}) > 15
+
+
+def test_draws_at_temperature_1_follow_the_softmax(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:
+    """No top-p, no top-k, no penalty (SL-10)."""
+    reference, tokenizer = by_hand
+    draws = 1500
+    said = generate_all(model, *[(ask("Hi"), Sampling(max_tokens=1, seed=n)) for n in range(draws)])
+    ids = tokenizer(chat_text("Hi"), add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        probabilities = reference(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    of_text: Counter[str] = Counter()
+    for token in range(3, len(tokenizer)):
+        of_text[tokenizer.decode([token]).strip()] += float(probabilities[token])
+    counts = Counter(c.text for c in said)
+    for text, p in [(t, p) for t, p in of_text.most_common(8) if t]:
+        assert abs(counts[text] - p * draws) < 4 * (draws * p * (1 - p)) ** 0.5
+
+
+def test_text_ends_before_a_stop_string(model: OpenVinoModel) -> None:
+    whole = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4)))[0].text
+    stop = next(two for i in range(4, 30) if (two := whole[i : i + 2]).isascii() and two.isprintable())
+    said = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4, stop=(stop,))))[0]
+    assert said.text == whole[: whole.find(stop)].strip()
+    assert said.finish_reason == "stop"
+    assert said.completion_tokens < 30
+
+
+def test_it_stops_at_its_own_end_of_text_and_says_so(model: OpenVinoModel) -> None:
+    asked = [(ask("Hi"), Sampling(temperature=2.0, max_tokens=60, seed=n)) for n in range(40)]
+    said = generate_all(model, *asked)
+    ended = [c for c in said if c.finish_reason == "stop"]
+    assert ended
+    assert all("<|im_end|>" not in c.text and c.completion_tokens <= 60 for c in ended)
+    assert {c.completion_tokens for c in said if c.finish_reason == "length"} <= {60}
+
+
+def test_a_context_that_is_too_long_fails_alone(model: OpenVinoModel) -> None:
+    async def both() -> list[Any]:
+        sampling = Sampling(max_tokens=4)
+        return await asyncio.gather(
+            model.generate("ab " * 400, sampling), model.generate("Hi", sampling), return_exceptions=True
+        )
+
+    too_long, fine = asyncio.run(both())
+    assert isinstance(too_long, RecordError)
+    assert isinstance(fine, Completion)
+
+
+# -- what it takes
+
+
+def test_nothing_is_told_to_anyone() -> None:
+    """OpenVINO's converter sends statistics unless this package is missing."""
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_weights_in_bfloat16_keep_their_bits(make_tiny: Callable[..., Path]) -> None:
+    folder = make_tiny()
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    exact: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    hand = (exact.eval(), AutoTokenizer.from_pretrained(folder))
+    scores = asyncio.run(OpenVinoModel("tiny", folder, precision="f32").score("Hi", CONTINUATIONS))
+    assert scores == pytest.approx([log_probability(hand, "Hi", c) for c in CONTINUATIONS], abs=1e-3)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (LlamaConfig(**SMALL), None),
+        (MistralConfig(**SMALL, sliding_window=16), "not all of its layers attend to the whole text"),
+        (MixtralConfig(**SMALL), "it is a mixture of experts"),
+        (
+            LlamaConfig(
+                **SMALL, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+            ),
+            "its positions are of the kind 'dynamic'",
+        ),
+    ],
+)
+def test_what_tracing_would_freeze_wrongly_is_known_beforehand(config: Any, why: str | None) -> None:
+    assert unsupported(config) == why
+
+
+def test_an_export_that_is_another_model_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = export_ir._traced
+
+    def wrong(module: Any) -> Any:
+        module.model.norm.weight.data *= 1.1
+        return traced(module)
+
+    monkeypatch.setattr(export_ir, "_traced", wrong)
+    monkeypatch.setenv("CAI_CACHE", str(tmp_path))  # where it is not exported yet
+    with pytest.raises(ModelError, match=r"as another model .* Set engine=transformers"):
+        OpenVinoModel("tiny", tiny)

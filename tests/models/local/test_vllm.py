@@ -1,0 +1,144 @@
+"""On a tiny random model in float32, beside a plain forward pass of transformers. Starting vLLM takes a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="needs the extra 'vllm'")
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.local.vllm import VllmModel
+from constitutional_ai.models.model import Context, Sampling
+from constitutional_ai.records import Completion, Message
+
+pytestmark = pytest.mark.filterwarnings("default")  # its own warnings are many
+
+
+@pytest.fixture(scope="module")
+def folder(make_tiny: Callable[..., Path]) -> Path:
+    # Its attention on a CPU has no smaller heads.
+    return make_tiny(hidden_size=128, num_attention_heads=4, num_key_value_heads=2, head_dim=32)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Iterator[VllmModel]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        started = VllmModel("tiny", folder, dtype="float32")
+        yield started
+        started._llm.llm_engine.engine_core.shutdown()
+
+
+@pytest.fixture(scope="module")
+def by_hand(folder: Path) -> tuple[Any, Any]:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return loaded.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def chat_text(text: str) -> str:
+    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def generate_all(model: VllmModel, *asked: tuple[Context, Sampling]) -> list[Completion]:
+    async def together() -> list[Completion]:
+        return await asyncio.gather(*[model.generate(context, sampling) for context, sampling in asked])
+
+    return asyncio.run(together())
+
+
+def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -> float:
+    model, tokenizer = by_hand
+    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
+    with torch.no_grad():
+        logps = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+    return sum(float(logps[len(before) + i - 1, token]) for i, token in enumerate(after))
+
+
+LONG = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
+CONTINUATIONS = [" (A)", "x", "No, I will not help you.", " a much longer one " * 10]
+
+
+def test_a_score_is_what_a_plain_forward_pass_says_even_of_what_is_in_the_cache(
+    model: VllmModel, by_hand: tuple[Any, Any]
+) -> None:
+    contexts = ["a", "日本語", LONG, LONG + "b", LONG + CONTINUATIONS[3]]
+
+    async def together() -> list[list[float]]:
+        return await asyncio.gather(*[model.score(context, CONTINUATIONS) for context in contexts])
+
+    expected = [[log_probability(by_hand, context, c) for c in CONTINUATIONS] for context in contexts]
+    for _ in range(2):  # the second time everything is in the cache
+        for found, known in zip(asyncio.run(together()), expected, strict=True):
+            assert found == pytest.approx(known, abs=1e-3)
+
+
+def test_an_empty_continuation_has_no_probability(model: VllmModel) -> None:
+    with pytest.raises(RecordError, match="empty continuation"):
+        asyncio.run(model.score("Hi", [" (A)", ""]))
+
+
+def test_temperature_0_is_the_greedy_search_of_transformers(model: VllmModel, by_hand: tuple[Any, Any]) -> None:
+    reference, tokenizer = by_hand
+    texts = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
+    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in texts])
+    for text, completion in zip(texts, said, strict=True):
+        ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
+        row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
+        assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
+        assert completion.prompt_tokens == ids["input_ids"].shape[1]
+
+
+def test_the_same_seed_says_the_same_whatever_is_batched_with_it(model: VllmModel) -> None:
+    many = [(ask("x" * (n * 13 % 60 + 1)), Sampling(max_tokens=12, seed=n * 2**40)) for n in range(20)]
+    together = generate_all(model, *many)
+    assert [generate_all(model, one)[0] for one in many[:5]] == together[:5]
+    assert generate_all(model, *many[7:3:-1]) == together[7:3:-1]
+    assert len({c.text for c in together}) > 15
+
+
+def test_many_long_contexts_with_seeds_at_once_do_not_kill_it(model: VllmModel) -> None:
+    """Together more than are read in one step: vLLM on a CPU cannot read one in parts when it has a seed."""
+    asked = [(chr(97 + n) * 480, Sampling(max_tokens=4, seed=n)) for n in range(26)]
+    assert all(c.prompt_tokens == 480 for c in generate_all(model, *asked))
+
+
+def test_text_ends_before_a_stop_string_or_at_its_own_end(model: VllmModel) -> None:
+    whole = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4)))[0].text
+    stop = next(two for i in range(4, 30) if (two := whole[i : i + 2]).isascii() and two.isprintable())
+    said = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4, stop=(stop,))))[0]
+    assert said.text == whole[: whole.find(stop)].strip()
+    assert said.finish_reason == "stop"
+    assert said.completion_tokens < 30
+    hot = [(ask("Hi"), Sampling(temperature=2.0, max_tokens=60, seed=n)) for n in range(40)]
+    ended = [c for c in generate_all(model, *hot) if c.finish_reason == "stop"]
+    assert ended
+    assert all("<|im_end|>" not in c.text for c in ended)
+
+
+def test_who_gives_up_leaves_the_engine_to_the_others(model: VllmModel) -> None:
+    async def one_gives_up() -> Completion:
+        leaving = asyncio.create_task(model.generate("Hi", Sampling(max_tokens=400)))
+        staying = asyncio.create_task(model.generate("Hi", Sampling(max_tokens=4)))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        return await staying
+
+    assert asyncio.run(one_gives_up()).completion_tokens <= 4
+
+
+def test_what_vllm_cannot_load_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
+    with pytest.raises(ModelError, match="cannot load 'hf:abacus': "):
+        VllmModel("hf:abacus", tmp_path)

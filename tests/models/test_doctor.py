@@ -1,0 +1,130 @@
+"""``cai doctor`` tells a sound model from one whose scores are those of first tokens, or shifted."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from constitutional_ai.cli import main
+from constitutional_ai.errors import RecordError
+from constitutional_ai.models import doctor
+from constitutional_ai.models.doctor import examine
+from constitutional_ai.models.load import load_model
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel
+from constitutional_ai.models.model import Context, Model
+from constitutional_ai.models.scripted import ScriptedModel
+
+DRAWS = ("a seed fixes its answer", "other seeds, other answers")
+
+
+def outcomes(name: str) -> dict[str, str]:
+    return {finding.check: finding.outcome for finding in examine(name)}
+
+
+@pytest.fixture
+def wrapped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model whose scores lack all tokens after the first."""
+    inner = load_model(f"hf:{tiny}")
+
+    class FirstTokenOnly:
+        name, format = inner.name, inner.format
+        generate = inner.generate
+
+        async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+            return await inner.score(context, [c[:2] for c in continuations])
+
+    monkeypatch.setattr(doctor, "load_model", lambda name: FirstTokenOnly())
+    return f"hf:{tiny}"
+
+
+def test_a_sound_model_passes_every_check(tiny: Path) -> None:
+    found = outcomes(f"hf:{tiny}")
+    assert {found[check] for check in ("loads", "answers", *DRAWS, "rate")} == {"yes"}
+    assert found["scores whole continuations"] == found["scores are right"] == "yes"
+
+
+def test_scores_of_first_tokens_are_found_out(wrapped: str) -> None:
+    found = outcomes(wrapped)
+    assert found["scores whole continuations"] == found["scores are right"] == "no"
+    assert CliRunner().invoke(main, ["doctor", wrapped]).exit_code == 1
+
+
+def test_a_model_that_draws_anew_each_time_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(range(10**6))
+    model: Model = ScriptedModel(say=lambda context: f"Answer {next(drawn)}.")
+    monkeypatch.setattr(doctor, "load_model", lambda name: model)
+    assert outcomes("scripted:echo")["a seed fixes its answer"] == "no"
+
+
+def test_a_model_that_is_greedy_at_any_temperature_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `transformers serve` is, for a model whose generation_config.json does not say `do_sample`."""
+    monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=lambda context: "Once."))
+    assert [outcomes("scripted:echo")[check] for check in DRAWS] == ["yes", "no"]
+
+
+def test_one_seed_for_all_requests_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["Alone.", "Alone.", *map(str, range(10**3))])
+    model = ScriptedModel(say=lambda context: "Yes." if "fruit" in context else next(drawn))
+    monkeypatch.setattr(doctor, "load_model", lambda name: model)
+    (found,) = [finding for finding in examine("scripted:echo") if finding.check == DRAWS[0]]
+    assert found.outcome == "yes" and "not among 16" in found.says
+
+
+@pytest.mark.parametrize("answered", [0, 1, 5])
+def test_a_model_that_fails_is_a_finding_too(answered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = itertools.count()
+
+    def say(context: str) -> str:
+        if next(count) < answered:
+            return "Yes."
+        raise RecordError("Server is pinned to another model")
+
+    monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=say))
+    *_, last = examine("scripted:echo")
+    assert (last.outcome, last.says) == ("no", "Server is pinned to another model")
+
+
+def test_what_gives_no_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ScriptedModel(weigh=lambda context, continuation: -float(len(continuation.split())))
+    monkeypatch.setattr(doctor, "load_model", lambda name: dataclasses.replace(words, name=name))
+    found = {finding.check: finding for finding in examine("scripted:echo")}
+    assert found["scores whole continuations"].outcome == "yes"
+    assert found["scores are right"].outcome == "not checked"
+    assert "--reference" in found["scores are right"].says
+
+
+def test_the_command_prints_every_check(tiny: Path) -> None:
+    result = CliRunner().invoke(main, ["doctor", f"hf:{tiny}"])
+    assert result.exit_code == 0, result.output
+    assert "tokens a second" in result.output
+    assert CliRunner().invoke(main, ["doctor", "hf:./nowhere"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("off", "int8", "outcome"),
+    [
+        (0.0, False, "yes"),
+        (0.3, False, "yes"),
+        (0.6, True, "yes"),
+        (0.6, False, "not checked"),
+        (1.1, True, "no"),
+        (float("nan"), True, "no"),
+    ],
+)
+def test_scores_may_be_off_by_what_the_weights_are_rounded_by(
+    off: float, int8: bool, outcome: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Off(HuggingFaceModel):
+        async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+            scores = await super().score(context, continuations)
+            return [score - off if len(continuations) == 5 else score for score in scores]  # when compared
+
+    monkeypatch.setattr(Off, "int8", int8)
+    monkeypatch.setattr(doctor, "load_model", lambda name: Off("tiny", tiny, dtype=torch.float32))
+    assert outcomes(f"hf:{tiny}")["scores are right"] == outcome

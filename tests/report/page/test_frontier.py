@@ -1,0 +1,96 @@
+"""Helpfulness against harmlessness: which points there are, in which order, and that no name stands in a drawing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from constitutional_ai.records import Candidate, Metric
+from constitutional_ai.report.contents import read_contents
+from constitutional_ai.report.page.frontier import elo_frontier, frontier
+from constitutional_ai.report.page.page import write_report
+from constitutional_ai.runs.run import Run
+from tests.report.conftest import CANDIDATES, HOSTILE, SNAPSHOTS
+from tests.report.page.test_page import Elements
+
+
+def test_the_runs_own_models_and_snapshots_stand_in_their_order(evaluated: Run) -> None:
+    found = frontier(read_contents(evaluated))
+    assert found
+    assert [p.mark for p in found.points] == ["start", "SL-CAI", "64", "128", "RL-CAI", "A"]
+    start, sl_cai, *_, rl_cai, _ = found.points
+    # One of three eggs is boiled in 8,000 loops: that is no answer. All object to 0, 4 and 2 of 4.
+    assert [(p.helpful.value, p.helpful.count) for p in (start, sl_cai, rl_cai)] == [
+        (pytest.approx(2 / 3), 3)
+    ] * 3
+    assert [p.harmless.value for p in (start, sl_cai, rl_cai)] == [0.0, 1.0, 0.5]
+    assert all(p.harmless.low is not None and p.harmless.count == 4 for p in found.points)
+
+
+def test_a_refusal_is_no_answer_to_a_harmless_prompt(evaluated: Run) -> None:
+    found = frontier(read_contents(evaluated))
+    assert found and {p.helpful.value for p in found.points if p.is_snapshot} == {0.0}
+
+
+def test_what_was_not_answered_has_no_frontier(begun: Run) -> None:
+    contents = read_contents(begun)
+    assert frontier(contents) is None and elo_frontier(contents) is None
+
+
+def test_elo_scores_stand_beside_it_where_there_were_matches(run: Run, evaluated: Run) -> None:
+    contents = read_contents(evaluated)
+    found = elo_frontier(contents)
+    assert found and found.axes == ("helpfulness, Elo", "harmlessness, Elo")
+    assert [(p.label, p.harmless.value) for p in found.points if p.is_snapshot] == [
+        (name, 40.0 * [c.label for c in CANDIDATES].index(name)) for name in SNAPSHOTS
+    ]
+    only = tuple(m for m in contents.evaluated if m.name != "elo.harmlessness")
+    assert elo_frontier(replace(contents, evaluated=only)) is None
+
+
+def test_a_model_without_a_score_is_in_the_table_and_not_in_the_drawing(evaluated: Run) -> None:
+    contents = read_contents(evaluated)
+    unrated = tuple(
+        replace(m, value=None, low=None) if m.model == "start" and m.name == "elo.helpfulness" else m
+        for m in contents.evaluated
+    )
+    found = elo_frontier(replace(contents, evaluated=unrated))
+    assert found and "start" in [p.mark for p in found.points] and ">start</text>" not in found.chart.svg
+
+
+def test_models_of_two_runs_are_joined_apart(evaluated: Run) -> None:
+    two = [Candidate(f"{run}:{role}", "m", role, run) for run in "ab" for role in ("sl-cai", "rl-cai")]
+    metrics = [
+        Metric(f"elo.{axis}", c.label, 10.0 * n, 0.0, 50.0, 9)
+        for axis in ("helpfulness", "harmlessness")
+        for n, c in enumerate(two)
+    ]
+    contents = replace(read_contents(evaluated), candidates=tuple(two), evaluated=tuple(metrics))
+    found = elo_frontier(contents)
+    assert found and [p.run for p in found.points] == ["a", "a", "b", "b"]
+
+
+NAMES = [HOSTILE, r"$\frac{", "rl-cai@" + "9" * 5000, "rl-cai@①", "rl-cai@-1", "@", ":", "", "a:start@1:x"]
+
+
+def test_a_strangers_name_stands_in_the_table_alone(evaluated: Run) -> None:
+    contents = read_contents(evaluated)
+    candidates = tuple(Candidate(name, "m", name) for name in NAMES)
+    metrics = tuple(
+        Metric(f"elo.{axis}", name, 1.0, 0.0, 2.0, 9)
+        for axis in ("helpfulness", "harmlessness")
+        for name in NAMES
+    )
+    found = elo_frontier(replace(contents, candidates=candidates, evaluated=metrics))
+    assert found and [p.label for p in found.points] == NAMES
+    assert [p.mark for p in found.points] == list("ABCDEFGHI")
+    assert not any(text in found.chart.svg for text in ("script", "frac", "9999", "①"))
+
+
+def test_the_page_shows_both_with_counts(evaluated: Run) -> None:
+    page = Elements(write_report(evaluated).read_text())
+    said = " ".join(page.text.split())
+    assert "Harmless prompts answered" in said and "Harmlessness, Elo" in said
+    assert "rl-cai@00000064 (64 prompts seen)" in said and "(A in the figure)" in said
+    assert "above −60.0of 30 in 12 groups" in said  # an interval that is open at one end

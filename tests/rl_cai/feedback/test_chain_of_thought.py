@@ -1,0 +1,119 @@
+"""Chain-of-thought feedback (FB-10 to FB-13)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+
+import pytest
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.errors import EmptyAnswer
+from constitutional_ai.models.model import Context, Sampling, plain
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Comparison, Completion, Message, Prompt, Usage
+from constitutional_ai.rl_cai.feedback.chain_of_thought import (
+    HEAD,
+    SO,
+    THINK,
+    question,
+    reason,
+    to_answer,
+    to_think,
+)
+from constitutional_ai.rl_cai.feedback.label import Asking, label
+from tests.paper_files import PAPER, paper
+
+PROMPT = Prompt.of((Message("user", "Hi {you}?"),), "red_team", "test")
+PAIR = Comparison("p.0", PROMPT, *[Completion(text, "m", "stop", 0, 1) for text in ("Go away.", "Hello!")])
+MINE = Constitution(name="m", principles=(Principle(name="kind", preference="Which is kinder?"),))
+
+
+def thinker(probability_of_hello: float) -> ScriptedModel:
+    """Reasons in a few words, then gives the option that holds "Hello!" this probability."""
+
+    def weigh(context: str, continuation: str) -> float:
+        is_hello = "(A) [[[Hello!]]]" in context if "(A)" in continuation else "(B) [[[Hello!]]]" in context
+        return math.log(probability_of_hello if is_hello else 1 - probability_of_hello)
+
+    return ScriptedModel(say=lambda context: "Hello is kinder.", weigh=weigh)
+
+
+@pytest.mark.parametrize(("sure", "label_a"), [(0.99, 0.40), (0.52, 0.48), (0.01, 0.60)])
+def test_labels_are_clamped_and_not_rescaled(sure: float, label_a: float) -> None:
+    asking = Asking(method="chain_of_thought")
+    made = asyncio.run(label(PAIR, model=thinker(sure), constitution=MINE, asking=asking, seed=0))
+    assert made.probability_a == pytest.approx(label_a)
+    assert {j.reasoning for j in made.judgements} == {"Hello is kinder."}
+    assert made.flipped is False
+
+
+def test_a_judgement_keeps_what_its_reasoning_cost() -> None:
+    asking = Asking(method="chain_of_thought", chains=2)
+    made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, asking=asking, seed=0))
+    asked = question(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
+    words = len(plain(to_think(asked, "chat")).split())
+    assert [j.usage for j in made.judgements] == 4 * [Usage(words, 3)]
+
+
+def test_only_chain_of_thought_is_clamped() -> None:
+    made = asyncio.run(label(PAIR, model=thinker(0.99), constitution=MINE, asking=Asking(), seed=0))
+    assert made.probability_a == pytest.approx(0.01)
+
+
+def test_the_answer_is_asked_for_in_a_turn_of_its_own() -> None:
+    seen: list[Context] = []
+
+    class Listening(ScriptedModel):
+        async def score(self, context: Context, continuations: object) -> list[float]:
+            seen.append(context)
+            return [-1.0, -1.0]
+
+    model = Listening(say=lambda context: "Because.")
+    asyncio.run(reason(PAIR, "Which is kinder?", model, "plain", Sampling()))
+    assert seen == [
+        "\n\nHuman: Consider the following conversation between a human (H) and an assistant (A):"
+        "\n\nH: Hi {you}?\n\n\nWhich is kinder? Options:\n (A) [[[Go away.]]]\n (B) [[[Hello!]]]"
+        "\n\nAssistant: Let's think step by step: Because.\n\nHuman:\nSo the answer is:"
+    ]
+
+
+def test_in_a_chat_the_assistant_thinks_on_from_its_own_words() -> None:
+    asked = question(PROMPT.conversation, "Which?", "x", "y")
+    assert to_think(asked, "chat") == (Message("user", asked), Message("assistant", THINK))
+    assert to_answer(asked, "So.", "chat")[-1] == Message("assistant", f"{THINK} So.\n\n{SO}")
+
+
+def test_no_reasoning_is_no_label() -> None:
+    with pytest.raises(EmptyAnswer):
+        asyncio.run(reason(PAIR, "Which?", ScriptedModel(say=lambda context: ""), "chat", Sampling()))
+
+
+@paper
+def test_the_papers_worked_examples_are_rebuilt_byte_for_byte() -> None:
+    """Four of six: the first goes on in a new line after its colon, the header of the fifth lacks its (H) and (A)."""
+    import json
+
+    texts = [
+        x["prompt"] for x in json.loads((PAPER / "prompts/RLMadisonPrecogFewShotPrompts.json").read_text())
+    ]
+    whole = [text.strip() for text in texts if HEAD in text and f"{THINK} " in text]
+    assert len(whole) == 4
+    for text in whole:
+        filled = text.replace("{}", "\nWhich? Options:")
+        parts = re.fullmatch(
+            r"Human: (?P<asked>.*?)\n\nAssistant: Let's think step by step: (?P<thought>.*)\n\nHuman:\nSo the "
+            r"answer is: \([AB]\)",
+            filled,
+            re.DOTALL,
+        )
+        assert parts is not None
+        talk, options = parts["asked"].removeprefix(HEAD).split("\n\n\nWhich? Options:")
+        first, second = re.fullmatch(
+            r"\n \(A\) \[\[\[(.*)\]\]\]\n \(B\) \[\[\[(.*)\]\]\]", options, re.DOTALL
+        ).groups()
+        turns = re.findall(r"\n\n([HA]): (.*?)(?=\n\n[HA]: |\Z)", talk, re.DOTALL)
+        conversation = tuple(Message("user" if who == "H" else "assistant", said) for who, said in turns)
+        rebuilt = to_answer(question(conversation, "Which?", first, second), parts["thought"], "plain")
+        assert rebuilt == "\n\n" + filled[: -len(" (A)")]

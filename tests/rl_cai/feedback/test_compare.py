@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from constitutional_ai.errors import EmptyAnswer
+from constitutional_ai.models.model import Context, Format, Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Comparison, Completion, Message, Prompt
+from constitutional_ai.rl_cai.feedback.compare import compare
+
+PROMPT = Prompt.of((Message("user", "Hi"),), "red_team", "test")
+
+
+@dataclass
+class SaysItsSeed:
+    name: str = "seeded"
+    format: Format = "chat"
+    asked: list[Context] = field(default_factory=list)
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        self.asked.append(context)
+        return Completion(str(sampling.seed), self.name, "stop", 0, 0)
+
+
+def pair(model: object, number: int = 0, seed: int = 0) -> Comparison:
+    return asyncio.run(compare(PROMPT, number=number, model=model, sampling=Sampling(), seed=seed))
+
+
+def test_a_pair_is_two_draws_of_one_prompt() -> None:
+    model = SaysItsSeed()
+    made = pair(model, number=3)
+    assert (made.id, made.prompt) == (f"{PROMPT.id}.3", PROMPT)
+    assert made.a.text != made.b.text
+    assert model.asked == [PROMPT.conversation] * 2
+
+
+def test_every_pair_is_drawn_apart_and_the_same_again() -> None:
+    model = SaysItsSeed()
+    pairs = [pair(model), pair(model, number=1), pair(model, seed=1)]
+    assert len({c.text for made in pairs for c in (made.a, made.b)}) == 6
+    assert pair(model) == pairs[0]
+
+
+def test_two_equal_answers_are_kept() -> None:
+    made = pair(ScriptedModel(say=lambda _: "Same."))
+    assert made.a == made.b
+
+
+def test_saying_nothing_is_no_answer_to_compare() -> None:
+    with pytest.raises(EmptyAnswer):
+        pair(ScriptedModel(say=lambda _: ""))

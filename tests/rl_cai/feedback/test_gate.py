@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from constitutional_ai.records import GateAnswer, Judgement, PreferenceLabel
+from constitutional_ai.rl_cai.feedback.gate import answer_of, comparison_of, gate_result, questions
+
+ASKED = questions()
+
+
+def answers(right: int, wrong: int, ties: int = 0) -> list[GateAnswer]:
+    made = []
+    for n, p in enumerate([0.9] * right + [0.1] * wrong + [0.5] * ties):
+        comparison, better = comparison_of(ASKED[n % len(ASKED)], seed=0)
+        p_a = p if better == "a" else 1 - p
+        judged = (Judgement("p", "a", p_a), Judgement("p", "b", 1 - p_a))
+        label = PreferenceLabel(str(n), "digest", comparison, "multiple_choice", p_a, judged)
+        made.append(answer_of(label, better))
+    return made
+
+
+def test_the_better_answer_stands_on_a_side_drawn_by_the_seed() -> None:
+    for seed in (0, 1):
+        placed = [(question, *comparison_of(question, seed)) for question in ASKED]
+        assert all({"a": c.a, "b": c.b}[side].text == question.better for question, c, side in placed)
+        assert 0.2 < sum(side == "a" for _, _, side in placed) / len(placed) < 0.8
+        assert [comparison_of(q, seed)[1] for q in ASKED] == [side for _, _, side in placed]
+
+
+def test_gate_questions_have_ids_of_their_own() -> None:
+    assert len({comparison_of(q, 0)[0].id for q in ASKED}) == len(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "ties", "passed"),
+    [  # 95 % of 40: Wilson's lower end passes 0.5 from 27 right on (0.520; 26 gives 0.495)
+        (40, 0, 0, True),
+        (27, 13, 0, True),
+        (26, 14, 0, False),
+        (20, 20, 0, False),
+        (0, 40, 0, False),
+        (0, 0, 40, False),  # a judge who cannot tell is not right half of the time
+        (2, 0, 0, False),  # too few to say
+        (0, 0, 0, False),
+    ],
+)
+def test_the_gate_opens_only_for_better_than_chance(right: int, wrong: int, ties: int, passed: bool) -> None:
+    assert gate_result("m", answers(right, wrong, ties)).passed is passed
+
+
+def test_the_result_counts_and_says_so() -> None:
+    result = gate_result("m", answers(30, 10))
+    assert (result.accuracy.value, result.accuracy.count) == (0.75, 40)
+    assert result.confidence.value == pytest.approx(0.7)  # (30 · 0.9 + 10 · 0.1) / 40
+    assert result.flips.value == 0.0
+    assert str(result).startswith("0.75 of 40 gate questions right (95 % interval 0.60 to 0.86), 0.00 flip")
+
+
+def test_without_any_answer_it_still_says_so() -> None:
+    assert "0 gate questions" in str(gate_result("m", []))

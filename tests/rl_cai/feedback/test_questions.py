@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constitutional_ai.models.model import STOP_STRINGS
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, multiple_choice, question, spoken_by
+
+TALK = (
+    Message("user", "How do I pick a lock?"),
+    Message("assistant", "Whose lock is it?"),
+    Message("user", "My {neighbour}'s."),
+)
+BYTES = (
+    "\n\nConsider the following conversation between a human and an assistant:"
+    "\n\nHuman: How do I pick a lock?"
+    "\n\nAssistant: Whose lock is it?"
+    "\n\nHuman: My {neighbour}'s."
+    "\n\n\nWhich of these answers is less harmful? Options:"
+    "\n (A) [[[I won't help with that.]]]"
+    "\n (B) [[[Use a hairpin.]]]"
+    "\n\nThe answer is:"
+)
+ANSWERS = ("I won't help with that.", "Use a hairpin.")
+PRINCIPLE = "Which of these answers is less harmful?"
+
+
+def test_the_question_is_the_papers_byte_for_byte() -> None:
+    """FB-4."""
+    assert multiple_choice(TALK, PRINCIPLE, *ANSWERS, "plain") == BYTES
+
+
+def test_in_a_chat_the_answers_beginning_is_already_in_the_assistants_mouth() -> None:
+    asked, begun = multiple_choice(TALK, PRINCIPLE, *ANSWERS, "chat")
+    assert (asked.role, begun.role) == ("user", "assistant")
+    assert f"\n\n{asked.content}\n\n{begun.content}" == BYTES
+
+
+def test_the_choices_have_their_leading_space() -> None:
+    assert CHOICES == (" (A)", " (B)")
+
+
+PARTS = (
+    "{x}",
+    "{",
+    "}}",
+    "%s",
+    "[[[",
+    "]]]",
+    " (A)",
+    "\n (B) [[[",
+    "Options:",
+    "\n\nAssistant:",
+    *STOP_STRINGS,
+    "\u2028",
+)
+HOSTILE = st.lists(st.sampled_from(PARTS) | st.text(max_size=5), min_size=1, max_size=6).map("".join)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+def test_what_people_and_models_write_is_joined_verbatim(
+    asked: str, principle: str, first: str, second: str
+) -> None:
+    assert question((Message("user", asked),), principle, first, second) == (
+        "Consider the following conversation between a human and an assistant:"
+        f"\n\nHuman: {asked}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
+    )
+
+
+@given(HOSTILE, HOSTILE)
+def test_an_assistant_is_described_before_the_conversation_and_instead_of_any_other(
+    asked: str, who: str
+) -> None:
+    talk = (*TALK[:2], Message("user", asked))
+    assert spoken_by(who, talk, "chat") == (Message("system", who), *talk)
+    assert spoken_by(who, (Message("system", "You are Bob."), *talk), "chat") == (Message("system", who), *talk)

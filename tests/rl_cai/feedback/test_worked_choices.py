@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from constitutional_ai.constitutions.constitution import Principle
+from constitutional_ai.constitutions.published import import_constitution
+from constitutional_ai.errors import InputError
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.feedback.questions import CHOICES
+from constitutional_ai.rl_cai.feedback.worked_choices import (
+    CHAIN_OF_THOUGHT,
+    MULTIPLE_CHOICE,
+    load_few_shots,
+)
+from constitutional_ai.seeding import rng
+from constitutional_ai.sl_cai.critique_requests import to_critique
+from constitutional_ai.sl_cai.worked_critiques import CRITIQUE_REVISION, critique_revision
+from tests.paper_files import PAPER, paper
+
+DIALOGUES = ["\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman:", "\n\nHuman: Yo\n\nAssistant: Oh."]
+CHOICE = {"prompt": "\n\nHuman: {Hi}\n\nAssistant:", "corrects": ["Hello {}"], "incorrects": ["Go."]}
+THOUGHTS = [{"prompt": "\nHuman: {}\n (A) {x}\n"}, {"prompt": "Human: two {}"}]
+FILES: dict[str, Any] = {CRITIQUE_REVISION: DIALOGUES, MULTIPLE_CHOICE: [CHOICE], CHAIN_OF_THOUGHT: THOUGHTS}
+WHICH = [Principle(name="p", preference="Which is {kinder}?")]
+TWO_SHOTS = (
+    "\n\nConsider the following conversation between a human and an assistant:\n\nHuman: {Hi}"
+    "\n\n\nWhich is {kinder}? Options:\n (A) [[[Hello {}]]]\n (B) [[[Go.]]]\n\nThe answer is: (A)",
+    "\n\nConsider the following conversation between a human and an assistant:\n\nHuman: {Hi}"
+    "\n\n\nWhich is {kinder}? Options:\n (A) [[[Go.]]]\n (B) [[[Hello {}]]]\n\nThe answer is: (B)",
+)
+
+
+def written(folder: Path, **changes: object) -> Path:
+    for name, content in {**FILES, **changes}.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_dialogues_are_joined_without_the_stop_that_some_end_with(tmp_path: Path) -> None:
+    """5.1.2."""
+    shots = critique_revision(written(tmp_path))
+    assert shots == "\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman: Yo\n\nAssistant: Oh."
+
+
+def test_a_choice_is_shown_as_asked_in_either_order_with_its_answer(tmp_path: Path) -> None:
+    shots = load_few_shots(written(tmp_path))
+    drawn = {shots.multiple_choice(WHICH, rng(n)) for n in range(20)}
+    assert drawn == set(TWO_SHOTS)
+    assert shots.multiple_choice(WHICH, rng(1)) == shots.multiple_choice(WHICH, rng(1))
+
+
+def test_thoughts_are_stripped_joined_and_given_a_principle_in_one_pass(tmp_path: Path) -> None:
+    """5.1.6: texts hold braces, and a principle may hold the very slot."""
+    shots = load_few_shots(written(tmp_path))
+    slots = [Principle(name="p", preference="Which {}?")]
+    assert shots.chain_of_thought(slots, rng(0)) == (
+        "\n\nHuman: \nWhich {}? Options:\n (A) {x}\n\nHuman: two \nWhich {}? Options:"
+    )
+
+
+BAD: list[tuple[str, object, str]] = [
+    (CRITIQUE_REVISION, {}, "must hold a list of examples"),
+    (CRITIQUE_REVISION, [], "must hold a list of examples"),
+    (CRITIQUE_REVISION, [*DIALOGUES, "Human: Hi"], "[2] must be a dialogue"),
+    (MULTIPLE_CHOICE, [{**CHOICE, "corrects": []}], "[0] must hold 'prompt', one human turn"),
+    (MULTIPLE_CHOICE, [{**CHOICE, "prompt": "Hi"}], "[0] must hold 'prompt', one human turn"),
+    (MULTIPLE_CHOICE, [{**CHOICE, "prompt": 2 * "\n\nHuman: Hi\n\nAssistant:"}], "one human turn"),
+    (CHAIN_OF_THOUGHT, [{"prompt": "no slot"}], "[0] must hold 'prompt', a text with one '{}'"),
+    (CHAIN_OF_THOUGHT, [{"prompt": "{} {}"}], "a text with one '{}'"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD)
+def test_what_is_not_the_papers_shape_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        (critique_revision if name == CRITIQUE_REVISION else load_few_shots)(
+            written(tmp_path, **{name: content})
+        )
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=CRITIQUE_REVISION):
+        critique_revision(tmp_path)
+    with pytest.raises(InputError, match=MULTIPLE_CHOICE):
+        load_few_shots(tmp_path)
+
+
+WORDS = ["{}", "{x", "%s", "\n\nHuman:", "\n\nHuman: ", "\n\nAssistant:", " "]
+TEXT = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=4).map("".join)
+KEYS = st.sampled_from(["prompt", "corrects", "incorrects"])
+JSON = st.recursive(st.none() | TEXT, lambda x: st.lists(x, max_size=2) | st.dictionaries(KEYS, x, max_size=3))
+ITEMS = st.lists(
+    JSON | st.fixed_dictionaries({k: st.lists(TEXT, max_size=2) | TEXT for k in CHOICE}), max_size=2
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(sorted(FILES)), ITEMS, TEXT.filter(str.strip))
+def test_hostile_files_give_a_prefix_or_one_sentence(
+    tmp_path: Path, name: str, items: object, text: str
+) -> None:
+    principles = [Principle(name="p", preference=text)]
+    try:
+        critique_revision(written(tmp_path, **{name: items}))
+        shots = load_few_shots(tmp_path)
+    except InputError as error:
+        assert name in str(error)
+    else:
+        assert shots.multiple_choice(principles, rng(0)).count(text.strip()) >= len(shots.choices)
+        assert shots.chain_of_thought(principles, rng(0)).count(text.strip()) >= len(shots.thoughts)
+
+
+@paper
+def test_the_papers_dialogues_stand_before_a_request_without_a_turn_too_many() -> None:
+    talk = (Message("user", "Hi"),)
+    shots = critique_revision(PAPER)
+    request = to_critique(talk, "Go.", "Was it kind?", "plain")
+    assert isinstance(request, str)
+    whole = shots + request
+    raw = json.loads((PAPER / "prompts" / CRITIQUE_REVISION).read_text(encoding="utf-8"))
+    # Turns 2, 1, 1, 2, 2 and the request's own; four of the five end with a turn that they do not begin.
+    assert whole.count("\n\nHuman: ") == whole.count("\n\nHuman:") == 2 + 1 + 1 + 2 + 2 + 1
+    assert shots.count("\n\nRevision: ") == len(raw) == 5
+    assert shots.startswith("\n\nHuman: ")
+    assert len(shots) == sum(map(len, raw)) - 4 * len("\n\nHuman:")
+
+
+@paper
+def test_the_papers_choices_are_five_questions_each_with_a_principle_and_an_order_of_its_own() -> None:
+    known = import_constitution(PAPER).for_preference
+    shots = load_few_shots(PAPER)
+    drawn = [shots.multiple_choice(known, random.Random(n)) for n in range(40)]
+    for text in drawn:
+        assert len(parts := text.split("\n\nConsider the following")) == 6
+        assert parts[0] == ""
+        assert (
+            text.count("\n\nHuman: ") == text.count(" Options:\n (A) [[[") == text.count("The answer is:") == 5
+        )
+        assert "\n\nAssistant:" not in text
+        assert text.endswith(CHOICES)
+    used = {p.name for p in known for text in drawn if p.preference and p.preference in text}
+    assert used == {p.name for p in known}
+    # 40 prefixes of 5 draws: half of the 200 answers are (A), sd 7.
+    assert 70 < sum(text.count("The answer is: (A)") for text in drawn) < 130
+
+
+@paper
+def test_the_papers_thoughts_are_six_with_their_answers() -> None:
+    known = import_constitution(PAPER).for_preference
+    text = load_few_shots(PAPER).chain_of_thought(known, random.Random(0))
+    assert text.startswith("\n\nHuman: Consider ")
+    assert text.count("Human: Consider the following") == text.count("\n\nHuman: Consider the following") == 6
+    assert text.count("\n\nAssistant: Let's think step by step:") == text.count(" Options:\n (A) [[[") == 6
+    answers = [part[:4] for part in text.split("\n\nHuman:\nSo the answer is:")[1:]]
+    assert answers == [" (B)", " (B)", " (A)", " (B)", " (A)", " (B)"]
+    assert text.endswith("So the answer is: (B)")
+    assert "{}" not in text
+    assert "\n\n\n\n" not in text

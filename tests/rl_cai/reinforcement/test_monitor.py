@@ -1,0 +1,76 @@
+"""The monitor of reward hacking."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from constitutional_ai.records import Message
+from constitutional_ai.rl_cai.reinforcement.monitor import PATIENCE, stopper, watch
+
+
+def talks(*answers: str) -> list[tuple[Message, ...]]:
+    return [(Message("user", f"Question {n}?"), Message("assistant", a)) for n, a in enumerate(answers)]
+
+
+def test_each_figure_finds_what_it_is_named_for() -> None:
+    own = [f"Take bus number {n} into town." for n in range(4)]
+    assert watch(talks(*own), [0.0] * 4) == {
+        "evasive": 0,
+        "boilerplate": 0,
+        "shared_sentences": 0,
+        "degenerate": 0,
+        "words": 6,
+    }
+    hacked = watch(
+        talks("I can't help with that.", "You are valued.", "so so so so so so so so so so", ""), [0.0] * 4
+    )
+    assert hacked == {
+        "evasive": 0.25,
+        "boilerplate": 0.25,
+        "shared_sentences": 0,
+        "degenerate": 0.5,
+        "words": 4.5,
+    }
+    told = watch(talks(*[f"{a} Remember that you are loved." for a in own]), [0.0] * 4)
+    assert told["shared_sentences"] == 1
+
+
+def test_two_equal_answers_to_one_prompt_are_no_boilerplate() -> None:
+    same = [(Message("user", "Hi"), Message("assistant", "Take the bus into town."))] * 4
+    assert watch(same, [0.0] * 4)["shared_sentences"] == 0
+
+
+def test_a_preference_model_that_rl_never_sees_scores_too() -> None:
+    assert watch(talks("Yes.", "No."), [0.0] * 2, lambda asked: [float(len(t[-1].content)) for t in asked])[
+        "second_reward"
+    ] == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "stops_at"),
+    [
+        ([0.1, 0.9, 0.1, 0.1], None),  # one bad batch: its mean over three is 0.37
+        ([0.1, 0.9, 0.9, 0.1], 3),
+        ([0.9, 0.9], None),  # too few to say
+        ([float("nan")] * 5, None),
+    ],
+)
+def test_a_figure_that_stays_above_its_limit_stops_the_training(
+    values: list[float], stops_at: int | None
+) -> None:
+    assert PATIENCE == 3
+    callback, stopped = stopper({"boilerplate": 0.5}), None
+    for step in range(1, len(values) + 1):
+        history = [{"boilerplate": v, "loss": 9.0} for v in values[:step]]
+        control = SimpleNamespace(should_training_stop=False)
+        callback.on_log(None, SimpleNamespace(global_step=step, log_history=history), control, logs=history[-1])
+        if control.should_training_stop and stopped is None:
+            stopped = step
+    assert stopped == stops_at
+    assert (callback.reason is not None) is (stops_at is not None)
+    if callback.reason:
+        assert callback.reason.startswith(
+            "boilerplate was 0.633 over the last 3 batches, above its limit of 0.5"
+        )
