@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -27,12 +25,8 @@ from constitutional_ai.rl_cai.reinforcement.monitor import Watched
 from constitutional_ai.rl_cai.reinforcement.reinforce import Reinforcing, Truncated
 from constitutional_ai.sl_cai.clean import RULES, Rule
 from constitutional_ai.sl_cai.revise import Style
-from constitutional_ai.training.settings import Training
+from constitutional_ai.training.settings import LimitedFile, Sampled, Section, Training
 from constitutional_ai.training.trackers import Tracker
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Models(Section):
@@ -55,12 +49,6 @@ class Models(Section):
         return name
 
 
-class LimitedFile(Section):
-    file: str = "built-in"
-    limit: int | None = Field(default=None, ge=0)
-    """How many of its training prompts to use; null uses all."""
-
-
 class PromptFile(LimitedFile):
     generate: int = Field(default=0, ge=0)
     """How many more to let models.prompts draft from the file's training prompts (SL-3). Not all drafts are kept."""
@@ -71,17 +59,6 @@ class PromptFiles(Section):
     helpful: PromptFile = PromptFile()
     borderline: PromptFile = PromptFile()
     """Prompts that only look harmful; treated as helpful ones. Ours, not the paper's."""
-
-
-class Sampled(Section):
-    temperature: float = Field(default=1.0, ge=0, le=10)
-    """1, always (SL-10)."""
-    max_tokens: int = Field(default=128, ge=1)
-    """The cap of Bai et al. 2022a (SL-13)."""
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
 
 
 class Generation(Sampled):
@@ -219,7 +196,7 @@ class RLTraining(Training, Sampled):
     """How many prompts, red-team and helpful ones in the proportion of the files; null uses all."""
     snapshot_every: int | None = Field(default=None, ge=1)
     """Prompts between snapshots, which are whole models (RL-6); null keeps the last model only."""
-    stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = {}
+    stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
     """Limits of what the monitor measures: a figure that stays above its own ends the training (pitfall 28)."""
 
     @model_validator(mode="after")

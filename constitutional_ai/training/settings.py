@@ -1,12 +1,45 @@
-"""What a user may say of a training. Everything else is TRL's and accelerate's."""
+"""Settings of a training, and the base classes of all other settings.
+
+The settings of each step stand beside it (``sl_cai/settings.py``, ``rl_cai/*/settings.py``) and build on these. TRL and
+accelerate decide all that is not named here.
+"""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from constitutional_ai.models.model import Sampling
 
-class Training(BaseModel):
+
+class Section(BaseModel):
+    """Settings that cannot change after they are read, and that have no unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sampled(Section):
+    """Settings of a step that samples text."""
+
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    """1 throughout the paper (SL-10)."""
+    max_tokens: int = Field(default=128, ge=1)
+    """The limit of Bai et al. 2022a (SL-13)."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+
+
+class LimitedFile(Section):
+    """A data file, of which only the first ``limit`` rows of a random order may be used."""
+
+    file: str = "built-in"
+    limit: int | None = Field(default=None, ge=0)
+    """How many of its training prompts to use; null uses all."""
+
+
+class Training(Section):
+    """Settings of one training."""
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     """Constant, as in the paper (SL-19)."""
@@ -14,14 +47,14 @@ class Training(BaseModel):
     batch_size: int = Field(default=8, ge=1)
     """Sequences (pairs, for a preference model) in one optimiser step."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Of those, how many go through the model at once: a matter of memory, not of the result. Null: all of them."""
+    """How many of a batch go through the model at once. Changes memory, not the result. Null: all of them."""
     max_length: int = Field(default=512, ge=8)
-    """Tokens of prompt and answer together. What is longer is left out, and counted."""
+    """Tokens of prompt and answer together. Longer rows are left out and counted."""
     lora_rank: int | None = Field(default=None, ge=1)
-    """None trains all weights. Where sl_cai and rl_cai have the same, RL goes on with SL-CAI's own adapter, and one
-    base model in memory serves its reference too, and a preference model that has a rank and the same base."""
+    """Null trains all weights. If sl_cai and rl_cai have the same rank, RL continues with SL-CAI's own adapter, and one
+    base model in memory also serves as reference, and as preference model if that has a rank and the same base."""
     checkpoint_steps: int = Field(default=100, ge=1)
-    """Optimiser steps between checkpoints: what a kill can cost."""
+    """Optimiser steps between checkpoints: the most that a kill can cost."""
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Training:
