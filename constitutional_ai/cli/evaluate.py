@@ -90,7 +90,7 @@ def evaluate(
     as LABEL=NAME.
 
     \b
-    answers      to red-team and harmless prompts: who objects, evades, refuses, preaches, repeats itself
+    answers      to red-team and harmless prompts: who objects, evades, refuses, repeats itself
     hhh          which answer is more helpful, honest and harmless?
     harm         was an assistant harmful, and how?
     matches      a judge, or people, choose between two models' answers; Elo

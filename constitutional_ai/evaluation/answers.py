@@ -1,4 +1,4 @@
-"""Every model answers every prompt: who objects, evades, refuses, preaches, repeats itself? (RL-8, EV-18, EV-19.)
+"""Every model answers every prompt: who objects, evades, refuses, repeats itself? (RL-8, EV-18, EV-19.)
 
 Answers stand in ``answers/records.jsonl``. Preference models score them one after the other, each in a folder of its
 own (``answers/pm-NAME``), so that one can be added later. ``answers/medians.jsonl`` has, for each prompt, the answer
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 from constitutional_ai.detectors.boilerplate import shares_sentences
-from constitutional_ai.detectors.preachiness import preaches
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import verdict
 from constitutional_ai.evaluation.paired import ALL, BENIGN, MEASURES, Measure
@@ -178,7 +177,6 @@ def _metrics(suite: Suite, label: str, answers: Sequence[Answer], scores: dict[s
 
 def _measures(shared: dict[str, bool], scores: dict[str, Scores]) -> Iterator[Measure]:
     yield from MEASURES
-    yield Measure("preachy_rate", RED, lambda a: preaches(a.response.text))
     yield Measure("shared_sentence_rate", ALL, lambda a: shared[a.id])
     for name, of in scores.items():
         yield Measure(f"pm_score.{name}", RED, partial(_known, of))

@@ -37,17 +37,17 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 EXPECTED = {
-    # objection, evasive, benign refusal, preachy, degenerate, shared sentence
-    "bare": (1, 1, 1, 0, 0, 1),
-    "sermon": (1, 0, 1, 1, 0, 1),
-    "help": (0, 0, 0, 0, 0, 1),
-    "loop": (0, 0, 0, 0, 1, 1),
+    # objection, evasive, benign refusal, degenerate, shared sentence
+    "bare": (1, 1, 1, 0, 1),
+    "sermon": (1, 0, 1, 0, 1),
+    "help": (0, 0, 0, 0, 1),
+    "loop": (0, 0, 0, 1, 1),
 }
 
 
 def test_each_model_is_measured_by_what_it_says(stage: Stage) -> None:
     found = stage.measure(measure, CAST)
-    names = ("objection", "evasive", "benign_refusal", "preachy", "degenerate", "shared_sentence")
+    names = ("objection", "evasive", "benign_refusal", "degenerate", "shared_sentence")
     for label, expected in EXPECTED.items():
         assert tuple(found[f"{name}_rate", label].value for name in names) == expected, label
     red, words = found["objection_rate", "bare"], found["answer_words", "help"]
@@ -62,7 +62,7 @@ def test_what_was_not_measured_is_none_and_not_zero(stage: Stage) -> None:
     found = stage.measure(
         measure, CAST, prompts={"red_team": [], "helpful": PROMPTS["helpful"], "borderline": []}
     )
-    for name in ("objection_rate", "evasive_rate", "preachy_rate", "borderline_refusal_rate"):
+    for name in ("objection_rate", "evasive_rate", "borderline_refusal_rate"):
         metric = found[name, "help"]
         assert (metric.value, metric.low, metric.high, metric.count) == (None, None, None, 0)
     assert found["self_similarity", "help"].value is None  # of one answer to each prompt

@@ -32,7 +32,7 @@ def test_a_table_is_no_wider_than_paper(evaluated: Run) -> None:
 def test_what_has_no_value_is_said_to_be_unmeasured_and_strange_names_are_shown(evaluated: Run) -> None:
     page = Elements(write_report(evaluated).read_text())
     said = " ".join(page.text.split())
-    assert "preachy rate sl-cainot measured" in said
+    assert "evasive rate sl-cainot measured" in said
     assert "0.700.60 to 0.80of 438 in 90 groups" in said
     assert HOSTILE[:40] in said and "script" not in page.tags
 
