@@ -61,7 +61,7 @@ def run_pipeline(
         )
     prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
-    texts = {"recipe.yaml": recipe.to_yaml(), "constitution.yaml": constitution.to_yaml()}
+    texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
         job = Job(run, recipe, constitution, prompts, say)
         job.shown_first()

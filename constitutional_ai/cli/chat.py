@@ -57,10 +57,10 @@ def side_by_side(run: Run, sampling: Sampling) -> None:
 
 def _models(run: Run) -> Iterator[tuple[str, str]]:
     """(role, name) of each model that the run has."""
-    yield "start", load_recipe(str(run.folder / "recipe.yaml")).models.helpful
+    yield "start", load_recipe(str(run.folder / layout.RECIPE)).models.helpful
     for role, stage in TRAINED.items():
         if run.manifest(stage) is not None:
-            yield role, f"hf:{run.stage(stage).resolve() / 'model'}"
+            yield role, f"hf:{run.stage(stage).resolve() / layout.WEIGHTS}"
 
 
 def _lines(console: Console) -> Iterator[str]:

@@ -22,6 +22,7 @@ from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, rate, share
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.records import Answer, Kind, Message, Metric, Prompt, Response
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.runs.runner import Pass
@@ -145,7 +146,7 @@ def _write_medians(suite: Suite, by_model: dict[str, list[Answer]], scores: dict
         for label, every in by_model.items()
         for answers in _by_prompt(every).values()
     ]
-    write_rows(suite.run.stage(PART) / "medians.jsonl", Median, [row for row in rows if row is not None])
+    write_rows(suite.run.stage(PART) / layout.MEDIANS, Median, [row for row in rows if row is not None])
 
 
 def _median(label: str, name: str, scored: list[tuple[Answer, float]]) -> Median | None:

@@ -93,7 +93,7 @@ def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compar
 
 def _finished(folder: str) -> _Finished:
     run = read_run(folder)
-    evaluated = whole(run.stage(STAGE) / "stage.json", StageManifest)
+    evaluated = whole(run.stage(STAGE) / layout.MANIFEST, StageManifest)
     if evaluated is None:
         raise InputError(f"{folder} is not evaluated yet. Finish it: cai run {folder}/recipe.yaml")
     return _Finished(folder, run, evaluated, run.rows(STAGE, Answer))
@@ -140,7 +140,7 @@ def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
     one, two = _settings(first), _settings(other)
     keys = [key for key in {**one, **two} if key != "out" and one.get(key) != two.get(key)]
     found = [Setting(key, one.get(key), two.get(key)) for key in keys]
-    versions = [load_constitution(run.folder / "constitution.yaml").digest for run in (first, other)]
+    versions = [load_constitution(run.folder / layout.CONSTITUTION).digest for run in (first, other)]
     if versions[0] != versions[1] and not {"constitution", "control"} & set(keys):
         found.append(Setting("what the constitution says: version", *versions))
     return found
@@ -148,7 +148,7 @@ def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """By dotted key. A setting that came after the run has its default. Not checked: an old run may have others."""
-    path = run.folder / "recipe.yaml"
+    path = run.folder / layout.RECIPE
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

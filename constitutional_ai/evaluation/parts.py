@@ -36,7 +36,7 @@ PARTS: dict[str, Callable[[Suite], list[Metric]]] = {
     "harmfulness": harmfulness.measure,
     "revisions": revision_scores.measure,
 }
-METRICS, MODELS = "metrics.json", "models.json"
+METRICS, MODELS = layout.METRICS, layout.MODELS
 PM_STAGE = layout.PREFERENCE_MODEL
 
 
@@ -61,7 +61,7 @@ def warnings(suite: Suite) -> Iterator[str]:
     for folder in sorted({one.run for one in suite.candidates if one.run}):
         run = read_run(folder)
         for name, pm in suite.preference_models.items():
-            if pm.resolve() == (run.stage(PM_STAGE) / "model").resolve():
+            if pm.resolve() == (run.stage(PM_STAGE) / layout.WEIGHTS).resolve():
                 yield f"RL in {folder} learned from the preference model '{name}': do not read its scores as success."
         if seen := prompts & {response.prompt.id for response in run.rows(layout.RESPONSES, Response)}:
             yield f"{len(seen)} of the {len(prompts)} prompts were trained on in {folder}."
@@ -99,7 +99,7 @@ def table(metrics: Sequence[Metric]) -> Table:
 @contextmanager
 def opened(folder: Path, progress: Progress, redo: str | None = None) -> Iterator[Run]:
     """An evaluation's folder, for this process alone; ``redo`` is a part, or one of its steps, to be made anew."""
-    if (folder / "recipe.yaml").exists():
+    if (folder / layout.RECIPE).exists():
         raise InputError(f"{folder} is a run. Name a folder in it with --out, such as {folder / 'evaluation'}")
     with ExitStack() as stack:
         try:
@@ -121,7 +121,7 @@ REMEDY = "Pass --redo {stage}, or name another folder with --out."
 
 
 def _started(run: Run) -> list[str]:
-    about: dict[str, Any] = whole(run.folder / "run.json", dict[str, Any]) or {}
+    about: dict[str, Any] = whole(run.folder / layout.RUN, dict[str, Any]) or {}
     return list(about.get("stages", ()))
 
 
@@ -137,7 +137,7 @@ def prompts_from(file: Path | None, limit: int | None, seed: int) -> dict[Kind, 
 
 def judge_from(runs: Sequence[Path], judge: str | None, changes: Sequence[str]) -> tuple[str | None, Feedback]:
     """The feedback model, and how it is asked: as the first run says, or as in the paper; ``changes`` as key=value."""
-    recipe = str(runs[0] / "recipe.yaml") if runs and judge is None else "paper"
+    recipe = str(runs[0] / layout.RECIPE) if runs and judge is None else "paper"
     named = [f"models.feedback={judge}"] if judge else []
     asked = load_recipe(recipe, [*named, *(f"feedback.{change}" for change in changes)])
     return (judge or (asked.models.feedback if runs else None)), asked.feedback

@@ -145,7 +145,7 @@ def candidates_of(names: Iterable[str]) -> list[Candidate]:
 
 def runs_in(names: Iterable[str]) -> list[Path]:
     """Those of the names that are folders of runs."""
-    return [Path(name) for name in names if (Path(name) / "run.json").exists()]
+    return [Path(name) for name in names if (Path(name) / layout.RUN).exists()]
 
 
 def _named(name: str) -> Candidate:
@@ -158,25 +158,24 @@ def _named(name: str) -> Candidate:
 
 def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
     """``alone``, labels are the roles; else the folder's name stands before them."""
-    if not (folder / "recipe.yaml").exists():
+    if not (folder / layout.RECIPE).exists():
         raise InputError(f"{folder} is no run of cai run: it holds no recipe.yaml.")
     run, before = read_run(folder), "" if alone else f"{folder.resolve().name}:"
-    recipe = load_recipe(str(folder / "recipe.yaml"))
+    recipe = load_recipe(str(folder / layout.RECIPE))
     made = [(layout.START, recipe.models.helpful)] + [
-        (role, f"hf:{(run.stage(stage) / 'model').resolve()}")
+        (role, f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}")
         for role, stage in ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL))
         if run.manifest(stage)
     ]
-    rl = run.stage(layout.RL_CAI_MODEL).resolve()
     snapshots = [
         Candidate(
             f"{before}{layout.RL_CAI}@{path.name}",
-            f"hf:{path}",
+            f"hf:{path.resolve()}",
             layout.RL_CAI,
             str(folder),
             sequences=int(path.name),
         )
-        for path in sorted(rl.glob("snapshots/[0-9]*[0-9]"))
+        for path in run.snapshots()
     ]
     last = {layout.RL_CAI: _sequences(run, recipe)}
     whole = [
@@ -192,7 +191,7 @@ def _sequences(run: Run, recipe: Recipe) -> int | None:
     None where it says nothing, and for DPO, which samples nothing.
     """
     how = recipe.rl_cai
-    steps = [row["step"] for row in logged(run.stage(layout.RL_CAI_MODEL) / "metrics.jsonl") if "step" in row]
+    steps = [row["step"] for row in logged(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
     if not steps or how.algorithm == "dpo":
         return None
     return int(max(steps)) // how.passes * (how.batch_size // how.answers)

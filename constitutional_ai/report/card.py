@@ -75,14 +75,14 @@ SOURCES = {
 }
 
 
-WITH_IT = ("constitution.yaml", "recipe.yaml")
+WITH_IT = (layout.CONSTITUTION, layout.RECIPE)
 """What lies beside a card, whole: a model that is passed on brings both along."""
 
 
 def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
     """Writes the cards of the models that the run has. One that would say the same as before is left alone."""
     for stage in ABOUT:
-        path, manifest = run.stage(stage) / "model" / "README.md", run.manifest(stage)
+        path, manifest = run.stage(stage) / layout.WEIGHTS / "README.md", run.manifest(stage)
         if manifest is None or not path.parent.is_dir():
             continue
         text = card(run, manifest, recipe, constitution)
@@ -99,8 +99,8 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
     base = (models.preference_model if is_pm else None) or models.pretrained
     by_pm = recipe.rl_cai.algorithm != "dpo" and recipe.rl_cai.reward == "preference_model"
     learned = is_pm or (about.tag == "rl-cai" and by_pm)
-    scores = run.stage(layout.PREFERENCE_MODEL) / "report.json"
-    steps = logged(run.stage(manifest.stage) / "metrics.jsonl")
+    scores = run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT
+    steps = logged(run.stage(manifest.stage) / layout.STEPS)
     return template().render(
         head=head(about, base),
         name=run.folder.name,
@@ -161,7 +161,7 @@ def last(row: dict[str, Any], about: About) -> Iterator[tuple[str, str]]:
 
 def measured(run: Run, about: About) -> Iterator[tuple[Row, list[Metric | None]]]:
     """Rows of the evaluation, for the models of ``about.roles``. Of a preference model only its own scores."""
-    metrics = whole(run.stage(layout.EVALUATION) / "metrics.json", tuple[Metric, ...]) or ()
+    metrics = whole(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ()
     found = {(m.name, m.model): m for m in metrics}
     for row in MEASURED:
         cells = [found.get((row.name, role)) for role in about.roles]

@@ -133,14 +133,14 @@ class Contents:
 
 def read_contents(run: Run) -> Contents:
     """Raises InputError naming the file when one is there and cannot be read."""
-    recipe = _or_none(load_recipe, run.folder / "recipe.yaml")
+    recipe = _or_none(load_recipe, run.folder / layout.RECIPE)
     return Contents(
         name=_name(run),
         folder=run.folder,
         recipe=recipe,
-        recipe_text=text_of(run.folder / "recipe.yaml"),
-        constitution=_or_none(load_constitution, run.folder / "constitution.yaml"),
-        constitution_text=text_of(run.folder / "constitution.yaml"),
+        recipe_text=text_of(run.folder / layout.RECIPE),
+        constitution=_or_none(load_constitution, run.folder / layout.CONSTITUTION),
+        constitution_text=text_of(run.folder / layout.CONSTITUTION),
         # No run needs to generate prompts.
         stages=tuple(
             _stage(run, about, recipe)
@@ -148,44 +148,44 @@ def read_contents(run: Run) -> Contents:
             if about.name != layout.PROMPTS or run.stage(about.name).exists()
         ),
         chains=tuple(run.rows(layout.REVISIONS, RevisionChain)),
-        gate=tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, "gate.jsonl")),
-        gate_failures=tuple(run.rows(layout.PREFERENCE_LABELS, Failure, "failed-gate.jsonl")),
+        gate=tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE)),
+        gate_failures=tuple(run.rows(layout.PREFERENCE_LABELS, Failure, layout.GATE_FAILURES)),
         labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)),
-        preference_model=whole(run.stage(layout.PREFERENCE_MODEL) / "report.json", PreferenceModelReport),
-        answers=tuple(run.rows(layout.EVALUATION, Answer)),
-        metrics=whole(run.stage(layout.EVALUATION) / "metrics.json", tuple[Metric, ...]) or (),
-        steps={about.name: logged(run.stage(about.name) / "metrics.jsonl") for about in STAGES},
-        snapshots=tuple(
-            p for p in sorted(run.stage(layout.RL_CAI_MODEL).glob("snapshots/*")) if p.name.isdecimal()
+        preference_model=whole(
+            run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT, PreferenceModelReport
         ),
-        evaluated=whole(run.stage(layout.SUITE) / "metrics.json", tuple[Metric, ...]) or (),
-        candidates=whole(run.stage(layout.SUITE) / "models.json", tuple[Candidate, ...]) or (),
+        answers=tuple(run.rows(layout.EVALUATION, Answer)),
+        metrics=whole(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or (),
+        steps={about.name: logged(run.stage(about.name) / layout.STEPS) for about in STAGES},
+        snapshots=tuple(run.snapshots()),
+        evaluated=whole(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
+        candidates=whole(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
         parts=tuple(_parts(run)),
-        medians=tuple(run.rows(f"{layout.SUITE}/answers", Median, "medians.jsonl")),
+        medians=tuple(run.rows(f"{layout.SUITE}/answers", Median, layout.MEDIANS)),
     )
 
 
 def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     folder = run.stage(about.name)
-    manifest = whole(folder / "stage.json", StageManifest)
+    manifest = whole(folder / layout.MANIFEST, StageManifest)
     names = manifest.config if manifest else {}
     if recipe:
         names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
     own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
     names = names | {"models.preference_model": own}
     models = tuple(str(names.get(m, m)) for m in about.models)
-    begun = 0 if manifest else text_of(folder / "records.jsonl").count("\n")
-    return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, "failures.jsonl")))
+    begun = 0 if manifest else text_of(folder / layout.RECORDS).count("\n")
+    return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, layout.FAILURES)))
 
 
 def _parts(run: Run) -> Iterator[StageManifest]:
-    for path in sorted(run.stage(layout.SUITE).rglob("stage.json")):
+    for path in sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST)):
         if made := whole(path, StageManifest):
             yield made
 
 
 def _name(run: Run) -> str:
-    about = whole(run.folder / "run.json", dict[str, Any]) or {}
+    about = whole(run.folder / layout.RUN, dict[str, Any]) or {}
     return str(about.get("name", run.folder.name))
 
 

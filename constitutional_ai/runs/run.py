@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from constitutional_ai.errors import InputError, StageChanged
 from constitutional_ai.records import Checkpoint
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Purse
 from constitutional_ai.runs.manifest import StageManifest, commit, versions
 from constitutional_ai.runs.rows import (
@@ -47,7 +48,7 @@ Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
 
 SILENT = Silent()
-OURS = {"recipe.yaml", "constitution.yaml", "run.json", ".lock"}
+OURS = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK}
 """What may lie in a folder before its ``run.json`` is written."""
 
 
@@ -77,12 +78,17 @@ class Run:
     def stage(self, name: str) -> Path:
         return self.folder / name
 
+    def snapshots(self) -> list[Path]:
+        """Return the folders of the snapshots of reinforcement learning, each named after the prompts seen (RL-6)."""
+        folders = (self.stage(layout.RL_CAI_MODEL) / layout.SNAPSHOTS).glob("*")
+        return sorted(folder for folder in folders if folder.name.isdecimal())
+
     def manifest(self, stage: str) -> StageManifest | None:
         """None while the stage is not complete."""
-        path = self.stage(stage) / "stage.json"
+        path = self.stage(stage) / layout.MANIFEST
         return adapter(StageManifest).validate_json(path.read_bytes()) if path.exists() else None
 
-    def rows(self, stage: str, row_type: type[Row], file: str = "records.jsonl") -> list[Row]:
+    def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
         return list(read_rows(self.stage(stage) / file, row_type))
 
     def purse(self, tokens: int | None, hours: float | None, *, but: str) -> Purse:
@@ -116,7 +122,7 @@ class Run:
         finds in the finished records stands in ``stage.json``. Raises BudgetSpent when ``purse`` is empty.
         """
         if self._is_done(stage, config, inputs):
-            return Stored(self.stage(stage) / "records.jsonl", row_type)
+            return Stored(self.stage(stage) / layout.RECORDS, row_type)
         began = time.monotonic()
         made = asyncio.run(
             run_rows(
@@ -134,7 +140,7 @@ class Run:
                 stage,
                 config,
                 inputs,
-                digest_file(self.stage(stage) / "records.jsonl"),
+                digest_file(self.stage(stage) / layout.RECORDS),
                 len(made.records),
                 made.failures,
                 made.tokens.prompt_tokens,
@@ -184,7 +190,9 @@ class Run:
         if self._is_done(stage, config, inputs):
             manifest = self.manifest(stage)
             assert manifest is not None
-            return Checkpoint(str(self.stage(stage) / "model"), manifest.notes["base_model"], manifest.output)
+            return Checkpoint(
+                str(self.stage(stage) / layout.WEIGHTS), manifest.notes["base_model"], manifest.output
+            )
         began = time.monotonic()
         folder = self.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +222,7 @@ class Run:
         edit by hand is noticed; weights are large and their digest is taken from ``stage.json``."""
         manifest = self.manifest(stage)
         assert manifest is not None, f"{stage} is not complete"
-        records = self.stage(stage) / "records.jsonl"
+        records = self.stage(stage) / layout.RECORDS
         return digest_file(records) if records.exists() else manifest.output
 
     def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
@@ -229,18 +237,18 @@ class Run:
 
     def _complete(self, manifest: StageManifest) -> None:
         full = {**asdict(manifest), "versions": versions(), "commit": commit()}
-        write_whole(self.stage(manifest.stage) / "stage.json", json.dumps(full, indent=1) + "\n")
+        write_whole(self.stage(manifest.stage) / layout.MANIFEST, json.dumps(full, indent=1) + "\n")
 
     # -- run.json: what each stage was started from, so that a half-made stage is guarded too
 
     def _started(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
+        path = self.folder / layout.RUN
         stages: dict[str, Any] = json.loads(path.read_text())["stages"] if path.exists() else {}
         return stages
 
     def _write_started(self, stages: dict[str, Any]) -> None:
         about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "stages": stages}
-        write_whole(self.folder / "run.json", json.dumps(about, indent=1) + "\n")
+        write_whole(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
     def forget(self, *later: str) -> None:
         """Removes stages, so that they are made anew."""
@@ -255,7 +263,7 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
     """A run directory open for writing, for this process alone; ``texts`` are the files that say what is made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = (folder / "run.json").exists() or all(
+        known = (folder / layout.RUN).exists() or all(
             p.name.removesuffix(PART) in OURS for p in folder.iterdir()
         )
     except (FileExistsError, NotADirectoryError) as error:
@@ -279,7 +287,7 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keeps two processes from writing one run. The lock dies with its process."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / layout.LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -292,8 +300,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def read_run(folder: str | Path) -> Run:
     """Opens a run for reading. Raises InputError when there is none."""
     path = Path(folder)
-    if not (path / "run.json").exists():
-        known = [str(p.parent) for p in sorted(Path("runs").glob("*/run.json"))]
+    if not (path / layout.RUN).exists():
+        known = [str(p.parent) for p in sorted(Path("runs").glob(f"*/{layout.RUN}"))]
         hint = f" Runs here: {', '.join(known)}." if known else " Make one with: cai run demo"
         raise InputError(f"no run in '{folder}'.{hint}")
     return Run(path)

@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from constitutional_ai.errors import RecordError, TooManyFailures
 from constitutional_ai.records import Failure, Usage, usage
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Purse
 from constitutional_ai.runs.row_index import Made
 from constitutional_ai.runs.rows import RowWriter, Stored
@@ -73,7 +74,7 @@ async def run_rows(
     concurrency: int,
     max_failures: int,
     progress: Progress,
-    file: str = "records.jsonl",
+    file: str = layout.RECORDS,
     purse: Purse | None = None,
 ) -> Rows[Row]:
     """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
@@ -88,7 +89,7 @@ async def run_rows(
     purse.knows(made.tokens, made.most)
     wanted: list[str] = []
     beside = Usage(0, 0)
-    failures = folder / ("failures.jsonl" if file == "records.jsonl" else f"failed-{file}")
+    failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
     failures.unlink(missing_ok=True)  # what failed before is owed again
     failed: list[Failure] = []
 
@@ -153,5 +154,5 @@ def _too_many(folder: Path, failed: list[Failure]) -> str:
     last = failed[-1]
     return (
         f"{len(failed)} records of {folder.name} failed, the last with {last.error}: {last.message}. "
-        f"See {folder / 'failures.jsonl'}; set max_failures higher to go on."
+        f"See {folder / layout.FAILURES}; set max_failures higher to go on."
     )

@@ -91,7 +91,7 @@ def _turns(reply: str | Conversation | Completion) -> Conversation:
 def preference_model_folder(name: str) -> Path:
     """Of a run, or the folder itself. Raises InputError."""
     path = Path(name).expanduser()
-    if not (path / "run.json").exists():
+    if not (path / layout.RUN).exists():
         if not (path / "config.json").exists():
             raise InputError(
                 f"'{name}' is neither a run nor the folder of a preference model, with its config.json."
@@ -101,7 +101,7 @@ def preference_model_folder(name: str) -> Path:
         raise InputError(
             f"{path} has no preference model yet. Make it: cai run RECIPE out={path} --until {STAGE}"
         )
-    return path / STAGE / "model"
+    return path / STAGE / layout.WEIGHTS
 
 
 def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) -> None:

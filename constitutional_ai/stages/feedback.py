@@ -93,7 +93,7 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
 
     answers = await job.run.side_rows(
         layout.PREFERENCE_LABELS,
-        "gate.jsonl",
+        layout.GATE,
         GateAnswer,
         Pass({comparison.id: comparison for comparison, _ in asked}, answer),
         concurrency=job.recipe.concurrency,
@@ -158,13 +158,13 @@ def pretrained(job: Job, folder: Path) -> dict[str, Any]:
     rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
     rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
     _trained(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
-    return {"base": folder / "model"}
+    return {"base": folder / layout.WEIGHTS}
 
 
 def _trained(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
     """Another preference model of the stage, unless it is there."""
     folder.mkdir(exist_ok=True)
-    if not (folder / "report.json").exists():  # written last: a kill later does not cost it
+    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last: a kill later does not cost it
         preference_model.train(**job.given(folder, rows, "preference_model") | otherwise)
 
 

@@ -71,11 +71,10 @@ def evaluation(job: Job) -> None:
 
 def snapshots(job: Job) -> dict[str, str]:
     """RL-CAI after so many prompts: ``rl-cai@00000064`` and so on (RL-6)."""
-    folders = sorted((job.run.stage(layout.RL_CAI_MODEL).resolve() / "snapshots").glob("[0-9]*[0-9]"))
-    return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder}" for folder in folders}
+    return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 
 def write_metrics(run: Run, models: list[str]) -> None:
     metrics = answer_rates.metrics(run.rows(layout.EVALUATION, Answer), models)
     text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
-    write_whole(run.stage(layout.EVALUATION) / "metrics.json", text)
+    write_whole(run.stage(layout.EVALUATION) / layout.METRICS, text)

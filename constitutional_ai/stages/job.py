@@ -98,7 +98,7 @@ class Job:
 
     def weights(self, stage: str) -> str:
         """Folder of the weights that a stage trained."""
-        return str(self.run.stage(stage).resolve() / "model")
+        return str(self.run.stage(stage).resolve() / layout.WEIGHTS)
 
     def trained(self, stage: str) -> str:
         """Name of the model that a stage trained."""
@@ -199,7 +199,7 @@ class Job:
     def given(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
         """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(folder / "dataset.jsonl", lines)
+        write_whole(folder / layout.DATASET, lines)
         training, purse = getattr(self.recipe, section), self._purse(folder.name)
         purse.check(folder.name)
 

@@ -15,6 +15,7 @@ from constitutional_ai.models.cached import HERE
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.records import Completion, Conversation, Kind, Message, Prompt, as_messages
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import HasId, Pass
 from constitutional_ai.stages.job import Job
@@ -125,7 +126,7 @@ class Nowhere(Run):
 
     held: dict[str, list[Any]] = field(default_factory=dict)
 
-    def rows(self, stage: str, row_type: type[Row], file: str = "records.jsonl") -> list[Row]:
+    def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
         return self.held.get(stage, [])
 
     async def side_rows(

@@ -68,7 +68,7 @@ def _by_reward(job: Job, folder: Path) -> Trained:
 
 def _unscored(job: Job, folder: Path) -> float:
     """Share of answers that got no reward, and so taught nothing."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / layout.STEPS).read_text(encoding="utf-8").splitlines()
     batches = [
         row["unscored"] for row in map(json.loads, lines) if "unscored" in row
     ]  # not in later passes over one
@@ -132,7 +132,7 @@ def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
     bare = job.recipe.preference_model.pretraining is None  # else its adapter stands on other weights
     if policy and bare and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
         return adapters.AdapterScores(policy, folder, name).scores
-    return train.PreferenceModel(folder / "model").scores
+    return train.PreferenceModel(folder / layout.WEIGHTS).scores
 
 
 def _rating(job: Job, model: Model) -> FeedbackReward:

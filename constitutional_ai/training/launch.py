@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback,
 from constitutional_ai import machine
 from constitutional_ai.models.local.tokens import cannot_load
 from constitutional_ai.records import Checkpoint
+from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding, trackers
 from constitutional_ai.training.settings import Training
 
@@ -106,7 +107,7 @@ def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
-    metrics = Metrics(folder / "metrics.jsonl", done, on_step)
+    metrics = Metrics(folder / layout.STEPS, done, on_step)
     trainer.add_callback(metrics)
     with contextlib.closing(metrics), trackers.tracking(trainer, folder):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -127,7 +128,7 @@ def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: st
         # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
         model.save_pretrained(folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
         model = rounding.merged(model)
-    path = folder / "model"
+    path = folder / layout.WEIGHTS
     rounding.cast(model, machine.best_dtype()).save_pretrained(path)
     tokenizer.save_pretrained(path)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

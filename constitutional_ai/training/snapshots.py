@@ -14,9 +14,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from constitutional_ai import machine
+from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding
 
-FOLDER, PART = "snapshots", ".part"
+PART = ".part"
 
 
 class Snapshots(TrainerCallback):  # type: ignore[misc]
@@ -24,7 +25,7 @@ class Snapshots(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: Path, every: int, *, prompts_per_batch: int, passes: int) -> None:
         self._folder, self._every, self._per_batch, self._passes = (
-            folder / FOLDER,
+            folder / layout.SNAPSHOTS,
             every,
             prompts_per_batch,
             passes,

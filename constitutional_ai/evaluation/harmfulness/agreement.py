@@ -24,6 +24,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.metrics.rank_agreement import auc, spearman
 from constitutional_ai.records import Conversation, Message, Metric, conversation_id
+from constitutional_ai.runs import layout
 from constitutional_ai.seeding import seed_of
 
 STAGE, ABOUT = "regressor", "harmfulness.json"
@@ -243,7 +244,7 @@ def agreement(name: str, rated: Sequence[Rated], scores: Sequence[float], seed: 
 
 def regressor_folder(path: Path) -> Path:
     """Where the weights are: of what ``cai harmfulness`` wrote to ``path``, or ``path`` itself. Raises InputError."""
-    found = next((at for at in (path, path / STAGE / "model") if (at / ABOUT).is_file()), None)
+    found = next((at for at in (path, path / STAGE / layout.WEIGHTS) if (at / ABOUT).is_file()), None)
     if found is None:
         raise InputError(
             f"'{path}' holds no model of harmfulness. Make one: cai harmfulness RATINGS --out {path}"

@@ -27,6 +27,7 @@ from constitutional_ai.evaluation.harmfulness.agreement import (
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import defused_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import digest_file, write_whole
 from constitutional_ai.runs.run import Run, Trained, open_run
 from constitutional_ai.runs.runner import Progress
@@ -107,7 +108,7 @@ def make_regressor(
                 long,
                 metrics,
             )
-            write_whole(folder / "model" / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
+            write_whole(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
             return Trained(checkpoint, made, {"too_long": long, "unusable": about.unusable})
 
         run.make_model(
@@ -116,7 +117,7 @@ def make_regressor(
             config={"seed": seed, "base": base, "scale": scale, **training.model_dump(mode="json")},
             inputs={"the file of ratings": digest_file(file)},
         )
-    return read_regressor(out / STAGE / "model")
+    return read_regressor(out / STAGE / layout.WEIGHTS)
 
 
 def read_regressor(folder: Path) -> Regressor:

@@ -55,7 +55,7 @@ class Kind(NamedTuple):
     row_type: type[Any]
     each: str | None = None
     """A field with several records in it, each of which is a row, after what it belongs to."""
-    file: str = "records.jsonl"
+    file: str = layout.RECORDS
 
 
 KINDS = (
@@ -65,7 +65,7 @@ KINDS = (
     Kind("comparisons", layout.COMPARISONS, Comparison),
     Kind("labels", layout.PREFERENCE_LABELS, PreferenceLabel),
     Kind("judgements", layout.PREFERENCE_LABELS, PreferenceLabel, "judgements"),
-    Kind("gate", layout.PREFERENCE_LABELS, GateAnswer, file="gate.jsonl"),
+    Kind("gate", layout.PREFERENCE_LABELS, GateAnswer, file=layout.GATE),
     Kind("answers", layout.EVALUATION, Answer),
     Kind("answers", "answers", Answer),
     Kind("answer-scores", "answers/pm-*", Scored),
@@ -77,7 +77,7 @@ KINDS = (
     Kind("harmfulness-answers", "harmfulness/*", Answer),
     Kind("harmfulness", "harmfulness", HarmScore),
     Kind("revision-scores", "revisions/pm-*", RevisionScore),
-    Kind("failures", ALL, Failure, file="failures.jsonl"),
+    Kind("failures", ALL, Failure, file=layout.FAILURES),
 )
 
 
@@ -110,7 +110,7 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
     """Of an evaluation, or of a run's last stage."""
-    paths = [run.folder / "metrics.json", run.stage(layout.EVALUATION) / "metrics.json"]
+    paths = [run.folder / layout.METRICS, run.stage(layout.EVALUATION) / layout.METRICS]
     return next((found for path in paths if (found := whole(path, tuple[Metric, ...]))), ())
 
 
@@ -244,7 +244,7 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
         raise InputError(f"{run.folder} has no evaluated models. Evaluate them with: cai evaluate, or cai run.")
     out.mkdir(parents=True, exist_ok=True)
     labels: dict[str, int] = {}
-    for answer in read_rows(run.stage(stage) / "records.jsonl", Answer):
+    for answer in read_rows(run.stage(stage) / layout.RECORDS, Answer):
         labels[answer.model] = labels.get(answer.model, 0) + 1
     scores = _scores(run, stage)
     return [
@@ -262,14 +262,14 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
 
 def _scores(run: Run, stage: str) -> dict[str, dict[str, float | None]]:
     """Of each preference model of an evaluation, by the answers' ids."""
-    found = sorted(run.stage(stage).glob("pm-*/records.jsonl"))
+    found = sorted(run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
     return {path.parent.name: {row.id: row.score for row in read_rows(path, Scored)} for path in found}
 
 
 def _log(
     path: Path, run: Run, stage: str, label: str, count: int, scores: Mapping[str, Mapping[str, float | None]]
 ) -> Written:
-    of_model = (a for a in read_rows(run.stage(stage) / "records.jsonl", Answer) if a.model == label)
+    of_model = (a for a in read_rows(run.stage(stage) / layout.RECORDS, Answer) if a.model == label)
     first, scratch = next(of_model), path.with_name(path.name + PART)
     with disk_full_named(path):
         with scratch.open("w", encoding="utf-8") as file:

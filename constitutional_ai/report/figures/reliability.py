@@ -9,6 +9,7 @@ from constitutional_ai.metrics.calibration import Claim, bins
 from constitutional_ai.report.figures.accuracy import METHODS
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
 from constitutional_ai.report.figures.measured import Evaluation, missing
+from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import read_rows
 
 NOTES = (
@@ -35,7 +36,7 @@ def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 def _rows(evaluation: Evaluation) -> Iterable[Chosen]:
     """Of the models; preference models claim nothing in words."""
-    return read_rows(evaluation.folder / "hhh" / "records.jsonl", Chosen)
+    return read_rows(evaluation.folder / "hhh" / layout.RECORDS, Chosen)
 
 
 def claim(row: Chosen, right: float) -> Claim:

@@ -89,7 +89,7 @@ def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     title, scored = _harmlessness(_read(7, evaluations))
     lines = []
     for one in scored:
-        style = load_recipe(str(_file(one, "recipe.yaml"))).revisions.style
+        style = load_recipe(str(_file(one, layout.RECIPE))).revisions.style
         size = in_units(one.parameters) if one.parameters else one.label
         line = one.series(f"{one.named}, {style}")
         lines.append(replace(line, colour=size, dashed=style != "critiqued"))
@@ -124,7 +124,7 @@ def _of(evaluation: Evaluation) -> Iterable[Scored]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Of the weights of the preference models, as the evaluation noted them."""
-    about: dict[str, Any] = whole(folder / "run.json", dict[str, Any]) or {}
+    about: dict[str, Any] = whole(folder / layout.RUN, dict[str, Any]) or {}
     stages = {
         k.partition("/pm-")[2]: v for k, v in about.get("stages", {}).items() if k.startswith("revisions/pm-")
     }
@@ -170,7 +170,7 @@ def _file(one: Scored, name: str) -> Path:
 
 
 def _principles(one: Scored) -> int:
-    return len(load_constitution(_file(one, "constitution.yaml")).for_revision)
+    return len(load_constitution(_file(one, layout.CONSTITUTION)).for_revision)
 
 
 def _panel(title: str, scored: Sequence[Scored], lines: Iterable[Series]) -> Panel:

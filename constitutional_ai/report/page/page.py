@@ -43,7 +43,7 @@ from constitutional_ai.sl_cai.clean import WHY, in_words
 
 def write_report(run: Run) -> Path:
     """Writes ``report.html`` into the run. What has not been made yet is said to be so."""
-    path = run.folder / "report.html"
+    path = run.folder / layout.REPORT_PAGE
     write_whole(path, render(read_contents(run)))
     return path
 

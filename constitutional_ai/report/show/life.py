@@ -83,7 +83,7 @@ def _read(run: Run) -> Records:
         responses=run.rows(layout.RESPONSES, Response),
         chains=run.rows(layout.REVISIONS, RevisionChain),
         comparisons=run.rows(layout.COMPARISONS, Comparison),
-        gate=run.rows(layout.PREFERENCE_LABELS, GateAnswer, "gate.jsonl"),
+        gate=run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE),
         labels=run.rows(layout.PREFERENCE_LABELS, PreferenceLabel),
         answers=run.rows(layout.EVALUATION, Answer),
     )
@@ -111,7 +111,7 @@ def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
         raise InputError(f"'{visible(record)}' is the beginning of {len(found)} prompts' ids: {some}{more}.")
     near = difflib.get_close_matches(record, by_id, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"One that it has: {next(iter(by_id))}."
-    where = run.folder / "report.html"
+    where = run.folder / layout.REPORT_PAGE
     raise InputError(
         f"no record '{visible(record)}' in {run.folder}. {hint} Ids stand in {where} and records.jsonl."
     )

@@ -157,11 +157,11 @@ def rounds_of(run: Run, record: str) -> RenderableType:
     prompt, records = records_of(run, record)
     if not records.chains:
         raise InputError(f"prompt {prompt.id} has no revisions to score: those of red-team prompts have.")
-    recipe = load_recipe(str(run.folder / "recipe.yaml"))
-    constitution = load_constitution(run.folder / "constitution.yaml")
+    recipe = load_recipe(str(run.folder / layout.RECIPE))
+    constitution = load_constitution(run.folder / layout.CONSTITUTION)
     folder = few_shots_folder(recipe.few_shots)
     trained = run.manifest(layout.PREFERENCE_MODEL) is not None
-    reward = PreferenceModel(run.stage(layout.PREFERENCE_MODEL) / "model").reward if trained else None
+    reward = PreferenceModel(run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).reward if trained else None
     with loaded(recipe.models.feedback) as model:
         asking = recipe.feedback.asking(model.format, load_few_shots(folder) if folder else None)
         asked: dict[str, Any] = {

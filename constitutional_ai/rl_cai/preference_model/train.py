@@ -23,6 +23,7 @@ from constitutional_ai.models.rendering import defused_messages
 from constitutional_ai.records import Checkpoint, Conversation, as_messages
 from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, Spread, pm_report
 from constitutional_ai.rl_cai.preference_model.training_pairs import conversations
+from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training
 
 SCORE_BATCH = 32
@@ -157,9 +158,9 @@ def _report(model: PreferenceModel, held_out: Sequence[dict[str, Any]], folder: 
         for row, pair in zip(held_out, pairs, strict=True)
     ]
     for path, text in (
-        (folder / "held_out.jsonl", "".join(lines)),
-        (folder / "report.json", json.dumps(asdict(report), indent=1) + "\n"),
-        (folder / "model" / SPREAD, json.dumps(asdict(report.spread), indent=1) + "\n"),
+        (folder / layout.HELD_OUT_PAIRS, "".join(lines)),
+        (folder / layout.PREFERENCE_MODEL_REPORT, json.dumps(asdict(report), indent=1) + "\n"),
+        (folder / layout.WEIGHTS / SPREAD, json.dumps(asdict(report.spread), indent=1) + "\n"),
     ):
         path.write_text(text, encoding="utf-8")
 

@@ -18,6 +18,7 @@ from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.train import Scorer, tokenizer_of
+from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training
 
 WEIGHTS, HEAD = "adapter_model.safetensors", "base_model.model.score.weight"
@@ -67,7 +68,7 @@ class AdapterScores(Scorer):
         """
         from safetensors.torch import load_file
 
-        super().__init__(policy, tokenizer_of(stage / "model"))
+        super().__init__(policy, tokenizer_of(stage / layout.WEIGHTS))
         adapter = adapter_of(stage)
         assert adapter is not None
         self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
