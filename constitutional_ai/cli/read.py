@@ -19,16 +19,16 @@ def show(folder: str, record: str, scores: bool) -> None:
     """Print one prompt's whole life in RUN. ID may be the beginning of any record's id."""
     from rich.console import Console
 
-    from constitutional_ai.report.show.life import life_of
+    from constitutional_ai.report.show.record_history import history_of
     from constitutional_ai.runs.run import read_run
 
     run = read_run(folder)
-    Console().print(life_of(run, record))
+    Console().print(history_of(run, record))
     if scores:
-        from constitutional_ai.report.show.rounds import rounds_of
+        from constitutional_ai.report.show.round_scores import round_scores_of
 
         quiet_libraries()
-        Console().print(rounds_of(run, record))
+        Console().print(round_scores_of(run, record))
 
 
 @click.command()

@@ -21,8 +21,8 @@ from constitutional_ai.models.local.bundled import HUB_ID
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Metric
 from constitutional_ai.report.page.drawing import LABEL
+from constitutional_ai.report.page.formatting import interval, many, number
 from constitutional_ai.report.page.rates import MEASURED, Row
-from constitutional_ai.report.page.words import interval, many, number
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest

@@ -20,7 +20,7 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Answer
 from constitutional_ai.report.contents import read_contents
 from constitutional_ai.report.page.page import render
-from constitutional_ai.report.show.life import life_of
+from constitutional_ai.report.show.record_history import history_of
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 from tests.report.conftest import finish, write_rows
@@ -95,7 +95,7 @@ def test_no_text_becomes_markup_of_the_page(usual: Elements, tmp_path: Path, fie
 def test_show_prints_every_text_and_obeys_none(tmp_path: Path, fields: list[str]) -> None:
     run = run_of(tmp_path / "run", fields)
     out: Any = io.StringIO()
-    Console(file=out, width=100, force_terminal=True, color_system=None).print(life_of(run, "r"))
+    Console(file=out, width=100, force_terminal=True, color_system=None).print(history_of(run, "r"))
     printed = out.getvalue()
     assert not re.search(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{BIDI}]", printed)
     # The second answer of a pair stands only in a column beside the first, broken into lines.

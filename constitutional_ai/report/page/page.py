@@ -21,6 +21,7 @@ from constitutional_ai.report.page.cost import costs
 from constitutional_ai.report.page.drawing import LABEL
 from constitutional_ai.report.page.evaluated import tables
 from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
+from constitutional_ai.report.page.formatting import duration, interval, many, number
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
 from constitutional_ai.report.page.rates import (
     GATE,
@@ -32,8 +33,7 @@ from constitutional_ai.report.page.rates import (
     dots,
     headline,
 )
-from constitutional_ai.report.page.watched import reinforcement
-from constitutional_ai.report.page.words import duration, interval, many, number
+from constitutional_ai.report.page.rl_monitor import reinforcement
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_whole
 from constitutional_ai.runs.run import Run

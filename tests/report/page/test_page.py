@@ -12,8 +12,8 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Metric
 from constitutional_ai.report.contents import Contents, read_contents
 from constitutional_ai.report.page.findings import QUESTIONS, finding
+from constitutional_ai.report.page.formatting import number
 from constitutional_ai.report.page.page import render, write_report
-from constitutional_ai.report.page.words import number
 from constitutional_ai.rl_cai.preference_model.held_out_report import pm_report
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import HOSTILE, STAGES, dirty

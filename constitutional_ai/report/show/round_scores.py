@@ -22,7 +22,7 @@ from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Comparison, Completion, Conversation, Message, RevisionChain
-from constitutional_ai.report.show.life import records_of
+from constitutional_ai.report.show.record_history import records_of
 from constitutional_ai.rl_cai.feedback.label import Asking, label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
@@ -149,7 +149,7 @@ def _way(principle: Principle | None, asking: Asking) -> tuple[Principle, Asking
 # -- what is printed
 
 
-def rounds_of(run: Run, record: str) -> RenderableType:
+def round_scores_of(run: Run, record: str) -> RenderableType:
     """The table of every chain of one prompt. Loads the run's feedback model, and its preference model if it has one.
 
     Raises InputError if there is no such record, or no chain of its prompt.

@@ -37,7 +37,7 @@ from constitutional_ai.sl_cai.clean import WHY
 LISTED = 5
 
 
-def life_of(run: Run, record: str) -> RenderableType:
+def history_of(run: Run, record: str) -> RenderableType:
     """Everything a run made of one prompt. ``record`` is the beginning of any id of its records.
 
     Raises InputError if no prompt, or more than one, has such an id.
@@ -71,7 +71,10 @@ class Records:
 
 
 def records_of(run: Run, record: str) -> tuple[Prompt, Records]:
-    """The prompt that an id, or its beginning, belongs to, and all that was made of it. Raises as ``life_of`` does."""
+    """Return the prompt that an id, or a prefix of one, belongs to, and every record of it.
+
+    Raises InputError as ``history_of`` does.
+    """
     records = _read(run)
     prompt = _find(run, records.by_id(), record)
     return prompt, records.of(prompt)

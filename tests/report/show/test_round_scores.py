@@ -30,7 +30,7 @@ from constitutional_ai.records import (
     Revision,
     RevisionChain,
 )
-from constitutional_ai.report.show.rounds import ASKS, Rounds, parts, rounds_of, score_rounds
+from constitutional_ai.report.show.round_scores import ASKS, Rounds, parts, round_scores_of, score_rounds
 from constitutional_ai.rl_cai.feedback.label import Asking, Method
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import BENIGN, HOSTILE, RED, write_rows
@@ -187,7 +187,7 @@ def test_a_runs_own_models_are_asked(run: Run, make_tiny: Callable[..., Path], f
     torch.manual_seed(0)
     AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
-    text = printed(rounds_of(scripted(run, fmt), RED[0].id))
+    text = printed(round_scores_of(scripted(run, fmt), RED[0].id))
     assert f"scores of {RED[0].id}.0 by round" in text
     assert len(re.findall(r"-?\d+\.\d\d +0\.50", text)) == 2
     assert "centred on nothing" in text and "said by scripted:echo" in text
@@ -195,7 +195,7 @@ def test_a_runs_own_models_are_asked(run: Run, make_tiny: Callable[..., Path], f
 
 def test_without_a_preference_model_there_is_no_score_and_no_text_is_obeyed(run: Run) -> None:
     (run.folder / "06-preference-model/stage.json").unlink()
-    text = printed(rounds_of(scripted(run), RED[0].id))
+    text = printed(round_scores_of(scripted(run), RED[0].id))
     assert re.search(r"0 +\(initial answer\) +– +0\.50", text)
     assert "\x1b[2J" not in text and "\u202e" not in text
     assert "[bold]b[/bold]" in text
@@ -211,4 +211,4 @@ def test_the_command_prints_the_life_and_then_the_scores(run: Run) -> None:
 
 def test_a_prompt_without_revisions_says_so(run: Run) -> None:
     with pytest.raises(InputError, match="has no revisions to score"):
-        rounds_of(run, BENIGN[0].id)
+        round_scores_of(run, BENIGN[0].id)

@@ -7,14 +7,14 @@ from rich.console import Console
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Draft
-from constitutional_ai.report.show.life import life_of
+from constitutional_ai.report.show.record_history import history_of
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import BENIGN, HOSTILE, RED, completion, dirty, write_rows
 
 
 def printed(run: Run, record: str) -> str:
     out = io.StringIO()
-    Console(file=out, width=500, force_terminal=True, color_system=None).print(life_of(run, record))
+    Console(file=out, width=500, force_terminal=True, color_system=None).print(history_of(run, record))
     return out.getvalue()
 
 
@@ -55,19 +55,19 @@ def test_a_half_made_run_tells_what_there_is(run: Run) -> None:
 
 def test_an_unknown_id_names_near_ones(run: Run) -> None:
     with pytest.raises(InputError, match=f"Did you mean .*{BENIGN[0].id}"):
-        life_of(run, BENIGN[0].id[:-1] + "x")
+        history_of(run, BENIGN[0].id[:-1] + "x")
     with pytest.raises(InputError, match="One that it has"):
-        life_of(run, "nothing like it")
+        history_of(run, "nothing like it")
 
 
 def test_an_ambiguous_id_lists_five(run: Run) -> None:
     with pytest.raises(InputError, match=r"beginning of 15 prompts' ids: (\w{16}, ){4}\w{16} and 10 more"):
-        life_of(run, "")
+        history_of(run, "")
 
 
 def test_a_run_without_records(begun: Run) -> None:
     with pytest.raises(InputError, match="no records yet"):
-        life_of(begun, "a")
+        history_of(begun, "a")
 
 
 def test_a_prompt_that_a_model_wrote_tells_after_which_others(run: Run) -> None:
