@@ -10,8 +10,7 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import controlled
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.report.card import write_cards
@@ -59,7 +58,7 @@ def run_pipeline(
             f"feedback.method=likelihood needs principles with 'upheld' and 'broken', and constitution "
             f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
         )
-    prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
@@ -67,7 +66,9 @@ def run_pipeline(
         job.shown_first()
         for stage, make in PIPELINE.items():
             if stage == redo:  # only now: what comes before has been checked
-                run.forget(*list(PIPELINE)[list(PIPELINE).index(redo) :])  # later ones are made from its output
+                run.remove_stages(
+                    *list(PIPELINE)[list(PIPELINE).index(redo) :]
+                )  # later ones are made from its output
             make(job)
             write_cards(run, recipe, constitution)
             if stage == until:

@@ -40,7 +40,7 @@ from constitutional_ai.records import (
 )
 from constitutional_ai.rl_cai.feedback import chain_of_thought, questions, votes, worked_choices
 from constitutional_ai.rl_cai.feedback.worked_choices import Choice, FewShots
-from constitutional_ai.runs.rows import RowWriter, read_rows, write_rows, write_whole
+from constitutional_ai.runs.rows import RowWriter, read_rows, write_atomically, write_rows
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
 from constitutional_ai.seeding import rng
 from constitutional_ai.sl_cai import critique_requests as sl_requests
@@ -227,7 +227,7 @@ def test_a_constitution_with_such_texts_is_read_as_it_was_written(tmp_path: Path
     file = tmp_path / "constitution.yaml"
     said = dict.fromkeys(("critique", "revision", "preference", "upheld", "broken"), f"x{text}x")
     made = Constitution(name="c", description=text, principles=(Principle(name=f"p{text}", **said),))
-    write_whole(file, made.to_yaml())
+    write_atomically(file, made.to_yaml())
     assert load_constitution(file).principles == made.principles
     assert load_constitution(file).digest == made.digest
 

@@ -26,7 +26,7 @@ def conversation_of(text: str, prompt: str = "") -> Conversation:
     (Message(role='user', content='2 + 2 ='), Message(role='assistant', content='4'))
     """
     if prompt and text.startswith(prompt):
-        before, begun = asked(prompt)
+        before, begun = split_prompt(prompt)
         answer = begun + END.sub("", text.removeprefix(prompt))
         return (*before, Message("assistant", answer if _is_chatml(prompt) else answer.strip()))
     if _is_chatml(text):
@@ -34,7 +34,7 @@ def conversation_of(text: str, prompt: str = "") -> Conversation:
     return tuple(m if m.role == "user" else Message(m.role, _ended(m.content)) for m in turns(text, "user"))
 
 
-def asked(prompt: str) -> tuple[Conversation, str]:
+def split_prompt(prompt: str) -> tuple[Conversation, str]:
     """The turns before the answer, and what the prompt already says of the answer, which is mostly nothing."""
     read = _chatml(prompt) if _is_chatml(prompt) else turns(prompt, "user")
     begun = read[-1].content if read and read[-1].role == "assistant" else None

@@ -41,9 +41,9 @@ def read_json(path: Path, hint: str = "") -> Any:
         raise InputError(f"{path}: JSON that cannot be read ({error}). {hint}".rstrip()) from error
 
 
-def counted(counted: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """``2 × an empty turn, 1 × both replies are the same``."""
-    return ", ".join(f"{count} × {what}" for what, count in counted.items())
+    return ", ".join(f"{count} × {what}" for what, count in counts.items())
 
 
 def json_lines(path: Path) -> Iterable[tuple[int, str]]:

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from constitutional_ai.data.dialogues import turns
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
     Comparison,
@@ -71,11 +71,11 @@ def load_pairs(path: Path) -> Pairs:
         else:
             usable[read.id] = read
     if not usable:
-        raise InputError(f"{path} holds no usable pairs. {counted(unusable)}".rstrip())
+        raise InputError(f"{path} holds no usable pairs. {format_counts(unusable)}".rstrip())
     return Pairs(list(usable.values()), dict(unusable))
 
 
-def some(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
     """``count`` pairs in an order fixed by the seed; None takes all."""
     return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
 

@@ -65,7 +65,7 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
     return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))
 
 
-def some(prompts: Iterable[Prompt], count: int | None, seed: int) -> list[Prompt]:
+def sample_prompts(prompts: Iterable[Prompt], count: int | None, seed: int) -> list[Prompt]:
     """``count`` prompts in an order fixed by the seed, so that a limit takes from the whole file; None takes all."""
     return sorted(prompts, key=lambda p: seed_of(seed, "order", p.id))[:count]
 

@@ -128,7 +128,7 @@ def _scored(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) ->
         passes,
         config={"preference_model": str(folder)},
         inputs={
-            "the answers": suite.run.output(PART),
+            "the answers": suite.run.output_digest(PART),
             f"the weights of {name}": weights_digest(f"hf:{folder}"),
         },
     )

@@ -24,7 +24,7 @@ from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Answer
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest
-from constitutional_ai.runs.rows import whole, write_whole
+from constitutional_ai.runs.rows import load_json, write_atomically
 from constitutional_ai.runs.run import Run, read_run
 from constitutional_ai.safe_text import visible
 
@@ -87,13 +87,13 @@ def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compar
     compared = [_compare(first, other) for other in others]
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, json.dumps([_plain(c) for c in compared], indent=1, ensure_ascii=False) + "\n")
+        write_atomically(out, json.dumps([_plain(c) for c in compared], indent=1, ensure_ascii=False) + "\n")
     return compared
 
 
 def _finished(folder: str) -> _Finished:
     run = read_run(folder)
-    evaluated = whole(run.stage(STAGE) / layout.MANIFEST, StageManifest)
+    evaluated = load_json(run.stage(STAGE) / layout.MANIFEST, StageManifest)
     if evaluated is None:
         raise InputError(f"{folder} is not evaluated yet. Finish it: cai run {folder}/recipe.yaml")
     return _Finished(folder, run, evaluated, run.rows(STAGE, Answer))

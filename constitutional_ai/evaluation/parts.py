@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from rich.table import Column, Table
 from rich.text import Text
 
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation import answers, harm_identification, hhh_accuracy, revision_scores
 from constitutional_ai.evaluation.harmfulness import measure as harmfulness
@@ -23,7 +21,7 @@ from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate, Kind, Metric, Prompt, Response
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import whole, write_whole
+from constitutional_ai.runs.rows import load_json, write_atomically
 from constitutional_ai.runs.run import Run, open_run, read_run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.safe_text import visible
@@ -43,15 +41,15 @@ PM_STAGE = layout.PREFERENCE_MODEL
 def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
     """Measures ``parts``, and writes ``metrics.json`` over these and all that were measured before."""
     folder = suite.run.folder
-    write_whole(folder / MODELS, _json(suite.candidates))
+    write_atomically(folder / MODELS, _json(suite.candidates))
     for warning in warnings(suite):
         suite.say(f"warning: {warning}")
     for part in PARTS:
         if part in parts:
             found = PARTS[part](suite)
             suite.run.stage(part).mkdir(exist_ok=True)
-            write_whole(suite.run.stage(part) / METRICS, _json(found))
-            write_whole(folder / METRICS, _json(read_metrics(folder)))
+            write_atomically(suite.run.stage(part) / METRICS, _json(found))
+            write_atomically(folder / METRICS, _json(read_metrics(folder)))
     return read_metrics(folder)
 
 
@@ -69,12 +67,12 @@ def warnings(suite: Suite) -> Iterator[str]:
 
 def read_metrics(folder: Path) -> list[Metric]:
     """Of all parts that are there, in the order of the parts."""
-    found = [whole(folder / part / METRICS, tuple[Metric, ...]) or () for part in PARTS]
+    found = [load_json(folder / part / METRICS, tuple[Metric, ...]) or () for part in PARTS]
     return [metric for metrics in found for metric in metrics]
 
 
 def read_models(folder: Path) -> list[Candidate]:
-    return list(whole(folder / MODELS, tuple[Candidate, ...]) or ())
+    return list(load_json(folder / MODELS, tuple[Candidate, ...]) or ())
 
 
 def _json(rows: Sequence[Candidate] | Sequence[Metric]) -> str:
@@ -111,28 +109,25 @@ def opened(folder: Path, progress: Progress, redo: str | None = None) -> Iterato
                 .replace("Set out= to another", "Name another")
             )
             raise InputError(said.replace("place.", "place with --out.")) from error
-        run = replace(run, asked_by="the command", remedy=REMEDY)
+        run = replace(run, settings_source="the command", remedy=REMEDY)
         # Also where there is nothing to forget: from now on the folder says that it is one of ours.
-        run.forget(*[step for step in _started(run) if redo and (step == redo or step.startswith(f"{redo}/"))])
+        run.remove_stages(
+            *[step for step in run.started_stages() if redo and (step == redo or step.startswith(f"{redo}/"))]
+        )
         yield run
 
 
 REMEDY = "Pass --redo {stage}, or name another folder with --out."
 
 
-def _started(run: Run) -> list[str]:
-    about: dict[str, Any] = whole(run.folder / layout.RUN, dict[str, Any]) or {}
-    return list(about.get("stages", ()))
-
-
 def prompts_from(file: Path | None, limit: int | None, seed: int) -> dict[Kind, list[Prompt]]:
     """Our own held-out prompts, or all of a file; ``limit`` of each kind. Raises InputError."""
     if file is None:
-        found = [prompt for kind in KINDS for prompt in red_team.load_prompts("built-in", kind).held_out]
+        found = [prompt for kind in KINDS for prompt in load_prompts("built-in", kind).held_out]
     else:
-        loaded = red_team.load_prompts(str(file), "red_team")
+        loaded = load_prompts(str(file), "red_team")
         found = [*loaded.train, *loaded.held_out]
-    return {kind: red_team.some([p for p in found if p.kind == kind], limit, seed) for kind in KINDS}
+    return {kind: sample_prompts([p for p in found if p.kind == kind], limit, seed) for kind in KINDS}
 
 
 def judge_from(runs: Sequence[Path], judge: str | None, changes: Sequence[str]) -> tuple[str | None, Feedback]:

@@ -26,7 +26,7 @@ from constitutional_ai.rl_cai.feedback.label import Asking
 from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import logged
+from constitutional_ai.runs.rows import read_steps
 from constitutional_ai.runs.run import Run, read_run
 from constitutional_ai.runs.runner import HasId, Pass
 
@@ -191,7 +191,7 @@ def _sequences(run: Run, recipe: Recipe) -> int | None:
     None where it says nothing, and for DPO, which samples nothing.
     """
     how = recipe.rl_cai
-    steps = [row["step"] for row in logged(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
+    steps = [row["step"] for row in read_steps(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
     if not steps or how.algorithm == "dpo":
         return None
     return int(max(steps)) // how.passes * (how.batch_size // how.answers)

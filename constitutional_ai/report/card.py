@@ -26,7 +26,7 @@ from constitutional_ai.report.page.rates import MEASURED, Row
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest
-from constitutional_ai.runs.rows import logged, whole, write_whole
+from constitutional_ai.runs.rows import load_json, read_steps, write_atomically
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
@@ -87,9 +87,9 @@ def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
             continue
         text = card(run, manifest, recipe, constitution)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
+            write_atomically(path, text)
             for name in WITH_IT:
-                write_whole(path.with_name(name), (run.folder / name).read_text(encoding="utf-8"))
+                write_atomically(path.with_name(name), (run.folder / name).read_text(encoding="utf-8"))
 
 
 def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Constitution) -> str:
@@ -100,7 +100,7 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
     by_pm = recipe.rl_cai.algorithm != "dpo" and recipe.rl_cai.reward == "preference_model"
     learned = is_pm or (about.tag == "rl-cai" and by_pm)
     scores = run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT
-    steps = logged(run.stage(manifest.stage) / layout.STEPS)
+    steps = read_steps(run.stage(manifest.stage) / layout.STEPS)
     return template().render(
         head=head(about, base),
         name=run.folder.name,
@@ -112,7 +112,7 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
         sources=[(SOURCES.get(s, s), count) for s, count in manifest.notes.get("sources", {}).items()],
         step=steps[-1].get("step") if steps else None,
         logged=list(last(steps[-1], about)) if steps else [],
-        report=whole(scores, PreferenceModelReport) if learned else None,
+        report=load_json(scores, PreferenceModelReport) if learned else None,
         measured=list(measured(run, about)),
         roles=[LABEL[role] for role in about.roles],
     )
@@ -161,7 +161,7 @@ def last(row: dict[str, Any], about: About) -> Iterator[tuple[str, str]]:
 
 def measured(run: Run, about: About) -> Iterator[tuple[Row, list[Metric | None]]]:
     """Rows of the evaluation, for the models of ``about.roles``. Of a preference model only its own scores."""
-    metrics = whole(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ()
+    metrics = load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ()
     found = {(m.name, m.model): m for m in metrics}
     for row in MEASURED:
         cells = [found.get((row.name, role)) for role in about.roles]

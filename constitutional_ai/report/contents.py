@@ -24,7 +24,7 @@ from constitutional_ai.records import (
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest
-from constitutional_ai.runs.rows import Loaded, Steps, logged, text_of, whole
+from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, text_or_empty
 from constitutional_ai.runs.run import Run
 
 MADE = ("SL-CAI", "RL-CAI")
@@ -138,9 +138,9 @@ def read_contents(run: Run) -> Contents:
         name=_name(run),
         folder=run.folder,
         recipe=recipe,
-        recipe_text=text_of(run.folder / layout.RECIPE),
+        recipe_text=text_or_empty(run.folder / layout.RECIPE),
         constitution=_or_none(load_constitution, run.folder / layout.CONSTITUTION),
-        constitution_text=text_of(run.folder / layout.CONSTITUTION),
+        constitution_text=text_or_empty(run.folder / layout.CONSTITUTION),
         # No run needs to generate prompts.
         stages=tuple(
             _stage(run, about, recipe)
@@ -151,15 +151,15 @@ def read_contents(run: Run) -> Contents:
         gate=tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE)),
         gate_failures=tuple(run.rows(layout.PREFERENCE_LABELS, Failure, layout.GATE_FAILURES)),
         labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)),
-        preference_model=whole(
+        preference_model=load_json(
             run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT, PreferenceModelReport
         ),
         answers=tuple(run.rows(layout.EVALUATION, Answer)),
-        metrics=whole(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or (),
-        steps={about.name: logged(run.stage(about.name) / layout.STEPS) for about in STAGES},
+        metrics=load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or (),
+        steps={about.name: read_steps(run.stage(about.name) / layout.STEPS) for about in STAGES},
         snapshots=tuple(run.snapshots()),
-        evaluated=whole(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
-        candidates=whole(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
+        evaluated=load_json(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
+        candidates=load_json(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
         parts=tuple(_parts(run)),
         medians=tuple(run.rows(f"{layout.SUITE}/answers", Median, layout.MEDIANS)),
     )
@@ -167,25 +167,25 @@ def read_contents(run: Run) -> Contents:
 
 def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     folder = run.stage(about.name)
-    manifest = whole(folder / layout.MANIFEST, StageManifest)
+    manifest = load_json(folder / layout.MANIFEST, StageManifest)
     names = manifest.config if manifest else {}
     if recipe:
         names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
     own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
     names = names | {"models.preference_model": own}
     models = tuple(str(names.get(m, m)) for m in about.models)
-    begun = 0 if manifest else text_of(folder / layout.RECORDS).count("\n")
+    begun = 0 if manifest else text_or_empty(folder / layout.RECORDS).count("\n")
     return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, layout.FAILURES)))
 
 
 def _parts(run: Run) -> Iterator[StageManifest]:
     for path in sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST)):
-        if made := whole(path, StageManifest):
+        if made := load_json(path, StageManifest):
             yield made
 
 
 def _name(run: Run) -> str:
-    about = whole(run.folder / layout.RUN, dict[str, Any]) or {}
+    about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
     return str(about.get("name", run.folder.name))
 
 

@@ -13,7 +13,7 @@ class BudgetSpent(CaiError):
     """The recipe's ``budget`` does not reach for what comes next."""
 
 
-class Purse:
+class Budget:
     """What a run may spend, and has spent; without limits unless they are given.
 
     A record may begin when it fits even if it, and all in work, cost as much as the stage's dearest so far. A stage's
@@ -31,12 +31,12 @@ class Purse:
         self._in_work = 0
         self._changed = asyncio.Event()
 
-    def knows(self, spent: int, most: int | None = None) -> None:
+    def add_spent(self, spent: int, most: int | None = None) -> None:
         """Tokens that were spent on this stage elsewhere, as in earlier sessions, and on its dearest record."""
         self._spent += spent
         self._most = self._most if most is None else max(self._most or 0, most)
 
-    async def open(self, what: str) -> None:
+    async def reserve(self, what: str) -> None:
         """Waits until one more record fits. Raises BudgetSpent when none will."""
         while (limit := self._passed()) is not None:
             if not self._in_work:
@@ -45,7 +45,7 @@ class Purse:
             await self._changed.wait()
         self._in_work += 1
 
-    def pay(self, tokens: Usage) -> None:
+    def charge(self, tokens: Usage) -> None:
         """A record that was let in has ended, and has cost so much."""
         self._spent, self._in_work = self._spent + sum(tokens), self._in_work - 1
         self._most = max(self._most or 0, sum(tokens))

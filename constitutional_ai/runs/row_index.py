@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.records import Usage, usage
-from constitutional_ai.runs.rows import PART, disk_full_named, sized_rows
+from constitutional_ai.runs.rows import PART, naming_full_disk, sized_rows
 
 
-class Made:
+class RowIndex:
     """Of the records in ``path``, as they are read at first and added later."""
 
     def __init__(self, path: Path, row_type: type[Any]) -> None:
@@ -42,11 +42,11 @@ class Made:
         return sum(self._prompt_tokens) + sum(self._completion_tokens)
 
     @property
-    def most(self) -> int | None:
+    def largest(self) -> int | None:
         """Tokens of the dearest record; None where there is none."""
         return max(map(int.__add__, self._prompt_tokens, self._completion_tokens), default=None)
 
-    def put_in_order(self, names: Iterable[str]) -> Usage:
+    def sort_file(self, names: Iterable[str]) -> Usage:
         """Writes the file anew in the order of ``names``, without records that are none of them, and counts tokens."""
         lines = array("q", (line for line in map(self._line.get, names) if line is not None))
         if len(lines) != len(self._prompt_tokens) or any(map(int.__ne__, lines, range(len(lines)))):
@@ -58,7 +58,7 @@ class Made:
 
     def _write(self, lines: Iterable[int]) -> None:
         scratch = self._path.with_name(self._path.name + PART)
-        with disk_full_named(self._path):
+        with naming_full_disk(self._path):
             with self._path.open("rb") as source, scratch.open("wb") as stream:
                 for line in lines:
                     start = self._starts[line]

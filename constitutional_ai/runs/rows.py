@@ -59,7 +59,7 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
                 ) from error
 
 
-class Stored(Sequence[Row]):
+class StoredRows(Sequence[Row]):
     """The rows of a complete file, read when they are asked for: a million of them take no memory."""
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
@@ -118,7 +118,7 @@ class RowWriter(Generic[Row]):
     def append(self, row: Row) -> int:
         """Bytes of the row's line."""
         line = self._dump(row) + b"\n"
-        with disk_full_named(self._path):
+        with naming_full_disk(self._path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return len(line)
@@ -128,7 +128,7 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
     """Writes a file of rows whole or not at all."""
     dump = adapter(row_type).dump_json
     scratch = path.with_name(path.name + PART)
-    with disk_full_named(path):
+    with naming_full_disk(path):
         with scratch.open("wb") as stream:
             stream.writelines(dump(row) + b"\n" for row in rows)
         scratch.replace(path)
@@ -153,7 +153,7 @@ def cut_torn_line(path: Path) -> None:
             stream.truncate(end)
 
 
-class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
+class naming_full_disk:  # noqa: N801  (a context manager that reads as a verb)
     """Turns 'no space left' into one sentence that names the file."""
 
     def __init__(self, path: Path) -> None:
@@ -171,10 +171,10 @@ class disk_full_named:  # noqa: N801  (a context manager that reads as a verb)
             ) from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
     scratch = path.with_name(path.name + PART)
-    with disk_full_named(path):
+    with naming_full_disk(path):
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)
 
@@ -194,7 +194,7 @@ Steps = tuple[dict[str, Any], ...]
 UNREADABLE = "{} cannot be read: {}. Make its stage anew with --redo."
 
 
-def whole(path: Path, kind: type[Loaded]) -> Loaded | None:
+def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     if not path.is_file():
         return None
     try:
@@ -203,14 +203,14 @@ def whole(path: Path, kind: type[Loaded]) -> Loaded | None:
         raise InputError(UNREADABLE.format(path, error.errors()[0]["msg"])) from error
 
 
-def logged(path: Path) -> Steps:
+def read_steps(path: Path) -> Steps:
     """Logged steps, without a last line that is still being written."""
-    lines = [line for line in text_of(path).splitlines(keepends=True) if line.endswith("\n")]
+    lines = [line for line in text_or_empty(path).splitlines(keepends=True) if line.endswith("\n")]
     try:
         return tuple(row for row in map(json.loads, lines) if isinstance(row, dict))
     except json.JSONDecodeError as error:
         raise InputError(UNREADABLE.format(path, error)) from error
 
 
-def text_of(path: Path) -> str:
+def text_or_empty(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

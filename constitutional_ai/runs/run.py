@@ -31,16 +31,17 @@ from typing import Any, NamedTuple, TypeVar
 from constitutional_ai.errors import InputError, StageChanged
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.budget import Purse
+from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.manifest import StageManifest, commit, versions
 from constitutional_ai.runs.rows import (
     PART,
-    Stored,
+    StoredRows,
     adapter,
     digest_file,
-    disk_full_named,
+    load_json,
+    naming_full_disk,
     read_rows,
-    write_whole,
+    write_atomically,
 )
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, run_rows
 
@@ -68,7 +69,7 @@ class Run:
 
     folder: Path
     progress: Progress = SILENT
-    asked_by: str = "the recipe"
+    settings_source: str = "the recipe"
     """What says how a stage is to be made, in words."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
     """What to do where that has changed since."""
@@ -91,10 +92,10 @@ class Run:
     def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
         return list(read_rows(self.stage(stage) / file, row_type))
 
-    def purse(self, tokens: int | None, hours: float | None, *, but: str) -> Purse:
+    def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
         """A budget for all stages together, and what the finished ones, ``but`` for one, have spent of it."""
-        done = [m for m in map(self.manifest, self._started()) if m is not None and m.stage != but]
-        return Purse(
+        done = [m for m in map(self.manifest, self.started_stages()) if m is not None and m.stage != excluding]
+        return Budget(
             tokens,
             hours,
             spent=sum(m.prompt_tokens + m.completion_tokens for m in done),
@@ -114,15 +115,15 @@ class Run:
         concurrency: int,
         max_failures: int,
         notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
-        purse: Purse | None = None,
-    ) -> Stored[Row]:
+        budget: Budget | None = None,
+    ) -> StoredRows[Row]:
         """The records of a stage, made where they are missing, and read from its file when they are asked for.
 
         ``passes`` is called only when something may be owed, so that a finished stage loads no model. What ``notes``
-        finds in the finished records stands in ``stage.json``. Raises BudgetSpent when ``purse`` is empty.
+        finds in the finished records stands in ``stage.json``. Raises BudgetSpent when ``budget`` is empty.
         """
         if self._is_done(stage, config, inputs):
-            return Stored(self.stage(stage) / layout.RECORDS, row_type)
+            return StoredRows(self.stage(stage) / layout.RECORDS, row_type)
         began = time.monotonic()
         made = asyncio.run(
             run_rows(
@@ -132,7 +133,7 @@ class Run:
                 concurrency=concurrency,
                 max_failures=max_failures,
                 progress=self.progress,
-                purse=purse,
+                budget=budget,
             )
         )
         self._complete(
@@ -152,7 +153,7 @@ class Run:
         )
         return made.records
 
-    async def side_rows(
+    async def make_extra_rows(
         self,
         stage: str,
         file: str,
@@ -196,7 +197,7 @@ class Run:
         began = time.monotonic()
         folder = self.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        with disk_full_named(folder):
+        with naming_full_disk(folder):
             checkpoint, rows, notes = train(folder)
         gc.collect()  # trainers hold their models in cycles
         self._complete(
@@ -217,7 +218,7 @@ class Run:
         self.progress.finish(stage)
         return checkpoint
 
-    def output(self, stage: str) -> str:
+    def output_digest(self, stage: str) -> str:
         """Digest of a complete stage's output, to be an input of the next. Records are digested anew, so that an
         edit by hand is noticed; weights are large and their digest is taken from ``stage.json``."""
         manifest = self.manifest(stage)
@@ -227,33 +228,32 @@ class Run:
 
     def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
         """Whether a stage is complete. Raises StageChanged when what is there was made from something else."""
-        started = self._started()
+        started = self.started_stages()
         wanted = {"config": config, "inputs": inputs}
         if stage not in started:
-            self._write_started({**started, stage: wanted})
-        elif changed := _what_changed(stage, started[stage], wanted, self.asked_by):
+            self.write_started_stages({**started, stage: wanted})
+        elif changed := _what_changed(stage, started[stage], wanted, self.settings_source):
             raise StageChanged(f"{changed} {self.remedy.format(stage=stage)}")
         return self.manifest(stage) is not None
 
     def _complete(self, manifest: StageManifest) -> None:
         full = {**asdict(manifest), "versions": versions(), "commit": commit()}
-        write_whole(self.stage(manifest.stage) / layout.MANIFEST, json.dumps(full, indent=1) + "\n")
+        write_atomically(self.stage(manifest.stage) / layout.MANIFEST, json.dumps(full, indent=1) + "\n")
 
     # -- run.json: what each stage was started from, so that a half-made stage is guarded too
 
-    def _started(self) -> dict[str, Any]:
-        path = self.folder / layout.RUN
-        stages: dict[str, Any] = json.loads(path.read_text())["stages"] if path.exists() else {}
-        return stages
+    def started_stages(self) -> dict[str, Any]:
+        about = load_json(self.folder / layout.RUN, dict[str, Any]) or {}
+        return dict(about.get("stages", {}))
 
-    def _write_started(self, stages: dict[str, Any]) -> None:
+    def write_started_stages(self, stages: dict[str, Any]) -> None:
         about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "stages": stages}
-        write_whole(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
+        write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
-    def forget(self, *later: str) -> None:
+    def remove_stages(self, *later: str) -> None:
         """Removes stages, so that they are made anew."""
-        started = {name: made for name, made in self._started().items() if name not in later}
-        self._write_started(started)
+        started = {name: made for name, made in self.started_stages().items() if name not in later}
+        self.write_started_stages(started)
         for name in later:
             shutil.rmtree(self.stage(name), ignore_errors=True)
 
@@ -275,12 +275,12 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
     with _locked(folder):
         before = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
         for name, text in texts.items():
-            write_whole(folder / name, text)
+            write_atomically(folder / name, text)
         try:
             yield Run(folder, progress)
         except StageChanged:
             for name, text in before.items():  # what the run was made from still stands
-                write_whole(folder / name, text)
+                write_atomically(folder / name, text)
             raise
 
 
@@ -307,13 +307,13 @@ def read_run(folder: str | Path) -> Run:
     return Run(path)
 
 
-def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any], asked_by: str) -> str | None:
+def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any], settings_source: str) -> str | None:
     """A sentence, or None. A setting that a stage was made without, because it came later, changes nothing."""
     now = json.loads(json.dumps(now))
     for key in sorted(then["config"].keys() & now["config"].keys()):
         old, new = then["config"][key], now["config"][key]
         if old != new:
-            return f"{stage} was made with {key}: {_short(old)}, {asked_by} now says {_short(new)}."
+            return f"{stage} was made with {key}: {_short(old)}, {settings_source} now says {_short(new)}."
     changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
     return f"{stage} was made from another version of {' and '.join(sorted(changed))}." if changed else None
 

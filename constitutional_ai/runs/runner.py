@@ -14,9 +14,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from constitutional_ai.errors import RecordError, TooManyFailures
 from constitutional_ai.records import Failure, Usage, usage
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.budget import Purse
-from constitutional_ai.runs.row_index import Made
-from constitutional_ai.runs.rows import RowWriter, Stored
+from constitutional_ai.runs.budget import Budget
+from constitutional_ai.runs.row_index import RowIndex
+from constitutional_ai.runs.rows import RowWriter, StoredRows
 
 Item = TypeVar("Item")
 
@@ -50,7 +50,7 @@ class Silent:
 class Rows(NamedTuple, Generic[Row]):
     """What ``run_rows`` made."""
 
-    records: Stored[Row]
+    records: StoredRows[Row]
     """In the order of the items."""
     failures: int
     tokens: Usage
@@ -75,18 +75,18 @@ async def run_rows(
     max_failures: int,
     progress: Progress,
     file: str = layout.RECORDS,
-    purse: Purse | None = None,
+    budget: Budget | None = None,
 ) -> Rows[Row]:
     """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
     passes may load a model for each and let it go. No record is held in memory once it is written.
 
-    Raises TooManyFailures once more than ``max_failures`` records have failed, and BudgetSpent where ``purse`` holds
+    Raises TooManyFailures once more than ``max_failures`` records have failed, and BudgetSpent where ``budget`` holds
     too little for one more record; nothing is then in work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = Made(folder / file, row_type)
-    purse = purse or Purse()
-    purse.knows(made.tokens, made.most)
+    made = RowIndex(folder / file, row_type)
+    budget = budget or Budget()
+    budget.add_spent(made.tokens, made.largest)
     wanted: list[str] = []
     beside = Usage(0, 0)
     failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
@@ -97,7 +97,7 @@ async def run_rows(
 
         async def work(step: Callable[[Item], Awaitable[Row]], owed: Iterator[tuple[str, Item]]) -> None:
             for name, item in owed:
-                await purse.open(folder.name)
+                await budget.reserve(folder.name)
                 tokens = Usage(0, 0)
                 try:
                     record = await step(item)
@@ -110,7 +110,7 @@ async def run_rows(
                         raise TooManyFailures(_too_many(folder, failed)) from error
                     continue
                 finally:
-                    purse.pay(tokens)
+                    budget.charge(tokens)
                 if record.id != name:
                     raise AssertionError(f"step made record {record.id!r} for item {name!r}")
                 made.add(name, done.append(record), tokens)
@@ -118,7 +118,7 @@ async def run_rows(
 
         async for items, step, spent in passes:
             beside = _sum(beside, spent)
-            purse.knows(sum(spent))
+            budget.add_spent(sum(spent))
             wanted += items
             progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
             owed = ((name, item) for name, item in items.items() if name not in made)
@@ -128,7 +128,7 @@ async def run_rows(
         failures.unlink()
     progress.finish(folder.name)
     # Rows came in the order of finishing; what later stages read must not depend on timing.
-    return Rows(Stored(folder / file, row_type), len(failed), _sum(beside, made.put_in_order(wanted)))
+    return Rows(StoredRows(folder / file, row_type), len(failed), _sum(beside, made.sort_file(wanted)))
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from constitutional_ai.data.dialogues import asked, conversation_of
+from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import ModelError
 from constitutional_ai.records import as_messages
 
@@ -38,7 +38,7 @@ def compute_score(
 def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
     if isinstance(prompt, str) and isinstance(completion, str):
         return as_messages(conversation_of(prompt + completion, prompt))
-    before = as_messages(asked(prompt)[0]) if isinstance(prompt, str) else [dict(m) for m in prompt]
+    before = as_messages(split_prompt(prompt)[0]) if isinstance(prompt, str) else [dict(m) for m in prompt]
     if isinstance(completion, str):
         return [*before, {"role": "assistant", "content": completion}]
     return [*before, *(dict(m) for m in completion)]

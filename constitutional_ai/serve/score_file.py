@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.progress import open as open_with_bar
 
-from constitutional_ai.data.dialogues import asked, conversation_of
+from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import CaiError, InputError, RecordError
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
@@ -79,7 +79,7 @@ class _Row(BaseModel):
         if isinstance(said, str):
             if isinstance(reply, str):
                 return conversation_of(said + reply, said)
-            said = asked(said)[0] if reply else conversation_of(said)
+            said = split_prompt(said)[0] if reply else conversation_of(said)
         return (*(said.conversation if isinstance(said, Prompt) else said), *_turns(reply))
 
 

@@ -22,8 +22,7 @@ from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import controlled
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.cached import HERE
 from constitutional_ai.models.load import loaded
@@ -32,7 +31,7 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Prompt
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, read_run
 from constitutional_ai.safe_text import visible
 from constitutional_ai.stages.feedback import comparisons, preference_labels, the_pm
@@ -105,7 +104,7 @@ def rehearsal(recipe: Recipe) -> Rehearsal:
     # What is only a matter of the answers must not stop the rehearsal.
     feedback = recipe.feedback.model_copy(update={"gate": "warn"})
     constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
-    prompts = {kind: red_team.load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     run = Nowhere(Path(recipe.out).resolve())
     return Rehearsal(
         run, recipe.model_copy(update={"feedback": feedback}), constitution, prompts, lambda said: None
@@ -123,7 +122,7 @@ def _evaluated(job: Rehearsal) -> Estimate:
     prompts = [
         p
         for kind in KINDS
-        for p in red_team.some(job.prompts[kind].held_out, getattr(setting, kind), job.recipe.seed)
+        for p in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), job.recipe.seed)
     ]
     models = 3 + (_snapshots(job) if setting.snapshots else 0)
 
@@ -236,7 +235,7 @@ def _priced(one: Estimate, prices: Prices | None) -> Estimate:
 
 
 def write(path: Path, made: Sequence[Estimate]) -> None:
-    write_whole(path, json.dumps([asdict(one) for one in made], indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps([asdict(one) for one in made], indent=1, ensure_ascii=False) + "\n")
 
 
 def table(made: Sequence[Estimate]) -> Group:

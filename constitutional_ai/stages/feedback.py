@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, usage
 from constitutional_ai.rl_cai.feedback import compare, gate, label
@@ -91,7 +91,7 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
     async def answer(comparison: Comparison) -> GateAnswer:
         return gate.answer_of(await step(comparison), sides[comparison.id])
 
-    answers = await job.run.side_rows(
+    answers = await job.run.make_extra_rows(
         layout.PREFERENCE_LABELS,
         layout.GATE,
         GateAnswer,
@@ -154,7 +154,7 @@ def pretrained(job: Job, folder: Path) -> dict[str, Any]:
     assert setting is not None
     pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
     if pairs.unusable:
-        job.say(f"pretraining: left out of {setting.file}: {counted(pairs.unusable)}.")
+        job.say(f"pretraining: left out of {setting.file}: {format_counts(pairs.unusable)}.")
     rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
     rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
     _trained(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
@@ -184,6 +184,6 @@ def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str
     people = job.recipe.preference_model.helpfulness
     helpful = training_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
     if helpful.unusable:
-        job.say(f"{stage}: left out of {people.file}: {counted(helpful.unusable)}.")
+        job.say(f"{stage}: left out of {people.file}: {format_counts(helpful.unusable)}.")
     labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
     return training_pairs.examples(labels) + helpful.rows, dict(helpful.unusable)

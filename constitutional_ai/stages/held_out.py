@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.evaluation import answer_rates
 from constitutional_ai.records import Answer, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model import train
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
@@ -27,7 +26,7 @@ def evaluation(job: Job) -> None:
     prompts = [
         prompt
         for kind in KINDS
-        for prompt in red_team.some(job.prompts[kind].held_out, getattr(setting, kind), seed)
+        for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
     pm = the_pm(job)
     models = {
@@ -77,4 +76,4 @@ def snapshots(job: Job) -> dict[str, str]:
 def write_metrics(run: Run, models: list[str]) -> None:
     metrics = answer_rates.metrics(run.rows(layout.EVALUATION, Answer), models)
     text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
-    write_whole(run.stage(layout.EVALUATION) / layout.METRICS, text)
+    write_atomically(run.stage(layout.EVALUATION) / layout.METRICS, text)

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from constitutional_ai.constitutions.constitution import Constitution
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.lines import counted
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.prompts import KINDS, Prompts, sample_prompts
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.cached import cached
@@ -24,8 +23,8 @@ from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Kind, Prompt
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.budget import Purse
-from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.budget import Budget
+from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import HasId, Pass
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
@@ -39,7 +38,7 @@ class Job:
     run: Run
     recipe: Recipe
     constitution: Constitution
-    prompts: dict[Kind, red_team.Prompts]
+    prompts: dict[Kind, Prompts]
     say: Callable[[str], None]
     """Tells the user something that must not be missed."""
     said: set[str] = field(default_factory=set)
@@ -49,7 +48,7 @@ class Job:
         """The prompts of some kinds that trainings may see: of each the file's, within its limit, then drafted ones."""
         files, seed = self.recipe.prompts, self.recipe.seed
         chosen = [
-            red_team.some(self.prompts[kind].train, getattr(files, kind).limit, seed) + self.drafted[kind]
+            sample_prompts(self.prompts[kind].train, getattr(files, kind).limit, seed) + self.drafted[kind]
             for kind in kinds
         ]
         return [prompt for prompts in chosen for prompt in prompts]
@@ -94,7 +93,7 @@ class Job:
 
     def made(self, *stages: str) -> dict[str, str]:
         """Digests of what earlier stages made."""
-        return {stage: self.run.output(stage) for stage in stages}
+        return {stage: self.run.output_digest(stage) for stage in stages}
 
     def weights(self, stage: str) -> str:
         """Folder of the weights that a stage trained."""
@@ -123,7 +122,7 @@ class Job:
             concurrency=self.recipe.concurrency,
             max_failures=self.recipe.max_failures,
             notes=notes,
-            purse=self._purse(stage),
+            budget=self._budget(stage),
         )
 
     @contextmanager
@@ -148,15 +147,15 @@ class Job:
             self.said.add(text)
             self.say(text)
 
-    def _purse(self, stage: str) -> Purse:
-        return self.run.purse(self.recipe.budget.tokens, self.recipe.budget.hours, but=stage)
+    def _budget(self, stage: str) -> Budget:
+        return self.run.budget(self.recipe.budget.tokens, self.recipe.budget.hours, excluding=stage)
 
     def fitting(
         self, stage: str, rows: list[dict[str, Any]], section: str, *, free: int = 0
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows that are not too long for a section of the recipe, and how many are, as notes.
 
-        Nor has any a stop string in an answer; those that have are left out, and counted, too.
+        Nor has any a stop string in an answer; those that have are left out, and format_counts, too.
         ``free`` tokens are kept for an answer yet to be sampled. Raises InputError when no row is left.
         """
         from constitutional_ai.training.datasets import within, without_stop_strings
@@ -178,7 +177,7 @@ class Job:
         if not left_out:
             return kept, notes | {"too_long": 0}
         by_source = dict(sources(rows) - sources(kept))
-        of = f" ({counted(by_source)})" if by_source else ""
+        of = f" ({format_counts(by_source)})" if by_source else ""
         self.say(
             f"{stage}: {left_out} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
         )
@@ -192,22 +191,22 @@ class Job:
         share = getattr(self.recipe, section).helpful_share
         used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)
         have, cut = dict(sources(used)), dict(sources(rows) - sources(used))
-        more = f", and leaves out {counted(cut)} for {section}.helpful_share={share}" if cut else ""
-        self.say(f"{stage}: learns from {counted(have)}{more}.")
+        more = f", and leaves out {format_counts(cut)} for {section}.helpful_share={share}" if cut else ""
+        self.say(f"{stage}: learns from {format_counts(have)}{more}.")
         return used, {"sources": have, "cut_for_helpful_share": cut}
 
     def given(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
         """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(folder / layout.DATASET, lines)
-        training, purse = getattr(self.recipe, section), self._purse(folder.name)
-        purse.check(folder.name)
+        write_atomically(folder / layout.DATASET, lines)
+        training, budget = getattr(self.recipe, section), self._budget(folder.name)
+        budget.check(folder.name)
 
         def on_step(done: int, total: int) -> None:
             self.run.progress.step(folder.name, done, total)
             # A step is asked after its checkpoint only: what came after one would have to be made again.
             if done < total and done % training.checkpoint_steps == 1 % training.checkpoint_steps:
-                purse.check(folder.name)
+                budget.check(folder.name)
 
         return {
             "rows": rows,

@@ -129,12 +129,12 @@ class Nowhere(Run):
     def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
         return self.held.get(stage, [])
 
-    async def side_rows(
+    async def make_extra_rows(
         self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row], **how: int
     ) -> list[Row]:
         return await _made(work)
 
-    def output(self, stage: str) -> str:
+    def output_digest(self, stage: str) -> str:
         return ""
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from constitutional_ai.data import prompts as red_team
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
@@ -47,7 +46,7 @@ def rl_cai_model(job: Job) -> None:
 
 def _by_reward(job: Job, folder: Path) -> Trained:
     setting = job.recipe.rl_cai
-    prompts = red_team.some(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
+    prompts = sample_prompts(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
     rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai", free=setting.max_tokens)
     stopper = monitor.stopper(setting.stop_above)
     policy = the_policy(job)

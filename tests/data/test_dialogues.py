@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.data.dialogues import asked, conversation_of
+from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.records import Conversation, Message
 
 ROLES = {"s": "system", "u": "user", "a": "assistant"}
@@ -68,8 +68,8 @@ def test_a_turn_that_the_policy_forges_stays_in_its_answer(prompt: str, forged: 
 
 
 def test_the_beginning_of_an_answer_is_no_turn() -> None:
-    assert asked(PROMPT) == (turns("s:Be kind.", "u:Hi"), "")
-    assert asked("\n\nHuman: Hi\n\nAssistant: Well,") == (turns("u:Hi"), "Well,")
+    assert split_prompt(PROMPT) == (turns("s:Be kind.", "u:Hi"), "")
+    assert split_prompt("\n\nHuman: Hi\n\nAssistant: Well,") == (turns("u:Hi"), "Well,")
 
 
 texts = st.text().filter(lambda text: "<|im_" not in text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from constitutional_ai.data.prompts import load_prompts, prompts_of, some
+from constitutional_ai.data.prompts import load_prompts, prompts_of, sample_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Message, Prompt, conversation_id
 from constitutional_ai.rl_cai.feedback.gate import questions
@@ -107,11 +107,11 @@ def test_a_prompt_twice_is_one_prompt_and_blank_lines_are_none(tmp_path: Path) -
 
 def test_a_limit_takes_from_the_whole_file_in_an_order_fixed_by_the_seed() -> None:
     prompts = load_prompts("built-in", "red_team").train
-    assert some(prompts, 5, 0) == some(reversed(prompts), 5, 0)
-    assert some(prompts, 5, 0) == some(prompts, 50, 0)[:5]
-    assert some(prompts, 5, 0) != some(prompts, 5, 1)
-    assert len(some(prompts, None, 0)) == len(prompts)
-    assert max(prompts.index(p) for p in some(prompts, 10, 0)) > len(prompts) // 2
+    assert sample_prompts(prompts, 5, 0) == sample_prompts(reversed(prompts), 5, 0)
+    assert sample_prompts(prompts, 5, 0) == sample_prompts(prompts, 50, 0)[:5]
+    assert sample_prompts(prompts, 5, 0) != sample_prompts(prompts, 5, 1)
+    assert len(sample_prompts(prompts, None, 0)) == len(prompts)
+    assert max(prompts.index(p) for p in sample_prompts(prompts, 10, 0)) > len(prompts) // 2
 
 
 REFUSED = {  # content of the file → what the one sentence says

@@ -89,7 +89,7 @@ def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tm
         with opened(folder, Silent()) as run:
             for stage in ("answers", "answers/pm-x", "answers/pm-xy", "hhh"):
                 run.stage(stage).mkdir(parents=True)
-            run._write_started(
+            run.write_started_stages(
                 {s: {"config": {}, "inputs": {}} for s in ("answers", "answers/pm-x", "answers/pm-xy", "hhh")}
             )
         with opened(folder, Silent(), redo) as run:
@@ -144,7 +144,10 @@ def test_a_run_is_evaluated_inside_itself(tmp_path: Path) -> None:
 def test_an_evaluation_is_for_one_process_and_its_folder_is_known_from_the_start(tmp_path: Path) -> None:
     with opened(tmp_path / "out", Silent()) as run:
         (tmp_path / "out/models.json").touch()  # written first; a kill may leave no more
-        assert (run.asked_by, run.remedy.format(stage="hhh")[:18]) == ("the command", "Pass --redo hhh, o")
+        assert (run.settings_source, run.remedy.format(stage="hhh")[:18]) == (
+            "the command",
+            "Pass --redo hhh, o",
+        )
         with (
             pytest.raises(InputError, match="or name another place with --out"),
             opened(tmp_path / "out", Silent()),

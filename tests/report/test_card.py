@@ -18,7 +18,7 @@ from constitutional_ai.constitutions.constitution import Constitution, load_cons
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.report.card import ABOUT, card, hub_id, write_cards
 from constitutional_ai.runs.manifest import StageManifest
-from constitutional_ai.runs.rows import whole
+from constitutional_ai.runs.rows import load_json
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import HOSTILE
 
@@ -31,7 +31,7 @@ TEXT = st.text() | st.sampled_from([HOSTILE, MARKDOWN]) | st.text(alphabet="`|-#
 
 
 def of(run: Run, stage: str, constitution: str | None = None, **asked: Any) -> str:
-    manifest = whole(run.stage(stage) / "stage.json", StageManifest)
+    manifest = load_json(run.stage(stage) / "stage.json", StageManifest)
     loaded = load_constitution(run.folder / "constitution.yaml")
     if constitution is not None:
         loaded = loaded.model_copy(update={"name": constitution})

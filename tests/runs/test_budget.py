@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Completion, Message, Prompt, Response
-from constitutional_ai.runs.budget import BudgetSpent, Purse
+from constitutional_ai.runs.budget import Budget, BudgetSpent
 from constitutional_ai.runs.rows import read_rows
 from constitutional_ai.runs.run import Run, open_run
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
@@ -23,7 +23,7 @@ from constitutional_ai.runs.runner import Pass, Silent, run_rows
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 
 
-def make(folder: Path, costs: list[int], purse: Purse, concurrency: int = 8) -> list[int]:
+def make(folder: Path, costs: list[int], budget: Budget, concurrency: int = 8) -> list[int]:
     """Tokens of the records that a stage then has. A cost of 0 is a record that fails."""
 
     async def step(number: int) -> Response:
@@ -37,7 +37,7 @@ def make(folder: Path, costs: list[int], purse: Purse, concurrency: int = 8) -> 
 
     how = {"concurrency": concurrency, "max_failures": len(costs), "progress": Silent()}
     try:
-        asyncio.run(run_rows(folder, passes(), Response, purse=purse, **how))  # type: ignore[arg-type]
+        asyncio.run(run_rows(folder, passes(), Response, budget=budget, **how))  # type: ignore[arg-type]
     finally:
         rows = list(read_rows(folder / "records.jsonl", Response))
     return [row.completion.prompt_tokens for row in rows]
@@ -46,7 +46,7 @@ def make(folder: Path, costs: list[int], purse: Purse, concurrency: int = 8) -> 
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 def test_a_stage_stops_before_the_record_that_would_pass_the_budget(tmp_path: Path, concurrency: int) -> None:
     with pytest.raises(BudgetSpent, match=r"budget.tokens=55 does not reach for more of stage: 50 tokens"):
-        make(tmp_path / "stage", [10] * 20, Purse(55), concurrency)
+        make(tmp_path / "stage", [10] * 20, Budget(55), concurrency)
     assert len(list(read_rows(tmp_path / "stage" / "records.jsonl", Response))) == 5
 
 
@@ -54,9 +54,9 @@ def test_a_stopped_stage_goes_on_under_a_higher_budget(tmp_path: Path) -> None:
     for budget in (55, 120, 200):
         if budget < 200:
             with pytest.raises(BudgetSpent):
-                make(tmp_path, [10] * 20, Purse(budget))
+                make(tmp_path, [10] * 20, Budget(budget))
         else:
-            assert make(tmp_path, [10] * 20, Purse(budget)) == [10] * 20
+            assert make(tmp_path, [10] * 20, Budget(budget)) == [10] * 20
         made = [row.id for row in read_rows(tmp_path / "records.jsonl", Response)]
         assert len(made) == len(set(made)) == budget // 10
 
@@ -67,7 +67,7 @@ def test_no_budget_is_passed_once_it_is_known_what_the_dearest_record_costs(
 ) -> None:
     folder = tmp_path_factory.mktemp("stage")
     try:
-        made = make(folder, [9, *costs], Purse(budget), concurrency)
+        made = make(folder, [9, *costs], Budget(budget), concurrency)
         assert len(made) == 1 + sum(map(bool, costs))
         assert sum(made) <= max(budget, 9)
     except BudgetSpent:
@@ -78,20 +78,20 @@ def test_no_budget_is_passed_once_it_is_known_what_the_dearest_record_costs(
 
 def test_what_other_stages_spent_counts(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match="30 tokens"):
-        make(tmp_path, [10] * 20, Purse(35, spent=10))
+        make(tmp_path, [10] * 20, Budget(35, spent=10))
     with pytest.raises(BudgetSpent, match=r"budget\.hours=1 .* 2\.00 hours"):
-        make(tmp_path, [10] * 20, Purse(hours=1, seconds=7200))
+        make(tmp_path, [10] * 20, Budget(hours=1, seconds=7200))
 
 
 def test_hours_stop_a_stage_too_with_nothing_in_work(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match=r"hours are spent.*higher budget\.hours"):
-        make(tmp_path, [10] * 100_000, Purse(hours=0.2 / 3600))
+        make(tmp_path, [10] * 100_000, Budget(hours=0.2 / 3600))
     assert not (tmp_path / "failures.jsonl").exists() or not (tmp_path / "failures.jsonl").read_bytes()
 
 
 def test_a_finished_stage_needs_no_budget(tmp_path: Path) -> None:
-    make(tmp_path, [10] * 3, Purse())
-    assert make(tmp_path, [10] * 3, Purse(1, hours=1e-9)) == [10] * 3
+    make(tmp_path, [10] * 3, Budget())
+    assert make(tmp_path, [10] * 3, Budget(1, hours=1e-9)) == [10] * 3
 
 
 def test_a_run_sums_what_its_stages_spent(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_run_sums_what_its_stages_spent(tmp_path: Path) -> None:
             inputs={},
             concurrency=1,
             max_failures=0,
-            purse=run.purse(budget, None, but=name),
+            budget=run.budget(budget, None, excluding=name),
         )
 
     with open_run(tmp_path / "run", {}, Silent()) as run:
@@ -125,7 +125,7 @@ def test_a_killed_stage_counts_what_it_had_spent(tmp_path: Path) -> None:
 import asyncio
 from pathlib import Path
 from constitutional_ai.records import Completion, Message, Prompt, Response
-from constitutional_ai.runs.budget import Purse
+from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 async def step(n):
@@ -134,7 +134,7 @@ async def step(n):
 async def passes():
     yield Pass({{str(n): n for n in range(20)}}, step)
 asyncio.run(run_rows(Path({str(tmp_path)!r}), passes(), Response, concurrency=2, max_failures=0,
-                     progress=Silent(), purse=Purse(1000)))
+                     progress=Silent(), budget=Budget(1000)))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     until = time.monotonic() + 60
@@ -145,5 +145,5 @@ asyncio.run(run_rows(Path({str(tmp_path)!r}), passes(), Response, concurrency=2,
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with pytest.raises(BudgetSpent, match="70 tokens"):
-        make(tmp_path, [10] * 20, Purse(75))
-    assert make(tmp_path, [10] * 20, Purse(200)) == [10] * 20
+        make(tmp_path, [10] * 20, Budget(75))
+    assert make(tmp_path, [10] * 20, Budget(200)) == [10] * 20

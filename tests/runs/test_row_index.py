@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Completion, Failure, Message, Prompt, Response, Usage
-from constitutional_ai.runs.row_index import Made
-from constitutional_ai.runs.rows import RowWriter, Stored
+from constitutional_ai.runs.row_index import RowIndex
+from constitutional_ai.runs.rows import RowWriter, StoredRows
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 
 
-def written(path: Path, costs: dict[str, int]) -> Made:
+def written(path: Path, costs: dict[str, int]) -> RowIndex:
     with RowWriter(path, Response) as rows:
         for name, tokens in costs.items():
             rows.append(Response(name, PROMPT, Completion("é" * tokens, "m", "stop", tokens, 1)))
-    return Made(path, Response)
+    return RowIndex(path, Response)
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 9), max_size=8), st.data())
@@ -31,16 +31,16 @@ def test_a_file_is_put_into_any_order_and_counted(
     wanted = wanted[: data.draw(st.integers(0, len(wanted)))]
     found = [name for name in wanted if name in costs]
     assert made.tokens == sum(costs.values()) + len(costs)
-    assert made.most == max((cost + 1 for cost in costs.values()), default=None)
-    assert made.put_in_order(wanted) == Usage(sum(costs[name] for name in found), len(found))
-    assert [row.id for row in Stored(path, Response)] == found
+    assert made.largest == max((cost + 1 for cost in costs.values()), default=None)
+    assert made.sort_file(wanted) == Usage(sum(costs[name] for name in found), len(found))
+    assert [row.id for row in StoredRows(path, Response)] == found
 
 
 def test_a_file_that_is_in_order_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     made = written(path, {"a": 1, "b": 2})
     before = path.stat()
-    made.put_in_order(["a", "b"])
+    made.sort_file(["a", "b"])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -49,8 +49,11 @@ def test_of_a_record_that_is_there_twice_the_last_is_kept_and_both_are_paid(tmp_
     written(path, {"a": 1, "b": 2})
     made = written(path, {"a": 5})
     assert made.tokens == (1 + 1) + (2 + 1) + (5 + 1)
-    assert made.put_in_order(["a", "b"]) == Usage(5 + 2, 2)
-    assert [(row.id, row.completion.prompt_tokens) for row in Stored(path, Response)] == [("a", 5), ("b", 2)]
+    assert made.sort_file(["a", "b"]) == Usage(5 + 2, 2)
+    assert [(row.id, row.completion.prompt_tokens) for row in StoredRows(path, Response)] == [
+        ("a", 5),
+        ("b", 2),
+    ]
 
 
 @pytest.mark.parametrize("line", ['["a"]', '"a"', "null", "{torn", '{"id": "c"}'])
@@ -60,7 +63,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
     with path.open("a") as file:
         file.write(line + "\n")
     with pytest.raises(InputError, match=r"records\.jsonl:3: "):
-        Made(path, Response)
+        RowIndex(path, Response)
 
 
 def test_stored_rows_are_a_sequence_that_is_read_when_it_is_asked(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_stored_rows_are_a_sequence_that_is_read_when_it_is_asked(tmp_path: Path
     with RowWriter(path, Failure) as writer:
         for row in rows:
             writer.append(row)
-    stored = Stored(path, Failure)
+    stored = StoredRows(path, Failure)
     assert stored == rows
     assert (len(stored), stored[0], stored[-1], stored[1:3]) == (5, rows[0], rows[-1], rows[1:3])
     assert rows[3] in stored

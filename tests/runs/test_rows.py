@@ -30,7 +30,7 @@ from constitutional_ai.runs.rows import (
     cut_torn_line,
     digest_file,
     read_rows,
-    write_whole,
+    write_atomically,
 )
 
 ROW_TYPES = (
@@ -173,7 +173,7 @@ except DiskFull as error:
 
 def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "stage.json"
-    write_whole(path, "old")
+    write_atomically(path, "old")
 
     def torn(self: Path, text: str, **_: object) -> None:
         self.write_bytes(text[:2].encode())
@@ -181,13 +181,13 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_text", torn)
     with pytest.raises(DiskFull, match=str(path)):
-        write_whole(path, "new and longer")
+        write_atomically(path, "new and longer")
     assert path.read_text() == "old"
 
 
 def test_other_errors_of_the_disk_are_left_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "nowhere" / "stage.json", "x")
+        write_atomically(tmp_path / "nowhere" / "stage.json", "x")
 
 
 def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:

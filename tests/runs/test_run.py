@@ -60,7 +60,7 @@ def test_a_finished_stage_says_what_it_was_made_of_and_what_it_cost(run: Run) ->
     assert done is not None
     assert (done.config, done.inputs) == (CONFIG, INPUTS)
     assert (done.records, done.failures, done.prompt_tokens, done.completion_tokens) == (4, 1, 8, 4)
-    assert done.output == run.output("01-responses")
+    assert done.output == run.output_digest("01-responses")
     assert "python" in done.versions
 
 
@@ -107,17 +107,17 @@ def test_the_same_settings_after_json_are_the_same(run: Run) -> None:
 
 def test_forgetting_makes_a_stage_anew_under_new_settings(run: Run) -> None:
     make(run)
-    run.forget("01-responses", "02-revisions")
+    run.remove_stages("01-responses", "02-revisions")
     assert not run.stage("01-responses").exists()
     assert len(make(run, {**CONFIG, "revisions.rounds": 2})) == 5
 
 
 def test_an_edit_by_hand_is_noticed(run: Run) -> None:
     make(run)
-    before = run.output("01-responses")
+    before = run.output_digest("01-responses")
     with (run.stage("01-responses") / "records.jsonl").open("a") as file:
         file.write("\n")
-    assert run.output("01-responses") != before
+    assert run.output_digest("01-responses") != before
 
 
 def test_a_model_is_made_once_and_its_checkpoint_found_again(run: Run) -> None:
@@ -130,7 +130,7 @@ def test_a_model_is_made_once_and_its_checkpoint_found_again(run: Run) -> None:
     made = [run.make_model("03-sl-cai-model", train, config=CONFIG, inputs=INPUTS) for _ in range(2)]
     assert trained == ["03-sl-cai-model"]
     assert made[0] == made[1]
-    assert run.output("03-sl-cai-model") == "d1gest"
+    assert run.output_digest("03-sl-cai-model") == "d1gest"
     assert run.manifest("03-sl-cai-model").records == 7
     assert run.manifest("03-sl-cai-model").notes == {"base_model": "base", "too_long": 3}
 

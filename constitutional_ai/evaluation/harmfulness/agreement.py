@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from constitutional_ai.data.dialogues import turns
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import InputError
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.metrics.rank_agreement import auc, spearman
@@ -119,7 +119,7 @@ def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
     if again := sum(len(same) - 1 for same in found.values()):
         unusable["the same conversation again, its ratings averaged"] = again
     if not found:
-        why = f" ({counted(unusable)})" if unusable else ""
+        why = f" ({format_counts(unusable)})" if unusable else ""
         raise InputError(f"{path} holds no rated conversations that could be used{why}. Name another file.")
     return Ratings([_averaged(same) for same in found.values()], dict(unusable))
 

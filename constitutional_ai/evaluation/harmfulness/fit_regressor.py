@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import InputError, ModelError, did_you_mean
 from constitutional_ai.evaluation.harmfulness.agreement import (
     ABOUT,
@@ -28,7 +28,7 @@ from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import defused_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import digest_file, write_whole
+from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Run, Trained, open_run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.training.settings import Training
@@ -87,9 +87,9 @@ def make_regressor(
     training, weights = settings(changes), model_path(base)
     ratings = load_ratings(file, scale)
     if ratings.unusable:
-        say(f"{file}: {counted(ratings.unusable)}")
+        say(f"{file}: {format_counts(ratings.unusable)}")
     with open_run(out, {}, progress) as opened:
-        run = replace(opened, asked_by="the command", remedy="Name another folder with --out.")
+        run = replace(opened, settings_source="the command", remedy="Name another folder with --out.")
 
         def train(folder: Path) -> Trained:
             out_rows, rows = held_out(ratings.usable, training.held_out, seed)
@@ -108,7 +108,7 @@ def make_regressor(
                 long,
                 metrics,
             )
-            write_whole(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
+            write_atomically(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
             return Trained(checkpoint, made, {"too_long": long, "unusable": about.unusable})
 
         run.make_model(

@@ -129,6 +129,6 @@ def _scored(suite: Suite, folder: Path, answers: Mapping[At, list[Answer]]) -> l
         config={},
         inputs={
             "the harmfulness model": weights_digest(f"hf:{folder}"),
-            **{f"the answers at {at}": suite.run.output(f"{PART}/{at}") for at in TEMPERATURES},
+            **{f"the answers at {at}": suite.run.output_digest(f"{PART}/{at}") for at in TEMPERATURES},
         },
     )

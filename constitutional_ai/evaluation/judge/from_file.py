@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from constitutional_ai.constitutions.constitution import load_constitution
-from constitutional_ai.data.pairs import comparison_of, load_pairs, some
+from constitutional_ai.data.pairs import comparison_of, load_pairs, sample_pairs
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.evaluation.judge.judge import JudgeReport, judge, judge_report
 from constitutional_ai.models.load import loaded
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
-from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.rows import write_atomically
 
 
 def judge_model(
@@ -38,7 +38,7 @@ def judge_model(
     settings = [f"models.feedback={model}", *(f"feedback.{change}" for change in changes)]
     recipe = load_recipe("paper", settings)
     pairs, unusable = load_pairs(data)
-    drawn, principles = some(pairs, limit, seed), load_constitution(constitution)
+    drawn, principles = sample_pairs(pairs, limit, seed), load_constitution(constitution)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     with Progress(console=Console(stderr=True), transient=True) as bars, loaded(model) as judging:
@@ -55,5 +55,5 @@ def judge_model(
         )
     report = judge_report(model, made, unusable)
     if out:
-        write_whole(out, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
+        write_atomically(out, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
     return report

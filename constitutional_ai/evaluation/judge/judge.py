@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from constitutional_ai.constitutions.constitution import Constitution
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import (
     EmptyAnswer,
     InputError,
@@ -117,7 +117,7 @@ class JudgeReport:
     def __str__(self) -> str:
         a = self.agreement
         if a.value is None:
-            return f"{self.model} judged no pair. {counted(self.failures)}".rstrip()
+            return f"{self.model} judged no pair. {format_counts(self.failures)}".rstrip()
         return (
             f"{self.model} agrees with people in {a.value:.2f} of {a.count} pairs "
             f"(95 % interval {a.low:.2f} to {a.high:.2f})"

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from constitutional_ai.data.lines import counted
+from constitutional_ai.data.lines import format_counts
 from constitutional_ai.evaluation.judge.judge import JudgeReport
 from constitutional_ai.records import Metric
 
@@ -25,7 +25,7 @@ def table(report: JudgeReport) -> Group:
         between = f"{b.low:.1f} to {b.high:.1f}"
         found = b.found
         reliable.add_row(between, _number(b.claimed), _number(found.value), _interval(found), str(found.count))
-    left_out = [f"{what}: {counted(n)}" for what, n in _left_out(report).items() if n]
+    left_out = [f"{what}: {format_counts(n)}" for what, n in _left_out(report).items() if n]
     return Group(Text(str(report)), "", measured, "", reliable, *[Text(line) for line in left_out])
 
 

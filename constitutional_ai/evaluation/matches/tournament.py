@@ -126,7 +126,7 @@ def _choices(suite: Suite, turn: int, games: Sequence[Game]) -> list[Choice]:
         config={"judge": judge_name(suite), "feedback": suite.feedback.model_dump(mode="json")},
         inputs={
             "matches": digest_of(able),
-            "replies": suite.run.output(f"matches/{turn}-replies"),
+            "replies": suite.run.output_digest(f"matches/{turn}-replies"),
             "the judge's weights": weights_digest(suite.judge or f"hf:{_preference_model(suite)}"),
         },
     )

@@ -38,7 +38,7 @@ from constitutional_ai.records import (
 )
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import versions
-from constitutional_ai.runs.rows import PART, disk_full_named, read_rows, whole
+from constitutional_ai.runs.rows import PART, load_json, naming_full_disk, read_rows
 from constitutional_ai.runs.run import Run, digest_of
 
 GROUP = 10_000
@@ -111,7 +111,7 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
 def metrics_of(run: Run) -> tuple[Metric, ...]:
     """Of an evaluation, or of a run's last stage."""
     paths = [run.folder / layout.METRICS, run.stage(layout.EVALUATION) / layout.METRICS]
-    return next((found for path in paths if (found := whole(path, tuple[Metric, ...]))), ())
+    return next((found for path in paths if (found := load_json(path, tuple[Metric, ...]))), ())
 
 
 def _rows(run: Run, kind: Kind, stages: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -218,7 +218,7 @@ def _write(path: Path, kinds: Mapping[str, Any], rows: Iterable[dict[str, Any]])
     schema = pa.schema([(name, _arrow_type(kind)) for name, kind in {**first, **kinds}.items()])
     schema = schema.with_metadata({"cai": json.dumps(versions())})
     scratch, rows, count = path.with_name(path.name + PART), iter(rows), 0
-    with disk_full_named(path):
+    with naming_full_disk(path):
         with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
             while group := list(islice(rows, GROUP)):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
@@ -271,7 +271,7 @@ def _log(
 ) -> Written:
     of_model = (a for a in read_rows(run.stage(stage) / layout.RECORDS, Answer) if a.model == label)
     first, scratch = next(of_model), path.with_name(path.name + PART)
-    with disk_full_named(path):
+    with naming_full_disk(path):
         with scratch.open("w", encoding="utf-8") as file:
             # The samples come last, one by one: readers of the head stop before them.
             file.write(json.dumps(_head(run, stage, label, first, count))[:-1] + ', "samples": [')

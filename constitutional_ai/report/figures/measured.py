@@ -12,7 +12,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.parts import METRICS, MODELS, read_models
 from constitutional_ai.records import Candidate, Metric
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import whole
+from constitutional_ai.runs.rows import load_json
 
 SHOWN = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 NAMED = "models"
@@ -69,7 +69,9 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
     found = [_evaluation_folder(Path(folder)) for folder in folders]
     names = _names(found) if len(found) > 1 else [""]
     return [
-        Evaluation(folder, name, tuple(read_models(folder)), whole(folder / METRICS, tuple[Metric, ...]) or ())
+        Evaluation(
+            folder, name, tuple(read_models(folder)), load_json(folder / METRICS, tuple[Metric, ...]) or ()
+        )
         for folder, name in zip(found, names, strict=True)
     ]
 

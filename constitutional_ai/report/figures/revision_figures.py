@@ -19,7 +19,7 @@ from constitutional_ai.report.figures.line_series import of_the_paper, point
 from constitutional_ai.report.figures.measured import Evaluation, missing
 from constitutional_ai.report.figures.style import in_units, short
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import whole
+from constitutional_ai.runs.rows import load_json
 
 NAME = re.compile(r"pm_score\.(?P<pm>.+)\.revision_(?P<round>\d+)")
 ROUNDS = "revisions"
@@ -124,7 +124,7 @@ def _of(evaluation: Evaluation) -> Iterable[Scored]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Of the weights of the preference models, as the evaluation noted them."""
-    about: dict[str, Any] = whole(folder / layout.RUN, dict[str, Any]) or {}
+    about: dict[str, Any] = load_json(folder / layout.RUN, dict[str, Any]) or {}
     stages = {
         k.partition("/pm-")[2]: v for k, v in about.get("stages", {}).items() if k.startswith("revisions/pm-")
     }

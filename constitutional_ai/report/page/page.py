@@ -35,7 +35,7 @@ from constitutional_ai.report.page.rates import (
 )
 from constitutional_ai.report.page.rl_monitor import reinforcement
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import write_whole
+from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 from constitutional_ai.sl_cai.clean import WHY, in_words
@@ -44,7 +44,7 @@ from constitutional_ai.sl_cai.clean import WHY, in_words
 def write_report(run: Run) -> Path:
     """Writes ``report.html`` into the run. What has not been made yet is said to be so."""
     path = run.folder / layout.REPORT_PAGE
-    write_whole(path, render(read_contents(run)))
+    write_atomically(path, render(read_contents(run)))
     return path
 
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.data.pairs import Pair, comparison_of, load_pairs, some
+from constitutional_ai.data.pairs import Pair, comparison_of, load_pairs, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.evaluation.judge.judge import judge, judge_report
 from constitutional_ai.evaluation.judge.judge_table import table
@@ -231,8 +231,8 @@ def test_a_constitution_without_such_principles_is_refused() -> None:
 
 
 def test_some_are_drawn_from_the_whole_and_each_is_told_of() -> None:
-    drawn = some(PAIRS, 10, 0)
-    assert drawn == some(PAIRS[::-1], 10, 0) != PAIRS[:10]
+    drawn = sample_pairs(PAIRS, 10, 0)
+    assert drawn == sample_pairs(PAIRS[::-1], 10, 0) != PAIRS[:10]
     told: list[GateAnswer | Failure] = []
     model = ScriptedModel(weigh=reads)
     placed = [comparison_of(p, 0) for p in drawn]
