@@ -60,7 +60,7 @@ def shown(name: str, metric: Metric, bar: str = "", *, holds: bool = True) -> Ro
 
 def regressor(train: Sequence[Rated], test: Sequence[Rated], training: RegressorTraining) -> list[float]:
     from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
-    from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+    from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
 
     base = bundled_folder("smollm2-135m")

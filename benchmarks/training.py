@@ -27,7 +27,7 @@ import torch
 from results import Row, report
 
 from constitutional_ai.models.local.bundled import bundled_folder
-from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.rl_cai.preference_model.train import length_of_longer_side, train_preference_model
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.sl_cai.finetune import finetune
 from constitutional_ai.training import launch  # before TRL: it silences its telemetry
@@ -151,7 +151,7 @@ def flops(how: Training, work: Work) -> float:
 
 def compared(kind: str, weights: str, rows: list[dict[str, Any]], rate: float) -> list[Row]:
     how = Training(batch_size=8, max_length=512, lora_rank=WEIGHTS[weights])
-    stage = finetune if kind == "SFT" else train.train
+    stage = finetune if kind == "SFT" else train_preference_model
     made = {
         "ours": partial(ours, stage, rows, how),
         "documented": partial(trls, kind, rows, how, tuned=False),
@@ -189,7 +189,9 @@ def faster(name: str, side: str, runs: dict[str, list[Measured]]) -> Row:
 def main() -> None:
     pairs = helpfulness(sys.argv[1] if len(sys.argv) > 1 else "built-in", None, seed=0).rows
     kept, _ = within(pairs[: 20 * STEPS], BASE, 512)
-    rows = [row | {"completion": row["chosen"], "length": train._length(row)} for row in kept[: 8 * STEPS]]
+    rows = [
+        row | {"completion": row["chosen"], "length": length_of_longer_side(row)} for row in kept[: 8 * STEPS]
+    ]
     rate = matrix_rate()
     made = [compared(kind, weights, rows, rate) for weights, kind in product(WEIGHTS, ("SFT", "PM"))]
     report("training", [row for rows in made for row in rows])

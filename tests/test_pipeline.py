@@ -42,7 +42,6 @@ from constitutional_ai.records import (
     Response,
     RevisionChain,
 )
-from constitutional_ai.rl_cai.preference_model import train
 from constitutional_ai.rl_cai.reinforcement import reinforce
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.rows import adapter, digest_file, read_rows
@@ -50,6 +49,7 @@ from constitutional_ai.runs.run import Run, read_run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.sl_cai import finetune
 from constitutional_ai.sl_cai.draft_prompts import EARLIER
+from constitutional_ai.stages import feedback, held_out, reinforcement
 from constitutional_ai.training import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
@@ -172,7 +172,7 @@ def test_helpful_rows_make_up_the_share_that_the_recipe_asks_for(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SL-16, PM-1."""
-    for module, name in ((finetune, "finetune"), (train, "train")):
+    for module, name in ((finetune, "finetune"), (feedback, "train_preference_model")):
         monkeypatch.setattr(module, name, lambda **_: Checkpoint("model", "base", "digest"))
     asked = settings(model, copied)
     asked["preference_model"] = {**asked["preference_model"], "helpful_share": 0.25}
@@ -420,11 +420,12 @@ def nothing(*_: object, **__: object) -> Any:
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "load_model", nothing)
-    monkeypatch.setattr(train, "PreferenceModel", nothing)
     for module, name in (
         (finetune, "finetune"),
-        (train, "train"),
+        (feedback, "train_preference_model"),
         (reinforce, "reinforce"),
+        (reinforcement, "PreferenceModel"),
+        (held_out, "PreferenceModel"),
     ):
         monkeypatch.setattr(module, name, nothing)
 

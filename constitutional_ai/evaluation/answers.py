@@ -108,7 +108,7 @@ def _scored(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) ->
 
     async def passes() -> AsyncIterator[Pass[Answer, Scored]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
-        from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         pm, scorable = PreferenceModel(folder), Scorable(folder)
 

@@ -170,7 +170,7 @@ def _scored(suite: Suite, files: Files, name: str, folder: Path) -> list[Chosen]
 
     async def passes() -> AsyncIterator[Pass[Question, Chosen]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-        from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         pm, scorable = PreferenceModel(folder), Scorable(folder)
 

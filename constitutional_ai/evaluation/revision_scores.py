@@ -114,7 +114,7 @@ def drafts_of(run: str, chain: RevisionChain) -> Iterator[Draft]:
 def _scored(suite: Suite, drafts: Sequence[Draft], name: str, folder: Path) -> list[RevisionScore]:
     async def passes() -> AsyncIterator[Pass[Draft, RevisionScore]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-        from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         judge, scorable = PreferenceModel(folder), Scorable(folder)
 

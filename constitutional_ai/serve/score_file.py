@@ -17,7 +17,7 @@ from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import CaiError, InputError, RecordError
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import read_run

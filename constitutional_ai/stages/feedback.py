@@ -13,8 +13,8 @@ from constitutional_ai.errors import GateClosed
 from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, usage
 from constitutional_ai.rl_cai.feedback import compare, gate, label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
-from constitutional_ai.rl_cai.preference_model import train as preference_model
 from constitutional_ai.rl_cai.preference_model import training_pairs
+from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import digest_file
 from constitutional_ai.runs.run import Trained, digest_of
@@ -131,7 +131,7 @@ def the_preference_model(job: Job) -> None:
             other, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
             _trained(job, folder / SECOND, other, {**first, "held_out": held_out})
         given = job.given(folder, rows, "preference_model")
-        checkpoint = preference_model.train(**given | first, held_out=held_out)
+        checkpoint = train_preference_model(**given | first, held_out=held_out)
         kept_apart = dict(Counter(row["source"] for row in held_out))
         more = {"sources": dict(sources(rows)), "held_out": kept_apart, "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | more)
@@ -165,7 +165,7 @@ def _trained(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict
     """Another preference model of the stage, unless it is there."""
     folder.mkdir(exist_ok=True)
     if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last: a kill later does not cost it
-        preference_model.train(**job.given(folder, rows, "preference_model") | otherwise)
+        train_preference_model(**job.given(folder, rows, "preference_model") | otherwise)
 
 
 def the_pm(job: Job) -> list[str]:

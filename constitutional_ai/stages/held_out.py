@@ -10,7 +10,7 @@ from typing import Any
 from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.evaluation import answer_rates
 from constitutional_ai.records import Answer, Message, Prompt, Response
-from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
@@ -37,7 +37,7 @@ def evaluation(job: Job) -> None:
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
-        rewards = train.PreferenceModel(job.weights(pm[0])) if pm else None
+        rewards = PreferenceModel(job.weights(pm[0])) if pm else None
         for role, name in models.items():
             with job.loaded(name) as model:
 

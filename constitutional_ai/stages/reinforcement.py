@@ -14,7 +14,7 @@ from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
-from constitutional_ai.rl_cai.preference_model import train
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.reinforcement import adapters, dpo, monitor, reinforce
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
 from constitutional_ai.runs import layout
@@ -131,7 +131,7 @@ def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
     bare = job.recipe.preference_model.pretraining is None  # else its adapter stands on other weights
     if policy and bare and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
         return adapters.AdapterScores(policy, folder, name).scores
-    return train.PreferenceModel(folder / layout.WEIGHTS).scores
+    return PreferenceModel(folder / layout.WEIGHTS).scores
 
 
 def _rating(job: Job, model: Model) -> FeedbackReward:

@@ -139,7 +139,7 @@ def test_a_killed_evaluation_goes_on_and_changed_settings_are_refused(stage: Sta
 
 
 def test_preference_models_score_and_one_can_be_added_later(stage: Stage, tiny_pm: Path) -> None:
-    from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+    from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
     cast = {"sure": ScriptedModel(say=lambda c: f"Sure, {c[-30:]}")}
     first = stage.measure(measure, cast, preference_models={"kind": tiny_pm}, samples=3)

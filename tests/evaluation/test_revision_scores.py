@@ -26,7 +26,7 @@ from constitutional_ai.records import (
     Revision,
     RevisionChain,
 )
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs.rows import read_rows, write_rows
 from constitutional_ai.runs.run import Run
 from tests.evaluation.suites import Stage, prompt, suite_of

@@ -25,7 +25,7 @@ from constitutional_ai.records import (
     Verdict,
     as_messages,
 )
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.serve import score_file
 

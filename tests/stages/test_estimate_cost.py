@@ -72,7 +72,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(Run, "make_rows", rows)
     monkeypatch.setattr(Run, "make_model", no_training)
     monkeypatch.setattr(load, "load_model", lambda name, **_: Counting())
-    monkeypatch.setattr(held_out.train, "PreferenceModel", NoReward)
+    monkeypatch.setattr(held_out, "PreferenceModel", NoReward)
     return counted
 
 

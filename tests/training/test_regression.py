@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError
-from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
 from constitutional_ai.training import launch, regression
 from constitutional_ai.training.regression import (
     Collator,

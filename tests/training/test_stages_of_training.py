@@ -14,7 +14,7 @@ import torch
 from constitutional_ai.models.model import STOP_STRINGS
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Checkpoint, Completion, Message, Prompt, Response
-from constitutional_ai.rl_cai.preference_model import train as preference_model
+from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.sl_cai.finetune import examples, finetune
 from constitutional_ai.stages.job import Job
 from constitutional_ai.training import launch  # first: it silences TRL's telemetry
@@ -164,7 +164,7 @@ def pairs(count: int) -> list[dict[str, Any]]:
     ]
 
 
-STAGES = [(finetune, rows(*[f"Mix {n} cups." for n in range(8)])), (preference_model.train, pairs(8))]
+STAGES = [(finetune, rows(*[f"Mix {n} cups." for n in range(8)])), (train_preference_model, pairs(8))]
 TRAINED = pytest.mark.parametrize(("train", "data"), STAGES, ids=["sl-cai", "preference model"])
 
 

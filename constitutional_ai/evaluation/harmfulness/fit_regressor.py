@@ -158,7 +158,7 @@ def _train(
     seed: int,
 ) -> tuple[int, int, Checkpoint]:
     """How many it was trained on, how many were too long, and the weights. Raises InputError and ModelError."""
-    from constitutional_ai.rl_cai.preference_model.train import tokenizer_of
+    from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
 
     tokenizer = tokenizer_of(weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.training import regression
 
 
@@ -12,5 +12,5 @@ class HarmfulnessModel(PreferenceModel):
     """A folder that ``cai harmfulness`` trained: for each whole conversation a number on the scale of 0 to 4, clipped
     nowhere."""
 
-    def _read(self, batch: Any) -> Any:
+    def _forward(self, batch: Any) -> Any:
         return regression.scores(self._model, dict(batch))

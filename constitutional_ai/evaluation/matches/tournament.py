@@ -226,7 +226,7 @@ def _choosing(suite: Suite) -> Iterator[Choosing]:
             yield partial(by_judge, model=judge, asking=suite.asking(judge), seed=suite.seed)
         return
     from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-    from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+    from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
     folder = _preference_model(suite)
     scorable, model = Scorable(folder), PreferenceModel(folder)

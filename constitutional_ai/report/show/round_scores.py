@@ -25,7 +25,7 @@ from constitutional_ai.records import Comparison, Completion, Conversation, Mess
 from constitutional_ai.report.show.record_history import records_of
 from constitutional_ai.rl_cai.feedback.label import Asking, label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible

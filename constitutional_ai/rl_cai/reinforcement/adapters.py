@@ -17,7 +17,7 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
-from constitutional_ai.rl_cai.preference_model.train import Scorer, tokenizer_of
+from constitutional_ai.rl_cai.preference_model.scorer import Scorer, tokenizer_of
 from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training
 
@@ -82,7 +82,7 @@ class AdapterScores(Scorer):
         with lent(self._model, self._name):
             return super().scores(conversations)
 
-    def _read(self, batch: Any) -> Any:
+    def _forward(self, batch: Any) -> Any:
         import torch
 
         causal = self._model.get_base_model()

@@ -15,7 +15,7 @@ from constitutional_ai.evaluation.harmfulness.fit_regressor import (
     settings,
     tokens,
 )
-from constitutional_ai.rl_cai.preference_model.train import Scorer, tokenizer_of
+from constitutional_ai.rl_cai.preference_model.scorer import Scorer, tokenizer_of
 
 FAST = ["--set", "epochs=1", "--set", "batch_size=6", "--set", "learning_rate=1e-3"]
 

@@ -20,8 +20,8 @@ from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import ModelError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Checkpoint, Completion, Conversation, Message, Prompt, Response
-from constitutional_ai.rl_cai.preference_model import train as preference_model
-from constitutional_ai.rl_cai.preference_model.train import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.rl_cai.reinforcement.adapters import HEAD, WEIGHTS, AdapterScores, lent, policy_on
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
@@ -68,7 +68,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         finetune.finetune(finetune.examples([], answers), folder=folder / SL_CAI, seed=0, **given)
         for seed, stage in enumerate((PM, f"{PM}/{SECOND}")):
             rows = helpfulness("built-in", 8, seed).rows
-            preference_model.train(rows, folder=folder / stage, seed=seed, **given)
+            train_preference_model(rows, folder=folder / stage, seed=seed, **given)
     return folder
 
 

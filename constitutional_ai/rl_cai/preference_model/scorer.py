@@ -1,0 +1,145 @@
+"""Score conversations with a trained preference model (section 4.2; PM-4, PM-6).
+
+A conversation is rendered with the preference model's own chat template, so the model may be of another family than the
+policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from constitutional_ai.errors import ModelError
+from constitutional_ai.models.batching import Batcher
+from constitutional_ai.models.rendering import defused_messages
+from constitutional_ai.records import Conversation, as_messages
+from constitutional_ai.rl_cai.preference_model.held_out_report import Spread
+
+SCORE_BATCH = 32
+SPREAD = "preference_model.json"
+"""File beside the weights that says where the model's scores lie."""
+UNKNOWN = Spread(None, None, 0, None)
+
+
+class Scorer:
+    """A model with a scalar head, and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model, self._tokenizer = model, tokenizer
+
+    def scores(self, conversations: Sequence[Conversation]) -> list[float]:
+        """Return one score for each conversation; each ends in the answer that is scored."""
+        # The policy's text is hostile here: a turn that it forges would be scored as a real one.
+        texts = [
+            self._tokenizer.apply_chat_template(
+                defused_messages(as_messages(c), self._tokenizer), tokenize=False
+            )
+            for c in conversations
+        ]
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        scores = [0.0] * len(texts)
+        for start in range(0, len(texts), SCORE_BATCH):
+            batch = by_length[start : start + SCORE_BATCH]
+            for i, score in zip(batch, self._scores([texts[i] for i in batch]), strict=True):
+                scores[i] = score
+        return scores
+
+    def _scores(self, texts: list[str]) -> list[float]:
+        import torch
+
+        batch = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.no_grad():
+            return [float(x) for x in self._forward(batch.to(self._model.device))]
+
+    def _forward(self, batch: Any) -> Any:
+        """Return the scores of a padded batch of tokens, as a tensor of shape (B,)."""
+        return self._model(**batch).logits[:, 0].float()
+
+
+class PreferenceModel(Scorer):
+    """A trained preference model: the sigmoid of a difference of two scores is a probability (PM-4).
+
+    Scores of two preference models cannot be compared (PM-6): ``centred`` subtracts the mean over held-out answers.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Load the model in folder ``path``.
+
+        Raises ModelError when there is no model, or one that does not give a single score.
+        """
+        super().__init__(*_load(path))
+        file = Path(path) / SPREAD
+        self._spread = TypeAdapter(Spread).validate_json(file.read_bytes()) if file.is_file() else UNKNOWN
+        self._requests: Batcher[Conversation, float] = Batcher(
+            lambda batch: batch.answer_all(self.scores(batch.requests)),
+            size=SCORE_BATCH,
+            key=lambda _: 0,
+            length=lambda c: sum(len(m.content) for m in c),
+        )
+
+    async def reward(self, conversation: Conversation) -> float:
+        """Return the score of one conversation, computed in a batch with all other requests that wait."""
+        return await self._requests.ask(conversation)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean score of the held-out answers; None if none were held out."""
+        return self._spread.mean
+
+    @property
+    def scale(self) -> float | None:
+        """Standard deviation of the scores of the held-out answers; None if none were held out."""
+        return self._spread.scale
+
+    def centred(self, scores: Sequence[float]) -> list[float]:
+        """Return the scores minus the mean held-out score, for display (PM-6).
+
+        Raises ModelError if that mean is unknown.
+        """
+        if self.mean is None:
+            raise ModelError(
+                "this preference model held no pairs out, so its scores have no zero. Train one with "
+                "preference_model.held_out=0.1"
+            )
+        return [score - self.mean for score in scores]
+
+
+def tokenizer_of(path: str | Path) -> Any:
+    """Load a tokenizer whose chat template never ends in the padding token.
+
+    The head reads the last token that is not padding. If padding and end of turn are the same token and the template
+    ends with it, a line break is appended, which the head reads instead (the end-of-context token of PM-3).
+    """
+    from constitutional_ai.training.datasets import load_tokenizer
+
+    tokenizer = load_tokenizer(path)
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    text = tokenizer.apply_chat_template(talk, tokenize=False)
+    if tokenizer(text, add_special_tokens=False)["input_ids"][-1] == tokenizer.pad_token_id:
+        tokenizer.chat_template += "{{ '\\n' }}"
+    return tokenizer
+
+
+def _load(path: str | Path) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+
+    from constitutional_ai import machine
+    from constitutional_ai.models.local.tokens import cannot_load
+
+    tokenizer = tokenizer_of(path)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            path, num_labels=1, dtype=machine.best_dtype(), use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise cannot_load(str(path), error) from error
+    if info["missing_keys"]:  # transformers would initialise them at random, with no more than a warning
+        raise ModelError(
+            f"'{path}' is no preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
+            "Name a folder such as runs/mine/06-preference-model/model"
+        )
+    return model.to(machine.device()).eval(), tokenizer
