@@ -126,15 +126,21 @@ def test_the_engine_stands_alone_behind_one_door() -> None:
     allowed = ("constitutional_ai.engine", "constitutional_ai.machine", "constitutional_ai.errors")
     inside = {name for path in (PACKAGE / "engine").rglob("*.py") for name in imports(tree(path))}
     ours = {name for name in inside if name.startswith("constitutional_ai")}
-    assert {name for name in ours if not name.startswith(allowed) and name != "constitutional_ai.machine"} == set()
+    assert {
+        name for name in ours if not name.startswith(allowed) and name != "constitutional_ai.machine"
+    } == set()
     doors = ("constitutional_ai.engine.open", "constitutional_ai.engine.sampling")
     outside = [path for path in MODULES if "engine" not in path.relative_to(PACKAGE).parts]
-    through = {name for path in outside for name in imports(tree(path)) if name.startswith("constitutional_ai.engine")}
+    through = {
+        name for path in outside for name in imports(tree(path)) if name.startswith("constitutional_ai.engine")
+    }
     assert {name for name in through if not name.startswith(doors)} == set()
 
 
 def test_names_say_what_a_thing_is() -> None:
-    found = [f"{p.relative_to(ROOT)}:{line}: {name}" for p in MODULES for line, name in vague(identifiers(tree(p)))]
+    found = [
+        f"{p.relative_to(ROOT)}:{line}: {name}" for p in MODULES for line, name in vague(identifiers(tree(p)))
+    ]
     assert found == []
 
 
@@ -151,7 +157,9 @@ def test_an_id_that_a_docstring_cites_is_not_missing() -> None:
 
 
 def test_every_rule_can_fail() -> None:
-    bad = ast.parse('def told(asked):\n    """Of each row the end."""\n    return open("03-sl-cai-model/records")\n')
+    bad = ast.parse(
+        'def told(asked):\n    """Of each row the end."""\n    return open("03-sl-cai-model/records")\n'
+    )
     assert [text for _, text in docstrings(bad) if FRAGMENT.match(text)] == ["Of each row the end."]
     assert [name for _, name in vague(identifiers(bad))] == ["told", "asked"]
     assert stage_literals(bad) == ["03-sl-cai-model/records"]
