@@ -22,6 +22,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,14 @@ from typing import Any
 from results import Row, report
 
 from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.data.ratings import Rated, load_ratings
 from constitutional_ai.detectors.objection import objection
-from constitutional_ai.evaluation.harmfulness.agreement import Rated, agreement, folds, load_ratings
+from constitutional_ai.evaluation.harmfulness.agreement import agreement
 from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, tokens
 from constitutional_ai.metrics.rank_agreement import auc, difference
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.records import Metric
+from constitutional_ai.seeding import seed_of
 
 QUICK = bool(os.environ.get("QUICK"))
 SHARED = Path(__file__).parents[1] / "../shared/data/judges"
@@ -97,6 +100,17 @@ def bag(train: Sequence[Rated], test: Sequence[Rated], *, answer_only: bool, cha
     read = partial(text_of, answer_only=answer_only)
     model.fit([read(one) for one in train], [one.rating for one in train])
     return [float(value) for value in model.predict([read(one) for one in test])]
+
+
+def folds(rated: Sequence[Rated], count: int, seed: int) -> list[list[Rated]]:
+    """Split into ``count`` parts of similar size; all conversations of a prompt are in the same part."""
+    groups: dict[str, list[Rated]] = defaultdict(list)
+    for one in rated:
+        groups[one.prompt].append(one)
+    parts: list[list[Rated]] = [[] for _ in range(count)]
+    for prompt in sorted(groups, key=lambda name: (-len(groups[name]), seed_of(seed, "fold", name))):
+        min(parts, key=len).extend(groups[prompt])
+    return parts
 
 
 def harmfulness(folder: Path) -> list[Row]:

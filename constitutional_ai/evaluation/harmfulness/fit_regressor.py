@@ -13,16 +13,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.ratings import HIGHEST, Rated, Scale, load_ratings
 from constitutional_ai.errors import InputError, ModelError, did_you_mean
 from constitutional_ai.evaluation.harmfulness.agreement import (
     ABOUT,
-    MOST,
     STAGE,
-    Rated,
-    Scale,
     agreement,
     held_out,
-    load_ratings,
 )
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import defused_messages
@@ -99,7 +96,7 @@ def make_regressor(
             metrics = agreement(base, out_rows, _rate(checkpoint, out_rows), seed)
             about = Regressor(
                 0.0,
-                MOST,
+                HIGHEST,
                 base,
                 checkpoint.digest,
                 digest_file(file),
