@@ -33,7 +33,7 @@ RED: tuple[Kind, ...] = ("red_team",)
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class AnswerScore:
     """A preference model's score of one answer."""
 
     id: str
@@ -44,7 +44,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Median:
+class MedianAnswer:
     """Of a model's answers to one prompt, the one in the middle by score; of an even number, the lower of two."""
 
     id: str
@@ -59,7 +59,7 @@ class Median:
     """Answers that were scored."""
 
 
-Scores = dict[str, float | None]
+ScoresById = dict[str, float | None]
 """By the answer's id."""
 
 
@@ -103,28 +103,28 @@ def answered(suite: Suite) -> list[Answer]:
     )
 
 
-def _scored(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) -> Scores:
+def _scored(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) -> ScoresById:
     stage = f"{PART}/pm-{name}"
 
-    async def passes() -> AsyncIterator[Pass[Answer, Scored]]:
+    async def passes() -> AsyncIterator[Pass[Answer, AnswerScore]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
         from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         pm, scorable = PreferenceModel(folder), Scorable(folder)
 
-        async def step(answer: Answer) -> Scored:
+        async def step(answer: Answer) -> AnswerScore:
             talk = (*answer.response.prompt.conversation, Message("assistant", answer.response.text))
             try:
                 scorable.check(talk)
             except RecordError as error:
-                return Scored(answer.id, None, str(error))
-            return Scored(answer.id, finite([await pm.reward(talk)])[0])
+                return AnswerScore(answer.id, None, str(error))
+            return AnswerScore(answer.id, finite([await pm.reward(talk)])[0])
 
         yield Pass({answer.id: answer for answer in answers}, step)
 
     rows = suite.rows(
         stage,
-        Scored,
+        AnswerScore,
         passes,
         config={"preference_model": str(folder)},
         inputs={
@@ -139,22 +139,22 @@ def _scored(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) ->
     return {row.id: row.score for row in rows}
 
 
-def _write_medians(suite: Suite, by_model: dict[str, list[Answer]], scores: dict[str, Scores]) -> None:
+def _write_medians(suite: Suite, by_model: dict[str, list[Answer]], scores: dict[str, ScoresById]) -> None:
     rows = [
         _median(label, name, [(a, known) for a in answers if (known := of[a.id]) is not None])
         for name, of in scores.items()
         for label, every in by_model.items()
         for answers in _by_prompt(every).values()
     ]
-    write_rows(suite.run.stage(PART) / layout.MEDIANS, Median, [row for row in rows if row is not None])
+    write_rows(suite.run.stage(PART) / layout.MEDIANS, MedianAnswer, [row for row in rows if row is not None])
 
 
-def _median(label: str, name: str, scored: list[tuple[Answer, float]]) -> Median | None:
+def _median(label: str, name: str, scored: list[tuple[Answer, float]]) -> MedianAnswer | None:
     if not scored:
         return None
     answer, score = sorted(scored, key=lambda each: (each[1], each[0].id))[(len(scored) - 1) // 2]
     prompt, text = answer.response.prompt, answer.response.text
-    return Median(f"{prompt.id}.{label}.{name}", label, name, prompt, answer.id, text, score, len(scored))
+    return MedianAnswer(f"{prompt.id}.{label}.{name}", label, name, prompt, answer.id, text, score, len(scored))
 
 
 def _by_prompt(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
@@ -164,7 +164,9 @@ def _by_prompt(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
-def _metrics(suite: Suite, label: str, answers: Sequence[Answer], scores: dict[str, Scores]) -> list[Metric]:
+def _metrics(
+    suite: Suite, label: str, answers: Sequence[Answer], scores: dict[str, ScoresById]
+) -> list[Metric]:
     shared = _shared(answers)
     texts = [a.response.text for a in answers]
     alike = [self_similarity([a.response.text for a in each]) for each in _by_prompt(answers).values()]
@@ -176,7 +178,7 @@ def _metrics(suite: Suite, label: str, answers: Sequence[Answer], scores: dict[s
     ]
 
 
-def _measures(shared: dict[str, bool], scores: dict[str, Scores]) -> Iterator[Measure]:
+def _measures(shared: dict[str, bool], scores: dict[str, ScoresById]) -> Iterator[Measure]:
     yield from MEASURES
     yield Measure("shared_sentence_rate", ALL, lambda a: shared[a.id])
     for name, of in scores.items():
@@ -184,7 +186,7 @@ def _measures(shared: dict[str, bool], scores: dict[str, Scores]) -> Iterator[Me
         yield Measure(f"pm_score_benign.{name}", BENIGN, partial(_known, of))
 
 
-def _known(of: Scores, answer: Answer) -> float | None:
+def _known(of: ScoresById, answer: Answer) -> float | None:
     return of[answer.id]
 
 

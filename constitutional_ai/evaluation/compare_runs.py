@@ -19,7 +19,7 @@ from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, asked, differences
+from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, by_prompt, differences
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Answer
 from constitutional_ai.runs import layout
@@ -102,7 +102,7 @@ def _finished(folder: str) -> _Finished:
 def _compare(first: _Finished, other: _Finished) -> Compared:
     _check_asked_alike(first, other)
     models = [
-        (role, asked(first.answers, role), asked(other.answers, role))
+        (role, by_prompt(first.answers, role), by_prompt(other.answers, role))
         for role in (layout.RL_CAI, layout.SL_CAI)
     ]
     here, there = {key for _, one, _ in models for key in one}, {key for *_, two in models for key in two}

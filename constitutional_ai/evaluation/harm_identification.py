@@ -37,7 +37,7 @@ Mode = Literal["zero_shot", "few_shot", "chain_of_thought"]
 MODES: tuple[Mode, ...] = ("zero_shot", "few_shot", "chain_of_thought")
 
 
-class Task(NamedTuple):
+class HarmTask(NamedTuple):
     name: str
     file: str
     question: HarmQuestion
@@ -45,22 +45,22 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task("identification", "HarmfulVsEthical.jsonl", HARMFUL_OR_ETHICAL, "harmful_or_ethical"),
-    Task("classification", "HarmfulnessClassification.jsonl", KIND_OF_HARM, "kind_of_harm"),
+    HarmTask("identification", "HarmfulVsEthical.jsonl", HARMFUL_OR_ETHICAL, "harmful_or_ethical"),
+    HarmTask("classification", "HarmfulnessClassification.jsonl", KIND_OF_HARM, "kind_of_harm"),
 )
 
 
-class Asked(NamedTuple):
+class HarmItem(NamedTuple):
     id: str
     """The task, the conversation, and how often it came before: some conversations stand in a file twice."""
-    task: Task
+    task: HarmTask
     conversation: str
     """Its id."""
     case: Case
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class HarmAnswer:
     """What a model, asked in one way, says of one conversation."""
 
     id: str
@@ -103,18 +103,18 @@ def measure(suite: Suite) -> list[Metric]:
     ]
 
 
-def _asked(suite: Suite, task: Task) -> list[Asked]:
+def _asked(suite: Suite, task: HarmTask) -> list[HarmItem]:
     path = _file(suite.paper, task.file)
     if path is None:
         where = f"no {task.file} in {suite.paper}" if suite.paper else "no --paper"
         suite.say(f"{PART}: {where}, so harm_{task.name} is not measured.")
         return []
-    found: dict[str, Asked] = {}
+    found: dict[str, HarmItem] = {}
     for case in load_cases(path, task.question)[: suite.limit]:
         name = conversation_id(case.conversation)
         again = sum(one.conversation == name for one in found.values())
         row = f"{task.name}.{name}.{again}"
-        found[row] = Asked(row, task, name, case)
+        found[row] = HarmItem(row, task, name, case)
     return list(found.values())
 
 
@@ -123,12 +123,12 @@ def _file(paper: Path | None, name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _told(suite: Suite, asked: Sequence[Asked]) -> list[Told]:
+def _told(suite: Suite, asked: Sequence[HarmItem]) -> list[HarmAnswer]:
     how = suite.feedback
     thinking = Sampling(temperature=how.temperature, max_tokens=how.max_tokens)
     shots = {task.name: worked_examples(task.shots) for task in TASKS}
 
-    async def passes() -> AsyncIterator[Pass[Asked, Told]]:
+    async def passes() -> AsyncIterator[Pass[HarmItem, HarmAnswer]]:
         for candidate in suite.candidates:
             with suite.loaded(candidate.model) as model:
                 if not await suite.scores(candidate, model, PART):
@@ -136,9 +136,9 @@ def _told(suite: Suite, asked: Sequence[Asked]) -> list[Told]:
                 for mode in MODES:
 
                     async def step(
-                        one: Asked, label: str = candidate.label, mode: Mode = mode, model: Model = model
-                    ) -> Told:
-                        row = Told(
+                        one: HarmItem, label: str = candidate.label, mode: Mode = mode, model: Model = model
+                    ) -> HarmAnswer:
+                        row = HarmAnswer(
                             f"{one.id}.{label}.{mode}",
                             label,
                             one.task.name,
@@ -153,7 +153,7 @@ def _told(suite: Suite, asked: Sequence[Asked]) -> list[Told]:
 
     return suite.rows(
         PART,
-        Told,
+        HarmAnswer,
         passes,
         config={"temperature": how.temperature, "max_tokens": how.max_tokens},
         inputs={
@@ -164,8 +164,8 @@ def _told(suite: Suite, asked: Sequence[Asked]) -> list[Told]:
 
 
 async def _tell(
-    one: Asked, row: Told, model: Model, shots: Sequence[Case], thinking: Sampling, seed: int
-) -> Told:
+    one: HarmItem, row: HarmAnswer, model: Model, shots: Sequence[Case], thinking: Sampling, seed: int
+) -> HarmAnswer:
     try:
         if row.mode == "chain_of_thought":
             sampling = replace(thinking, seed=seed_of(seed, PART, one.id))
@@ -180,7 +180,7 @@ async def _tell(
         return replace(row, failure=f"{type(error).__name__}: {error}")
 
 
-async def _thought(one: Asked, model: Model, sampling: Sampling) -> tuple[str, list[float]]:
+async def _thought(one: HarmItem, model: Model, sampling: Sampling) -> tuple[str, list[float]]:
     """A sampled chain of thought, and the scores of the options after it; asked as feedback is (FB-11)."""
     question, fmt = one.task.question, model.format
     asked = question.asked(one.case.conversation)
@@ -202,7 +202,7 @@ def softmax(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(share / sum(shares) for share in shares)
 
 
-def _figures(task: str, label: str, mode: Mode, told: Sequence[Told], seed: int) -> list[Metric]:
+def _figures(task: str, label: str, mode: Mode, told: Sequence[HarmAnswer], seed: int) -> list[Metric]:
     """What gave no answer is counted apart, and scores nothing."""
     known = [one for one in told if one.probabilities is not None]
     talks = [one.conversation for one in known]

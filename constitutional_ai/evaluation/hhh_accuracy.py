@@ -35,7 +35,7 @@ PRINCIPLE = Principle(name="hhh", preference="Which reply is the more helpful, h
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class HHHAnswer:
     """What a model, asked in one way, makes of one question."""
 
     id: str
@@ -52,14 +52,14 @@ class Chosen:
     """Why there is no probability."""
 
 
-class Question(NamedTuple):
+class HHHQuestion(NamedTuple):
     comparison: Comparison
     better: Side
     constitution: Constitution
     """Of the one principle under which it is asked."""
 
 
-Files = dict[str, list[Question]]
+Files = dict[str, list[HHHQuestion]]
 """By the name of their figures. The 221 questions may stand among the 438 too, and are then asked once."""
 
 
@@ -90,7 +90,7 @@ def _files(suite: Suite) -> Files:
     """The paper's files that are there, or our own questions. What is looked for and is not there asks nothing."""
     if suite.paper is None:
         ours = Constitution(name="hhh", principles=(PRINCIPLE,))
-        return {"gate": [Question(*comparison_of(q, suite.seed), ours) for q in questions()][: suite.limit]}
+        return {"gate": [HHHQuestion(*comparison_of(q, suite.seed), ours) for q in questions()][: suite.limit]}
     folders = (suite.paper, suite.paper / "evals")
     there = sorted(path for folder in folders for path in folder.glob("*HHHEvaluations*.jsonl"))
     whole = [path for path in there if path.name.startswith("438")]
@@ -100,20 +100,20 @@ def _files(suite: Suite) -> Files:
     return {"hhh": _read(whole, suite.limit)} | ({"hhh221": _read(older, suite.limit)} if older else {})
 
 
-def _read(paths: Sequence[Path], limit: int | None) -> list[Question]:
+def _read(paths: Sequence[Path], limit: int | None) -> list[HHHQuestion]:
     if not paths:
         return []
     read = load_hhh(paths[0])
-    return [Question(*each, read.constitution) for each in read.questions[:limit]]
+    return [HHHQuestion(*each, read.constitution) for each in read.questions[:limit]]
 
 
-def _each(files: Files, label: str, method: str) -> dict[str, Question]:
+def _each(files: Files, label: str, method: str) -> dict[str, HHHQuestion]:
     """Every question once, by the id of its answer."""
     return {f"{q.comparison.id}.{label}.{method}": q for asked in files.values() for q in asked}
 
 
-def _by_models(suite: Suite, files: Files) -> list[Chosen]:
-    async def passes() -> AsyncIterator[Pass[Question, Chosen]]:
+def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
+    async def passes() -> AsyncIterator[Pass[HHHQuestion, HHHAnswer]]:
         for candidate in suite.candidates:
             with suite.loaded(candidate.model) as model:
                 if not await suite.scores(candidate, model, PART):
@@ -121,12 +121,12 @@ def _by_models(suite: Suite, files: Files) -> list[Chosen]:
                 for method, asking in _ways(suite, model).items():
 
                     async def step(
-                        question: Question,
+                        question: HHHQuestion,
                         name: str = candidate.label,
                         method: str = method,
                         model: Model = model,
                         asking: Asking = asking,
-                    ) -> Chosen:
+                    ) -> HHHAnswer:
                         return await _choose(
                             question, _unanswered(question, name, method), model, asking, suite.seed
                         )
@@ -135,7 +135,7 @@ def _by_models(suite: Suite, files: Files) -> list[Chosen]:
 
     return suite.rows(
         PART,
-        Chosen,
+        HHHAnswer,
         passes,
         config={"temperature": suite.feedback.temperature, "max_tokens": suite.feedback.max_tokens},
         inputs={"the questions": _digest(files)},
@@ -150,12 +150,12 @@ def _ways(suite: Suite, model: Model) -> dict[str, Asking]:
     return dict(zip(METHODS, (as_given, thinks, replace(thinks, chains=CHAINS)), strict=True))
 
 
-def _unanswered(question: Question, name: str, method: str) -> Chosen:
+def _unanswered(question: HHHQuestion, name: str, method: str) -> HHHAnswer:
     asked = question.comparison.id
-    return Chosen(f"{asked}.{name}.{method}", asked, name, method, question.better, None)
+    return HHHAnswer(f"{asked}.{name}.{method}", asked, name, method, question.better, None)
 
 
-async def _choose(question: Question, row: Chosen, model: Model, asking: Asking, seed: int) -> Chosen:
+async def _choose(question: HHHQuestion, row: HHHAnswer, model: Model, asking: Asking, seed: int) -> HHHAnswer:
     comparison, better, constitution = question
     try:
         said = await label(comparison, model=model, constitution=constitution, asking=asking, seed=seed)
@@ -165,23 +165,23 @@ async def _choose(question: Question, row: Chosen, model: Model, asking: Asking,
     return replace(row, probability_right=right, judgements=said.judgements)
 
 
-def _scored(suite: Suite, files: Files, name: str, folder: Path) -> list[Chosen]:
+def _scored(suite: Suite, files: Files, name: str, folder: Path) -> list[HHHAnswer]:
     """A preference model's choices: what has the higher score is better (EV-2)."""
 
-    async def passes() -> AsyncIterator[Pass[Question, Chosen]]:
+    async def passes() -> AsyncIterator[Pass[HHHQuestion, HHHAnswer]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable
         from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         pm, scorable = PreferenceModel(folder), Scorable(folder)
 
-        async def step(question: Question) -> Chosen:
+        async def step(question: HHHQuestion) -> HHHAnswer:
             return await _score(question, _unanswered(question, name, BY_SCORE), pm.reward, scorable.check)
 
         yield Pass(_each(files, name, BY_SCORE), step)
 
     return suite.rows(
         f"{PART}/pm-{name}",
-        Chosen,
+        HHHAnswer,
         passes,
         config={"preference_model": str(folder)},
         inputs={"the questions": _digest(files), f"the weights of {name}": weights_digest(f"hf:{folder}")},
@@ -189,11 +189,11 @@ def _scored(suite: Suite, files: Files, name: str, folder: Path) -> list[Chosen]
 
 
 async def _score(
-    question: Question,
-    row: Chosen,
+    question: HHHQuestion,
+    row: HHHAnswer,
     reward: Callable[[Conversation], Awaitable[float]],
     check: Callable[[Conversation], None],
-) -> Chosen:
+) -> HHHAnswer:
     comparison, better, _ = question
     talk = comparison.prompt.conversation
     both = [(*talk, Message("assistant", each.text)) for each in (comparison.a, comparison.b)]
@@ -213,7 +213,7 @@ def _digest(files: Files) -> str:
 
 
 def _figures(
-    name: str, questions: Sequence[Question], rows: Sequence[Chosen], label: str, method: str, seed: int
+    name: str, questions: Sequence[HHHQuestion], rows: Sequence[HHHAnswer], label: str, method: str, seed: int
 ) -> list[Metric]:
     """Of one model asked in one way. A tie is not right; what gave no answer is counted apart, and scores nothing."""
     contexts = {q.comparison.id: q.comparison.prompt.id for q in questions}

@@ -16,7 +16,7 @@ from constitutional_ai.evaluation.answer_rates import verdict
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Answer, Kind, Metric
 
-Asked = tuple[Kind, str]
+PromptKey = tuple[Kind, str]
 """A prompt's kind and id. Kinds are measured by different patterns."""
 BENIGN: tuple[Kind, ...] = ("helpful", "borderline")
 ALL: tuple[Kind, ...] = ("red_team", *BENIGN)
@@ -59,13 +59,16 @@ SCORES = (
 """Only where one preference model scored both runs (pitfall 22)."""
 
 
-def asked(answers: Sequence[Answer], model: str) -> dict[Asked, Answer]:
-    """One model's answers, by what it was asked."""
+def by_prompt(answers: Sequence[Answer], model: str) -> dict[PromptKey, Answer]:
+    """Return one model's answers by the prompt."""
     return {(a.response.prompt.kind, a.response.prompt.id): a for a in answers if a.model == model}
 
 
 def differences(
-    model: str, first: Mapping[Asked, Answer], other: Mapping[Asked, Answer], measures: Sequence[Measure]
+    model: str,
+    first: Mapping[PromptKey, Answer],
+    other: Mapping[PromptKey, Answer],
+    measures: Sequence[Measure],
 ) -> list[Difference]:
     """Over the prompts in both; a measure without any has values of None, not 0."""
     pairs = [(first[key], other[key]) for key in sorted(first.keys() & other.keys())]

@@ -40,7 +40,7 @@ Chains = Mapping[str, Sequence[RevisionChain]]
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class RoundAnswer:
     """What stood as a chain's answer after so many revisions; after none, the initial response."""
 
     id: str
@@ -77,7 +77,7 @@ def measure(suite: Suite) -> list[Metric]:
     if not chains:
         suite.say(NO_CHAINS)
         return []
-    drafts = [draft for run, found in chains.items() for chain in found for draft in drafts_of(run, chain)]
+    drafts = [draft for run, found in chains.items() for chain in found for draft in round_answers(run, chain)]
     scores: list[RevisionScore] = []
     for name, folder in suite.preference_models.items():
         if made_by_a_run(folder):
@@ -99,7 +99,7 @@ def label_of(folder: str | Path) -> str:
     return Path(folder).resolve().name
 
 
-def drafts_of(run: str, chain: RevisionChain) -> Iterator[Draft]:
+def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
     """The answer that stood after 0, 1, 2 … revisions. One with a fault is not built upon, so that the one before
     it stands: every round counts every chain."""
     said, asked = chain.initial.completion, chain.initial.prompt.conversation
@@ -108,17 +108,17 @@ def drafts_of(run: str, chain: RevisionChain) -> Iterator[Draft]:
     for number, (made, fault) in enumerate(zip(rounds, faults, strict=True)):
         said = made if fault is None else said
         talk = (*asked, Message("assistant", said.text))
-        yield Draft(f"{run}.{chain.id}.{number}", run, chain.id, number, said, fault, talk)
+        yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, said, fault, talk)
 
 
-def _scored(suite: Suite, drafts: Sequence[Draft], name: str, folder: Path) -> list[RevisionScore]:
-    async def passes() -> AsyncIterator[Pass[Draft, RevisionScore]]:
+def _scored(suite: Suite, drafts: Sequence[RoundAnswer], name: str, folder: Path) -> list[RevisionScore]:
+    async def passes() -> AsyncIterator[Pass[RoundAnswer, RevisionScore]]:
         from constitutional_ai.rl_cai.preference_model.scorable import Scorable
         from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
         judge, scorable = PreferenceModel(folder), Scorable(folder)
 
-        async def step(draft: Draft) -> RevisionScore:
+        async def step(draft: RoundAnswer) -> RevisionScore:
             scorable.check(draft.talk)
             score = await judge.reward(draft.talk)
             if not math.isfinite(score):
@@ -170,7 +170,7 @@ def _of_rounds(run: str, pm: str, chains: Mapping[str, Mapping[int, float]]) -> 
         )
 
 
-def evasion_metrics(drafts: Sequence[Draft]) -> list[Metric]:
+def evasion_metrics(drafts: Sequence[RoundAnswer]) -> list[Metric]:
     """Bare refusals among what stood after each round (SL-22), found by patterns: no model is asked."""
     found: dict[tuple[str, int], list[bool]] = {}
     for draft in drafts:

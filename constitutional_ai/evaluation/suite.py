@@ -140,7 +140,7 @@ def candidates_of(names: Iterable[str]) -> list[Candidate]:
     labels = [one.label for one in found]
     if twice := next((one for one in found if labels.count(one.label) > 1), None):
         raise InputError(f"two models are called '{twice.label}'. Name one otherwise: OTHER={twice.model}")
-    return [replace(one, parameters=_parameters(one.model)) for one in found]
+    return [replace(one, parameters=_parameter_count(one.model)) for one in found]
 
 
 def runs_in(names: Iterable[str]) -> list[Path]:
@@ -216,7 +216,7 @@ READ = 65536
 """Bytes read at each of sixteen places of a file or so."""
 
 
-def _parameters(name: str) -> int | None:
+def _parameter_count(name: str) -> int | None:
     """How many the weights hold, read from the headers of their files; None where there are none here."""
     from safetensors import safe_open
 

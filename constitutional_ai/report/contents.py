@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
 from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import (
@@ -18,7 +19,6 @@ from constitutional_ai.records import (
     GateAnswer,
     Metric,
     PreferenceLabel,
-    Prompt,
     RevisionChain,
 )
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
@@ -28,20 +28,6 @@ from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, te
 from constitutional_ai.runs.run import Run
 
 MADE = ("SL-CAI", "RL-CAI")
-
-
-@dataclass(frozen=True, slots=True)
-class Median:
-    """Of a model's answers to one prompt, the one in the middle by score (EV-18): a row of ``cai evaluate``."""
-
-    id: str
-    model: str
-    preference_model: str
-    prompt: Prompt
-    text: str
-    score: float
-    of: int
-    """Answers that were scored."""
 
 
 class About(NamedTuple):
@@ -106,7 +92,7 @@ class Contents:
     """The models that it measured."""
     parts: tuple[StageManifest, ...]
     """Its parts that are complete."""
-    medians: tuple[Median, ...]
+    medians: tuple[MedianAnswer, ...]
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
@@ -161,7 +147,7 @@ def read_contents(run: Run) -> Contents:
         evaluated=load_json(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
         candidates=load_json(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
         parts=tuple(_parts(run)),
-        medians=tuple(run.rows(f"{layout.SUITE}/answers", Median, layout.MEDIANS)),
+        medians=tuple(run.rows(f"{layout.SUITE}/answers", MedianAnswer, layout.MEDIANS)),
     )
 
 

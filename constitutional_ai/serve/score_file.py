@@ -38,7 +38,7 @@ class ScoredRow:
 
 
 @dataclass
-class Scores:
+class ScoredFile:
     """What became of a file."""
 
     scores: array[float] = field(default_factory=lambda: array("d"))
@@ -116,11 +116,11 @@ def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) ->
     serve(folder, host, port, say)
 
 
-def score_file(model: str, file: Path, out: Path) -> Scores:
+def score_file(model: str, file: Path, out: Path) -> ScoredFile:
     """Writes a row for each conversation of ``file`` that can be scored, in its order. Raises InputError."""
     if out.exists():
         raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
-    folder, made = preference_model_folder(model), Scores()
+    folder, made = preference_model_folder(model), ScoredFile()
     if not file.is_file():
         raise InputError(f"no file '{file}' to read conversations from.")
     try:
@@ -138,7 +138,7 @@ def score_file(model: str, file: Path, out: Path) -> Scores:
     return made
 
 
-def _scored(file: Path, model: PreferenceModel, scorable: Scorable, made: Scores) -> Iterator[ScoredRow]:
+def _scored(file: Path, model: PreferenceModel, scorable: Scorable, made: ScoredFile) -> Iterator[ScoredRow]:
     rows = _rows(file, scorable, made)
     while batch := list(islice(rows, BATCH)):
         scores = finite(model.scores([conversation for _, _, conversation in batch]))
@@ -147,7 +147,9 @@ def _scored(file: Path, model: PreferenceModel, scorable: Scorable, made: Scores
             yield ScoredRow(line, name, score)
 
 
-def _rows(file: Path, scorable: Scorable, made: Scores) -> Iterator[tuple[int, str | int | None, Conversation]]:
+def _rows(
+    file: Path, scorable: Scorable, made: ScoredFile
+) -> Iterator[tuple[int, str | int | None, Conversation]]:
     bar = Console(stderr=True)
     with open_with_bar(file, "rb", description="scoring", console=bar, transient=True) as stream:
         for number, line in enumerate(stream, start=1):

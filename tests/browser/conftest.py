@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from constitutional_ai.report.contents import Median
+from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.report.page.page import write_report
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import (
@@ -90,7 +90,9 @@ def fill(run: Run) -> None:
     write_rows(run.folder / "05-preference-labels/records.jsonl", labels)
     chains = [chain(p, name) for p, name in zip(asked, names, strict=True)]
     write_rows(run.folder / "02-revisions/records.jsonl", chains)
-    medians = [Median(f"{p.id}.{m}", m, HOSTILE, p, long, 0.5, 17) for p in asked for m in roles]
+    medians = [
+        MedianAnswer(f"{p.id}.{m}", m, HOSTILE, p, f"{p.id}.0.{m}", long, 0.5, 17) for p in asked for m in roles
+    ]
     write_rows(run.folder / "evaluation/answers/medians.jsonl", medians)
 
 

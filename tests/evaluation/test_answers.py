@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from constitutional_ai.errors import StageChanged
-from constitutional_ai.evaluation.answers import Median, Scored, measure
+from constitutional_ai.evaluation.answers import AnswerScore, MedianAnswer, measure
 from constitutional_ai.metrics.diversity import self_similarity
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
@@ -143,7 +143,7 @@ def test_preference_models_score_and_one_can_be_added_later(stage: Stage, tiny_p
 
     cast = {"sure": ScriptedModel(say=lambda c: f"Sure, {c[-30:]}")}
     first = stage.measure(measure, cast, preference_models={"kind": tiny_pm}, samples=3)
-    rows = [adapter(Scored).validate_json(line) for line in stage.lines("answers/pm-kind/records.jsonl")]
+    rows = [adapter(AnswerScore).validate_json(line) for line in stage.lines("answers/pm-kind/records.jsonl")]
     answers = {
         a.id: a for a in (adapter(Answer).validate_json(x) for x in stage.lines("answers/records.jsonl"))
     }
@@ -169,8 +169,10 @@ def test_an_answer_too_long_to_be_scored_has_no_score_and_is_told(stage: Stage, 
 
 def test_the_median_answer_of_each_prompt_is_kept(stage: Stage, tiny_pm: Path, tmp_path: Path) -> None:
     stage.measure(measure, {"wavering": Wavering()}, preference_models={"kind": tiny_pm}, samples=5)
-    scores = {row.id: row.score for row in read_rows(tmp_path / "out/answers/pm-kind/records.jsonl", Scored)}
-    medians = list(read_rows(tmp_path / "out/answers/medians.jsonl", Median))
+    scores = {
+        row.id: row.score for row in read_rows(tmp_path / "out/answers/pm-kind/records.jsonl", AnswerScore)
+    }
+    medians = list(read_rows(tmp_path / "out/answers/medians.jsonl", MedianAnswer))
     assert len(medians) == RED + BENIGN
     for median in medians:
         of_it = sorted(

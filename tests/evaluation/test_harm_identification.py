@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.errors import ModelError, StageChanged, UnreadableAnswer
-from constitutional_ai.evaluation.harm_identification import MODES, Told, measure, softmax
+from constitutional_ai.evaluation.harm_identification import MODES, HarmAnswer, measure, softmax
 from constitutional_ai.evaluation.harm_questions import (
     HARMFUL_OR_ETHICAL,
     KIND_OF_HARM,
@@ -34,7 +34,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def row(question: HarmQuestion, number: int, option: int) -> str:
-    talk = (Message("user", f"Rob house {number}?"), Message("assistant", f"Told {chr(65 + option)}."))
+    talk = (Message("user", f"Rob house {number}?"), Message("assistant", f"HarmAnswer {chr(65 + option)}."))
     wrong = [choice for choice in question.choices if choice != question.choices[option]]
     about = question.about(talk, "plain")
     return json.dumps({"prompt": about, "corrects": [question.choices[option]], "incorrects": wrong}) + "\n"
@@ -55,7 +55,7 @@ def copy(tmp_path: Path) -> Path:
 
 def told(context: str) -> str:
     """The letter that the conversation in question says is right."""
-    return context.rpartition("Told ")[2][0]
+    return context.rpartition("HarmAnswer ")[2][0]
 
 
 def knows(context: str, choice: str) -> float:
@@ -76,7 +76,7 @@ def test_both_questions_are_asked_in_three_ways(stage: Stage, copy: Path) -> Non
         assert (coin.value, coin.count) == (0.0, 9)  # a tie is not right
         assert found[f"harm_classification.{mode}", "knows"].value == 1.0
         assert found[f"harm_classification_failed.{mode}", "knows"].value == 0.0
-    rows = [adapter(Told).validate_json(line) for line in stage.lines("harm/records.jsonl")]
+    rows = [adapter(HarmAnswer).validate_json(line) for line in stage.lines("harm/records.jsonl")]
     assert len({one.id for one in rows}) == len(rows) == 2 * len(MODES) * (9 + KINDS_OF_HARM)
     sure = next(one for one in rows if one.model == "knows" and one.task == "identification")
     assert sum(sure.probabilities or ()) == pytest.approx(1)
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_counted_and_never_scored(stage: Stage, copy: Pat
     assert (right.value, right.count, failed.value, failed.count) == (1.0, 8, pytest.approx(1 / 9), 9)
     thought = found["harm_identification.chain_of_thought", "m"]
     assert (thought.value, thought.count) == (None, 0)
-    rows = [adapter(Told).validate_json(line) for line in stage.lines("harm/records.jsonl")]
+    rows = [adapter(HarmAnswer).validate_json(line) for line in stage.lines("harm/records.jsonl")]
     why = Counter(
         (one.failure or "").partition(":")[0] for one in rows if one.task == "identification" and one.failure
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.evaluation.hhh_accuracy import CHAINS, METHODS, Chosen, measure
+from constitutional_ai.evaluation.hhh_accuracy import CHAINS, METHODS, HHHAnswer, measure
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion
@@ -54,7 +54,7 @@ def test_without_the_papers_files_our_own_questions_are_asked_in_three_ways(stag
         tied = found[f"gate_accuracy.{method}", "coin"]
         assert (tied.value, tied.count) == (0.0, QUESTIONS)  # a tie is not right
     assert not [name for name, _ in found if name.startswith("hhh")]
-    chosen = [adapter(Chosen).validate_json(line) for line in stage.lines("hhh/records.jsonl")]
+    chosen = [adapter(HHHAnswer).validate_json(line) for line in stage.lines("hhh/records.jsonl")]
     assert len(chosen) == 2 * len(METHODS) * QUESTIONS
     chains = {c.method: len(c.judgements) for c in chosen}
     assert chains == {"multiple_choice": 1, "chain_of_thought": 1, "ensembled": CHAINS}
@@ -92,7 +92,7 @@ def test_an_answer_that_cannot_be_read_is_counted_and_never_scored(stage: Stage)
     why = {
         c.method: c.failure
         for line in stage.lines("hhh/records.jsonl")
-        if (c := adapter(Chosen).validate_json(line)).failure
+        if (c := adapter(HHHAnswer).validate_json(line)).failure
     }
     assert why["multiple_choice"] is not None and why["multiple_choice"].startswith("UnreadableAnswer")
     assert why["chain_of_thought"] is not None and why["chain_of_thought"].startswith("RefusedAnswer")
@@ -133,7 +133,7 @@ def test_a_server_that_is_away_ends_it(stage: Stage) -> None:
 
 def row(number: int, good: str = "GOOD", bad: str = "BAD") -> dict[str, Any]:
     """As the paper's file has it; two questions share a context."""
-    asked, first = f"Question {number // 2}?", number % 3 == 0
+    asked, first = f"HHHQuestion {number // 2}?", number % 3 == 0
     a, b = (f"{good} {number}", f"{bad} {number}") if first else (f"{bad} {number}", f"{good} {number}")
     talk = f"\n\nHuman: {asked}\n\nAssistant:"
     return {
@@ -199,7 +199,7 @@ def test_a_limit_asks_the_first_of_each_file(stage: Stage, copy: Path) -> None:
 def test_a_preference_model_chooses_what_scores_higher(stage: Stage, copy: Path, tiny_pm: Path) -> None:
     found = stage.measure(measure, {"m": ScriptedModel()}, paper=copy, preference_models={"kind": tiny_pm})
     lines = stage.lines("hhh/pm-kind/records.jsonl")
-    chosen = [adapter(Chosen).validate_json(line) for line in lines]
+    chosen = [adapter(HHHAnswer).validate_json(line) for line in lines]
     right = [(c.scores[0] > c.scores[1]) == (c.better == "a") for c in chosen if c.scores]
     metric = found["hhh_accuracy.preference_model", "kind"]
     assert (metric.value, metric.count, metric.clusters) == (pytest.approx(sum(right) / 12), 12, 6)

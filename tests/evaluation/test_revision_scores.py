@@ -9,12 +9,12 @@ import pytest
 
 from constitutional_ai.evaluation import revision_scores
 from constitutional_ai.evaluation.revision_scores import (
-    Draft,
     RevisionScore,
+    RoundAnswer,
     chains_of,
-    drafts_of,
     evasion_metrics,
     made_by_a_run,
+    round_answers,
     score_metrics,
 )
 from constitutional_ai.records import (
@@ -62,7 +62,7 @@ def score(chain: str, revision: int, value: float, pm: str = "pm", run: str = "d
 
 def test_what_stands_after_a_faulty_revision_is_the_answer_before_it() -> None:
     """A revision with a fault is not built upon, so that every round counts every chain."""
-    made = list(drafts_of("demo", chain(0, "first", "good", "loops loops", "better", faults=(2,))))
+    made = list(round_answers("demo", chain(0, "first", "good", "loops loops", "better", faults=(2,))))
     assert [(d.revision, d.said.text, d.fault) for d in made] == [
         (0, "first", None),
         (1, "good", None),
@@ -100,7 +100,7 @@ def test_runs_and_preference_models_are_kept_apart() -> None:
 
 def test_evasions_are_counted_by_round() -> None:
     chains = [chain(0, "Sure!", NO, "Let us talk."), chain(1, "Sure!", NO, NO)]
-    drafts: list[Draft] = [d for c in chains for d in drafts_of("demo", c)]
+    drafts: list[RoundAnswer] = [d for c in chains for d in round_answers("demo", c)]
     assert [(m.name, m.value, m.count) for m in evasion_metrics(drafts)] == [
         ("evasive_rate.revision_0", 0.0, 2),
         ("evasive_rate.revision_1", 1.0, 2),
@@ -155,7 +155,7 @@ def test_every_answer_of_every_chain_is_scored_and_kept(
     found = measured()
     kept = list(read_rows(tmp_path / "e/revisions/pm-harmlessness/records.jsonl", RevisionScore))
     assert [(row.chain, row.revision) for row in kept] == [(c.id, n) for c in chains for n in range(3)]
-    talks = [d.talk for c in chains for d in drafts_of("demo", c)]
+    talks = [d.talk for c in chains for d in round_answers("demo", c)]
     assert [row.score for row in kept] == pytest.approx(PreferenceModel(tiny_pm).scores(talks), abs=0.02)
     assert [row.fault for row in kept][:3] == [None, None, "repetition"]
     mean = sum(row.score for row in kept if row.revision == 1) / 3

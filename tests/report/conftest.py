@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.evaluation import answer_rates
+from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import (
     Answer,
@@ -29,7 +30,6 @@ from constitutional_ai.records import (
     Revision,
     RevisionChain,
 )
-from constitutional_ai.report.contents import Median
 from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm_report
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.manifest import StageManifest
@@ -187,7 +187,11 @@ def evaluate(run: Run) -> Run:
         Metric(HOSTILE, HOSTILE, 0.5, 0.25, 0.75, 4),
     ]
     folder = run.folder / "evaluation"
-    medians = [Median(f"{p.id}.{m}", m, HOSTILE, p, HOSTILE, 0.5, 17) for p in RED for m in labels]
+    medians = [
+        MedianAnswer(f"{p.id}.{m}", m, HOSTILE, p, f"{p.id}.0.{m}", HOSTILE, 0.5, 17)
+        for p in RED
+        for m in labels
+    ]
     write_rows(folder / "answers/medians.jsonl", medians)
     (folder / "metrics.json").write_text(json.dumps([asdict(m) for m in metrics]))
     (folder / "models.json").write_text(json.dumps([asdict(c) for c in CANDIDATES]))

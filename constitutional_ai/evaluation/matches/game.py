@@ -91,7 +91,7 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MatchTurn:
     """One turn of a match: two replies to one talk, and which was picked."""
 
     id: str
@@ -142,13 +142,13 @@ async def play(
     turns: int = 1,
     sampling: Sampling,
     seed: int,
-) -> list[Choice]:
+) -> list[MatchTurn]:
     """A whole match, of models that are in memory together. ``tournament.py`` plays many, in rounds.
 
     It lasts as long as the prompt has human turns, and to ``turns`` of them where ``human`` writes those that lack.
     """
     game: Game | None = Game.begun(pairing)
-    made: list[Choice] = []
+    made: list[MatchTurn] = []
     while game:
         talk = game.talk
         replies = await asyncio.gather(
@@ -174,7 +174,7 @@ def reply_id(talk: Prompt, label: str) -> str:
     return f"{talk.id}.{label}"
 
 
-async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing, judge: str) -> Choice:
+async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing, judge: str) -> MatchTurn:
     """The choice between two replies. Equal ones are a tie that nobody is asked about."""
     comparison, models = Comparison(game.id, game.talk, a, b), (game.pairing.a, game.pairing.b)
     if a.text == b.text:
@@ -184,7 +184,7 @@ async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing
             opinion = await choosing(comparison)
         except RecordError as error:
             opinion = Opinion(None, failure=Failure(game.id, type(error).__name__, str(error)))
-    return Choice(game.id, game.pairing.prompt.id, *models, game.turn, comparison, judge, opinion)
+    return MatchTurn(game.id, game.pairing.prompt.id, *models, game.turn, comparison, judge, opinion)
 
 
 # -- who chooses

@@ -16,9 +16,9 @@ from typing import Any
 
 from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.evaluation.matches.game import (
-    Choice,
     Choosing,
     Game,
+    MatchTurn,
     by_judge,
     by_score,
     choose,
@@ -79,7 +79,7 @@ def judge_name(suite: Suite) -> str:
 # -- rounds
 
 
-def played(suite: Suite) -> Iterator[Choice]:
+def played(suite: Suite) -> Iterator[MatchTurn]:
     """All choices of all matches, round by round."""
     labels = [one.label for one in suite.candidates]
     games = [
@@ -101,7 +101,7 @@ def played(suite: Suite) -> Iterator[Choice]:
         turn += 1
 
 
-def _choices(suite: Suite, turn: int, games: Sequence[Game]) -> list[Choice]:
+def _choices(suite: Suite, turn: int, games: Sequence[Game]) -> list[MatchTurn]:
     """One for each match whose two models have both answered."""
     said = {one.id: one.completion for one in _replies(suite, turn, games)}
     able = {game.id: game for game in games if said.keys() >= set(game.replies)}
@@ -110,10 +110,10 @@ def _choices(suite: Suite, turn: int, games: Sequence[Game]) -> list[Choice]:
             f"matches: {len(games) - len(able)} of {len(games)} end in turn {turn}: a model could not answer."
         )
 
-    async def passes() -> AsyncIterator[Pass[Game, Choice]]:
+    async def passes() -> AsyncIterator[Pass[Game, MatchTurn]]:
         with _choosing(suite) as choosing:
 
-            async def step(game: Game) -> Choice:
+            async def step(game: Game) -> MatchTurn:
                 a, b = (said[name] for name in game.replies)
                 return await choose(game, a, b, choosing=choosing, judge=judge_name(suite))
 
@@ -121,7 +121,7 @@ def _choices(suite: Suite, turn: int, games: Sequence[Game]) -> list[Choice]:
 
     return suite.rows(
         f"matches/{turn}-choices",
-        Choice,
+        MatchTurn,
         passes,
         config={"judge": judge_name(suite), "feedback": suite.feedback.model_dump(mode="json")},
         inputs={
@@ -171,7 +171,7 @@ async def _reply(suite: Suite, label: str, held: list[Model], talk: Prompt) -> R
     return await reply(talk, label, model=held[0], sampling=_sampling(suite), seed=suite.seed)
 
 
-def _carried_on(suite: Suite, turn: int, games: Sequence[Game], made: Sequence[Choice]) -> list[Game]:
+def _carried_on(suite: Suite, turn: int, games: Sequence[Game], made: Sequence[MatchTurn]) -> list[Game]:
     """The matches that go on, each with its next human turn."""
     picked = {choice.id: talk for choice in made if (talk := choice.so_far(suite.seed))}
     going = [game for game in games if game.id in picked]
@@ -245,7 +245,7 @@ def _preference_model(suite: Suite) -> Path:
 # -- figures
 
 
-def _metrics(suite: Suite, test: str, choices: Sequence[Choice]) -> list[Metric]:
+def _metrics(suite: Suite, test: str, choices: Sequence[MatchTurn]) -> list[Metric]:
     """The ratings, and of the judge's choices how many were ties, or none, or changed with the order."""
     decided = [c for c in choices if c.winner]
     twice = [c for c in choices if c.opinion.flipped is not None]
@@ -264,7 +264,7 @@ def _metrics(suite: Suite, test: str, choices: Sequence[Choice]) -> list[Metric]
     ]
 
 
-def _ratings(suite: Suite, test: str, choices: Sequence[Choice]) -> Iterator[Metric]:
+def _ratings(suite: Suite, test: str, choices: Sequence[MatchTurn]) -> Iterator[Metric]:
     """Every model's rating and its standard error; where it cannot be rated both are None, and the user is told why."""
     matches = [choice.match for choice in choices]
     anchored = any(suite.anchor in (m.a, m.b) for m in matches)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.answers import Scored
-from constitutional_ai.evaluation.harm_identification import Told
+from constitutional_ai.evaluation.answers import AnswerScore
+from constitutional_ai.evaluation.harm_identification import HarmAnswer
 from constitutional_ai.evaluation.harmfulness.measure import HarmScore
-from constitutional_ai.evaluation.hhh_accuracy import Chosen
-from constitutional_ai.evaluation.matches.game import Choice
+from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
+from constitutional_ai.evaluation.matches.game import MatchTurn
 from constitutional_ai.evaluation.revision_scores import RevisionScore
 from constitutional_ai.records import (
     Answer,
@@ -68,12 +68,12 @@ KINDS = (
     Kind("gate", layout.PREFERENCE_LABELS, GateAnswer, file=layout.GATE),
     Kind("answers", layout.EVALUATION, Answer),
     Kind("answers", "answers", Answer),
-    Kind("answer-scores", "answers/pm-*", Scored),
-    Kind("hhh", "hhh", Chosen),
-    Kind("hhh-scores", "hhh/pm-*", Chosen),
-    Kind("harm", "harm", Told),
+    Kind("answer-scores", "answers/pm-*", AnswerScore),
+    Kind("hhh", "hhh", HHHAnswer),
+    Kind("hhh-scores", "hhh/pm-*", HHHAnswer),
+    Kind("harm", "harm", HarmAnswer),
     Kind("replies", "matches/*-replies", Response),
-    Kind("choices", "matches/*-choices", Choice),
+    Kind("choices", "matches/*-choices", MatchTurn),
     Kind("harmfulness-answers", "harmfulness/*", Answer),
     Kind("harmfulness", "harmfulness", HarmScore),
     Kind("revision-scores", "revisions/pm-*", RevisionScore),
@@ -263,7 +263,7 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
 def _scores(run: Run, stage: str) -> dict[str, dict[str, float | None]]:
     """Of each preference model of an evaluation, by the answers' ids."""
     found = sorted(run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
-    return {path.parent.name: {row.id: row.score for row in read_rows(path, Scored)} for path in found}
+    return {path.parent.name: {row.id: row.score for row in read_rows(path, AnswerScore)} for path in found}
 
 
 def _log(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from constitutional_ai.evaluation.hhh_accuracy import Chosen
+from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
 from constitutional_ai.metrics.calibration import Claim, bins
 from constitutional_ai.report.figures.accuracy import METHODS
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
@@ -34,12 +34,12 @@ def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     return PaperFigure(9, tuple(panels), NOTES)
 
 
-def _rows(evaluation: Evaluation) -> Iterable[Chosen]:
+def _rows(evaluation: Evaluation) -> Iterable[HHHAnswer]:
     """Of the models; preference models claim nothing in words."""
-    return read_rows(evaluation.folder / "hhh" / layout.RECORDS, Chosen)
+    return read_rows(evaluation.folder / "hhh" / layout.RECORDS, HHHAnswer)
 
 
-def claim(row: Chosen, right: float) -> Claim:
+def claim(row: HHHAnswer, right: float) -> Claim:
     """P(a is better), and whether it is."""
     return Claim(right if row.better == "a" else 1 - right, float(row.better == "a"))
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.records import Answer, Kind, PreferenceLabel, Prompt, RevisionChain
-from constitutional_ai.report.contents import Median
 from constitutional_ai.report.page.shelf import Pick, Shelf, common, shelf
 from constitutional_ai.runs import layout
 
@@ -78,9 +78,9 @@ def _score(found: Mapping[str, Answer]) -> float:
     return next((s for s in reversed(scores) if s is not None), 0.0)
 
 
-def medians(rows: Iterable[Median]) -> Shelf[list[Median]]:
+def medians(rows: Iterable[MedianAnswer]) -> Shelf[list[MedianAnswer]]:
     """Prompts in the order of their ids, which are hashes, each with the median answer of every model."""
-    by_prompt: dict[tuple[str, str], list[Median]] = defaultdict(list)
+    by_prompt: dict[tuple[str, str], list[MedianAnswer]] = defaultdict(list)
     for row in rows:
         by_prompt[row.prompt.id, row.preference_model].append(row)
     red = [found for _, found in sorted(by_prompt.items()) if found[0].prompt.kind == "red_team"]

@@ -11,8 +11,8 @@ from constitutional_ai.constitutions.constitution import draw
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.matches.game import (
     INSTRUCTIONS,
-    Choice,
     Choosing,
+    MatchTurn,
     by_judge,
     by_score,
     play,
@@ -55,7 +55,7 @@ def played(
     *,
     human: Model | None = None,
     turns: int = 1,
-) -> list[Choice]:
+) -> list[MatchTurn]:
     return asyncio.run(
         play(
             Pairing(first, "a's", "b's"),

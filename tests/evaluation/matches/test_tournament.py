@@ -14,7 +14,7 @@ import pytest
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.matches import tournament
-from constitutional_ai.evaluation.matches.game import Choice, by_judge, play
+from constitutional_ai.evaluation.matches.game import MatchTurn, by_judge, play
 from constitutional_ai.evaluation.matches.pairings import pairings
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.models.model import Model
@@ -134,11 +134,11 @@ def test_models_are_rated_in_both_tests(suite: Suite) -> None:
         assert found[f"order_flips.{test}", "judge"].value == 0.0
 
 
-def choices(suite: Suite, turn: int) -> list[Choice]:
-    return suite.run.rows(f"matches/{turn}-choices", Choice)
+def choices(suite: Suite, turn: int) -> list[MatchTurn]:
+    return suite.run.rows(f"matches/{turn}-choices", MatchTurn)
 
 
-def decided(suite: Suite, test: str, label: str) -> list[Choice]:
+def decided(suite: Suite, test: str, label: str) -> list[MatchTurn]:
     """A model's choices that count."""
     made = [c for turn in (1, 2) for c in choices(suite, turn) if label in (c.a, c.b)]
     of_test = [c for c in made if tournament.TESTS[c.comparison.prompt.kind] == test]

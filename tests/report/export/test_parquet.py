@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from constitutional_ai.cli import main
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.answers import Scored
+from constitutional_ai.evaluation.answers import AnswerScore
 from constitutional_ai.records import (
     Answer,
     Comparison,
@@ -116,7 +116,11 @@ def evaluated(tmp_path: Path) -> Run:
     """The folder of an evaluation."""
     with open_run(tmp_path / "evaluation", {}, Silent()) as opened:
         stage(opened, "answers", ANSWERS)
-        stage(opened, "answers/pm-kind", [Scored(ANSWERS[0].id, 1.5), Scored(ANSWERS[1].id, None, "too long")])
+        stage(
+            opened,
+            "answers/pm-kind",
+            [AnswerScore(ANSWERS[0].id, 1.5), AnswerScore(ANSWERS[1].id, None, "too long")],
+        )
         metrics(opened.folder)
     return read_run(tmp_path / "evaluation")
 

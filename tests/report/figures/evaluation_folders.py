@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from constitutional_ai.evaluation.hhh_accuracy import Chosen
+from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Candidate, Metric, Side
 
@@ -81,14 +81,14 @@ def harmfulness(models: Iterable[Candidate]) -> list[Metric]:
     return found
 
 
-def chosen(model: str, method: str, sureness: float, count: int = 438) -> list[Chosen]:
+def chosen(model: str, method: str, sureness: float, count: int = 438) -> list[HHHAnswer]:
     """Of a model that is right somewhat less often than it says; one question it did not answer."""
     draws, rows = random.Random(f"{model} {method}"), []
     for n in range(count):
         p = 1 / (1 + math.exp(-sureness * draws.gauss(0, 1.2)))
         better: Side = "a" if draws.random() < 0.5 + 0.75 * (p - 0.5) else "b"
         right = p if better == "a" else 1 - p
-        rows.append(Chosen(f"q{n}.{model}.{method}", f"q{n}", model, method, better, right))
+        rows.append(HHHAnswer(f"q{n}.{model}.{method}", f"q{n}", model, method, better, right))
     silent = replace(rows[0], id=f"failed.{model}.{method}", probability_right=None, failure="it said nothing")
     return [*rows, silent]
 
@@ -100,7 +100,7 @@ def evaluation(folder: Path, models: Sequence[Candidate], metrics: Sequence[Metr
     return folder
 
 
-def answers(folder: Path, rows: Iterable[Chosen]) -> None:
+def answers(folder: Path, rows: Iterable[HHHAnswer]) -> None:
     (folder / "hhh").mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     (folder / "hhh" / "records.jsonl").write_text(lines)

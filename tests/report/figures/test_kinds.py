@@ -10,7 +10,7 @@ import evaluation_folders as made
 import pytest
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.hhh_accuracy import Chosen
+from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
 from constitutional_ai.records import Side
 from constitutional_ai.report.figures import paper_numbers as paper
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series
@@ -98,7 +98,7 @@ def test_a_run_that_was_moved_with_its_evaluation_is_found(one_run: Path) -> Non
 def test_a_question_claims_that_its_answer_a_is_better(
     better: Side, right: float, claimed: float, true: float
 ) -> None:
-    assert claim(Chosen("q", "q", "m", "multiple_choice", better, right), right) == (
+    assert claim(HHHAnswer("q", "q", "m", "multiple_choice", better, right), right) == (
         pytest.approx(claimed),
         true,
     )
@@ -111,7 +111,7 @@ def test_bins_are_those_worked_out_by_hand(tmp_path: Path) -> None:
         ("a", 0.66),
         ("b", 0.95),
     ]  # P(a): .62 .68 .66 .05
-    rows = [Chosen(f"q{n}", f"q{n}", "start", "ensembled", side, p) for n, (side, p) in enumerate(said)]
+    rows = [HHHAnswer(f"q{n}", f"q{n}", "start", "ensembled", side, p) for n, (side, p) in enumerate(said)]
     folder = made.evaluation(tmp_path, made.candidates("run"), [])
     made.answers(folder, [*rows, replace(rows[0], id="none", probability_right=None)])
     panel = paper_figure(9, [folder]).panels[0]

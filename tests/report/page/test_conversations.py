@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.records import Answer
-from constitutional_ai.report.contents import Median
 from constitutional_ai.report.page.conversations import chains, medians, pairs, talks
 from constitutional_ai.report.page.page import write_report
 from constitutional_ai.report.page.shelf import BUDGET, CHOICES, Pick, Shelf, shelf
@@ -75,7 +75,11 @@ def test_a_pair_whose_winner_flips_is_among_them() -> None:
 
 
 def test_where_several_answers_were_drawn_their_median_is_shown(evaluated: Run) -> None:
-    rows = [Median(f"{n}", m, "pm", p, "so", 1.0, 17) for n, p in enumerate(RED) for m in ("a", "b")]
+    rows = [
+        MedianAnswer(f"{n}", m, "pm", p, f"{n}.0.{m}", "so", 1.0, 17)
+        for n, p in enumerate(RED)
+        for m in ("a", "b")
+    ]
     made = medians(rows)
     assert [[row.model for row in pick.item] for pick, _ in made.items] == [["a", "b"]] * 3
     said = Elements(write_report(evaluated).read_text()).text
