@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from constitutional_ai.engine.row_engine import SharedEngine
 from constitutional_ai.models.local.padded import PaddedEngine
 from tests.shape import SHAPE
 
+X86 = platform.machine() in {"x86_64", "AMD64"}
+BFLOAT16 = X86 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether the decoder computes in bfloat16 here: oneDNN refuses on processors without AVX-512 or AVX-NE-CONVERT."""
 BEGINNING = [5 + n * 7 % 280 for n in range(150)]
 ROWS = [BEGINNING + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
 CONTINUATIONS = [[7], [9, 11, 12], [9, 11, 13, 200, 17]]
@@ -34,10 +39,49 @@ def said(
     return engine.generate(rows, how or greedy(len(rows)), threading.Event())
 
 
-def plainly(model: Any, row: list[int], steps: int = 12) -> list[int]:
-    """The end included, and nothing after it."""
-    out = model.generate(
-        torch.tensor([row]), do_sample=False, max_new_tokens=steps, eos_token_id=2, pad_token_id=0
-    )
-    tokens: list[int] = out[0, len(row) :].tolist()
-    return tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+ROUNDING = 2e-4
+"""The difference that rounding makes in float32, at most: in probabilities summed up to a token, and in a logit, as a
+share of the largest. Processors add in different orders, and so do batches of different shapes.
+"""
+
+
+def says(
+    model: Any,
+    row: list[int],
+    text: list[int],
+    how: Decoding | None = None,
+    number: int = 0,
+    *,
+    ends: Collection[int] | Callable[[list[int]], bool] = (2,),
+    rounding: float = ROUNDING,
+) -> bool:
+    """Whether plain forward passes of ``model`` say ``text`` after ``row``, up to rounding, and end it where it ends.
+
+    Two texts are not compared: a draw that falls on the border between two tokens goes to either of them, and all that
+    follows is then another text. Each token must be one that the draw of the seed with that ``number`` names (at
+    temperature 0: the largest logit), after the tokens before it.
+    """
+    how = how or greedy(number + 1)
+    ended = ends if callable(ends) else lambda tokens: tokens[-1] in ends
+    if any(ended(text[:n]) for n in range(1, len(text))) or not (ended(text) or len(text) == how.max_tokens):
+        return False
+    with torch.no_grad():
+        logits_SV = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1].double()
+    tokens_S1 = torch.tensor(text)[:, None]
+    if how.temperature == 0:
+        behind_S = logits_SV.amax(-1) - logits_SV.gather(1, tokens_S1)[:, 0]
+        return bool((behind_S <= rounding * logits_SV.abs().amax(-1)).all())
+    probabilities_SV = (logits_SV / how.temperature).softmax(-1)
+    up_to_S = probabilities_SV.cumsum(-1).gather(1, tokens_S1)[:, 0]
+    before_S = up_to_S - probabilities_SV.gather(1, tokens_S1)[:, 0]
+    drawn_S = torch.rand(len(text), generator=torch.Generator().manual_seed(how.seeds[number]))
+    return bool(((before_S - rounding <= drawn_S) & (drawn_S <= up_to_S + rounding)).all())
+
+
+def all_say(
+    model: Any, rows: list[list[int]], texts: list[list[int]], how: Decoding | None = None, **more: Any
+) -> bool:
+    """Whether each row says its text."""
+    how = how or greedy(len(rows))
+    each = enumerate(zip(rows, texts, strict=True))
+    return all(says(model, row, text, how, number, **more) for number, (row, text) in each)

@@ -16,30 +16,46 @@ from constitutional_ai.engine.decode_loop import Decoding, Draws, Ending, Row
 from constitutional_ai.engine.prompt_lookup import Copying
 from constitutional_ai.engine.row_engine import SharedEngine
 from constitutional_ai.models.local.padded import PaddedEngine
-from tests.engine.asked import BEGINNING, ROWS, greedy, said
+from tests.engine.asked import BEGINNING, ROWS, all_say, greedy, said, says
 
 
-def test_rows_that_end_make_room_and_change_no_other(forward: Forward, tokenizer: Any) -> None:
+def test_a_text_of_another_draw_is_told_from_what_a_plain_forward_pass_says(model: Any, tokenizer: Any) -> None:
+    """So that the tests below can fail."""
+    how = Decoding([3], 1.0, 12, ())
+    (text,) = said(PaddedEngine(model, tokenizer, {2}), [ROWS[3]], how)
+    assert says(model, ROWS[3], text, how)
+    assert not says(model, ROWS[3], text, how._replace(seeds=[4]))
+    assert not says(model, ROWS[3], text, how._replace(temperature=0.5))
+    assert not says(model, ROWS[4], text, how)
+    assert not says(model, ROWS[3], text[:-1], how)
+    assert not says(model, ROWS[3], text, how, ends={text[-2]})
+    assert not says(model, ROWS[3], text)  # it is not the likeliest
+
+
+def test_rows_that_end_make_room_and_change_no_other(model: Any, forward: Forward, tokenizer: Any) -> None:
     rows = [ROWS[n % 12] for n in range(30)]
     how = Decoding(list(range(30)), 1.5, 40, ())
     ends = set(range(2, 40))  # so that rows end at every step
     together = said(SharedEngine(forward, tokenizer, ends), rows, how)
     assert len({len(tokens) for tokens in together}) > 5
-    for n in (0, 7, 29):
-        alone = Decoding([n], 1.5, 40, ())
-        assert said(SharedEngine(forward, tokenizer, ends), [rows[n]], alone) == [together[n]]
+    assert all_say(model, rows, together, how, ends=ends)
 
 
-def test_both_engines_draw_the_same(model: Any, forward: Forward, tokenizer: Any) -> None:
+def test_both_engines_draw_what_a_plain_forward_pass_draws(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
     model.generation_config.eos_token_id = 2
-    how = Decoding(list(range(12)), 1.0, 12, ("A", "the"))
-    padded, shared = PaddedEngine(model, tokenizer, {0, 2}), SharedEngine(forward, tokenizer, {0, 2})
-    texts = [[tokenizer.decode(row) for row in said(engine, ROWS, how)] for engine in (shared, padded)]
-    assert [t.removesuffix("<pad>") for t in texts[1]] == [t.removesuffix("<pad>") for t in texts[0]]
+    how, ends = Decoding(list(range(12)), 1.0, 12, ("A", "the")), {0, 2}
+    ending = Ending(tokenizer, ends, how.stop)
+    for engine in (SharedEngine(forward, tokenizer, ends), PaddedEngine(model, tokenizer, ends)):
+        texts = said(engine, ROWS, how)
+        if isinstance(engine, PaddedEngine):  # a row that a stop string ends is padded while others go on
+            texts = [t[:-1] if t[1:] and t[-1] == 0 and ending(t[:-1]) else t for t in texts]
+        assert all_say(model, ROWS, texts, how, ends=ending)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_what_is_read_ahead_changes_no_token(
+def test_what_is_read_ahead_changes_no_draw(
     model: Any, forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
     """Rows of which some copy and some end (prompt-lookup decoding)."""
@@ -48,12 +64,11 @@ def test_what_is_read_ahead_changes_no_token(
     how = Decoding(list(range(len(rows))), temperature, 60, ())
     ends, read = set(range(2, 5)), []
     monkeypatch.setattr(prompt_lookup, "ALIKE", 1)  # so that much is guessed, and much of it wrong
-    monkeypatch.setattr(prompt_lookup, "MOST", 100)
-    plain = said(SharedEngine(forward, tokenizer, ends), rows, how)
     monkeypatch.setattr(prompt_lookup, "MOST", 0.1)
-    assert said(SharedEngine(Counting(forward, read), tokenizer, ends), rows, how) == plain
+    texts = said(SharedEngine(Counting(forward, read), tokenizer, ends), rows, how)
+    assert all_say(model, rows, texts, how, ends=ends)
     assert 1 < max(read) <= 1 + prompt_lookup.AHEAD
-    assert temperature or len(read) < max(map(len, plain))
+    assert temperature or len(read) < max(map(len, texts))
 
 
 class Late:
@@ -73,8 +88,8 @@ class Late:
 
 
 @pytest.mark.parametrize("beginning", [BEGINNING, []], ids=["behind a beginning", "of their own"])
-def test_rows_that_join_later_say_what_they_say_alone(
-    forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, beginning: list[int]
+def test_rows_that_join_later_say_what_a_plain_forward_pass_says(
+    model: Any, forward: Forward, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, beginning: list[int]
 ) -> None:
     monkeypatch.setattr(decode_loop, "JOIN", 2)
     rows = [[*beginning, *row[len(BEGINNING) :], 9] for row in ROWS]
@@ -82,10 +97,8 @@ def test_rows_that_join_later_say_what_they_say_alone(
     how, late, ends = Decoding([0, 1, 2], 1.5, 20, ()), Late(rows[3:]), set(range(2, 20))
     together = SharedEngine(forward, tokenizer, ends).generate(rows[:3], how, threading.Event(), late)
     assert dict(enumerate(together)) == late.heard and not late.rows
-    for number, row in enumerate(rows):
-        seed = number if number < 3 else 100 + number - 3
-        alone = SharedEngine(forward, tokenizer, ends)
-        assert said(alone, [row], Decoding([seed], 1.5, 20, ())) == [together[number]]
+    seeds = [number if number < 3 else 97 + number for number in range(len(rows))]
+    assert all_say(model, rows, together, how._replace(seeds=seeds), ends=ends)
 
 
 class Counting:

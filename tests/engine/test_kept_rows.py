@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from constitutional_ai.engine.attention import Forward
 from constitutional_ai.engine.kept_rows import KEY, Kept, KeptRows
 from constitutional_ai.engine.row_engine import SharedEngine
-from tests.engine.asked import BEGINNING, ROWS, greedy, plainly, said
+from tests.engine.asked import BEGINNING, ROWS, all_say, greedy, said
 
 
 class Reads:
@@ -34,16 +34,16 @@ def test_rows_that_go_on_are_read_from_where_they_ended(model: Any, forward: For
     engine = SharedEngine(seen, tokenizer, {2})
     own = [[*BEGINNING, *range(5 + n, 55 + 3 * n)] for n in range(5)]
     first = said(engine, own)
-    assert first == [plainly(model, row) for row in own]
+    assert all_say(model, own, first)
     rows = [[*row, *text, *range(100, 103 + n)] for n, (row, text) in enumerate(zip(own, first, strict=True))]
     again = [*reversed(rows), [*BEGINNING, *range(200, 260)]]
     seen.shapes.clear()
-    assert said(engine, again) == [plainly(model, row) for row in again]
+    assert all_say(model, again, said(engine, again))
     read = [shape for shape in seen.shapes if shape[1] > 1]
     assert sum(rows * tokens for rows, tokens in read[:1]) >= 60  # the new one
     assert read[0][1] == 60
     seen.shapes.clear()
-    assert said(engine, rows) == [plainly(model, row) for row in rows]
+    assert all_say(model, rows, said(engine, rows))
     assert seen.shapes[0] == (5, 1)  # all was known but the last token, which is answered
 
 
@@ -56,7 +56,7 @@ def test_a_row_that_goes_on_alone_reads_what_it_said_and_what_is_new(
     (text,) = said(engine, [row])
     seen.shapes.clear()
     longer = [*row, *text, 7, 8, 9]
-    assert said(engine, [longer]) == [plainly(model, longer)]
+    assert all_say(model, [longer], said(engine, [longer]))
     assert seen.shapes[0] == (1, len(text) + 3)  # alone, its prompt is a beginning, and kept as one
 
 

@@ -13,7 +13,7 @@ from constitutional_ai.engine.attention import Forward
 from constitutional_ai.engine.decode_loop import Decoding
 from constitutional_ai.engine.pieces import PIECE, WORTH, branches, common, pieces
 from constitutional_ai.engine.row_engine import SharedEngine
-from tests.engine.asked import BEGINNING, CONTINUATIONS, said
+from tests.engine.asked import BEGINNING, CONTINUATIONS, all_say, said
 
 PRINCIPLES = [[5 + (n + 7) * m % 280 for m in range(1, 40)] for n in range(3)]
 BRANCHED = [
@@ -35,11 +35,11 @@ class Counting:
         return self._forward(tokens, *rest)
 
 
-def test_rows_of_a_branch_say_what_they_say_alone(forward: Forward, tokenizer: Any) -> None:
-    together = said(SharedEngine(forward, tokenizer, {2}), MIXED, Decoding(list(range(11)), 1.3, 9, ()))
-    for number, row in enumerate(MIXED):
-        alone = SharedEngine(forward, tokenizer, {2})
-        assert said(alone, [row], Decoding([number], 1.3, 9, ())) == [together[number]]
+def test_rows_of_a_branch_say_what_a_plain_forward_pass_says(
+    model: Any, forward: Forward, tokenizer: Any
+) -> None:
+    how = Decoding(list(range(11)), 1.3, 9, ())
+    assert all_say(model, MIXED, said(SharedEngine(forward, tokenizer, {2}), MIXED, how), how)
 
 
 def test_rows_of_a_branch_score_what_they_score_alone(forward: Forward, tokenizer: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -130,7 +131,8 @@ def test_a_model_with_weights_drafts_the_same_twice_and_one_line_in_a_list(
     tiny: Path, tiny_plain: Path, chat: bool
 ) -> None:
     async def twice() -> list[Draft]:
-        model = HuggingFaceModel("tiny", tiny if chat else tiny_plain)
+        # In float64, whose rounding moves no draw: the last one is computed from what is known already.
+        model = HuggingFaceModel("tiny", tiny if chat else tiny_plain, dtype=torch.float64)
         how: dict[str, Any] = {"seeds": [prompt(t) for t in HOSTILE], "shots": 3, "model": model, "seed": 0}
         sampling = Sampling(max_tokens=60)
         return [await draft("red_team", n, sampling=sampling, **how) for n in (0, 1, 2, 3, 0)]
