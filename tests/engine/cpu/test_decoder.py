@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,20 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from constitutional_ai.engine.attention import OfModules
 from constitutional_ai.engine.cpu import decoder
 from constitutional_ai.engine.cpu.decoder import Decoder
 from constitutional_ai.engine.row_engine import SharedEngine
 from constitutional_ai.engine.seen import Seen
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.local.padded import PaddedEngine
-from tests.engine.asked import BEGINNING, CONTINUATIONS, ROWS, greedy, llama, said
+from constitutional_ai.models.model import Sampling
+from tests.engine.asked import BEGINNING, BFLOAT16, CONTINUATIONS, ROWS, X86, greedy, llama, said
+
+needs_bfloat16 = pytest.mark.skipif(not BFLOAT16, reason="oneDNN has no bfloat16 on this processor")
 
 
+@needs_bfloat16
 def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
     loaded = llama(tiny).to(torch.bfloat16)
     tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
@@ -31,6 +38,7 @@ def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(t
     assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
 
 
+@pytest.mark.skipif(not X86, reason="the decoder is for x86 processors")
 @pytest.mark.parametrize(
     "spoiled",
     [
@@ -49,6 +57,16 @@ def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
     assert not decoder.takes(made)
 
 
+def test_where_the_processor_has_no_bfloat16_the_modules_compute_in_it(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    made = HuggingFaceModel("tiny", tiny, dtype=torch.bfloat16)
+    assert isinstance(made._engine.model, OfModules)
+    assert asyncio.run(made.generate("Hi", Sampling(max_tokens=3))).completion_tokens
+
+
+@needs_bfloat16
 def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
     plain = copy.deepcopy(model).to(torch.bfloat16)
     ends = [CONTINUATIONS] * len(ROWS)
@@ -63,6 +81,7 @@ def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(mode
     assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
 
 
+@needs_bfloat16
 def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
     """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
     decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
@@ -92,6 +111,7 @@ APART = [
 ]
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
 def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_alone(
     wide: Any, tokenizer: Any, beginning: list[int]
@@ -109,6 +129,7 @@ def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_
     assert (together - alone).abs().max() < 2 * (rounded - exact).abs().max()
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
 def test_in_bfloat16_rows_of_any_length_go_on_beside_each_other_as_they_would_alone(
     wide: Any, tokenizer: Any, beginning: list[int]

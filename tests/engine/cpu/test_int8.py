@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from constitutional_ai import machine
 from constitutional_ai.engine.cpu import kernels as fused_module
 from constitutional_ai.engine.cpu.decoder import Decoder
 from constitutional_ai.engine.cpu.int8 import Linear8, laid_out, rounded
@@ -30,7 +29,7 @@ from constitutional_ai.models.local import hugging_face
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, int8_kernels
 from constitutional_ai.models.local.padded import PaddedEngine
-from tests.engine.asked import CONTINUATIONS, ROWS, plainly, said
+from tests.engine.asked import CONTINUATIONS, ROWS, X86, all_say, said
 
 WAYS = {
     "in bfloat16": [],
@@ -187,8 +186,8 @@ def with_weights_brought_back(model: Any) -> Any:
 
 def in_8_bits(model: Any, dtype: torch.dtype | None = None) -> Decoder:
     found = int8_kernels(dtype)
-    if found is None:
-        pytest.skip("no gcc here")
+    if not X86 or found is None:
+        pytest.skip("weights in 8 bits take Linux, gcc and an x86 processor")
     return Decoder(copy.deepcopy(model), int8=found[0], dtype=found[1])
 
 
@@ -199,7 +198,7 @@ def test_a_decoder_says_and_scores_what_transformers_do_with_the_weights_brought
     engine = SharedEngine(in_8_bits(model, torch.float32), tokenizer, {2})
     wanted = torch.tensor(PaddedEngine(plain, tokenizer, {2}).score(ROWS, ends))
     assert torch.allclose(torch.tensor(engine.score(ROWS, ends)), wanted, atol=2e-3)
-    assert said(engine, ROWS) == [plainly(plain, row) for row in ROWS]
+    assert all_say(plain, ROWS, said(engine, ROWS), rounding=2e-3)
 
 
 def test_weights_stored_in_16_bits_are_computed_with_in_whatever_this_machine_does(
@@ -215,6 +214,7 @@ def test_weights_stored_in_16_bits_are_computed_with_in_whatever_this_machine_do
 PROBE = "The capital of France is Paris, and that of Italy is Rome. Water boils at a hundred degrees."
 
 
+@pytest.mark.usefixtures("needs_int8")
 def test_the_embedded_model_in_8_bits_is_that_with_its_weights_brought_back() -> None:
     folder = bundled_folder("smollm2-135m")
     made = Int8Model("int8", folder, dtype=torch.float32)
@@ -228,6 +228,7 @@ def test_the_embedded_model_in_8_bits_is_that_with_its_weights_brought_back() ->
     assert (scores_TK - wanted_TK).abs().mean() < 0.005
 
 
+@pytest.mark.usefixtures("needs_int8")
 def test_it_answers_like_any_other_model_and_says_that_it_is_one_of_its_own(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

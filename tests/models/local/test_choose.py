@@ -177,6 +177,7 @@ def test_where_nobody_asked_for_openvino_transformers_takes_its_place(tiny: Path
     assert said[1:] == ["hf:tiny: transformers answers after all. comes out as another model."]
 
 
+@pytest.mark.usefixtures("needs_int8")
 def test_engines_in_8_bits_are_those_models(tiny: Path) -> None:
     assert type(run("hf:tiny", tiny, engine="transformers-int8")) is Int8Model
     assert type(run("hf:tiny", tiny, engine="transformers")) is HuggingFaceModel
