@@ -1,14 +1,17 @@
 # make demo    sets up, then runs Constitutional AI end to end on this machine
 # make test    sets up, then runs all tests
 # make test-browser  the report in a headless Chromium; needs chromium and chromedriver
+# make test-processors  the tests with numbers in them as other processors run them: half an hour; all tests: TESTS=
 # make check   lint, formatting, types, import layers, docs
 # make planted a preference is planted in the labels, and must be found: minutes
 # make bench   the speed of the runner, the command line, a resume and the trainings (on PAIRS=FILE, if given)
 PYTHON ?= python3
 BIN := .venv/bin
+TESTS ?= tests/models tests/training tests/rl_cai tests/evaluation tests/suite tests/sl_cai tests/test_pipeline.py \
+	tests/test_doctor.py tests/test_scoring.py tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser check bench planted setup lock clean
+.PHONY: demo test test-browser test-processors check bench planted setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -19,6 +22,9 @@ test: setup
 test-browser: setup
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[browser]'
 	CAI_BROWSER=1 $(BIN)/python -m pytest tests/browser
+
+test-processors: setup
+	$(BIN)/python tests/processors.py $(TESTS)
 
 check: setup
 	$(BIN)/ruff check
