@@ -29,6 +29,7 @@ from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Model, Sampling
 from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
 from constitutional_ai.rl_cai.feedback.label import Asking, label
+from tests.engine.asked import LEAD, lead
 
 OURS = Path(__file__).parents[2] / "openai_server.py"
 LLAMA_CPP = os.environ.get("CAI_LLAMA_CPP_PYTHON", sys.executable)
@@ -71,17 +72,6 @@ class ByHand:
         with torch.inference_mode():
             logps = self.model(torch.tensor([tokens])).logits[0].log_softmax(-1)
         return sum(float(logps[at - 1, tokens[at]]) for at in range(start, len(tokens)))
-
-    def lead(self, prompt: list[int], tokens: int) -> float:
-        """The least by which the likeliest token leads among so many said greedily, as a share of the largest logit."""
-        leads, said = [], list(prompt)
-        with torch.inference_mode():
-            for _ in range(tokens):
-                logits = self.model(torch.tensor([said])).logits[0, -1]
-                first, second = logits.topk(2).values
-                leads.append(float((first - second) / logits.abs().max()))
-                said.append(int(logits.argmax()))
-        return min(leads)
 
     def first(self, asked: str, first: str, second: str) -> float:
         """P(the answer shown first is better)."""
@@ -230,8 +220,7 @@ def test_a_server_answers_as_the_model_does_here(
 ) -> None:
     local = HuggingFaceModel("hf:tiny", checkpoint, dtype=torch.float32)
     greedy = Sampling(temperature=0, max_tokens=11)  # it then says <pad>, an end to us and to no server
-    # Two computations in float32 are 1e-5 apart: letter by letter the same only where one token leads by far more.
-    assert ByHand(checkpoint).lead(local._tokens.generation(context, greedy).tokens, greedy.max_tokens) > 1e-3
+    assert lead(ByHand(checkpoint).model, local._tokens.generation(context, greedy).tokens, 11) > LEAD
     here, there = [asyncio.run(model.generate(context, greedy)) for model in (local, server)]
     assert here.text == there.text != ""
     assert (here.prompt_tokens, here.finish_reason) == (there.prompt_tokens, there.finish_reason)

@@ -18,6 +18,7 @@ from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.vllm import VllmModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion, Message
+from tests.engine.asked import LEAD, lead, nearly_all_alike
 
 pytestmark = pytest.mark.filterwarnings("default")  # its own warnings are many
 
@@ -89,22 +90,34 @@ def test_an_empty_continuation_has_no_probability(model: VllmModel) -> None:
         asyncio.run(model.score("Hi", [" (A)", ""]))
 
 
+TEXTS = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
+
+
+def is_certain(by_hand: tuple[Any, Any], text: str) -> bool:
+    """Whether all engines say the same 16 tokens at temperature 0, whatever they round."""
+    model, tokenizer = by_hand
+    return lead(model, tokenizer(chat_text(text), add_special_tokens=False)["input_ids"], 16) > LEAD
+
+
 def test_temperature_0_is_the_greedy_search_of_transformers(model: VllmModel, by_hand: tuple[Any, Any]) -> None:
     reference, tokenizer = by_hand
-    texts = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
-    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in texts])
-    for text, completion in zip(texts, said, strict=True):
+    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in TEXTS])
+    certain = 0
+    for text, completion in zip(TEXTS, said, strict=True):
         ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
         row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
-        assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
         assert completion.prompt_tokens == ids["input_ids"].shape[1]
+        if is_certain(by_hand, text):
+            assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
+            certain += 1
+    assert certain >= 3
 
 
 def test_the_same_seed_says_the_same_whatever_is_batched_with_it(model: VllmModel) -> None:
     many = [(ask("x" * (n * 13 % 60 + 1)), Sampling(max_tokens=12, seed=n * 2**40)) for n in range(20)]
     together = generate_all(model, *many)
-    assert [generate_all(model, one)[0] for one in many[:5]] == together[:5]
-    assert generate_all(model, *many[7:3:-1]) == together[7:3:-1]
+    assert nearly_all_alike([generate_all(model, one)[0] for one in many[:5]], together[:5])
+    assert nearly_all_alike(generate_all(model, *many[7:3:-1]), together[7:3:-1])
     assert len({c.text for c in together}) > 15
 
 
@@ -114,13 +127,14 @@ def test_many_long_contexts_with_seeds_at_once_do_not_kill_it(model: VllmModel) 
     assert all(c.prompt_tokens == 480 for c in generate_all(model, *asked))
 
 
-def test_text_ends_before_a_stop_string_or_at_its_own_end(model: VllmModel) -> None:
-    whole = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4)))[0].text
-    stop = next(two for i in range(4, 30) if (two := whole[i : i + 2]).isascii() and two.isprintable())
-    said = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4, stop=(stop,))))[0]
+def test_text_ends_before_a_stop_string_or_at_its_own_end(model: VllmModel, by_hand: tuple[Any, Any]) -> None:
+    text = next(t for t in TEXTS if is_certain(by_hand, t))
+    whole = generate_all(model, (ask(text), Sampling(temperature=0, max_tokens=16)))[0].text
+    stop = next(two for i in range(2, 16) if (two := whole[i : i + 2]).isascii() and two.isprintable())
+    said = generate_all(model, (ask(text), Sampling(temperature=0, max_tokens=16, stop=(stop,))))[0]
     assert said.text == whole[: whole.find(stop)].strip()
     assert said.finish_reason == "stop"
-    assert said.completion_tokens < 30
+    assert said.completion_tokens < 16
     hot = [(ask("Hi"), Sampling(temperature=2.0, max_tokens=60, seed=n)) for n in range(40)]
     ended = [c for c in generate_all(model, *hot) if c.finish_reason == "stop"]
     assert ended

@@ -15,6 +15,7 @@ if importlib.util.find_spec("openvino_genai") is None:  # not imported here: our
     pytest.skip("needs the extra 'openvino'", allow_module_level=True)
 
 import torch
+from tests.models.test_int8 import with_weights_brought_back
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, MixtralConfig
 
 from constitutional_ai.errors import ModelError, RecordError
@@ -23,7 +24,7 @@ from constitutional_ai.models.local.openvino.export_ir import unsupported
 from constitutional_ai.models.local.openvino.openvino_model import Int8OpenVinoModel, OpenVinoModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion, Message
-from tests.engine.cpu.test_int8 import with_weights_brought_back
+from tests.engine.asked import LEAD, lead, nearly_all_alike
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,6 +116,7 @@ def test_with_weights_in_8_bits_temperature_0_is_the_greedy_search_with_the_weig
 ) -> None:
     plain, tokenizer = with_weights_brought_back(by_hand[0]), by_hand[1]
     ids = tokenizer("Hello, how", return_tensors="pt", add_special_tokens=False)
+    assert lead(plain, ids["input_ids"][0].tolist(), 12) > LEAD
     out = plain.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
     said = asyncio.run(int8.generate("Hello, how", Sampling(temperature=0, max_tokens=12)))
     assert said.text == tokenizer.decode(out, skip_special_tokens=True)
@@ -134,17 +136,29 @@ def test_an_empty_continuation_has_no_probability(model: OpenVinoModel) -> None:
 # -- generate
 
 
+TEXTS = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
+
+
+def is_certain(by_hand: tuple[Any, Any], text: str) -> bool:
+    """Whether all engines say the same 16 tokens at temperature 0, whatever they round."""
+    model, tokenizer = by_hand
+    return lead(model, tokenizer(chat_text(text), add_special_tokens=False)["input_ids"], 16) > LEAD
+
+
 def test_temperature_0_is_the_greedy_search_of_transformers(
     model: OpenVinoModel, by_hand: tuple[Any, Any]
 ) -> None:
     reference, tokenizer = by_hand
-    texts = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "abc"]]
-    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in texts])
-    for text, completion in zip(texts, said, strict=True):
+    said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in TEXTS])
+    certain = 0
+    for text, completion in zip(TEXTS, said, strict=True):
         ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
         row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
-        assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
         assert completion.prompt_tokens == ids["input_ids"].shape[1]
+        if is_certain(by_hand, text):
+            assert completion.text == tokenizer.decode(row, skip_special_tokens=True).strip()
+            certain += 1
+    assert certain >= 3
 
 
 MANY = [(ask("x" * (n * 13 % 60 + 1)), Sampling(max_tokens=12, seed=n * 2**40)) for n in range(20)]
@@ -152,8 +166,8 @@ MANY = [(ask("x" * (n * 13 % 60 + 1)), Sampling(max_tokens=12, seed=n * 2**40)) 
 
 def test_the_same_seed_says_the_same_whatever_is_batched_with_it(model: OpenVinoModel) -> None:
     together = generate_all(model, *MANY)
-    assert [generate_all(model, one)[0] for one in MANY] == together
-    assert generate_all(model, *MANY[7:3:-1]) == together[7:3:-1]
+    assert nearly_all_alike([generate_all(model, one)[0] for one in MANY], together)
+    assert nearly_all_alike(generate_all(model, *MANY[7:3:-1]), together[7:3:-1])
     assert len({c.text for c in together}) > 15
 
 
@@ -173,13 +187,14 @@ def test_draws_at_temperature_1_follow_the_softmax(model: OpenVinoModel, by_hand
         assert abs(counts[text] - p * draws) < 4 * (draws * p * (1 - p)) ** 0.5
 
 
-def test_text_ends_before_a_stop_string(model: OpenVinoModel) -> None:
-    whole = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4)))[0].text
-    stop = next(two for i in range(4, 30) if (two := whole[i : i + 2]).isascii() and two.isprintable())
-    said = generate_all(model, (ask("Hi"), Sampling(max_tokens=30, seed=4, stop=(stop,))))[0]
+def test_text_ends_before_a_stop_string(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:
+    text = next(t for t in TEXTS if is_certain(by_hand, t))
+    whole = generate_all(model, (ask(text), Sampling(temperature=0, max_tokens=16)))[0].text
+    stop = next(two for i in range(2, 16) if (two := whole[i : i + 2]).isascii() and two.isprintable())
+    said = generate_all(model, (ask(text), Sampling(temperature=0, max_tokens=16, stop=(stop,))))[0]
     assert said.text == whole[: whole.find(stop)].strip()
     assert said.finish_reason == "stop"
-    assert said.completion_tokens < 30
+    assert said.completion_tokens < 16
 
 
 def test_it_stops_at_its_own_end_of_text_and_says_so(model: OpenVinoModel) -> None:
