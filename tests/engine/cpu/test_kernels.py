@@ -20,6 +20,8 @@ from constitutional_ai.engine.attention import attend, attend_far, by_key_head
 from constitutional_ai.engine.cpu import kernels as fused_module
 from constitutional_ai.engine.cpu.kernels import Fused, fused
 from constitutional_ai.engine.seen import Seen
+from tests.engine.asked import X86
+from tests.processors import path_for
 
 TYPES = [torch.float32, torch.bfloat16]
 LIMITED = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}
@@ -363,6 +365,20 @@ def test_it_is_compiled_once_and_found_again(anew: Path) -> None:
     fused.cache_clear()
     assert fused(torch.float32) is not None
     assert [f.stat().st_mtime_ns for f in anew.iterdir()] == [written]
+
+
+@pytest.mark.skipif(not X86, reason="gcc knows other names of other processors")
+def test_processors_that_share_a_home_each_have_a_library(
+    anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    compiled(torch.float32)
+    before = set(anew.iterdir())
+    monkeypatch.setenv("PATH", path_for("core2", tmp_path_factory.mktemp("bin")))
+    fused.cache_clear()
+    weight, x = drawn(torch.float32, 32, seed=1), drawn(torch.float32, 5, 32)
+    older = fused(torch.float32)
+    assert older and close(older.norm(x, weight, 1e-5), torch.rms_norm(x, [32], weight, 1e-5), torch.float32)
+    assert before < set(anew.iterdir())
 
 
 def test_without_a_compiler_there_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
