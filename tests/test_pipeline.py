@@ -22,6 +22,7 @@ from unittest.mock import MagicMock
 import pytest
 import yaml
 
+from constitutional_ai import machine
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import CaiError, GateClosed, StageChanged
 from constitutional_ai.models import load
@@ -539,14 +540,14 @@ def exact() -> Iterator[None]:
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hugging_face, "best_dtype", lambda: torch.float64)
+        patch.setattr(machine, "best_dtype", lambda: torch.float64)
         yield
 
 
 RUN_EXACT = """
 import torch
-from constitutional_ai.models.local import hugging_face
-hugging_face.best_dtype = lambda: torch.float64
+from constitutional_ai import machine
+machine.best_dtype = lambda: torch.float64
 from constitutional_ai.cli import main
 main()
 """

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from constitutional_ai import machine
 from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.models.cached import CachedModel, Calls, cached, identity, key_of
 from constitutional_ai.models.load import load_model
@@ -362,10 +363,8 @@ def test_a_real_model_answers_from_the_cache_as_by_itself(
 ) -> None:
     import torch
 
-    from constitutional_ai.models.local import hugging_face
-
     # What the model has kept of the first requests makes it round the next ones otherwise: in float64, no draw moves.
-    monkeypatch.setattr(hugging_face, "best_dtype", lambda: torch.float64)
+    monkeypatch.setattr(machine, "best_dtype", lambda: torch.float64)
     name = f"hf:{tiny}"
     model = load_model(name, engine="transformers")
     how = [Sampling(max_tokens=6, seed=seed) for seed in range(4)]

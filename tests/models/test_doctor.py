@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from constitutional_ai import machine
 from constitutional_ai.cli import main
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models import doctor
 from constitutional_ai.models.doctor import examine
 from constitutional_ai.models.load import load_model
-from constitutional_ai.models.local import hugging_face
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Model
 from constitutional_ai.models.scripted import ScriptedModel
@@ -31,7 +31,7 @@ def outcomes(name: str) -> dict[str, str]:
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float64 moves no draw, though the second answer to a question is computed from what is known of the first."""
-    monkeypatch.setattr(hugging_face, "best_dtype", lambda: torch.float64)
+    monkeypatch.setattr(machine, "best_dtype", lambda: torch.float64)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from constitutional_ai import machine
 from constitutional_ai.engine.cpu import kernels as fused_module
 from constitutional_ai.engine.cpu.decoder import Decoder
 from constitutional_ai.engine.cpu.int8 import Linear8, laid_out, rounded
