@@ -1,6 +1,6 @@
-"""A figure's data as a drawing: SVG with text that can be searched, and PNG. The same data give the same bytes.
+"""Draw a figure's data with matplotlib: SVG whose text can be searched, and PNG.
 
-Drawn without pyplot, so without global state, and without the user's own matplotlib settings.
+The same data give the same bytes: there is no pyplot, so no global state, and the reader's own settings are ignored.
 """
 
 from __future__ import annotations
@@ -8,27 +8,26 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from constitutional_ai.report.drawing import UNDATED, whiskers
 from constitutional_ai.report.figures import style
-from constitutional_ai.report.figures.figure import PaperFigure, Series
-from constitutional_ai.report.figures.key import Entry, column, draw_key, width_of
-from constitutional_ai.report.figures.looks import Look, looks_of
-from constitutional_ai.report.figures.panel import draw_panel
-from constitutional_ai.report.figures.scales import in_the_paper
+from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series, Source
 
-# Inches.
-LEFT, GAP, TOP, BOTTOM, RIGHT = 0.72, 0.82, 0.36, 0.5, 0.12
-NOTE, PAPER_AXIS = 0.155, 0.38
-SIZES = {1: (4.1, 3.1), 2: (3.0, 2.6), 3: (2.45, 2.3)}
-"""Width and height of a panel, by how many there are."""
+SIZES = {1: (5.0, 3.7), 2: (3.8, 3.3), 3: (3.2, 2.9)}
+"""Inches of a panel with its axis labels, by the number of panels."""
+SMALL: dict[str, Any] = {"fontsize": 7.5, "color": style.SOFT}
 
 
 class Drawing(NamedTuple):
@@ -38,16 +37,14 @@ class Drawing(NamedTuple):
 
 def draw(figure: PaperFigure) -> Drawing:
     with styled():
-        made = laid_out(figure)
-        return Drawing(
-            _saved(made, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type"))),
-            _saved(made, "png", {"Software": None}),
-        )
+        drawn = laid_out(figure)
+        svg = _saved(drawn, "svg", UNDATED)
+        return Drawing(svg, _saved(drawn, "png", {"Software": None}))
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our own rules, and no one else's."""
+    """Draw under our rules alone."""
     with matplotlib.style.context(["default", style.RULES]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         yield
@@ -60,56 +57,152 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
 
 
 def laid_out(figure: PaperFigure) -> Figure:
-    """The drawing, made while ``styled``: the panels side by side, the key beside them, notes below."""
-    looks, count = looks_of(figure), len(figure.panels)
-    wide, high = SIZES.get(count, SIZES[3])
-    high, key = max(high, column(len(looks))), width_of([style.short(name) for name in looks])
-    width = LEFT + count * wide + (count - 1) * GAP + key + RIGHT
-    notes = [line for note in figure.notes for line in _wrapped(note, width)]
-    below = BOTTOM + NOTE * len(notes) + 0.08
-    height = _above(figure) + high + below
-    drawn = Figure(figsize=(width, height))
-    FigureCanvasAgg(drawn)
-    axes: list[Axes] = []
-    for number, panel in enumerate(figure.panels):
-        left = LEFT + number * (wide + GAP)
-        axes.append(drawn.add_axes((left / width, below / height, wide / width, high / height)))
-        draw_panel(axes[-1], panel, looks)
-    draw_key(drawn, axes[-1], _entries(figure, looks, axes), left=width - key - RIGHT)
-    for number, line in enumerate(reversed(notes)):
-        at = (LEFT - 0.55) / width, (0.08 + NOTE * number) / height
-        drawn.text(*at, line, fontsize=7.5, color=style.SOFT, va="bottom")
+    """Return the panels side by side, a legend to their right and the notes below. Call it within ``styled``."""
+    series = list({s.name: s for panel in figure.panels for s in panel.series}.values())
+    looks, names = style.looks_of(series), [style.short(one.name) for one in series]
+    wide, high = SIZES.get(len(figure.panels), SIZES[3])
+    width = wide * len(figure.panels) + 0.6 + 0.075 * max(map(len, names))
+    notes = "\n".join(line for note in figure.notes for line in textwrap.wrap(note, int(16 * width)))
+    height = max(high, 0.2 * len(names) + 0.5) + 0.16 * notes.count("\n")
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    for axes, panel in zip(drawn.subplots(1, len(figure.panels), squeeze=False)[0], figure.panels, strict=True):
+        draw_panel(axes, panel, looks)
+    drawn.legend(
+        [_sample(one, looks[one.name]) for one in series],
+        names,
+        loc="outside right upper",
+        labelcolor=[style.INK if one.source == "measured" else style.SOFT for one in series],
+    )
+    drawn.supxlabel(notes, x=0.01, ha="left", linespacing=1.5, **SMALL)
     return drawn
 
 
-def _above(figure: PaperFigure) -> float:
-    """Inches for titles, and for an axis of the paper's."""
-    titles = TOP if any(panel.title for panel in figure.panels) else 0.15
-    return titles + (PAPER_AXIS if any(in_the_paper(panel) != 1 for panel in figure.panels) else 0)
-
-
-def _wrapped(note: str, width: float) -> list[str]:
-    return textwrap.wrap(" ".join(note.split()), max(40, int(width * 72 / 4.3)))
-
-
-def _entries(figure: PaperFigure, looks: dict[str, Look], axes: Sequence[Axes]) -> list[Entry]:
-    """The key's rows, each as high as its line ends in the last panel where it is drawn.
-
-    Where lines end anywhere, as in figure 2, the rows stand from the top in their order.
-    """
-    heights: dict[str, float] = {}
-    for panel, drawn in zip(figure.panels, axes, strict=True):
-        for series in panel.series:
-            if series.points and panel.x_scale != "plain":
-                last = max(series.points, key=lambda p: float("inf") if p.x is None else p.x)
-                there = drawn.transData.transform((1, last.y - panel.zero))
-                heights[series.name] = float(drawn.transAxes.inverted().transform(there)[1])
-    named = {s.name: s for panel in figure.panels for s in panel.series}
-    return [_entry(named[name], look, heights.get(name, 1.0)) for name, look in looks.items()]
-
-
-def _entry(series: Series, look: Look, height: float) -> Entry:
+def _sample(series: Series, look: dict[str, Any]) -> Line2D:
+    """Return a line as it stands in the legend."""
     if all(point.x is None for point in series.points):
-        return Entry(series.name, look.colour, "", {}, style.LEVEL, height)
-    lined = series.joined and len(series.drawn) > 1
-    return Entry(series.name, look.colour, look.marker, look.dot, look.dashes if lined else "none", height)
+        return Line2D([], [], color=look["color"], linestyle=style.LEVEL)
+    return Line2D([], [], **look | ({} if len(series.drawn) > 1 else {"linestyle": "none"}))
+
+
+def draw_panel(axes: Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
+    axes.set_title(style.short(panel.title, 44))
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    _set_scales(axes, panel)
+    for series in sorted(panel.series, key=lambda s: s.source == "measured"):  # ours above the paper's
+        _draw_series(axes, panel, series, looks[series.name])
+    dashed: Any = {"color": style.SOFT, "linewidth": 0.9, "linestyle": style.DASHES, "zorder": 1.5}
+    if panel.diagonal:
+        axes.axline((0.5, 0.5), slope=1, **dashed)
+    if panel.level:
+        y, name = panel.level
+        axes.axhline(y, **dashed)
+        axes.text(0.995, y, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", **SMALL)
+
+
+def _draw_series(axes: Axes, panel: Panel, series: Series, look: dict[str, Any]) -> None:
+    points = [p for p in series.drawn if p.x is not None]
+    scale = paper_scale(panel) if series.source == "paper" else 1.0
+    xs = [x / scale for x in _moved(panel, series, [p.x for p in points if p.x is not None])]
+    ys = [p.y - panel.zero for p in points]
+    own = slice(1 if series.after else 0, None)  # another series has a marker where this line begins
+    axes.plot(xs, ys, **look | {"marker": "none"})
+    axes.plot(xs[own], ys[own], **look | {"linestyle": "none", "zorder": 4})
+    below, above = whiskers([(p.y, p.low, p.high) for p in points])
+    bars: Any = {"fmt": "none", "ecolor": look["color"], "alpha": 0.45, "elinewidth": 1.6}
+    sideways = whiskers([(p.x or 0.0, p.x_low, p.x_high) for p in points])
+    axes.errorbar(xs, ys, yerr=(below, above), xerr=sideways, **bars)
+    if panel.errors == "band":
+        low, high = (
+            [y + sign * d for y, d in zip(ys, ds, strict=True)] for sign, ds in ((-1, below), (1, above))
+        )
+        axes.fill_between(xs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    if panel.arrows:
+        _draw_arrows(axes, list(zip(xs, ys, strict=True)), look["color"])
+    for point in series.points:
+        if point.x is None:
+            _draw_level(axes, panel, point, look["color"])
+        elif panel.counts and point.count is not None:
+            at = (point.x, point.y - panel.zero)
+            axes.annotate(f"{point.count}", at, (7, -9), textcoords="offset points", **SMALL)
+
+
+def _draw_level(axes: Axes, panel: Panel, point: Point, colour: str) -> None:
+    axes.axhline(point.y - panel.zero, color=colour, linewidth=1.3, linestyle=style.LEVEL)
+    if point.low is not None and point.high is not None:
+        axes.axhspan(point.low - panel.zero, point.high - panel.zero, color=colour, alpha=0.08, linewidth=0)
+
+
+def _draw_arrows(axes: Axes, places: Sequence[tuple[float, float]], colour: str) -> None:
+    """Draw a head in the middle of every step. It lies behind the markers, which hide it where a step is short."""
+    arrow = {"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "color": colour, "linewidth": 0, "shrinkB": 0}
+    for (x, y), (to_x, to_y) in pairwise(places):
+        middle = (x + 0.55 * (to_x - x), y + 0.55 * (to_y - y))
+        axes.annotate("", middle, (x, y), arrowprops=arrow)
+
+
+# -- axes
+
+
+def _set_scales(axes: Axes, panel: Panel) -> None:
+    xs = sorted({p.x for s in panel.series for p in s.drawn if p.x is not None})
+    if panel.span:
+        axes.set(xlim=panel.span, ylim=panel.span)
+    if panel.x_scale == "sequences":
+        _in_units(axes.xaxis)
+        if (factor := paper_scale(panel)) != 1:
+            both_ways: Any = (lambda x: x * factor, lambda x: x / factor)
+            above = axes.secondary_xaxis("top", functions=both_ways)
+            above.set_xlabel("in the paper", color=style.SOFT, fontsize=8)
+            above.tick_params(labelcolor=style.SOFT)
+            _in_units(above.xaxis)
+    elif panel.x_scale == "parameters":
+        axes.set_xscale("log")
+        ours = sorted({p.x for s in panel.series for p in s.points if s.source == "measured" and p.x})
+        axes.set_xticks(sizes := _apart([*ours, *xs]), map(style.in_units, sizes))
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif panel.x_scale == "rounds":
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    elif panel.x_scale == "counts":
+        axes.set_xticks(xs)
+
+
+def _apart(sizes: Sequence[float]) -> list[float]:
+    """Return the sizes whose labels do not touch on a logarithmic axis; the first ones are kept first."""
+    kept: list[float] = []
+    for size in sizes:
+        if all(max(size / other, other / size) > (max(sizes) / min(sizes)) ** 0.13 for other in kept):
+            kept.append(size)
+    return kept or list(sizes[:1])
+
+
+def _in_units(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(lambda x, _: style.in_units(x) if x >= 0 else "")
+
+
+def paper_scale(panel: Panel) -> float:
+    """Return how many of the paper's prompts are drawn as wide as one of ours.
+
+    Its trainings are a thousand times longer: they have an axis of their own, and the longest of both end at one place.
+    """
+    ours, paper = _longest(panel, "measured"), _longest(panel, "paper")
+    return paper / ours if panel.x_scale == "sequences" and ours and paper else 1.0
+
+
+def _longest(panel: Panel, source: Source) -> float:
+    return max((p.x or 0.0 for s in panel.series if s.source == source for p in s.points), default=0.0)
+
+
+def _moved(panel: Panel, series: Series, xs: list[float]) -> list[float]:
+    """Return places a little to the side, where the points of several series would lie upon each other."""
+    ours = [s for s in panel.series if s.source == "measured"]
+    often = Counter(x for s in ours for x in {p.x for p in s.points if p.x is not None})
+    names = [s.name for s in ours if any(p.x is not None and often[p.x] > 1 for p in s.points)]
+    if panel.x_scale not in ("parameters", "rounds") or series.name not in names:
+        return xs
+    at = names.index(series.name) - (len(names) - 1) / 2
+    if panel.x_scale == "rounds":
+        return [x + 0.04 * at for x in xs]
+    every = [p.x for s in panel.series for p in s.points if p.x]
+    return [x * max(max(every) / min(every), 2.0) ** (0.012 * at) for x in xs]

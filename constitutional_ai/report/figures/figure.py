@@ -32,8 +32,6 @@ class Series:
     points: tuple[Point, ...]
     source: Source = "measured"
     dashed: bool = False
-    joined: bool = True
-    """Whether a line leads from point to point."""
     colour: str | None = None
     """What it shares its colour for, as a run or a way of asking; None: a colour of its own."""
     marker: str | None = None

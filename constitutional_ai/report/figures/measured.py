@@ -66,7 +66,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
 
     Raises InputError where there is none.
     """
-    found = [_evaluation_folder(Path(folder)) for folder in folders]
+    found = [evaluation_folder(Path(folder)) for folder in folders]
     names = _names(found) if len(found) > 1 else [""]
     return [
         Evaluation(
@@ -76,7 +76,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
     ]
 
 
-def _evaluation_folder(folder: Path) -> Path:
+def evaluation_folder(folder: Path) -> Path:
     for place in (folder, folder / "evaluation"):
         if all((place / file).is_file() for file in (METRICS, MODELS)):
             return place

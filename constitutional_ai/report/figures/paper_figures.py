@@ -9,30 +9,21 @@ from constitutional_ai.report.figures.accuracy import figure_4, figure_11, figur
 from constitutional_ai.report.figures.elo_figures import figure_2, figure_3, figure_8
 from constitutional_ai.report.figures.figure import PaperFigure
 from constitutional_ai.report.figures.harmfulness_figure import figure_10
-from constitutional_ai.report.figures.measured import Evaluation, read_evaluations
+from constitutional_ai.report.figures.measured import Evaluation, evaluation_folder, read_evaluations
 from constitutional_ai.report.figures.reliability import figure_9
 from constitutional_ai.report.figures.revision_figures import figure_5, figure_6, figure_7
 from constitutional_ai.report.figures.table import as_csv
 
 FIGURES: dict[int, Callable[[Sequence[Evaluation], bool], PaperFigure]] = {
-    2: figure_2,
-    3: figure_3,
-    4: figure_4,
-    5: figure_5,
-    6: figure_6,
-    7: figure_7,
-    8: figure_8,
-    9: figure_9,
-    10: figure_10,
-    11: figure_11,
-    12: figure_12,
+    **{2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: figure_6, 7: figure_7, 8: figure_8},
+    **{9: figure_9, 10: figure_10, 11: figure_11, 12: figure_12},
 }
 
 
 def paper_figure(number: int, folders: Sequence[str | Path], *, behind: bool = False) -> PaperFigure:
-    """A figure's data. ``behind`` lays the paper's numbers behind, where they are known.
+    """Return a figure's data, with the paper's own numbers where ``behind`` is true and they are known.
 
-    Raises InputError where there is no evaluation, or what the figure needs was not measured.
+    Raises InputError if a folder holds no evaluation, or the evaluations did not measure what the figure needs.
     """
     return FIGURES[number](read_evaluations(folders), behind)
 
@@ -40,15 +31,17 @@ def paper_figure(number: int, folders: Sequence[str | Path], *, behind: bool = F
 def write_figure(
     number: int, folders: Sequence[str | Path], *, out: Path | None = None, behind: bool = False
 ) -> list[Path]:
-    """``figure-N.svg``, ``.png`` and ``.csv`` in ``out``, or in ``figures`` in the first evaluation's folder."""
-    evaluations = read_evaluations(folders)
-    made = FIGURES[number](evaluations, behind)
+    """Write ``figure-N.svg``, ``.png`` and ``.csv`` to ``out``, by default ``figures`` in the first evaluation.
+
+    Returns the files. Raises InputError as ``paper_figure`` does.
+    """
+    figure = paper_figure(number, folders, behind=behind)
     from constitutional_ai.report.figures.draw import draw
 
-    drawing = draw(made)
-    folder = out or evaluations[0].folder / "figures"
+    drawing = draw(figure)
+    folder = out or evaluation_folder(Path(folders[0])) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    files = {".svg": drawing.svg, ".png": drawing.png, ".csv": as_csv(made).encode()}
+    files = {".svg": drawing.svg, ".png": drawing.png, ".csv": as_csv(figure).encode()}
     for ending, content in files.items():
         (folder / f"figure-{number}{ending}").write_bytes(content)
     return [folder / f"figure-{number}{ending}" for ending in files]

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.records import Metric
-from constitutional_ai.report.page.drawing import (
+from constitutional_ai.report.drawing import (
     COLOUR,
     INK,
     LABEL,

@@ -18,8 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from constitutional_ai.metrics.intervals import rate
 from constitutional_ai.records import Candidate, Metric
 from constitutional_ai.report.contents import Contents
-from constitutional_ai.report.page.charts import span_of
-from constitutional_ai.report.page.drawing import (
+from constitutional_ai.report.drawing import (
     COLOUR,
     INK,
     LABEL,
@@ -31,6 +30,7 @@ from constitutional_ai.report.page.drawing import (
     svg_of,
     write,
 )
+from constitutional_ai.report.page.charts import span_of
 from constitutional_ai.runs import layout
 
 OTHER = "other"

@@ -14,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from constitutional_ai.report.contents import Contents, read_contents
+from constitutional_ai.report.drawing import LABEL
 from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, labels_of
 from constitutional_ai.report.page.charts import histogram, reliability
 from constitutional_ai.report.page.cost import costs
-from constitutional_ai.report.page.drawing import LABEL
 from constitutional_ai.report.page.evaluated import tables
 from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
 from constitutional_ai.report.page.formatting import duration, interval, many, number

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 from constitutional_ai.report.contents import Contents
+from constitutional_ai.report.drawing import Chart
 from constitutional_ai.report.page.charts import curve, intervals, span_of
-from constitutional_ai.report.page.drawing import Chart
 from constitutional_ai.rl_cai.preference_model.held_out_report import SourceReport
 from constitutional_ai.runs import layout
 

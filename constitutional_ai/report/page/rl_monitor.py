@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from constitutional_ai.report.contents import Contents
+from constitutional_ai.report.drawing import Chart
 from constitutional_ai.report.page.charts import curve
-from constitutional_ai.report.page.drawing import Chart
 from constitutional_ai.runs import layout
 
 

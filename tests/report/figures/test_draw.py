@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import matplotlib
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -15,14 +13,14 @@ from matplotlib.transforms import Bbox
 from constitutional_ai.errors import InputError
 from constitutional_ai.report.figures.draw import draw, laid_out, styled
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
-from constitutional_ai.report.figures.key import spread
 from constitutional_ai.report.figures.paper_figures import FIGURES, paper_figure
 
 
 def texts(figure: Figure) -> list[tuple[str, Bbox]]:
     """What is written, and where."""
     figure.draw_without_rendering()
-    hidden = {id(t) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for t in undrawn(axes, axis)}
+    every = [each for axes in figure.axes for each in (axes, *axes.child_axes)]
+    hidden = {id(t) for axes in every for axis in (axes.xaxis, axes.yaxis) for t in undrawn(axes, axis)}
     written = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
     return [(t.get_text(), t.get_window_extent()) for t in written if id(t) not in hidden]
 
@@ -89,9 +87,9 @@ def test_what_has_no_place_on_the_axis_is_a_level() -> None:
 def test_what_is_taken_off_is_taken_off_values_and_intervals() -> None:
     with styled():
         axes = laid_out(simple(Point(0, 5.0, 4.0, 7.0), x_scale="rounds", zero=5.0)).axes[0]
-    heights = [list(line.get_ydata()) for line in axes.lines]
-    assert [0.0] in heights
-    assert [-1.0, 2.0] in heights
+    assert [0.0] in [list(line.get_ydata()) for line in axes.lines]
+    bars = [bar for drawn in axes.collections for bar in drawn.get_segments()]
+    assert [[y for _, y in bar] for bar in bars if len(bar)] == [[-1.0, 2.0]]
 
 
 def test_a_readers_own_settings_change_nothing() -> None:
@@ -99,15 +97,3 @@ def test_a_readers_own_settings_change_nothing() -> None:
     before = draw(figure)
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path"}):
         assert draw(figure) == before
-
-
-@given(st.lists(st.floats(0, 3), min_size=1, max_size=15), st.floats(0.05, 0.2))
-def test_names_are_spread_in_their_order_without_touching(wanted: list[float], apart: float) -> None:
-    ordered = sorted(wanted, reverse=True)
-    placed = spread(ordered, apart, 3.0)
-    assert all(a - b >= apart - 1e-9 for a, b in pairwise(placed))
-    assert all(-1e-9 <= y <= 3.0 + 1e-9 for y in placed)
-
-
-def test_a_name_with_room_stays_where_its_line_ends() -> None:
-    assert spread([2.5, 1.0], 0.2, 3.0) == [2.5, 1.0]

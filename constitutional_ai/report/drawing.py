@@ -1,12 +1,14 @@
-"""The paper under every chart: inline SVG that takes its colours from the page, so that one drawing suits both themes.
+"""Draw the charts of the page: inline SVG that takes its colours from the style sheet, so it suits both themes.
 
-Drawn without pyplot, so without global state; the same numbers give the same bytes. One unit is one CSS pixel.
+There is no pyplot, so no global state; the same numbers give the same bytes. One unit is one CSS pixel.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import Any, NamedTuple
 
@@ -26,7 +28,11 @@ VARIABLES = {INK: "--soft", RULE: "--rule"} | {colour: f"--{role}" for role, col
 MARKER = {layout.START: "o", layout.SL_CAI: "s", layout.RL_CAI: "D"}
 LABEL = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 WIDTH = 320
-STYLE: Any = {"svg.fonttype": "none", "font.size": 11, "axes.linewidth": 0.8, "text.parse_math": False}
+TEXT: Any = {"svg.fonttype": "none", "text.parse_math": False}
+"""Text stays text, which can be searched; dollars in a model's name start no formula."""
+STYLE: Any = {**TEXT, "font.size": 11, "axes.linewidth": 0.8}
+UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+"""Metadata that SVG files must not have: they would differ each time."""
 
 
 class Chart(NamedTuple):
@@ -57,6 +63,20 @@ def write(
     )
 
 
+def whiskers(metrics: Iterable[tuple[float, float | None, float | None]]) -> tuple[list[float], list[float]]:
+    """Return the distances from values down to ``low`` and up to ``high`` of (value, low, high), for ``errorbar``.
+
+    Both are NaN, which is not drawn, unless both ends of the interval are known.
+    """
+    nothing = (math.nan, math.nan)
+    # An interval's end may miss a value of exactly 0 or 1 by a rounding error: no distance is below 0.
+    ends = [
+        nothing if low is None or high is None else (max(0.0, value - low), max(0.0, high - value))
+        for value, low, high in metrics
+    ]
+    return [below for below, _ in ends], [above for _, above in ends]
+
+
 def short(value: float) -> str:
     """A number for a drawing, where there is little room."""
     return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")
@@ -69,7 +89,7 @@ def svg_of(figure: Figure, title: str, told: str) -> str:
     """
     out = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(out, format="svg", metadata=UNDATED)
     svg = out.getvalue()[out.getvalue().index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.S)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg.replace("xlink:href", "href"))
