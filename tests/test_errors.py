@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from constitutional_ai import errors
-from constitutional_ai.errors import CaiError, InputError, RecordError, did_you_mean
+from constitutional_ai.errors import CaiError, InputError, RecordError, did_you_mean, first_fault
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
@@ -29,3 +31,45 @@ def test_what_the_user_can_mend_and_what_one_record_suffers_are_apart() -> None:
 )
 def test_a_near_word_is_named_and_else_all_of_them(word: str, said: str) -> None:
     assert did_you_mean(word, {"style": 1, "rounds": 2}) == said
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    count: int | Literal["all"] = 1
+    names: tuple[str, ...] | str = ()
+    levels: dict[Literal["low", "high"], float] = Field(default={})
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inner: Inner
+    text: str = ""
+
+    @field_validator("text")
+    @classmethod
+    def _is_calm(cls, text: str) -> str:
+        if "!" in text:
+            raise ValueError("speak calmly")
+        return text
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ({}, "inner: Field required"),
+        ({"iner": {}}, "iner: Extra inputs are not permitted"),  # explains that ``inner`` is missing
+        ({"inner": {"Int": 1}}, "inner.Int: Extra inputs are not permitted"),
+        ({"inner": {"count": "x"}}, "inner.count: Input should be a valid integer"),
+        ({"inner": {"names": ["a", 2]}}, "inner.names.1: Input should be a valid string"),
+        ({"inner": {"names": 2}}, "inner.names: Input should be a valid tuple"),
+        ({"inner": {"levels": {"mid": 1}}}, "inner.levels.mid: Input should be 'low' or 'high'"),
+        ({"inner": {}, "text": "Now!"}, "text: speak calmly"),
+        ([], "Input should be a valid dictionary"),
+    ],
+)
+def test_the_first_fault_names_the_field_that_is_wrong(value: Any, fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate(value)
+    assert str(first_fault(caught.value)).startswith(fault)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent
@@ -135,14 +135,12 @@ def load_constitution(name: str | Path) -> Constitution:
 
 
 def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
-    # An unknown key explains the missing one beside it.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = first["loc"]
-    where = ".".join(map(str, place)) or "the constitution"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    fault = first_fault(error)
+    place, message = fault.place, fault.message
+    if fault.kind == "extra_forbidden":
         known = Principle.model_fields if "principles" in place else Constitution.model_fields
         message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
+    where = ".".join(map(str, place)) or "the constitution"
     raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
 
 

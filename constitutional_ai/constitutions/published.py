@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from constitutional_ai.constitutions.constitution import Constitution
 from constitutional_ai.data.lines import read_json, read_text
-from constitutional_ai.errors import InputError
+from constitutional_ai.errors import InputError, first_fault
 
 CRITIQUE = ("\n\nCritiqueRequest: ", "\n\nCritique:")
 REVISION = ("\n\nRevisionRequest: ", "\n\nRevision:")
@@ -133,8 +133,4 @@ def _constitution(source: Path, name: str, description: str, entries: list[Entry
         data = {"name": name, "description": description, "principles": principles}
         return Constitution.model_validate(data)
     except ValidationError as error:
-        said = error.errors()[0]
-        place = ".".join(map(str, said["loc"]))
-        raise InputError(
-            f"{source}: {place + ': ' if place else ''}{said['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise InputError(f"{source}: {first_fault(error)}") from error

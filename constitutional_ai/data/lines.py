@@ -1,71 +1,105 @@
-"""Reads files that people wrote: text, JSON and JSON lines, each fault named with file and line."""
+"""Read files that people wrote: text, JSON and JSON lines. Each error is one sentence with the file and the line.
+
+All are UTF-8, with or without a byte order mark, and may be compressed (``.gz``).
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from constitutional_ai.errors import InputError
+from pydantic import BaseModel, ValidationError
+
+from constitutional_ai.errors import InputError, first_fault
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """Return the text of a UTF-8 file, without its byte order mark.
+    """Return the text of a file.
 
-    Raises InputError, which ends with ``hint``, when the path cannot be read or holds no text.
+    Raises InputError, which ends with ``hint``, when the file cannot be read or is not text.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise InputError(f"no file or folder '{path}'. {hint}".rstrip()) from error
+        raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
+    except IsADirectoryError as error:
+        raise InputError(f"'{path}' is a folder. {hint}".rstrip()) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text. {hint}".rstrip()) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InputError(f"'{path}' cannot be read: {error}") from error
+        raise InputError(f"{path} is not UTF-8 text. {hint}".rstrip()) from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
     if "\0" in text:
-        raise InputError(f"{path} is no text: it holds NUL bytes. {hint}".rstrip())
+        raise InputError(f"{path} is not text: it holds NUL bytes. {hint}".rstrip())
     return text
 
 
 def read_json(path: Path, hint: str = "") -> Any:
     """Return what a JSON file holds. Raises InputError as ``read_text`` does, and for what is not JSON."""
+    return _parsed(read_text(path, hint), path, hint)
+
+
+def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:
+    """Yield what each line of a JSONL file holds, or each item of a file that is one JSON list, numbered from 1.
+
+    Raises InputError as ``read_json`` does; it names the line.
+    """
     text = read_text(path, hint)
+    if text.lstrip().startswith("["):
+        yield from enumerate(_parsed(text, path, hint), start=1)
+    else:
+        yield from ((number, data) for number, _, data in _lines(text, path))
+
+
+def read_lines(path: Path, row_type: type[Row], hint: str = "") -> Iterator[tuple[int, Row]]:
+    """Yield each line of a JSONL file as a ``row_type``, with its number from 1. Blank lines are skipped.
+
+    Raises InputError as ``read_text`` does, and for a line that is no such row; it names the line and the field.
+    """
+    for number, line, _ in _lines(read_text(path, hint), path):
+        try:
+            row = row_type.model_validate_json(line)
+        except ValidationError as error:
+            raise InputError(f"{path}:{number}: {first_fault(error)}") from error
+        yield number, row
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Return counts in one line.
+
+    >>> format_counts({"an empty turn": 2, "both replies are the same": 1})
+    '2 × an empty turn, 1 × both replies are the same'
+    """
+    return ", ".join(f"{count} × {what}" for what, count in counts.items())
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Yield the number, the text and the data of each line that is not blank."""
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would also split at U+2028
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            raise InputError(
+                f"{path}:{number}: not JSON ({why}). Is the line torn? Mend or delete it."
+            ) from error
+        yield number, line, data
+
+
+def _parsed(text: str, path: Path, hint: str) -> Any:
     try:
         data = json.loads(text)
         json.dumps(data, ensure_ascii=False).encode()  # raises at half an emoji, which no file or model takes
         return data
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Is the file whole?") from error
-    except (RecursionError, ValueError) as error:  # also nested too deep, or a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
         raise InputError(f"{path}: JSON that cannot be read ({error}). {hint}".rstrip()) from error
-
-
-def format_counts(counts: Mapping[str, int]) -> str:
-    """``2 × an empty turn, 1 × both replies are the same``."""
-    return ", ".join(f"{count} × {what}" for what, count in counts.items())
-
-
-def json_lines(path: Path) -> Iterable[tuple[int, str]]:
-    """Numbered lines that are not blank. Raises InputError when the file is missing, no text, or torn."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"no file '{path}'. Name a JSONL file, or 'built-in'.") from error
-    except IsADirectoryError as error:
-        raise InputError(f"'{path}' is a folder. Name a JSONL file in it.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text.") from error
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}). "
-                "Is the line torn? Mend or delete it."
-            ) from error
-        yield number, line

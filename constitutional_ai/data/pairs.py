@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field
 
 from constitutional_ai.data.dialogues import turns
-from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.lines import format_counts, read_lines
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
     Comparison,
@@ -57,15 +55,8 @@ def load_pairs(path: Path) -> Pairs:
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            read = _pair(_Row.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{first['msg']}") from error
+    for _, row in read_lines(path, _Row):
+        read = _pair(row)
         if isinstance(read, str) or read.id in usable:
             unusable[read if isinstance(read, str) else "the same pair again"] += 1
         else:
@@ -78,16 +69,6 @@ def load_pairs(path: Path) -> Pairs:
 def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
     """``count`` pairs in an order fixed by the seed; None takes all."""
     return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read the pairs in '{path}': {error}") from error
 
 
 def _pair(row: _Row) -> Pair | str:

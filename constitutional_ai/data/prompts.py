@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from constitutional_ai.data.lines import json_lines
+from constitutional_ai.data.lines import read_lines
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Conversation, Kind, Message, Prompt
 from constitutional_ai.seeding import seed_of
@@ -22,6 +22,7 @@ BUILT_IN = Path(__file__).parent
 HELD_OUT_SHARE = 0.2
 """Of rows that do not say which split they are in; which ones is fixed by their id."""
 
+KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 Split = Literal["train", "held_out"]
 
 
@@ -54,7 +55,7 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
     """A file's prompts, or our own (``built-in``). Raises InputError naming the line that is wrong."""
     path = BUILT_IN / f"{kind}.jsonl" if name == "built-in" else Path(name)
     parts: dict[Split, dict[str, Prompt]] = {"train": {}, "held_out": {}}
-    for row in _rows(path):
+    for _, row in read_lines(path, _Row, "Name a JSONL file, or 'built-in'."):
         for conversation in prompts_of(_conversation(row)):
             prompt = Prompt.of(conversation, row.kind or kind, path.name, row.tags)
             parts[row.split or _split_of(prompt.id)][prompt.id] = prompt
@@ -83,18 +84,3 @@ def _conversation(row: _Row) -> Conversation:
 
 def _split_of(prompt_id: str) -> Split:
     return "held_out" if seed_of("split", prompt_id) % 1000 < HELD_OUT_SHARE * 1000 else "train"
-
-
-def _rows(path: Path) -> Iterable[_Row]:
-    for number, line in json_lines(path):
-        try:
-            row = _Row.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            said = first["msg"].removeprefix("Value error, ")
-            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{said}") from error
-        yield row
-
-
-KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")

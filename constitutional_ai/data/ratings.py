@@ -6,11 +6,8 @@ user say which scale it is; it is never guessed from the numbers (pitfall 25).
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from constitutional_ai.data.dialogues import turns
-from constitutional_ai.data.lines import format_counts
-from constitutional_ai.errors import InputError
+from constitutional_ai.data.lines import format_counts, read_items
+from constitutional_ai.errors import InputError, first_fault
 from constitutional_ai.records import Conversation, Message, conversation_id
 
 HIGHEST = 4.0
@@ -98,13 +95,11 @@ def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
     """
     rated: dict[str, list[Rated]] = defaultdict(list)
     unusable: Counter[str] = Counter()
-    for number, row in _rows(path):
+    for number, row in read_items(path):
         try:
             read = _rated(row, scale)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}:{number}: {place + ': ' if place else ''}{first['msg']}") from error
+            raise InputError(f"{path}:{number}: {first_fault(error)}") from error
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from error
         if isinstance(read, str):
@@ -166,32 +161,3 @@ def _checked(conversation: Conversation, ratings: Sequence[float], scale: Scale)
     if not all(message.content.strip() for message in conversation):
         return "an empty turn"
     return Rated(conversation_id(conversation), conversation, HIGHEST / scale * fmean(ratings))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the numbered lines of JSONL, or the numbered items of a file that is one list, as hh-rlhf's is."""
-    text = _text(path)
-    try:
-        if text.lstrip().startswith("["):
-            yield from enumerate(json.loads(text), start=1)
-            return
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Is the file torn?") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{path}:{number}: not JSON ({error.msg}). Mend or delete the line."
-                ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read the ratings in '{path}': {error}") from error

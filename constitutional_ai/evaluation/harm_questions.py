@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from constitutional_ai.data.lines import read_lines
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import ASSISTANT, Context, Format, plain
 from constitutional_ai.records import Conversation, Message, Role
@@ -105,21 +106,10 @@ class _Row(BaseModel):
 
 def load_cases(path: Path, question: HarmQuestion) -> list[Case]:
     """A file of the paper's form. Raises InputError with the line that does not ask ``question`` byte for byte."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the questions in '{path}': {error}") from error
-    return [
-        _case(line, question, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()
-    ]
+    return [_case(row, question, f"{path}:{number}") for number, row in read_lines(path, _Row)]
 
 
-def _case(line: str, question: HarmQuestion, place: str) -> Case:
-    try:
-        row = _Row.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+def _case(row: _Row, question: HarmQuestion, place: str) -> Case:
     talk = row.prompt.removeprefix(HEAD).rpartition(f"\n\n{question.text}")[0]
     roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     _, *found = TURN.split(talk)

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.data.lines import read_lines
 from constitutional_ai.errors import InputError
 from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.metrics.intervals import cluster_bootstrap
@@ -57,11 +58,7 @@ class _Row(BaseModel):
 
 def load_hhh(path: Path) -> HHH:
     """A file of the paper's form. Raises InputError with the line whose question is not about its own two dialogues."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the questions in '{path}': {error}") from error
-    asked = [_asked(line, f"{path}:{n}") for n, line in enumerate(lines, start=1) if line.strip()]
+    asked = [_asked(row, f"{path}:{number}") for number, row in read_lines(path, _Row)]
     principles = {principle for principle, *_ in asked}
     if len(principles) != 1:
         raise InputError(f"{path} asks under {len(principles)} principles, and must under one.")
@@ -69,13 +66,8 @@ def load_hhh(path: Path) -> HHH:
     return HHH([(one, better) for _, one, better in asked], Constitution(name="hhh", principles=(principle,)))
 
 
-def _asked(line: str, place: str) -> tuple[str, Comparison, Side]:
+def _asked(row: _Row, place: str) -> tuple[str, Comparison, Side]:
     """The principle, the two answers and the better one."""
-    try:
-        row = _Row.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     (talk, better), (same, worse) = _parted(row.text_correct), _parted(row.text_incorrect)
     side: Side = "a" if row.corrects[0] == CHOICES[0] else "b"
     a, b = (better, worse) if side == "a" else (worse, better)

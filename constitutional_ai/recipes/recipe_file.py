@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from constitutional_ai.constitutions.constitution import line_of
-from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
 
 BUILT_IN = Path(__file__).parent
@@ -59,21 +60,15 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     return place
 
 
-UNION = {"int", "constrained-int", "literal['all']"}
-"""What pydantic puts into a place to say which type of several it tried."""
-
-
 def _refuse(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
-    # An unknown key explains the missing one beside it.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = tuple(str(step) for step in first["loc"] if step not in UNION)
-    said = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    first = first_fault(error)
+    place, said = tuple(map(str, first.place)), first.message
+    if first.kind == "extra_forbidden":
         said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
-    elif first["type"] == "literal_error":
-        said = f"unknown value '{first['input']}'.{did_you_mean(str(first['input']), _literals(first))}"
+    elif first.kind == "literal_error":
+        said = f"unknown value '{first.value}'.{did_you_mean(str(first.value), _literals(said))}"
     by_hand = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
     where = "on the command line" if by_hand else f"{path}:{line_of(node, place)}"
     raise InputError(f"{where}: {'.'.join(place)}: {said}") from error
@@ -89,9 +84,6 @@ def _keys(place: Sequence[str]) -> list[str]:
     return list(section.model_fields)
 
 
-def _literals(error: Any) -> list[str]:
-    return [
-        word
-        for word in str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-        if word
-    ]
+def _literals(message: str) -> list[str]:
+    """Return the values that pydantic's message says are allowed."""
+    return re.findall("'([^']*)'", message)

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
-from constitutional_ai.errors import DiskFull, InputError
+from constitutional_ai.errors import DiskFull, InputError, first_fault
 
 Row = TypeVar("Row")
 PART = ".part"
@@ -52,10 +52,8 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
             try:
                 yield parse(line), len(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(map(str, first["loc"])) or "row"
                 raise InputError(
-                    f"{path}:{number}: {place}: {first['msg']}. Delete this line, then type the same command."
+                    f"{path}:{number}: {first_fault(error)}. Delete this line, then type the same command."
                 ) from error
 
 
@@ -200,7 +198,7 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InputError(UNREADABLE.format(path, error.errors()[0]["msg"])) from error
+        raise InputError(UNREADABLE.format(path, first_fault(error))) from error
 
 
 def read_steps(path: Path) -> Steps:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from constitutional_ai.errors import InputError, RecordError
+from constitutional_ai.errors import InputError, RecordError, first_fault
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
@@ -66,8 +66,8 @@ def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Form, list[Conver
         form = FORMS[path](body)
         asked = form.asked()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HTTPException(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
+        fault = first_fault(error)
+        raise HTTPException(400, str(fault) if fault.place else f"body: {fault}") from error
     except InputError as error:
         raise HTTPException(400, str(error)) from error
     for number, conversation in enumerate(asked):

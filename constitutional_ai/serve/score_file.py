@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import open as open_with_bar
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
-from constitutional_ai.errors import CaiError, InputError, RecordError
+from constitutional_ai.errors import CaiError, InputError, RecordError, first_fault
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
@@ -160,8 +160,7 @@ def _rows(
                 conversation = row.conversation()
                 scorable.check(conversation)
             except ValidationError as error:
-                first = error.errors()[0]
-                made.leave_out(number, ": ".join([*map(str, first["loc"][:1]), first["msg"]]))
+                made.leave_out(number, str(first_fault(error)))
             except RecordError as error:
                 made.leave_out(number, str(error))
             else:

@@ -51,7 +51,7 @@ MISTAKES = [  # (what is typed, what is read)
         "run demo prompts.helpful.file=blank.jsonl",
         "blank.jsonl:1: prompt: String should have at least 1 character",
     ),
-    ("run demo prompts.borderline.file=latin.jsonl", "latin.jsonl is no UTF-8 text"),
+    ("run demo prompts.borderline.file=latin.jsonl", "latin.jsonl is not UTF-8 text"),
     ("run demo preference_model.helpfulness.file=torn.jsonl", "torn.jsonl:1: "),
     ("run demo preference_model.helpfulness.file=nowhere.jsonl", "'nowhere.jsonl'"),
     (

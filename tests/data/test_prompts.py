@@ -119,7 +119,7 @@ REFUSED = {  # content of the file → what the one sentence says
     "not JSON": (b"How do I bake?\n", ":1: not JSON"),
     "empty file": (b"", "holds no prompts"),
     "blank file": (b"\n\n", "holds no prompts"),
-    "not UTF-8": (b'{"prompt": "\xff"}\n', "is no UTF-8 text"),
+    "not UTF-8": (b'{"prompt": "\xff"}\n', "is not UTF-8 text"),
     "a list": (b'["a"]\n', ":1: "),
     "no prompt": (b'{"promt": "a"}\n', ":1: needs either 'prompt' or 'conversation'"),
     "both": (b'{"prompt": "a", "conversation": [{"role": "user", "content": "a"}]}\n', ":1: needs either"),
@@ -151,7 +151,7 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path: Path, con
     ("name", "said"),
     [
         ("nowhere.jsonl", "no file '{}'. Name a JSONL file, or 'built-in'."),
-        (".", "'{}' is a folder. Name a JSONL file in it."),
+        (".", "'{}' is a folder. Name a JSONL file, or 'built-in'."),
         ("a-file/mine.jsonl", "'{}'"),  # the folder is a file
     ],
 )

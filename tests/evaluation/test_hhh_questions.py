@@ -102,7 +102,7 @@ def test_a_file_of_nothing_asks_nothing(tmp_path: Path, data: bytes) -> None:
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"caf\xe9")
     for path in (tmp_path / "x", tmp_path / "none", tmp_path):
-        with pytest.raises(InputError, match="cannot read the questions"):
+        with pytest.raises(InputError, match=r"not UTF-8|no file|is a folder"):
             load_hhh(path)
 
 

@@ -125,7 +125,7 @@ UNREADABLE = [  # (row, why it cannot be scored)
     ("{torn", "Invalid JSON"),
     ('{"text": "\\ud800"}', "Invalid JSON"),
     ([], "Input should be an object"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages: "),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: "),
     ({"messages": 1}, "messages: "),
     ({}, "it does not end with an answer of the assistant"),
     ({"prompt": "Hi"}, "it does not end with an answer of the assistant"),

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.data.ratings import HIGHEST, Rated, Scale, load_ratings
-from constitutional_ai.errors import InputError, ModelError, did_you_mean
+from constitutional_ai.errors import InputError, ModelError, did_you_mean, first_fault
 from constitutional_ai.evaluation.harmfulness.agreement import (
     ABOUT,
     STAGE,
@@ -139,10 +139,7 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
     try:
         return RegressorTraining.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"--set {place + ': ' if place else ''}{said}") from error
+        raise InputError(f"--set {first_fault(error)}") from error
 
 
 def _train(

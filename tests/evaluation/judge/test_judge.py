@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.data.pairs import Pair, comparison_of, load_pairs, sample_pairs
+from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.evaluation.judge.judge import judge, judge_report
 from constitutional_ai.evaluation.judge.judge_table import table
@@ -33,112 +30,6 @@ from constitutional_ai.records import (
 from constitutional_ai.rl_cai.feedback.label import Asking
 
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
-HI = {"role": "user", "content": "Hi?"}
-HELLO, OFF = {"role": "assistant", "content": "Hello!"}, {"role": "assistant", "content": "Go off."}
-REPLIES = {"chosen": "Hello!", "rejected": "Go off."}
-
-
-def written(folder: Path, *rows: object) -> Path:
-    file = folder / "pairs.jsonl"
-    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return file
-
-
-# -- reading
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "Hi?", **REPLIES},
-        {"prompt": "\n\nHuman: Hi?\n\nAssistant:", **REPLIES},
-        {"prompt": [HI], **REPLIES},
-        {"prompt": [HI], "chosen": [HELLO], "rejected": [OFF]},
-        {"prompt": "Hi?", "chosen": [HI, HELLO], "rejected": [HI, OFF], "messages": [HI, HELLO]},
-        {"conversation": [HI], **REPLIES},
-        {"messages": [HI], **REPLIES, "source": "elsewhere"},
-        {"chosen": [HI, HELLO], "rejected": [HI, OFF]},
-        {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi?\n\nAssistant: Go off."},
-    ],
-)
-def test_every_common_form_is_the_same_pair(tmp_path: Path, row: object) -> None:
-    (pair,), unusable = load_pairs(written(tmp_path, row))
-    assert (pair.conversation, pair.chosen, pair.rejected) == ((Message("user", "Hi?"),), "Hello!", "Go off.")
-    assert unusable == {}
-
-
-def test_dialogues_part_at_the_last_reply_even_when_replies_begin_alike(tmp_path: Path) -> None:
-    talk = "\n\nHuman: Hi?\n\nAssistant: Yes?\n\nHuman: A joke: now!\n\nAssistant:"
-    row = {"chosen": f"{talk} Why not.\n\nTwo men …", "rejected": f"{talk} Why?"}
-    (pair,), _ = load_pairs(written(tmp_path, row))
-    assert [m.content for m in pair.conversation] == ["Hi?", "Yes?", "A joke: now!"]
-    assert (pair.chosen, pair.rejected) == ("Why not.\n\nTwo men …", "Why?")
-
-
-UNUSABLE = [
-    ({"prompt": "Hi?", "chosen": "Hello!", "rejected": " "}, "an empty turn"),
-    ({"prompt": " ", **REPLIES}, "an empty turn"),
-    ({"prompt": "Hi?", "chosen": "Hello!", "rejected": "Hello! "}, "both replies are the same"),
-    (REPLIES, "no reply to a human turn"),
-    ({"messages": [HI, HELLO], **REPLIES}, "no reply to a human turn"),
-    ({"prompt": "Hi?", "chosen": [HI], "rejected": [OFF]}, "no reply to a human turn"),
-    (
-        {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Ho?\n\nAssistant: Off."},
-        "the dialogues differ before the last reply",
-    ),
-    (
-        {
-            "chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!",
-            "rejected": "\n\nHuman: Hi?\n\nAssistant: A\n\nHuman: B\n\nAssistant: C",
-        },
-        "the dialogues differ before the last reply",
-    ),
-]
-
-
-@pytest.mark.parametrize(("row", "why"), UNUSABLE)
-def test_what_cannot_be_judged_is_left_out_and_counted(tmp_path: Path, row: object, why: str) -> None:
-    pairs, unusable = load_pairs(written(tmp_path, {"prompt": "Tea?", **REPLIES}, row))
-    assert (len(pairs), unusable) == (1, {why: 1})
-
-
-def test_the_same_pair_counts_once(tmp_path: Path) -> None:
-    pairs, unusable = load_pairs(written(tmp_path, *[{"prompt": "Hi?", **REPLIES}] * 3))
-    assert (len(pairs), unusable) == (1, {"the same pair again": 2})
-
-
-def test_a_zipped_file_is_read(tmp_path: Path) -> None:
-    plain = written(tmp_path, {"prompt": "Hi?", **REPLIES})
-    zipped = tmp_path / "pairs.jsonl.gz"
-    zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    assert load_pairs(zipped) == load_pairs(plain)
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b'{"prompt": "Hi?", "chosen": "a", "rejected": "b"}\n{"prompt": "Hi?", "cho', r":2: .*JSON"),
-        (b'\n{"prompt": "Hi?", "chosen": "a"}', ":2: rejected: Field required"),
-        (b'{"chosen": [], "rejected": []}', ":1: chosen"),
-        (b"[1]", ":1: "),
-        (b"", "holds no usable pairs"),
-        (b'{"prompt": "Hi?", "chosen": "a", "rejected": "a"}', "1 × both replies are the same"),
-        (b"caf\xe9", "no UTF-8"),
-    ],
-)
-def test_what_is_no_pair_is_named_by_its_line(tmp_path: Path, data: bytes, said: str) -> None:
-    file = tmp_path / "pairs.jsonl"
-    file.write_bytes(data)
-    with pytest.raises(InputError, match=said):
-        load_pairs(file)
-
-
-@pytest.mark.parametrize("name", ["none.jsonl", ".", "torn.jsonl.gz", "no.jsonl.gz"])
-def test_what_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
-    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(b"x" * 99)[:20])
-    (tmp_path / "no.jsonl.gz").write_bytes(b"plain")
-    with pytest.raises(InputError, match="cannot read the pairs"):
-        load_pairs(tmp_path / name)
 
 
 # -- judging
