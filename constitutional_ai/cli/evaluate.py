@@ -102,25 +102,26 @@ def evaluate(
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.errors import InputError
     from constitutional_ai.evaluation import parts as measuring
-    from constitutional_ai.evaluation.suite import Suite, candidates_of, runs_in
+    from constitutional_ai.evaluation.candidates import choose_anchor, find_candidates, run_folders
+    from constitutional_ai.evaluation.suite import Suite, evaluation_prompts, judge_settings, open_evaluation
     from constitutional_ai.models.load import check_name
     from constitutional_ai.serve.score_file import preference_model_folder
 
     quiet_libraries()
-    console, runs, candidates = Console(highlight=False), runs_in(models), candidates_of(models)
+    console, runs, candidates = Console(highlight=False), run_folders(models), find_candidates(models)
     if out is None and len(runs) != 1:
         raise InputError("name a folder to write to: --out FOLDER")
     if human:
         check_name(human)
     if paper and not paper.is_dir():
         raise InputError(f"no folder '{paper}' to look for the paper's evaluation files in.")
-    asked, feedback = measuring.judge_from(runs, judge, changes)
-    all_prompts = measuring.prompts_from(prompts, limit, seed)
+    asked, feedback = judge_settings(runs, judge, changes)
+    all_prompts = evaluation_prompts(prompts, limit, seed)
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}
-    anchored = measuring.anchor_among(candidates, anchor)
+    anchored = choose_anchor(candidates, anchor)
     folder = out or runs[0] / "evaluation"
     # Only now: --redo forgets nothing where something above is wrong.
-    with Bars(console) as bars, measuring.opened(folder, bars, redo) as run:
+    with Bars(console) as bars, open_evaluation(folder, bars, redo) as run:
         metrics = measuring.evaluate(
             Suite(
                 run=run,

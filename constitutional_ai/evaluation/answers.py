@@ -16,8 +16,9 @@ from pathlib import Path
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import verdict
+from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.paired import ALL, BENIGN, MEASURES, Measure
-from constitutional_ai.evaluation.suite import Suite, weights_digest
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, rate, share
 from constitutional_ai.models.model import Model, Sampling

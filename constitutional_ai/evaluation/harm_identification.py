@@ -131,7 +131,7 @@ def _told(suite: Suite, asked: Sequence[HarmItem]) -> list[HarmAnswer]:
     async def passes() -> AsyncIterator[Pass[HarmItem, HarmAnswer]]:
         for candidate in suite.candidates:
             with suite.loaded(candidate.model) as model:
-                if not await suite.scores(candidate, model, PART):
+                if not await suite.gives_scores(candidate, model, PART):
                     continue
                 for mode in MODES:
 

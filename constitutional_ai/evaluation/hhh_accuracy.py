@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.hhh_questions import load_hhh
-from constitutional_ai.evaluation.suite import Suite, weights_digest
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.calibration import TIE, Claim, calibration_error, probability
 from constitutional_ai.metrics.intervals import cluster_bootstrap, rate, share
 from constitutional_ai.models.model import Model, Sampling
@@ -116,7 +117,7 @@ def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
     async def passes() -> AsyncIterator[Pass[HHHQuestion, HHHAnswer]]:
         for candidate in suite.candidates:
             with suite.loaded(candidate.model) as model:
-                if not await suite.scores(candidate, model, PART):
+                if not await suite.gives_scores(candidate, model, PART):
                     continue
                 for method, asking in _ways(suite, model).items():
 

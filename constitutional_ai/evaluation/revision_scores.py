@@ -14,7 +14,8 @@ from pathlib import Path
 
 from constitutional_ai.detectors.evasion import evades
 from constitutional_ai.errors import ModelError
-from constitutional_ai.evaluation.suite import Suite, weights_digest
+from constitutional_ai.evaluation.candidates import weights_digest
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Completion, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout

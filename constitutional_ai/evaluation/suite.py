@@ -1,51 +1,52 @@
-"""What every part of an evaluation is given: the models, the prompts, the judge, and a folder to keep answers in.
+"""Everything that each part of an evaluation is given: the candidates, the prompts, the judge, and a folder.
 
-An evaluation is kept as a run is: a folder for each part with every answer and verdict in ``records.jsonl``, so that it
-goes on where it was killed, and refuses to mix answers that were made under two settings.
+The folder is kept as a run is: each part has a folder with every answer and verdict in ``records.jsonl``. So an
+evaluation resumes where it was killed, and refuses to mix answers that were sampled under two settings.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from constitutional_ai.data.worked_examples import few_shots_folder
+from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
+from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError, ModelError, RecordError
+from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.models.cached import cached
-from constitutional_ai.models.load import check_name, loaded, model_path
+from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model, Sampling
-from constitutional_ai.recipes.recipe import Feedback, Recipe
+from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate, Kind, Message, Prompt
 from constitutional_ai.rl_cai.feedback.label import Asking
 from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import read_steps
-from constitutional_ai.runs.run import Run, read_run
-from constitutional_ai.runs.runner import HasId, Pass
+from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.runner import Pass, Progress, Row
 
-Row = TypeVar("Row", bound=HasId)
+REMEDY = "Pass --redo {stage}, or name another folder with --out."
 
 
 @dataclass(frozen=True)
 class Suite:
+    """One evaluation."""
+
     run: Run
     """The evaluation's own folder."""
     candidates: tuple[Candidate, ...]
     prompts: Mapping[Kind, list[Prompt]]
-    """None of them was trained on, as far as the files say."""
+    """No candidate was trained on one of them, as far as the files say."""
     judge: str | None
-    """The feedback model's name; None where nobody judges, and what needs a judge is not measured."""
+    """Name of the feedback model. None leaves out all that needs a judge."""
     feedback: Feedback
-    """How the judge is asked."""
+    """Settings of the judge's questions."""
     preference_models: Mapping[str, Path]
-    """Folders by what each is called. None may have been trained against (pitfall 21): the user names them."""
+    """Folders by the name that the user gave each. None may have been trained against (pitfall 21)."""
     harmfulness_model: Path | None
     """Folder of a regressor of absolute harmfulness (EV-15)."""
     paper: Path | None
@@ -55,47 +56,46 @@ class Suite:
     temperature: float
     max_tokens: int
     turns: int
-    """Human turns of a match, at least as many as its prompt has."""
+    """Human turns of a match. A prompt that has more of its own is played to its end."""
     human: str | None
-    """Who writes the human turns that a prompt lacks."""
+    """Name of the model that writes the human turns that a prompt lacks."""
     anchor: str
     """Label of the model whose Elo is 0 (EV-10)."""
     seed: int
     concurrency: int
     max_failures: int
     say: Callable[[str], None]
-    """Tells the user something that must not be missed."""
+    """Shows the user a message that must not be missed."""
     ties: Literal["discarded", "half"] = "discarded"
-    """What a tie is in Elo: nothing, as in the paper (EV-9), or half a win for each."""
+    """How Elo counts a tie: not at all, as in the paper (EV-9), or as half a win for each."""
     limit: int | None = None
     """Prompts of each kind, and questions of each file; None takes all."""
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
-        """The model for the length of one pass, its calls kept; its memory is free afterwards."""
-        with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as asked:
-            yield asked
+        """Load the model for one pass, with its calls kept. Its memory is free afterwards."""
+        with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
+            yield caching
 
     def asking(self, judge: Model) -> Asking:
-        return self.feedback.asking(judge.format, load_few_shots(self._few_shots) if self._few_shots else None)
-
-    @property
-    def _few_shots(self) -> Path | None:
-        return few_shots_folder("built-in")
+        return self.feedback.asking(judge.format, load_few_shots(FEW_SHOTS))
 
     def rows(
         self,
-        part: str,
+        stage: str,
         row_type: type[Row],
         passes: Callable[[], AsyncIterable[Pass[Any, Row]]],
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
     ) -> list[Row]:
-        """A part's records, made where they are missing. ``config`` and ``inputs`` are what they depend on."""
+        """Return the records of a part, or of a step of it such as ``answers/pm-kind``; make those that are missing.
+
+        ``config`` and ``inputs`` are what the records depend on. Raises StageChanged if existing ones depend on others.
+        """
         weights = {f"the weights of {c.label}": weights_digest(c.model) for c in self.candidates}
-        made = self.run.make_rows(
-            part,
+        rows = self.run.make_rows(
+            stage,
             row_type,
             passes,
             config={"seed": self.seed, "models": {c.label: c.model for c in self.candidates}, **config},
@@ -103,21 +103,21 @@ class Suite:
             concurrency=self.concurrency,
             max_failures=self.max_failures,
         )
-        return list(made)
+        return list(rows)
 
-    async def scores(self, candidate: Candidate, model: Model, part: str) -> bool:
-        """Whether it gives log-probabilities; where it does not, the user is told that ``part`` goes without.
+    async def gives_scores(self, candidate: Candidate, model: Model, part: str) -> bool:
+        """Return whether the model gives log-probabilities; tell the user where ``part`` has to leave it out.
 
-        Raises ModelError where it gives nothing at all, as a server that is away.
+        Raises ModelError if the model gives nothing at all, such as a server that is away.
         """
-        asked = (Message("user", "(A) or (B)?"), Message("assistant", ANSWER))
+        question = (Message("user", "(A) or (B)?"), Message("assistant", ANSWER))
         try:
-            await model.score(asked, CHOICES)
+            await model.score(question, CHOICES)
         except RecordError:
-            return True  # what is wrong with one question is said of that question
+            return True  # something is wrong with this one question, not with the model
         except ModelError:
             with suppress(RecordError):
-                await model.generate(asked[:1], Sampling(max_tokens=1))
+                await model.generate(question[:1], Sampling(max_tokens=1))
             self.say(
                 f"{part}: {candidate.label} ({model.name}) gives no log-probabilities, so it is not measured."
             )
@@ -125,106 +125,53 @@ class Suite:
         return True
 
 
-def candidates_of(names: Iterable[str]) -> list[Candidate]:
-    """The models that are named: runs, each with all its models and snapshots, or models, also as ``label=model``.
+# -- from what the user names to what a suite holds
 
-    Raises InputError for a name that is neither, and for two models under one label.
+
+@contextmanager
+def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -> Iterator[Run]:
+    """Open an evaluation's folder for this process alone.
+
+    ``redo`` is a part, or a step of one, whose records are deleted. Raises InputError if the folder cannot be used.
     """
-    asked = list(names)
-    runs = runs_in(asked)
-    found = [
-        one
-        for name in asked
-        for one in (_of_run(Path(name), alone=len(runs) < 2) if Path(name) in runs else [_named(name)])
-    ]
-    labels = [one.label for one in found]
-    if twice := next((one for one in found if labels.count(one.label) > 1), None):
-        raise InputError(f"two models are called '{twice.label}'. Name one otherwise: OTHER={twice.model}")
-    return [replace(one, parameters=_parameter_count(one.model)) for one in found]
-
-
-def runs_in(names: Iterable[str]) -> list[Path]:
-    """Those of the names that are folders of runs."""
-    return [Path(name) for name in names if (Path(name) / layout.RUN).exists()]
-
-
-def _named(name: str) -> Candidate:
-    label, _, model = name.partition("=") if "=" in name.partition(":")[0] else (name, "", name)
-    if Path(name).is_dir():
-        raise InputError(f"'{name}' is no run: it holds no run.json. A model in a folder is hf:{name}")
-    check_name(model)
-    return Candidate(label, model, label)
-
-
-def _of_run(folder: Path, *, alone: bool) -> list[Candidate]:
-    """``alone``, labels are the roles; else the folder's name stands before them."""
-    if not (folder / layout.RECIPE).exists():
-        raise InputError(f"{folder} is no run of cai run: it holds no recipe.yaml.")
-    run, before = read_run(folder), "" if alone else f"{folder.resolve().name}:"
-    recipe = load_recipe(str(folder / layout.RECIPE))
-    made = [(layout.START, recipe.models.helpful)] + [
-        (role, f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}")
-        for role, stage in ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL))
-        if run.manifest(stage)
-    ]
-    snapshots = [
-        Candidate(
-            f"{before}{layout.RL_CAI}@{path.name}",
-            f"hf:{path.resolve()}",
-            layout.RL_CAI,
-            str(folder),
-            sequences=int(path.name),
+    if (folder / layout.RECIPE).exists():
+        raise InputError(f"{folder} is a run. Name a folder in it with --out, such as {folder / layout.SUITE}")
+    with ExitStack() as stack:
+        try:
+            run = stack.enter_context(open_run(folder, {}, progress))
+        except InputError as error:  # it speaks of a recipe's out=
+            text = str(error).replace("set out= to another place", "name another place with --out")
+            text = text.replace("Set out= to another place", "Name another place with --out")
+            raise InputError(text) from error
+        run = replace(run, settings_source="the command", remedy=REMEDY)
+        # Also where nothing is removed: from now on the folder is known as one of ours.
+        run.remove_stages(
+            *[step for step in run.started_stages() if redo and (step == redo or step.startswith(f"{redo}/"))]
         )
-        for path in run.snapshots()
-    ]
-    last = {layout.RL_CAI: _sequences(run, recipe)}
-    whole = [
-        Candidate(f"{before}{role}", model, role, str(folder), sequences=last.get(role, 0))
-        for role, model in made
-    ]
-    return whole + snapshots
+        yield run
 
 
-def _sequences(run: Run, recipe: Recipe) -> int | None:
-    """Prompts that RL had seen at its end, counted as its snapshots are: with every epoch, and no further than it came.
+def evaluation_prompts(file: Path | None, limit: int | None, seed: int) -> dict[Kind, list[Prompt]]:
+    """Return all prompts of a file, or our own held-out ones, by kind; at most ``limit`` of each kind.
 
-    None where it says nothing, and for DPO, which samples nothing.
+    Raises InputError if the file cannot be read.
     """
-    how = recipe.rl_cai
-    steps = [row["step"] for row in read_steps(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
-    if not steps or how.algorithm == "dpo":
-        return None
-    return int(max(steps)) // how.passes * (how.batch_size // how.answers)
+    if file is None:
+        prompts = [prompt for kind in KINDS for prompt in load_prompts("built-in", kind).held_out]
+    else:
+        loaded_file = load_prompts(str(file), "red_team")
+        prompts = [*loaded_file.train, *loaded_file.held_out]
+    return {kind: sample_prompts([p for p in prompts if p.kind == kind], limit, seed) for kind in KINDS}
 
 
-def weights_digest(name: str) -> str:
-    """Of a model's files where they are here: enough to notice other weights, without reading gigabytes."""
-    if not name.startswith(("hf:", "bundled:")):
-        return ""
-    seen = hashlib.sha256()
-    for file in sorted(Path(model_path(name)).glob("*.safetensors")):
-        size = file.stat().st_size
-        seen.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            for start in range(0, size, max(READ, size // 16)):
-                stream.seek(start)
-                seen.update(stream.read(READ))
-    return seen.hexdigest()[:16]
+def judge_settings(
+    runs: Sequence[Path], judge: str | None, changes: Sequence[str]
+) -> tuple[str | None, Feedback]:
+    """Return the name of the feedback model and the settings of its questions, changed by ``key=value``.
 
-
-READ = 65536
-"""Bytes read at each of sixteen places of a file or so."""
-
-
-def _parameter_count(name: str) -> int | None:
-    """How many the weights hold, read from the headers of their files; None where there are none here."""
-    from safetensors import safe_open
-
-    if not name.startswith(("hf:", "bundled:")):
-        return None
-    total = 0
-    for file in Path(model_path(name)).glob("*.safetensors"):
-        with safe_open(file, "numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a dict
-                total += math.prod(tensors.get_slice(key).get_shape())
-    return total or None
+    They are those of the first run. A ``judge`` that the user names is asked as in the paper.
+    """
+    recipe_name = str(runs[0] / layout.RECIPE) if runs and judge is None else "paper"
+    named = [f"models.feedback={judge}"] if judge else []
+    recipe = load_recipe(recipe_name, [*named, *(f"feedback.{change}" for change in changes)])
+    return (judge or (recipe.models.feedback if runs else None)), recipe.feedback

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.evaluation import suite
-from constitutional_ai.evaluation.parts import opened
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.suite import Suite, open_evaluation
 from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.records import Candidate, Kind, Message, Metric, Prompt
@@ -73,7 +72,7 @@ class Stage:
             yield models[name.removeprefix("scripted:")]
 
         self._patch.setattr(suite, "loaded", loaded)
-        with opened(self._folder, suite_silent(), redo) as run:
+        with open_evaluation(self._folder, suite_silent(), redo) as run:
             made = part(suite_of(run, *models, **{"say": self.said.append, **changes}))
         found = {(metric.name, metric.model): metric for metric in made}
         assert len(found) == len(made)

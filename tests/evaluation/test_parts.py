@@ -15,24 +15,17 @@ from constitutional_ai.cli import main
 from constitutional_ai.cli.evaluate import PARTS as NAMES
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.candidates import choose_anchor
 from constitutional_ai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, KIND_OF_HARM
-from constitutional_ai.evaluation.parts import (
-    PARTS,
-    anchor_among,
-    judge_from,
-    opened,
-    prompts_from,
-    read_metrics,
-    read_models,
-    warnings,
-)
+from constitutional_ai.evaluation.parts import PARTS, read_metrics, read_models, warnings
+from constitutional_ai.evaluation.suite import evaluation_prompts, judge_settings, open_evaluation
 from constitutional_ai.records import Candidate, Completion, Response
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.runner import Silent
 from tests.evaluation.suites import PROMPTS, suite_of
+from tests.evaluation.test_candidates import SL, a_run
 from tests.evaluation.test_harm_identification import row as harm_row
 from tests.evaluation.test_hhh_accuracy import row as hhh_row
-from tests.evaluation.test_suite import SL, a_run
 
 
 def cai(*words: object) -> Result:
@@ -86,13 +79,13 @@ def test_parts_add_up_and_a_part_can_be_made_anew(tmp_path: Path) -> None:
 def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tmp_path: Path) -> None:
     for redo, left in (("answers/pm-x", {"answers", "answers/pm-xy", "hhh"}), ("answers", {"hhh"})):
         folder = tmp_path / redo.replace("/", "-")
-        with opened(folder, Silent()) as run:
+        with open_evaluation(folder, Silent()) as run:
             for stage in ("answers", "answers/pm-x", "answers/pm-xy", "hhh"):
                 run.stage(stage).mkdir(parents=True)
             run.write_started_stages(
                 {s: {"config": {}, "inputs": {}} for s in ("answers", "answers/pm-x", "answers/pm-xy", "hhh")}
             )
-        with opened(folder, Silent(), redo) as run:
+        with open_evaluation(folder, Silent(), redo) as run:
             assert set(json.loads((folder / "run.json").read_text())["stages"]) == left
             assert {s for s in left if not run.stage(s).is_dir()} == set()
 
@@ -142,7 +135,7 @@ def test_a_run_is_evaluated_inside_itself(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_for_one_process_and_its_folder_is_known_from_the_start(tmp_path: Path) -> None:
-    with opened(tmp_path / "out", Silent()) as run:
+    with open_evaluation(tmp_path / "out", Silent()) as run:
         (tmp_path / "out/models.json").touch()  # written first; a kill may leave no more
         assert (run.settings_source, run.remedy.format(stage="hhh")[:18]) == (
             "the command",
@@ -150,15 +143,15 @@ def test_an_evaluation_is_for_one_process_and_its_folder_is_known_from_the_start
         )
         with (
             pytest.raises(InputError, match="or name another place with --out"),
-            opened(tmp_path / "out", Silent()),
+            open_evaluation(tmp_path / "out", Silent()),
         ):
             pass
-    with opened(tmp_path / "out", Silent()):
+    with open_evaluation(tmp_path / "out", Silent()):
         pass
 
 
 def test_our_own_prompts_are_the_held_out_ones_and_a_file_is_asked_whole(tmp_path: Path) -> None:
-    own = prompts_from(None, None, 0)
+    own = evaluation_prompts(None, None, 0)
     for kind, prompts in own.items():
         assert {p.id for p in prompts} == {p.id for p in load_prompts("built-in", kind).held_out}
     file = tmp_path / "mine.jsonl"
@@ -168,13 +161,13 @@ def test_our_own_prompts_are_the_held_out_ones_and_a_file_is_asked_whole(tmp_pat
         {"conversation": [{"role": "user", "content": "Boil eggs."}], "kind": "helpful"},
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = prompts_from(file, None, 0)
+    found = evaluation_prompts(file, None, 0)
     assert {kind: len(prompts) for kind, prompts in found.items()} == {
         "red_team": 2,
         "helpful": 1,
         "borderline": 0,
     }
-    assert {kind: len(prompts) for kind, prompts in prompts_from(file, 1, 0).items()} == {
+    assert {kind: len(prompts) for kind, prompts in evaluation_prompts(file, 1, 0).items()} == {
         "red_team": 1,
         "helpful": 1,
         "borderline": 0,
@@ -189,20 +182,20 @@ def test_the_judge_is_as_named_or_as_the_run_says_or_nobody(tmp_path: Path) -> N
             "feedback: bundled:smollm2-135m", "feedback: scripted:asks-back"
         )
     )
-    judge, how = judge_from([run], None, ["votes=3"])
+    judge, how = judge_settings([run], None, ["votes=3"])
     assert (judge, how.method, how.votes) == ("scripted:asks-back", "votes", 3)
-    judge, how = judge_from([run], "scripted:echo", [])
+    judge, how = judge_settings([run], "scripted:echo", [])
     assert (judge, how.method) == ("scripted:echo", "multiple_choice")  # the run's settings are for its own
-    assert judge_from([], None, [])[0] is None
+    assert judge_settings([], None, [])[0] is None
 
 
 def test_the_anchor_is_sl_cai_or_the_first() -> None:
     start, sl, rl = (
         Candidate(label, "scripted:echo", label.partition("@")[0]) for label in ("start", "sl-cai", "rl-cai@4")
     )
-    assert anchor_among([start, rl, sl], None) == "sl-cai"
-    assert anchor_among([start, rl], None) == "start"
-    assert anchor_among([start, rl], "rl-cai@4") == "rl-cai@4"
+    assert choose_anchor([start, rl, sl], None) == "sl-cai"
+    assert choose_anchor([start, rl], None) == "start"
+    assert choose_anchor([start, rl], "rl-cai@4") == "rl-cai@4"
 
 
 def test_the_user_is_warned_of_what_was_trained_on(tmp_path: Path) -> None:
@@ -212,7 +205,7 @@ def test_the_user_is_warned_of_what_was_trained_on(tmp_path: Path) -> None:
     (folder / "01-responses").mkdir()
     write_rows(folder / "01-responses/records.jsonl", Response, trained)
     pms = {"own": folder / "06-preference-model/model", "other": tmp_path}
-    with opened(tmp_path / "out", Silent()) as run:
+    with open_evaluation(tmp_path / "out", Silent()) as run:
         own = (Candidate("start", "scripted:echo", "start", str(folder)),)
         found = list(warnings(suite_of(run, "x", candidates=own, preference_models=pms)))
         assert found == [

@@ -16,8 +16,9 @@ from typing import Literal
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import verdict
+from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.harmfulness.agreement import regressor_folder
-from constitutional_ai.evaluation.suite import Suite, weights_digest
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.records import Answer, Message, Metric, Prompt, Response

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.matches.game import (
     Choosing,
     Game,
@@ -27,7 +28,7 @@ from constitutional_ai.evaluation.matches.game import (
 )
 from constitutional_ai.evaluation.matches.human_turns import human_id, human_turn, human_turns, spoken
 from constitutional_ai.evaluation.matches.pairings import pairings
-from constitutional_ai.evaluation.suite import Suite, weights_digest
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.elo import elo
 from constitutional_ai.metrics.intervals import share
 from constitutional_ai.models.model import Model, Sampling

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.parts import METRICS, MODELS, read_models
+from constitutional_ai.evaluation.parts import read_models
 from constitutional_ai.records import Candidate, Metric
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import load_json
@@ -70,7 +70,10 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
     names = _names(found) if len(found) > 1 else [""]
     return [
         Evaluation(
-            folder, name, tuple(read_models(folder)), load_json(folder / METRICS, tuple[Metric, ...]) or ()
+            folder,
+            name,
+            tuple(read_models(folder)),
+            load_json(folder / layout.METRICS, tuple[Metric, ...]) or (),
         )
         for folder, name in zip(found, names, strict=True)
     ]
@@ -78,7 +81,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
 
 def evaluation_folder(folder: Path) -> Path:
     for place in (folder, folder / "evaluation"):
-        if all((place / file).is_file() for file in (METRICS, MODELS)):
+        if all((place / file).is_file() for file in (layout.METRICS, layout.MODELS)):
             return place
     raise InputError(f"no evaluation in '{folder}'. Make one with: cai evaluate {folder}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.suite import candidates_of, runs_in, weights_digest
+from constitutional_ai.evaluation.candidates import find_candidates, run_folders, weights_digest
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Candidate
 from constitutional_ai.runs.manifest import StageManifest
@@ -41,7 +41,7 @@ def test_a_run_stands_for_all_its_models_and_snapshots(tmp_path: Path) -> None:
     for name in ("00000004", "00000008", "00000008.part"):
         (run / RL / "snapshots" / name).mkdir(parents=True)
         (run / RL / "snapshots" / name / "config.json").write_text("{}")
-    found = candidates_of([str(run)])
+    found = find_candidates([str(run)])
     assert [(c.label, c.role, c.sequences) for c in found] == [
         ("start", "start", 0),
         ("sl-cai", "sl-cai", 0),
@@ -69,25 +69,25 @@ def test_prompts_seen_are_counted_as_snapshots_count_them(
 ) -> None:
     run = a_run(tmp_path / "run", **rl_cai)
     steps(run, 1, last)
-    assert candidates_of([str(run)])[2].sequences == prompts
+    assert find_candidates([str(run)])[2].sequences == prompts
 
 
 def test_what_a_run_has_not_trained_yet_is_left_out(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", stages=(SL,))
-    assert [c.label for c in candidates_of([str(run)])] == ["start", "sl-cai"]
+    assert [c.label for c in find_candidates([str(run)])] == ["start", "sl-cai"]
     no_steps = a_run(tmp_path / "silent")
-    assert candidates_of([str(no_steps)])[2].sequences is None
+    assert find_candidates([str(no_steps)])[2].sequences is None
 
 
 def test_of_several_runs_each_label_begins_with_the_runs_name(tmp_path: Path) -> None:
     one, two = a_run(tmp_path / "one", stages=()), a_run(tmp_path / "two", stages=())
-    found = candidates_of([str(one), str(two), "scripted:echo"])
+    found = find_candidates([str(one), str(two), "scripted:echo"])
     assert [(c.label, c.role) for c in found] == [
         ("one:start", "start"),
         ("two:start", "start"),
         ("scripted:echo", "scripted:echo"),
     ]
-    assert runs_in([str(one), "scripted:echo"]) == [one]
+    assert run_folders([str(one), "scripted:echo"]) == [one]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_of_several_runs_each_label_begins_with_the_runs_name(tmp_path: Path) ->
     ],
 )
 def test_a_model_is_named_or_labelled(name: str, label: str, model: str) -> None:
-    assert candidates_of([name]) == [Candidate(label, model, label)]
+    assert find_candidates([name]) == [Candidate(label, model, label)]
 
 
 def test_what_is_neither_run_nor_model_is_named(tmp_path: Path) -> None:
@@ -118,16 +118,16 @@ def test_what_is_neither_run_nor_model_is_named(tmp_path: Path) -> None:
         (str(tmp_path / "evaluation"), "holds no recipe.yaml"),
     ):
         with pytest.raises(InputError, match=says):
-            candidates_of([name])
+            find_candidates([name])
     with pytest.raises(InputError, match=r"two models are called 'scripted:echo'. .* OTHER=scripted:echo"):
-        candidates_of(["scripted:echo", "scripted:echo"])
+        find_candidates(["scripted:echo", "scripted:echo"])
 
 
 def test_parameters_are_counted_in_the_files(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    assert candidates_of([f"tiny=hf:{tiny}"])[0].parameters == sum(p.numel() for p in model.parameters())
+    assert find_candidates([f"tiny=hf:{tiny}"])[0].parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_other_weights_have_another_digest(tmp_path: Path) -> None:

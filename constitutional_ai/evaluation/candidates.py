@@ -1,0 +1,142 @@
+"""Finds the models that a user names for an evaluation, and describes each as a candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from constitutional_ai.errors import InputError
+from constitutional_ai.models.load import check_name, model_path
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.records import Candidate
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import read_steps
+from constitutional_ai.runs.run import Run, read_run
+
+BLOCK = 65536
+"""Bytes that a digest reads at each of about sixteen places of a file."""
+
+
+def find_candidates(names: Iterable[str]) -> list[Candidate]:
+    """Return the candidates of each name in turn.
+
+    A name is the folder of a run, which stands for all its models and snapshots, or a model, also as ``label=model``.
+    Raises InputError for a name that is neither, and for two candidates with one label.
+    """
+    names = list(names)
+    runs = run_folders(names)
+    candidates = [
+        candidate
+        for name in names
+        for candidate in (
+            _of_run(Path(name), with_folder=len(runs) > 1) if Path(name) in runs else [_of_model(name)]
+        )
+    ]
+    labels = [one.label for one in candidates]
+    if twice := next((one for one in candidates if labels.count(one.label) > 1), None):
+        raise InputError(f"two models are called '{twice.label}'. Name one otherwise: OTHER={twice.model}")
+    return [replace(one, parameters=_parameter_count(one.model)) for one in candidates]
+
+
+def run_folders(names: Iterable[str]) -> list[Path]:
+    """Return the names that are folders of runs."""
+    return [Path(name) for name in names if (Path(name) / layout.RUN).exists()]
+
+
+def choose_anchor(candidates: Sequence[Candidate], label: str | None) -> str:
+    """Return the label of the model whose Elo is 0: ``label``, or the first SL-CAI model (EV-10), or the first of all.
+
+    Raises InputError if no candidate has that label.
+    """
+    labels = [one.label for one in candidates]
+    if label is None:
+        return next((one.label for one in candidates if one.role == layout.SL_CAI), labels[0])
+    if label not in labels:
+        raise InputError(f"no model is called '{label}', to be the anchor. There are: {', '.join(labels)}.")
+    return label
+
+
+def _of_model(name: str) -> Candidate:
+    label, _, model = name.partition("=") if "=" in name.partition(":")[0] else (name, "", name)
+    if Path(name).is_dir():
+        raise InputError(f"'{name}' is no run: it holds no run.json. A model in a folder is hf:{name}")
+    check_name(model)
+    return Candidate(label, model, label)
+
+
+def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
+    """Return a run's models, then its snapshots. ``with_folder`` puts the folder's name before every label."""
+    if not (folder / layout.RECIPE).exists():
+        raise InputError(f"{folder} is no run of cai run: it holds no recipe.yaml.")
+    run, prefix = read_run(folder), f"{folder.resolve().name}:" if with_folder else ""
+    recipe = load_recipe(str(folder / layout.RECIPE))
+    trained = ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL))
+    models = {layout.START: recipe.models.helpful} | {
+        role: f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}"
+        for role, stage in trained
+        if run.manifest(stage)
+    }
+    sequences = {layout.RL_CAI: _prompts_seen(run, recipe)}
+    finished = [
+        Candidate(f"{prefix}{role}", model, role, str(folder), sequences=sequences.get(role, 0))
+        for role, model in models.items()
+    ]
+    snapshots = [
+        Candidate(
+            f"{prefix}{layout.RL_CAI}@{path.name}",
+            f"hf:{path.resolve()}",
+            layout.RL_CAI,
+            str(folder),
+            sequences=int(path.name),
+        )
+        for path in run.snapshots()
+    ]
+    return finished + snapshots
+
+
+def _prompts_seen(run: Run, recipe: Recipe) -> int | None:
+    """Return the number of prompts that RL had seen at its end, counted as snapshots count them: in every epoch anew.
+
+    None where the run logged no step, and for DPO, which samples nothing.
+    """
+    how = recipe.rl_cai
+    steps = [row["step"] for row in read_steps(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
+    if not steps or how.algorithm == "dpo":
+        return None
+    return int(max(steps)) // how.passes * (how.batch_size // how.answers)
+
+
+def weights_digest(name: str) -> str:
+    """Return a digest of the weights of a model on this machine, or "" for any other model.
+
+    It reads about a megabyte of each file: enough to notice other weights, without reading gigabytes.
+    """
+    if not name.startswith(("hf:", "bundled:")):
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(Path(model_path(name)).glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            for start in range(0, size, max(BLOCK, size // 16)):
+                stream.seek(start)
+                digest.update(stream.read(BLOCK))
+    return digest.hexdigest()[:16]
+
+
+def _parameter_count(name: str) -> int | None:
+    """Count the parameters in the headers of a model's files; None where it has no files on this machine."""
+    from safetensors import safe_open
+
+    if not name.startswith(("hf:", "bundled:")):
+        return None
+    total = 0
+    for file in Path(model_path(name)).glob("*.safetensors"):
+        with safe_open(file, "numpy") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a dict
+                total += math.prod(tensors.get_slice(key).get_shape())
+    return total or None
