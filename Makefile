@@ -7,8 +7,8 @@
 # make bench   the speed of the runner, the command line, a resume and the trainings (on PAIRS=FILE, if given)
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS ?= tests/models tests/training tests/rl_cai tests/evaluation tests/suite tests/sl_cai tests/test_pipeline.py \
-	tests/test_doctor.py tests/test_scoring.py tests/test_hostile_text.py
+TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation tests/sl_cai tests/serve \
+	tests/test_pipeline.py tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
 .PHONY: demo test test-browser test-processors check bench planted setup lock clean
