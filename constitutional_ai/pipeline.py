@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import load_constitution
-from constitutional_ai.constitutions.control import controlled
+from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
@@ -48,7 +48,7 @@ def run_pipeline(
 ) -> Run:
     """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
     trackers.check(recipe.report_to)
-    constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     if not constitution.for_revision or not constitution.for_preference:
         raise InputError(
             f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."

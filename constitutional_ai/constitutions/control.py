@@ -41,7 +41,7 @@ def check_control(control: str) -> str:
     )
 
 
-def controlled(constitution: Constitution, control: str | None, seed: int) -> Constitution:
+def apply_control(constitution: Constitution, control: str | None, seed: int) -> Constitution:
     """The constitution that a control arm runs under. Raises InputError when there is nothing to leave out."""
     if control is None:
         return constitution

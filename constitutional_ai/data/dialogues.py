@@ -31,12 +31,12 @@ def conversation_of(text: str, prompt: str = "") -> Conversation:
         return (*before, Message("assistant", answer if _is_chatml(prompt) else answer.strip()))
     if _is_chatml(text):
         return _chatml(text)
-    return tuple(m if m.role == "user" else Message(m.role, _ended(m.content)) for m in turns(text, "user"))
+    return tuple(m if m.role == "user" else Message(m.role, _ended(m.content)) for m in as_turns(text, "user"))
 
 
 def split_prompt(prompt: str) -> tuple[Conversation, str]:
     """The turns before the answer, and what the prompt already says of the answer, which is mostly nothing."""
-    read = _chatml(prompt) if _is_chatml(prompt) else turns(prompt, "user")
+    read = _chatml(prompt) if _is_chatml(prompt) else as_turns(prompt, "user")
     begun = read[-1].content if read and read[-1].role == "assistant" else None
     return (read, "") if begun is None else (read[:-1], begun)
 
@@ -61,7 +61,7 @@ def _ended(text: str) -> str:
     return END.sub("", text).rstrip()
 
 
-def turns(said: str | Conversation, role: Role = "assistant") -> Conversation:
+def as_turns(said: str | Conversation, role: Role = "assistant") -> Conversation:
     r"""A conversation as it is; a dialogue of "\n\nHuman: …\n\nAssistant: …" by its turns; other text as one."""
     if not isinstance(said, str):
         return said

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from constitutional_ai.data.dialogues import turns
+from constitutional_ai.data.dialogues import as_turns
 from constitutional_ai.data.lines import format_counts, read_lines
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
@@ -73,7 +73,7 @@ def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
 
 def _pair(row: _Row) -> Pair | str:
     """The pair, or why there is none in this record."""
-    given, chosen, rejected = turns(row.prompt, "user"), turns(row.chosen), turns(row.rejected)
+    given, chosen, rejected = as_turns(row.prompt, "user"), as_turns(row.chosen), as_turns(row.rejected)
     if given and given[-1] == Message("assistant", ""):  # "\n\nAssistant:", where the reply begins
         given = given[:-1]
     shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]

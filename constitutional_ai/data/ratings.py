@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from constitutional_ai.data.dialogues import turns
+from constitutional_ai.data.dialogues import as_turns
 from constitutional_ai.data.lines import format_counts, read_items
 from constitutional_ai.errors import InputError, first_fault
 from constitutional_ai.records import Conversation, Message, conversation_id
@@ -124,7 +124,7 @@ def _rated(row: Any, scale: Scale | None) -> Rated | str:
         raise ValueError("no JSON object")
     if "transcript" in row:
         attempt = _RedTeamAttempt.model_validate(row)
-        return _checked(turns(attempt.transcript, "user"), [attempt.rating], 4)
+        return _checked(as_turns(attempt.transcript, "user"), [attempt.rating], 4)
     if "objective" in row and "assistant_response" in row:
         return _scored_response(_ScoredResponse.model_validate(row))
     return _own(_OwnRating.model_validate(row), scale)
@@ -147,7 +147,7 @@ def _own(row: _OwnRating, scale: Scale | None) -> Rated | str:
             "nothing says whether this rating is out of 1 or out of 4. Pass --scale 1 or --scale 4, or give the row "
             "a 'scale'."
         )
-    return _checked((*(row.conversation or turns(row.prompt, "user")), *response), ratings, highest)
+    return _checked((*(row.conversation or as_turns(row.prompt, "user")), *response), ratings, highest)
 
 
 def _checked(conversation: Conversation, ratings: Sequence[float], scale: Scale) -> Rated | str:

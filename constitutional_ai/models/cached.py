@@ -36,7 +36,7 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID",
 )
-HERE = ("hf:", "bundled:")
+LOCAL_SCHEMES = ("hf:", "bundled:")
 """Beginnings of names of models that run in this process."""
 WAIT_SECONDS = 30.0
 """For another process that writes the same file."""
@@ -54,11 +54,11 @@ def cached(model: Model, name: str, file: Path | None, say: Callable[[str], None
     if file is None or isinstance(model, ScriptedModel):
         yield model
         return
-    calls = Calls(file, say)
+    calls = CallFile(file, say)
     try:
         # Another engine rounds otherwise, and may draw otherwise.
-        who = f"{type(model).__name__} {identity(name, calls)}"
-        yield CachedModel(model, calls, who, seeded=name.startswith(HERE))
+        who = f"{type(model).__name__} {model_identity(name, calls)}"
+        yield CachedModel(model, calls, who, seeded=name.startswith(LOCAL_SCHEMES))
     finally:
         calls.close()
 
@@ -66,7 +66,7 @@ def cached(model: Model, name: str, file: Path | None, say: Callable[[str], None
 class CachedModel:
     """Answers from ``calls`` what was asked before; identical requests that are in work at once are asked once."""
 
-    def __init__(self, model: Model, calls: Calls, who: str, *, seeded: bool) -> None:
+    def __init__(self, model: Model, calls: CallFile, who: str, *, seeded: bool) -> None:
         """``who`` tells the model from all others. ``seeded``: a request's seed fixes its answer."""
         self._model, self._calls, self._who, self._seeded = model, calls, who, seeded
         self._asked: dict[str, asyncio.Task[str]] = {}
@@ -83,7 +83,7 @@ class CachedModel:
         if sampling.temperature > 0 and not self._seeded:
             return await self._model.generate(context, sampling)
         how = [sampling.temperature, sampling.max_tokens, sampling.seed, *sampling.stop]
-        key = key_of(self._who, self.format, "generate", context, how)
+        key = request_key(self._who, self.format, "generate", context, how)
 
         async def ask() -> str:
             said = await self._model.generate(context, sampling)
@@ -93,7 +93,7 @@ class CachedModel:
         return replace(COMPLETION.validate_json(await self._once(key, ask)), model=self.name)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        key = key_of(self._who, self.format, "score", context, list(continuations))
+        key = request_key(self._who, self.format, "score", context, list(continuations))
 
         async def ask() -> str:
             said = await self._model.score(context, continuations)
@@ -121,13 +121,13 @@ class CachedModel:
         return value
 
 
-def key_of(who: str, fmt: Format, call: str, context: Context, how: Sequence[object]) -> str:
+def request_key(who: str, fmt: Format, call: str, context: Context, how: Sequence[object]) -> str:
     """sha256 of a request. JSON keeps apart what would run together: a text and a talk, two strings and one."""
     said = context if isinstance(context, str) else [[m.role, m.content] for m in context]
     return hashlib.sha256(json.dumps([who, fmt, call, said, how]).encode()).hexdigest()
 
 
-class Calls:
+class CallFile:
     """The file: SQLite in WAL mode, so that a kill tears nothing and two processes may share it.
 
     A damaged file is said, put aside as ``….broken``, and begun anew.
@@ -219,12 +219,12 @@ def _check(value: str) -> str:
     return hashlib.blake2b(value.encode(), digest_size=8).hexdigest()
 
 
-def identity(name: str, calls: Calls) -> str:
+def model_identity(name: str, calls: CallFile) -> str:
     """What tells a model from all others: a digest of its files where they are here, else its name.
 
     A server's name says where it is and what it is called; that its weights were exchanged cannot be seen.
     """
-    if not name.startswith(HERE):
+    if not name.startswith(LOCAL_SCHEMES):
         return name
     folder = _folder(name)
     files = sorted(f for f in folder.iterdir() if f.suffix in SHAPES_ANSWERS)

@@ -35,30 +35,30 @@ Outcome = Literal["yes", "no", "not checked"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     check: str
     outcome: Outcome
     says: str
 
 
-def examine(name: str, reference: str | None = None) -> list[Finding]:
+def examine(name: str, reference: str | None = None) -> list[Check]:
     """All checks of a model. ``reference`` names local weights to compare scores with; those of the model itself unless
     said, where they are here. Raises InputError or ModelError when the model cannot be loaded at all."""
     began = time.monotonic()
     model = load_model(name)
-    loaded = Finding("loads", "yes", f"in {time.monotonic() - began:.1f} s, asked in {model.format} format")
+    loaded = Check("loads", "yes", f"in {time.monotonic() - began:.1f} s, asked in {model.format} format")
     local = name.startswith(("hf:", "bundled:"))
     return [loaded, *asyncio.run(_asked(model, reference or (name if local else None)))]
 
 
-async def _asked(model: Model, reference: str | None) -> list[Finding]:
+async def _asked(model: Model, reference: str | None) -> list[Check]:
     found = [await _answers(model)]
     if found[0].outcome == "no":
         return found
     try:
         found += await _draws(model)
     except RecordError as error:
-        return [*found, Finding("answers many requests", "no", str(error))]
+        return [*found, Check("answers many requests", "no", str(error))]
     adds_up = await _adds_up(model)
     found.append(adds_up)
     if adds_up.outcome == "not checked":
@@ -66,20 +66,20 @@ async def _asked(model: Model, reference: str | None) -> list[Finding]:
     if reference is None:
         return [
             *found,
-            Finding("scores are right", "not checked", "name the same weights here: --reference hf:FOLDER"),
+            Check("scores are right", "not checked", "name the same weights here: --reference hf:FOLDER"),
         ]
     return [*found, *await _against(model, reference)]
 
 
-async def _answers(model: Model) -> Finding:
+async def _answers(model: Model) -> Check:
     try:
         said = await model.generate(TALK, Sampling(temperature=0, max_tokens=TOKENS))
     except RecordError as error:
-        return Finding("answers", "no", str(error))
-    return Finding("answers", "yes" if said.text else "no", f"“{said.text[:60]}” ({said.finish_reason})")
+        return Check("answers", "no", str(error))
+    return Check("answers", "yes" if said.text else "no", f"“{said.text[:60]}” ({said.finish_reason})")
 
 
-async def _draws(model: Model) -> list[Finding]:
+async def _draws(model: Model) -> list[Check]:
     draws = [Sampling(temperature=1.0, max_tokens=TOKENS, seed=n) for n in range(AT_ONCE)]
     alone, again = [(await model.generate(STORY, draws[0])).text for _ in range(2)]
     began = time.monotonic()
@@ -89,31 +89,31 @@ async def _draws(model: Model) -> list[Finding]:
     return [
         _is_seeded(alone, again, answers[0].text),
         _differ({answer.text for answer in answers}),
-        Finding("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once"),
+        Check("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once"),
     ]
 
 
-def _is_seeded(alone: str, again: str, among_others: str) -> Finding:
+def _is_seeded(alone: str, again: str, among_others: str) -> Check:
     """A killed run that goes on ends as an unbroken one only where a seed fixes the draws. Beside other requests even a
     sound server may round otherwise; but one that seeds all its requests at once also answers otherwise there."""
     check, unlike = "a seed fixes its answer", "a resumed run may end otherwise than an unbroken one"
     if alone != again:
-        return Finding(check, "no", unlike)
+        return Check(check, "no", unlike)
     if alone != among_others:
-        return Finding(check, "yes", f"alone; not among {AT_ONCE} requests at once, so {unlike}")
-    return Finding(check, "yes", f"twice the same text at temperature 1, and among {AT_ONCE} requests at once")
+        return Check(check, "yes", f"alone; not among {AT_ONCE} requests at once, so {unlike}")
+    return Check(check, "yes", f"twice the same text at temperature 1, and among {AT_ONCE} requests at once")
 
 
-def _differ(texts: set[str]) -> Finding:
+def _differ(texts: set[str]) -> Check:
     """Where no other seed gives another answer, a pair to compare is one answer twice."""
     check = "other seeds, other answers"
     if len(texts) == 1:
         said = f"{AT_ONCE} seeds gave one text at temperature 1. Switch sampling on where the model is served"
-        return Finding(check, "no", said)
-    return Finding(check, "yes", f"{len(texts)} texts from {AT_ONCE} seeds")
+        return Check(check, "no", said)
+    return Check(check, "yes", f"{len(texts)} texts from {AT_ONCE} seeds")
 
 
-async def _adds_up(model: Model) -> Finding:
+async def _adds_up(model: Model) -> Check:
     """log P(a b | c) = log P(a | c) + log P(b | c a), which fails where only first tokens are counted."""
     check, (first, second) = "scores whole continuations", WORDS
     try:
@@ -121,15 +121,15 @@ async def _adds_up(model: Model) -> Finding:
             model.score(QUESTION, [first + second, first]), model.score(QUESTION + first, [second])
         )
     except RecordError as error:
-        return Finding(check, "no", str(error))
+        return Check(check, "no", str(error))
     except ModelError as error:  # it gives none
-        return Finding(check, "not checked", str(error))
+        return Check(check, "not checked", str(error))
     off = abs(whole - head - tail)
     right = math.isfinite(whole) and whole < head <= 0 and off <= ROUNDS
-    return Finding(check, "yes" if right else "no", f"parts add up to the whole within {off:.4f} nats")
+    return Check(check, "yes" if right else "no", f"parts add up to the whole within {off:.4f} nats")
 
 
-async def _against(model: Model, reference: str) -> list[Finding]:
+async def _against(model: Model, reference: str) -> list[Check]:
     from constitutional_ai.models.local.reference import Reference
 
     true = Reference(reference, model_path(reference))
@@ -141,12 +141,12 @@ async def _against(model: Model, reference: str) -> list[Finding]:
     same = said.text.split() == wanted.split()
     right, precision = _precision(off, getattr(model, "int8", False))
     return [
-        Finding(
+        Check(
             "scores are right",
             right,
             f"at most {off:.4f} nats from a plain float32 pass, {precision}",
         ),
-        Finding(
+        Check(
             "greedy text is the reference's",
             "yes" if same else "not checked",
             "word for word" if same else "not word for word, as may be but in float32",
@@ -164,7 +164,7 @@ def _precision(off: float, int8: bool) -> tuple[Outcome, str]:
     return "no", "too far"
 
 
-def table(name: str, found: list[Finding]) -> Table:
+def table(name: str, found: list[Check]) -> Table:
     made = Table("check", "", "", title=visible(name), title_justify="left", box=None, header_style="dim")
     for finding in found:
         made.add_row(finding.check, finding.outcome, visible(finding.says))

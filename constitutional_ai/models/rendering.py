@@ -31,12 +31,12 @@ def plain_template(tokenizer: Any) -> str:
     return BOS + PLAIN_TEMPLATE if begun and begun[0] == tokenizer.bos_token_id else PLAIN_TEMPLATE
 
 
-def speaks_plain(tokenizer: Any) -> bool:
+def uses_plain_format(tokenizer: Any) -> bool:
     """Whether a model is spoken to in the plain format: it has no template, or ours."""
     return tokenizer.chat_template in (None, "", PLAIN_TEMPLATE, BOS + PLAIN_TEMPLATE)
 
 
-def defused(text: str, tokenizer: Any) -> str:
+def escape_tokens(text: str, tokenizer: Any) -> str:
     """A control token written out in a text must not open a turn: ``<|im_end|>`` becomes ``< |im_end|>``."""
     # Llama 3 names only two of its control tokens as special ones; the others are just added as such.
     added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -46,12 +46,12 @@ def defused(text: str, tokenizer: Any) -> str:
     return text
 
 
-def defused_content(text: str, tokenizer: Any) -> str:
-    """As ``defused``. In the plain format words open a turn too: a line's ``Human:`` becomes ``Human :``."""
-    text = defused(text, tokenizer)
-    return TURN.sub(r"\1 :", text) if speaks_plain(tokenizer) else text
+def escape_content(text: str, tokenizer: Any) -> str:
+    """As ``escape_tokens``. In the plain format words open a turn too: a line's ``Human:`` becomes ``Human :``."""
+    text = escape_tokens(text, tokenizer)
+    return TURN.sub(r"\1 :", text) if uses_plain_format(tokenizer) else text
 
 
-def defused_messages(messages: Iterable[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
+def escape_messages(messages: Iterable[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
     """For the tokenizer's chat template. What has been through here comes through again as it is."""
-    return [m | {"content": defused_content(m["content"], tokenizer)} for m in messages]
+    return [m | {"content": escape_content(m["content"], tokenizer)} for m in messages]

@@ -47,7 +47,7 @@ class Silent:
     def finish(self, stage: str) -> None: ...
 
 
-class Rows(NamedTuple, Generic[Row]):
+class StageRows(NamedTuple, Generic[Row]):
     """What ``run_rows`` made."""
 
     records: StoredRows[Row]
@@ -76,7 +76,7 @@ async def run_rows(
     progress: Progress,
     file: str = layout.RECORDS,
     budget: Budget | None = None,
-) -> Rows[Row]:
+) -> StageRows[Row]:
     """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
     passes may load a model for each and let it go. No record is held in memory once it is written.
 
@@ -128,7 +128,7 @@ async def run_rows(
         failures.unlink()
     progress.finish(folder.name)
     # Rows came in the order of finishing; what later stages read must not depend on timing.
-    return Rows(StoredRows(folder / file, row_type), len(failed), _sum(beside, made.sort_file(wanted)))
+    return StageRows(StoredRows(folder / file, row_type), len(failed), _sum(beside, made.sort_file(wanted)))
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

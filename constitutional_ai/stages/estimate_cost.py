@@ -21,10 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
-from constitutional_ai.constitutions.control import controlled
+from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import RecordError
-from constitutional_ai.models.cached import HERE
+from constitutional_ai.models.cached import LOCAL_SCHEMES
 from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe import Recipe
@@ -103,7 +103,7 @@ def estimate(
 def rehearsal(recipe: Recipe) -> Rehearsal:
     # What is only a matter of the answers must not stop the rehearsal.
     feedback = recipe.feedback.model_copy(update={"gate": "warn"})
-    constitution = controlled(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     run = Nowhere(Path(recipe.out).resolve())
     return Rehearsal(
@@ -226,7 +226,7 @@ def _timed(one: Estimate, measured: dict[str, float], earlier: Run | None, score
 def _priced(one: Estimate, prices: Prices | None) -> Estimate:
     if prices is None or one.model is None or one.read is None:
         return one
-    if one.model.startswith((*HERE, "scripted:")):
+    if one.model.startswith((*LOCAL_SCHEMES, "scripted:")):
         return replace(one, cost=0.0)
     return replace(one, cost=(one.read * prices.read + (one.written or 0) * prices.written) / 1e6)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from constitutional_ai.data.prompts import KINDS
 from constitutional_ai.errors import InputError, RecordError
-from constitutional_ai.models.cached import HERE
+from constitutional_ai.models.cached import LOCAL_SCHEMES
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.records import Completion, Conversation, Kind, Message, Prompt, as_messages
@@ -38,7 +38,7 @@ class Rehearsed:
         self._begins, self._fillers = "(A) " if votes else "", dict[tuple[int, int], str]()
         self._tokens, self.exact = tokens_of(name)
         self.format: Format = "plain" if self.exact and self._tokens.plain else "chat"
-        self._server = not name.startswith((*HERE, "scripted:"))
+        self._server = not name.startswith((*LOCAL_SCHEMES, "scripted:"))
         self.calls = self.written = 0
         self._letters = self._sampled_letters = self._sampled = 0
         self.sample: list[Callable[[Model], Any]] = []
@@ -107,17 +107,17 @@ class Tokens:
 @cache
 def tokens_of(name: str) -> tuple[Tokens, bool]:
     """A model's own tokens and True where its tokenizer is here, else letters by ``LETTERS`` and False."""
-    if not name.startswith(HERE):
+    if not name.startswith(LOCAL_SCHEMES):
         return Tokens(None, False), False
     from transformers import AutoTokenizer
 
-    from constitutional_ai.models.rendering import speaks_plain
+    from constitutional_ai.models.rendering import uses_plain_format
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path(name))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the tokenizer of '{name}': {str(error).splitlines()[0]}") from error
-    return Tokens(tokenizer, speaks_plain(tokenizer)), True
+    return Tokens(tokenizer, uses_plain_format(tokenizer)), True
 
 
 @dataclass(frozen=True)

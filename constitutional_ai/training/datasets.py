@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from constitutional_ai.models.local.tokens import cannot_load
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
-from constitutional_ai.models.rendering import defused_messages, plain_template
+from constitutional_ai.models.rendering import escape_messages, plain_template
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 
@@ -38,7 +38,7 @@ def within(
     """
     tokenizer, kept, left_out = load_tokenizer(path), [], 0
     for row in rows:
-        safe = row | {key: defused_messages(row[key], tokenizer) for key in TEXTS if key in row}
+        safe = row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row}
         if (
             max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in _texts(safe, tokenizer))
             > max_length

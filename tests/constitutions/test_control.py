@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, draw, load_constitution
-from constitutional_ai.constitutions.control import EMPTY, controlled
+from constitutional_ai.constitutions.control import EMPTY, apply_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
@@ -25,7 +25,7 @@ KINDS = ("empty", "shuffled")
 
 @pytest.mark.parametrize("control", KINDS)
 def test_names_weights_and_sides_stay_so_that_the_same_principles_are_drawn(control: str) -> None:
-    made = controlled(OURS, control, 0)
+    made = apply_control(OURS, control, 0)
     shape = [(p.name, p.weight, p.tags, [getattr(p, side) is None for side in SIDES]) for p in OURS.principles]
     assert [
         (p.name, p.weight, p.tags, [getattr(p, side) is None for side in SIDES]) for p in made.principles
@@ -36,14 +36,14 @@ def test_names_weights_and_sides_stay_so_that_the_same_principles_are_drawn(cont
 
 
 def test_without_a_control_it_is_the_constitution_itself() -> None:
-    assert controlled(OURS, None, 0) is OURS
+    assert apply_control(OURS, None, 0) is OURS
 
 
 @pytest.mark.parametrize("control", [*KINDS, "without:tact"])
 def test_a_control_is_another_version_that_names_what_it_was_made_from_and_is_read_again(
     control: str, tmp_path: Path
 ) -> None:
-    made = controlled(OURS, control, 0)
+    made = apply_control(OURS, control, 0)
     assert made.digest != OURS.digest
     assert control in made.name
     assert OURS.digest in made.description
@@ -52,7 +52,7 @@ def test_a_control_is_another_version_that_names_what_it_was_made_from_and_is_re
 
 
 def test_an_empty_one_says_of_every_principle_the_same() -> None:
-    made = controlled(OURS, "empty", 0)
+    made = apply_control(OURS, "empty", 0)
     assert {p.revision for p in made.for_revision} == {EMPTY["revision"]}
     assert {p.preference for p in made.for_preference} == {EMPTY["preference"]}
 
@@ -65,7 +65,7 @@ def test_an_empty_one_labels_one_half_by_likelihood() -> None:
     judge = ScriptedModel(weigh=lambda context, answer: -float(len(answer) * len(context)))
     said = [
         asyncio.run(label(pair, model=judge, constitution=c, asking=Asking(method="likelihood"), seed=0))
-        for c in (OURS, controlled(OURS, "empty", 0))
+        for c in (OURS, apply_control(OURS, "empty", 0))
     ]
     assert said[0].probability_a != 0.5
     assert said[1].probability_a == 0.5
@@ -83,8 +83,8 @@ def test_shuffled_texts_keep_their_words_and_never_their_order(
 ) -> None:
     one = Principle(name="p", revision=revision, preference=preference, upheld=upheld, broken=broken)
     first = Constitution(name="mine", principles=(one,))
-    made = controlled(first, "shuffled", seed).principles[0]
-    assert made == controlled(first, "shuffled", seed).principles[0]
+    made = apply_control(first, "shuffled", seed).principles[0]
+    assert made == apply_control(first, "shuffled", seed).principles[0]
     for before, after in [(revision, made.revision), (preference, made.preference)]:
         assert Counter((after or "").split()) == Counter(before.split())
         assert (after != before) == (len(set(before.split())) > 1)
@@ -97,11 +97,11 @@ def test_shuffled_texts_keep_their_words_and_never_their_order(
 
 
 def test_another_seed_shuffles_otherwise() -> None:
-    assert controlled(OURS, "shuffled", 0).digest != controlled(OURS, "shuffled", 1).digest
+    assert apply_control(OURS, "shuffled", 0).digest != apply_control(OURS, "shuffled", 1).digest
 
 
 def test_leaving_one_out_changes_only_the_draws_that_fell_on_it() -> None:
-    made = controlled(OURS, "without:tact", 0)
+    made = apply_control(OURS, "without:tact", 0)
     assert [p for p in OURS.principles if p.name != "tact"] == list(made.principles)
     drawn = [(draw(OURS.for_revision, rng(n)).name, draw(made.for_revision, rng(n)).name) for n in range(500)]
     fell = [new for old, new in drawn if old == "tact"]
@@ -125,7 +125,7 @@ def test_what_cannot_be_left_out_is_refused(left_out: str, said: str) -> None:
         Principle(name="kind", preference="Which is kinder?"),
     )
     with pytest.raises(InputError, match=r".") as caught:
-        controlled(Constitution(name="mine", principles=principles), f"without:{left_out}", 0)
+        apply_control(Constitution(name="mine", principles=principles), f"without:{left_out}", 0)
     assert said in str(caught.value)
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from constitutional_ai.cli import main
 from constitutional_ai.constitutions.constitution import load_constitution
-from constitutional_ai.constitutions.control import controlled
+from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.compare_runs import LUCK, SEPARATE, SEVERAL, compare_runs
 from constitutional_ai.recipes.recipe import Recipe
@@ -36,7 +36,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         folder = Path("runs", name)
         (folder / "08-evaluation").mkdir(parents=True)
         asked = Recipe.model_validate({"out": str(folder), **recipe})
-        constitution = controlled(load_constitution("default"), asked.control, asked.seed)
+        constitution = apply_control(load_constitution("default"), asked.control, asked.seed)
         answers = [
             answer(role, number, NO if role == "rl-cai" and number < objecting else SURE, float(number))
             for role in ("start", "sl-cai", "rl-cai")
@@ -198,7 +198,7 @@ def test_a_control_arm_answers_alike_revises_under_its_own_constitution_and_is_g
     said = [Path(run, "01-responses/records.jsonl").read_bytes() for run in ("mine", "arm")]
     assert said[0] == said[1]
     ours, arm = (load_constitution(Path(run, "constitution.yaml")) for run in ("mine", "arm"))
-    assert arm == controlled(ours, "shuffled", load_recipe_seed("arm"))
+    assert arm == apply_control(ours, "shuffled", load_recipe_seed("arm"))
     for run, constitution in (("mine", ours), ("arm", arm)):
         lines = Path(run, "02-revisions/records.jsonl").read_text().splitlines()
         assert {json.loads(line)["constitution"] for line in lines} == {constitution.digest}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError, RecordError
-from constitutional_ai.models.cached import CachedModel, Calls, cached, identity, key_of
+from constitutional_ai.models.cached import CachedModel, CallFile, cached, model_identity, request_key
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
@@ -59,7 +59,7 @@ class Broken(Counting):
 
 
 def wrapped(model: Model, path: Path, who: str = "weights", *, seeded: bool = True) -> CachedModel:
-    return CachedModel(model, Calls(path, print), who, seeded=seeded)
+    return CachedModel(model, CallFile(path, print), who, seeded=seeded)
 
 
 def text(model: Model, context: Context = HI, **how: object) -> str:
@@ -113,7 +113,7 @@ def test_two_requests_share_a_key_only_if_they_are_one(
     one: tuple[Context, Sampling | list[str]], other: tuple[Context, Sampling | list[str]]
 ) -> None:
     def key(request: tuple[Context, Sampling | list[str]]) -> str:
-        return key_of("weights", "chat", "any", request[0], [repr(request[1])])
+        return request_key("weights", "chat", "any", request[0], [repr(request[1])])
 
     assert (key(one) == key(other)) == (one == other)
 
@@ -132,7 +132,7 @@ def test_two_requests_share_a_key_only_if_they_are_one(
     ],
 )
 def test_a_key_tells_models_formats_calls_and_contexts_apart(other: tuple) -> None:
-    assert key_of(*other) != key_of("weights", "chat", "score", "Hi", ["a"])
+    assert request_key(*other) != request_key("weights", "chat", "score", "Hi", ["a"])
 
 
 def test_another_seed_is_another_draw(path: Path) -> None:
@@ -227,8 +227,8 @@ def test_a_failure_is_shared_by_those_who_wait_for_it(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from constitutional_ai.models.cached import Calls
-calls = Calls(Path(sys.argv[1]), print)
+from constitutional_ai.models.cached import CallFile
+calls = CallFile(Path(sys.argv[1]), print)
 print("open", flush=True)
 for n in range(int(sys.argv[3])):
     calls.put(f"{sys.argv[2]} {n}", "x" * 500)
@@ -243,7 +243,7 @@ def writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
 def test_two_processes_may_write_one_file(path: Path) -> None:
     with writer(path, "a", 300) as one, writer(path, "b", 300) as other:
         assert [process.wait(timeout=60) for process in (one, other)] == [0, 0]
-    calls = Calls(path, pytest.fail)
+    calls = CallFile(path, pytest.fail)
     assert all(calls.get(f"{name} {n}") for name in "ab" for n in range(300))
 
 
@@ -251,7 +251,7 @@ def test_a_file_may_be_made_by_many_at_once(path: Path) -> None:
     """The change to WAL mode is the one moment at which SQLite does not wait for another connection."""
     with ThreadPoolExecutor(8) as pool:
         for n in range(50):
-            made = [pool.submit(Calls, path.with_name(f"{n}.sqlite"), pytest.fail) for _ in range(8)]
+            made = [pool.submit(CallFile, path.with_name(f"{n}.sqlite"), pytest.fail) for _ in range(8)]
             for calls in made:
                 calls.result().close()
 
@@ -260,12 +260,12 @@ def test_a_kill_while_writing_damages_nothing(path: Path) -> None:
     with writer(path, "a", 10**9) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        calls = Calls(path, pytest.fail)
+        calls = CallFile(path, pytest.fail)
         until = time.monotonic() + 30
         while calls.get("a 200") is None and time.monotonic() < until:
             time.sleep(0.005)
         process.kill()
-    whole = Calls(path, pytest.fail)
+    whole = CallFile(path, pytest.fail)
     assert whole.get("a 0") == "x" * 500
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
     whole.put("b", "after")
@@ -278,7 +278,7 @@ def test_a_kill_while_writing_damages_nothing(path: Path) -> None:
 def test_a_damaged_file_is_said_put_aside_and_begun_anew(path: Path) -> None:
     path.write_bytes(b"no database " * 1000)
     said: list[str] = []
-    calls = Calls(path, said.append)
+    calls = CallFile(path, said.append)
     calls.put("a", "b")
     assert calls.get("a") == "b"
     assert len(said) == 1
@@ -287,7 +287,7 @@ def test_a_damaged_file_is_said_put_aside_and_begun_anew(path: Path) -> None:
 
 
 def test_damage_that_shows_only_later_is_found_too(path: Path) -> None:
-    calls = Calls(path, pytest.fail)
+    calls = CallFile(path, pytest.fail)
     for n in range(200):
         calls.put(str(n), "x" * 500)
     calls.close()
@@ -296,7 +296,7 @@ def test_damage_that_shows_only_later_is_found_too(path: Path) -> None:
         file.seek(8192)
         file.write(os.urandom(size - 8192))
     said: list[str] = []
-    calls = Calls(path, said.append)
+    calls = CallFile(path, said.append)
     found = [calls.get(str(n)) for n in range(200)]
     assert set(found) <= {None, "x" * 500}
     assert None in found
@@ -304,7 +304,7 @@ def test_damage_that_shows_only_later_is_found_too(path: Path) -> None:
 
 
 def test_a_value_that_was_changed_on_disk_is_no_answer(path: Path) -> None:
-    calls = Calls(path, pytest.fail)
+    calls = CallFile(path, pytest.fail)
     calls.put("a", "true")
     sqlite3.connect(path, isolation_level=None).execute(
         "UPDATE calls SET value = replace(value, 'true', 'lies')"
@@ -315,9 +315,9 @@ def test_a_value_that_was_changed_on_disk_is_no_answer(path: Path) -> None:
 def test_a_file_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Set cache= to another file"):
-        Calls(tmp_path / "file" / "calls.sqlite", print)
+        CallFile(tmp_path / "file" / "calls.sqlite", print)
     with pytest.raises(InputError, match="Set cache= to another file"):
-        Calls(tmp_path, print)
+        CallFile(tmp_path, print)
 
 
 def test_values_are_json(path: Path) -> None:
@@ -343,19 +343,22 @@ def test_scripted_models_and_runs_without_a_cache_are_left_as_they_are(path: Pat
 def test_a_model_is_its_files_wherever_they_lie(tiny: Path, tmp_path: Path, path: Path) -> None:
     import shutil
 
-    calls = Calls(path, print)
+    calls = CallFile(path, print)
     copy = shutil.copytree(tiny, tmp_path / "copy")
-    before = identity(f"hf:{tiny}", calls)
-    assert identity(f"hf:{copy}", calls) == before
+    before = model_identity(f"hf:{tiny}", calls)
+    assert model_identity(f"hf:{copy}", calls) == before
     (copy / "README.md").write_text("a card")
-    assert identity(f"hf:{copy}", calls) == before
+    assert model_identity(f"hf:{copy}", calls) == before
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
-    assert identity(f"hf:{copy}", calls) != before
+    assert model_identity(f"hf:{copy}", calls) != before
 
 
 def test_a_servers_name_and_address_are_who_it_is(path: Path) -> None:
-    assert identity("server:m@http://localhost:1/v1", Calls(path, print)) == "server:m@http://localhost:1/v1"
+    assert (
+        model_identity("server:m@http://localhost:1/v1", CallFile(path, print))
+        == "server:m@http://localhost:1/v1"
+    )
 
 
 def test_a_real_model_answers_from_the_cache_as_by_itself(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from constitutional_ai.errors import InputError, ModelError, RecordError, TooManyFailures
 from constitutional_ai.records import Completion, Failure, Message, Prompt, Response, Usage
 from constitutional_ai.runs.rows import read_rows
-from constitutional_ai.runs.runner import Pass, Rows, Silent, run_rows
+from constitutional_ai.runs.runner import Pass, Silent, StageRows, run_rows
 from constitutional_ai.seeding import rng
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
@@ -51,7 +51,7 @@ def make(
     concurrency: int = 4,
     max_failures: int = 0,
     progress: Silent | None = None,
-) -> Rows[Response]:
+) -> StageRows[Response]:
     async def one_pass() -> AsyncIterator[Pass[str, Response]]:
         yield Pass({name: name for name in names}, step)
 

@@ -22,7 +22,7 @@ from constitutional_ai.evaluation.harmfulness.agreement import (
     held_out,
 )
 from constitutional_ai.models.load import model_path
-from constitutional_ai.models.rendering import defused_messages
+from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import digest_file, write_atomically
@@ -181,7 +181,7 @@ def _train(
 
 def tokens(one: Rated, tokenizer: Any) -> list[int]:
     """Of the whole conversation, as ``Scorer`` renders it: no text in it can open a turn."""
-    messages = defused_messages(as_messages(one.conversation), tokenizer)
+    messages = escape_messages(as_messages(one.conversation), tokenizer)
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
-from constitutional_ai.models.rendering import defused, defused_content, defused_messages, speaks_plain
+from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
 from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
 
 
@@ -42,7 +42,7 @@ class Tokens:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id}
-        self.format: Format = "plain" if speaks_plain(self.tokenizer) else "chat"
+        self.format: Format = "plain" if uses_plain_format(self.tokenizer) else "chat"
         self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
 
     def generation(self, context: Context, sampling: Sampling) -> Generation:
@@ -67,9 +67,9 @@ class Tokens:
 
     def _of(self, context: Context, *, room: int) -> list[int]:
         if isinstance(context, str):
-            tokens: list[int] = self.tokenizer(defused(context, self.tokenizer))["input_ids"]
+            tokens: list[int] = self.tokenizer(escape_tokens(context, self.tokenizer))["input_ids"]
         elif self.format == "plain":
-            safe = [replace(m, content=defused_content(m.content, self.tokenizer)) for m in context]
+            safe = [replace(m, content=escape_content(m.content, self.tokenizer)) for m in context]
             tokens = self.tokenizer(plain(tuple(safe)))["input_ids"]
         else:
             tokens = self.tokenizer(self._chat(context), add_special_tokens=False)["input_ids"]
@@ -80,7 +80,7 @@ class Tokens:
         return tokens
 
     def _chat(self, conversation: Conversation) -> str:
-        messages = defused_messages(as_messages(conversation), self.tokenizer)
+        messages = escape_messages(as_messages(conversation), self.tokenizer)
         continued = conversation[-1].role == "assistant"
         try:
             text: str = self.tokenizer.apply_chat_template(

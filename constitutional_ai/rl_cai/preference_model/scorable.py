@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.rendering import defused_messages
+from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Conversation, as_messages
 
 
@@ -38,7 +38,7 @@ class Scorable:
             raise RecordError(f"its {tokens} tokens exceed the model's {self._limit}")
 
     def _tokens(self, conversation: Conversation) -> int:
-        messages = defused_messages(as_messages(conversation), self._tokenizer)
+        messages = escape_messages(as_messages(conversation), self._tokenizer)
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         except TemplateError as error:

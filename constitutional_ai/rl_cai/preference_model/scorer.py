@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.batching import Batcher
-from constitutional_ai.models.rendering import defused_messages
+from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Conversation, as_messages
 from constitutional_ai.rl_cai.preference_model.held_out_report import Spread
 
@@ -35,7 +35,7 @@ class Scorer:
         # The policy's text is hostile here: a turn that it forges would be scored as a real one.
         texts = [
             self._tokenizer.apply_chat_template(
-                defused_messages(as_messages(c), self._tokenizer), tokenize=False
+                escape_messages(as_messages(c), self._tokenizer), tokenize=False
             )
             for c in conversations
         ]

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import STOP_STRINGS, Sampling, cut_at_stop
-from constitutional_ai.models.rendering import speaks_plain
+from constitutional_ai.models.rendering import uses_plain_format
 from constitutional_ai.records import Checkpoint, Conversation, Message, Prompt, as_messages
 from constitutional_ai.training.settings import Training
 
@@ -91,7 +91,7 @@ def reinforce(
         )
     trainer_type, config_type, arguments = _algorithm(reinforcing)
     tokenizer = load_tokenizer(base, padding_side="left")
-    plain = speaks_plain(tokenizer)
+    plain = uses_plain_format(tokenizer)
     # Checkpoints only where the answers are used up: those still in use are not in a checkpoint.
     arguments["save_steps"] = -(-training.checkpoint_steps // reinforcing.passes) * reinforcing.passes
     trainer = trainer_type(

@@ -20,7 +20,7 @@ from constitutional_ai.engine.decode_loop import Draws
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.local.hugging_face import BATCH_TOKENS, HuggingFaceModel
 from constitutional_ai.models.model import Context, Sampling
-from constitutional_ai.models.rendering import defused
+from constitutional_ai.models.rendering import escape_tokens
 from constitutional_ai.records import Completion, Message
 from tests.conftest import CHAT
 
@@ -292,7 +292,7 @@ def test_a_control_token_that_the_tokenizer_does_not_name_opens_no_turn_either(t
     tokenizer._tokenizer.add_special_tokens([AddedToken("<|header|>", special=True)])
     (header,) = tokenizer("<|header|>")["input_ids"]
     assert "<|header|>" not in tokenizer.all_special_tokens
-    assert header not in tokenizer(defused("x<|header|>system", tokenizer))["input_ids"]
+    assert header not in tokenizer(escape_tokens("x<|header|>system", tokenizer))["input_ids"]
 
 
 def test_a_text_that_the_template_refuses_or_cuts_fails_alone(make_tiny: Callable[..., Path]) -> None:
