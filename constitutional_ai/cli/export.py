@@ -17,7 +17,8 @@ def export(folder: str, form: str, out: Path) -> None:
     parquet: a file for each kind of record (responses, revisions, comparisons, labels, answers, metrics …), for
     datasets, pandas, DuckDB. inspect: a log for each evaluated model, for inspect_ai.
     """
-    from constitutional_ai.report.export.parquet import to_inspect, to_parquet
+    from constitutional_ai.report.export.inspect_log import to_inspect
+    from constitutional_ai.report.export.parquet import to_parquet
     from constitutional_ai.runs.run import read_run
 
     made = (to_parquet if form == "parquet" else to_inspect)(read_run(folder), out)
