@@ -14,6 +14,7 @@ from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.report.card import write_cards
+from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, open_run
@@ -53,9 +54,9 @@ def run_pipeline(
         raise InputError(
             f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
         )
-    if recipe.feedback.method == "likelihood" and not constitution.for_likelihood:
+    if not METHODS[recipe.feedback.method].principles(constitution):
         raise InputError(
-            f"feedback.method=likelihood needs principles with 'upheld' and 'broken', and constitution "
+            f"feedback.method={recipe.feedback.method} needs principles with 'upheld' and 'broken', and constitution "
             f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
         )
     prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}

@@ -38,8 +38,8 @@ from constitutional_ai.records import (
     RevisionChain,
     Verdict,
 )
-from constitutional_ai.rl_cai.feedback import chain_of_thought, questions, votes, worked_choices
-from constitutional_ai.rl_cai.feedback.worked_choices import Choice, FewShots
+from constitutional_ai.rl_cai.feedback import chain_of_thought, likelihood, questions, votes, worked_choices
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, WorkedChoice
 from constitutional_ai.runs.rows import RowWriter, read_rows, write_atomically, write_rows
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
 from constitutional_ai.seeding import rng
@@ -114,7 +114,7 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
     pair = comparison(fields)
     talk, made = pair.prompt.conversation, {}
     *_, first, second, some, more = fields
-    asked = chain_of_thought.question(talk, some, first, second)
+    asked = chain_of_thought.question_for_reasoning(talk, some, first, second)
     for fmt in FORMATS:
         made |= {
             ("critique", fmt): sl_requests.to_critique(talk, first, some, fmt),
@@ -122,8 +122,8 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
             ("direct revision", fmt): sl_requests.to_revise(talk, first, None, more, fmt),
             ("restated", fmt): sl_requests.to_answer_again(talk, more),
             ("answered", fmt): sl_requests.answered(talk, first),
-            ("multiple choice", fmt): questions.multiple_choice(talk, some, first, second, fmt, more),
-            ("likelihood", fmt): questions.spoken_by(some, (Message("system", ""), *talk), fmt),
+            ("multiple choice", fmt): questions.to_choose(talk, some, first, second, fmt, more),
+            ("likelihood", fmt): likelihood.as_assistant(some, (Message("system", ""), *talk), fmt),
             ("vote", fmt): votes.to_vote(pair, some, fmt, more),
             ("thought", fmt): chain_of_thought.to_think(asked, fmt),
             ("answer after a thought", fmt): chain_of_thought.to_answer(asked, more, fmt),
@@ -136,7 +136,7 @@ def all_requests(fields: Sequence[str]) -> dict[tuple[str, Format], Context]:
 
 def few_shot_prefixes(fields: Sequence[str]) -> dict[str, str]:
     asked, better, worse, before, after, *some = fields
-    shots = FewShots((Choice(asked, better, worse),), (f"{before}{worked_choices.SLOT}{after}",))
+    shots = FewShots((WorkedChoice(asked, better, worse),), (f"{before}{worked_choices.SLOT}{after}",))
     known = [Principle(name="p", preference=f"Is {some[0]} it?")]
     return {
         "choice": shots.multiple_choice(known, rng(0)),

@@ -21,10 +21,11 @@ from constitutional_ai.evaluation.hhh_questions import load_hhh
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.calibration import TIE, Claim, calibration_error, probability
 from constitutional_ai.metrics.intervals import cluster_bootstrap, rate, share
-from constitutional_ai.models.model import Model, Sampling
+from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, Conversation, Judgement, Message, Metric, Side
 from constitutional_ai.rl_cai.feedback.gate import comparison_of, questions
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.runs.runner import Pass
 
@@ -119,17 +120,17 @@ def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
             with suite.loaded(candidate.model) as model:
                 if not await suite.gives_scores(candidate, model, PART):
                     continue
-                for method, asking in _ways(suite, model).items():
+                for method, settings in _ways(suite).items():
 
                     async def step(
                         question: HHHQuestion,
                         name: str = candidate.label,
                         method: str = method,
                         model: Model = model,
-                        asking: Asking = asking,
+                        settings: Feedback = settings,
                     ) -> HHHAnswer:
                         return await _choose(
-                            question, _unanswered(question, name, method), model, asking, suite.seed
+                            question, _unanswered(question, name, method), model, settings, suite.seed
                         )
 
                     yield Pass(_each(files, candidate.label, method), step)
@@ -143,12 +144,12 @@ def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
     )
 
 
-def _ways(suite: Suite, model: Model) -> dict[str, Asking]:
+def _ways(suite: Suite) -> dict[str, Feedback]:
     how = suite.feedback
-    thinking = Sampling(temperature=how.temperature, max_tokens=how.max_tokens)
-    as_given = Asking(fmt=model.format, as_given=True, clamp=(0.0, 1.0), reasoning=thinking)
-    thinks = replace(as_given, method="chain_of_thought")
-    return dict(zip(METHODS, (as_given, thinks, replace(thinks, chains=CHAINS)), strict=True))
+    chooses = Feedback(clamp=(0, 1), temperature=how.temperature, max_tokens=how.max_tokens)
+    thinks = chooses.model_copy(update={"method": "chain_of_thought"})
+    ensembled = thinks.model_copy(update={"chains": CHAINS})
+    return dict(zip(METHODS, (chooses, thinks, ensembled), strict=True))
 
 
 def _unanswered(question: HHHQuestion, name: str, method: str) -> HHHAnswer:
@@ -156,10 +157,14 @@ def _unanswered(question: HHHQuestion, name: str, method: str) -> HHHAnswer:
     return HHHAnswer(f"{asked}.{name}.{method}", asked, name, method, question.better, None)
 
 
-async def _choose(question: HHHQuestion, row: HHHAnswer, model: Model, asking: Asking, seed: int) -> HHHAnswer:
+async def _choose(
+    question: HHHQuestion, row: HHHAnswer, model: Model, settings: Feedback, seed: int
+) -> HHHAnswer:
     comparison, better, constitution = question
     try:
-        said = await label(comparison, model=model, constitution=constitution, asking=asking, seed=seed)
+        said = await label(
+            comparison, model=model, constitution=constitution, settings=settings, seed=seed, as_given=True
+        )
     except RecordError as error:
         return replace(row, failure=f"{type(error).__name__}: {error}")
     right = said.probability_a if better == "a" else 1.0 - said.probability_a

@@ -1,8 +1,8 @@
 """Which of two answers is more helpful, honest and harmless? The paper's 438 comparisons (section 2; figures 4 and 11).
 
-A feedback model is asked the released questions (EV-2): ``Asking(as_given=True)`` asks each byte for byte,
-``method="chain_of_thought"`` lets it reason, ``chains=5`` averages five such answers (FB-15). A preference model scores
-both dialogues. Several questions share a context, so intervals draw whole contexts (pitfall 26).
+A feedback model is asked the released questions (EV-2): ``label(as_given=True)`` asks each byte for byte,
+``Feedback(method="chain_of_thought")`` lets it reason, ``chains=5`` averages five such answers (FB-15). A preference
+model scores both dialogues. Several questions share a context, so intervals draw whole contexts (pitfall 26).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from constitutional_ai.records import (
     Side,
     conversation_id,
 )
-from constitutional_ai.rl_cai.feedback.questions import CHOICES, HEAD, multiple_choice
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, HEAD, to_choose
 
 NAME = "hhh_accuracy"
 TURN = re.compile(f"({HUMAN}|{ASSISTANT}) ")
@@ -72,9 +72,9 @@ def _asked(row: _Row, place: str) -> tuple[str, Comparison, Side]:
     side: Side = "a" if row.corrects[0] == CHOICES[0] else "b"
     a, b = (better, worse) if side == "a" else (worse, better)
     start = len(f"\n\n{HEAD}{plain(talk).removesuffix(ASSISTANT)}\n\n\n")
-    rest = len(multiple_choice(talk, "", a, b, "plain")) - start
+    rest = len(to_choose(talk, "", a, b, "plain")) - start
     principle = row.prompt[start : len(row.prompt) - rest].strip()
-    if not principle or talk != same or multiple_choice(talk, principle, a, b, "plain") != row.prompt:
+    if not principle or talk != same or to_choose(talk, principle, a, b, "plain") != row.prompt:
         raise InputError(f"{place}: the prompt is not a question about the two dialogues beside it.")
     said = [Completion(text, "hhh", "stop", 0, max(1, len(text) // 4)) for text in (a, b)]
     name = conversation_id((*talk, *[Message("assistant", text) for text in (a, b)]))

@@ -19,12 +19,11 @@ from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model, Sampling
-from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate, Kind, Message, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking
 from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
-from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, open_run
 from constitutional_ai.runs.runner import Pass, Progress, Row
@@ -77,8 +76,10 @@ class Suite:
         with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
             yield caching
 
-    def asking(self, judge: Model) -> Asking:
-        return self.feedback.asking(judge.format, load_few_shots(FEW_SHOTS))
+    @property
+    def few_shots(self) -> FewShots | None:
+        """Worked examples before the questions to a judge in the plain format."""
+        return load_few_shots(FEW_SHOTS)
 
     def rows(
         self,

@@ -18,9 +18,8 @@ from pydantic import (
 from constitutional_ai.constitutions.control import check_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.load import Engine, check_name
-from constitutional_ai.models.model import Format, Sampling
-from constitutional_ai.rl_cai.feedback.label import Asking, Method
-from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
+from constitutional_ai.rl_cai.feedback.label import METHODS
+from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback
 from constitutional_ai.rl_cai.reinforcement.monitor import Watched
 from constitutional_ai.rl_cai.reinforcement.reinforce import Reinforcing, Truncated
 from constitutional_ai.sl_cai.clean import RULES, Rule
@@ -89,55 +88,6 @@ class FinetuneTraining(Training):
     helpful_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of sampled helpful answers, made by leaving out rows of the other side at random; null: all of both. 0.27
     in the paper (SL-16)."""
-
-
-class Comparisons(Sampled):
-    per_prompt: int = Field(default=1, ge=1)
-    """FB-2."""
-
-
-class Feedback(Section):
-    method: Method = "multiple_choice"
-    """multiple_choice or chain_of_thought (the paper); votes (for models without log-probabilities) or likelihood
-    (for small models), which are ours."""
-    votes: int = Field(default=8, ge=1)
-    """Sampled for each question by method votes."""
-    format: Literal["auto", "chat", "plain"] = "auto"
-    """How the feedback model is asked: in its chat template, or in the paper's plain text. auto: as the model is."""
-    both_orders: bool = True
-    """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
-    principles: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """How many are drawn for each comparison, or all of them; their answers are averaged (FB-6)."""
-    chains: int = Field(default=1, ge=1)
-    """Chains of thought for each question, averaged; the paper averages 5 in evaluation (FB-15)."""
-    clamp: tuple[float, float] = (0.4, 0.6)
-    """Where labels of chain_of_thought are kept (FB-13); [0, 1] leaves them as they are."""
-    temperature: float = Field(default=1.0, ge=0, le=10)
-    """Of chains of thought and votes."""
-    max_tokens: int = Field(default=256, ge=1)
-    """Of chains of thought and votes."""
-    gate: Literal["warn", "stop"] = "warn"
-    """What to do when the feedback model is no better than chance on the gate questions."""
-
-    @model_validator(mode="after")
-    def _clamp_is_an_interval(self) -> Feedback:
-        if not 0 <= self.clamp[0] <= self.clamp[1] <= 1:
-            raise ValueError(f"clamp {list(self.clamp)} is no interval inside [0, 1]")
-        return self
-
-    def asking(self, own: Format, few_shots: FewShots | None = None) -> Asking:
-        """``own`` is the feedback model's own format."""
-        return Asking(
-            few_shots=few_shots,
-            chains=self.chains,
-            method=self.method,
-            fmt=own if self.format == "auto" else self.format,
-            both_orders=self.both_orders,
-            principles=self.principles,
-            clamp=self.clamp,
-            votes=self.votes,
-            reasoning=Sampling(temperature=self.temperature, max_tokens=self.max_tokens),
-        )
 
 
 class HelpfulnessFile(LimitedFile):
@@ -263,7 +213,7 @@ class Budget(Section):
 
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
     """Raises InputError when the feedback model cannot give what is asked of it: now, not after an hour."""
-    scores = feedback.method != "votes" or reward == "feedback"
+    scores = METHODS[feedback.method].needs_scores or reward == "feedback"
     if models.feedback.startswith("anthropic:") and (scores or feedback.format == "plain"):
         raise InputError(
             f"{models.feedback} gives no log-probabilities and continues no plain text. Set feedback.method=votes and "

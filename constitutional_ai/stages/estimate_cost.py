@@ -29,7 +29,9 @@ from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Prompt
+from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
+from constitutional_ai.rl_cai.reinforcement.feedback_reward import calls_per_answer
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, read_run
@@ -95,7 +97,8 @@ def estimate(
     made += [_trained(job, stage) for stage in TRAININGS if stage != layout.PREFERENCE_MODEL or the_pm(job)]
     made += [_evaluated(job)]
     measured = _measured(job, made) if measure else {}
-    scored = {layout.PREFERENCE_LABELS} if recipe.feedback.method == "chain_of_thought" else set()
+    method = METHODS[recipe.feedback.method]
+    scored = {layout.PREFERENCE_LABELS} if method.needs_scores and method.samples_text else set()
     timed = [_timed(one, measured, earlier, scored) for one in made]
     return [_priced(one, prices) for one in sorted(timed, key=lambda e: e.stage)]
 
@@ -177,7 +180,7 @@ def _trained(job: Rehearsal, stage: str) -> Estimate:
     calls, judge = 0, None
     if stage == layout.RL_CAI_MODEL and recipe.rl_cai.reward == "feedback":
         judge = recipe.models.feedback
-        calls = _rl_prompts(job) * recipe.rl_cai.answers * (2 if recipe.feedback.method == "likelihood" else 1)
+        calls = _rl_prompts(job) * recipe.rl_cai.answers * calls_per_answer(recipe.feedback)
     return Estimate(stage, judge, rows, calls, None, None, None, None)
 
 

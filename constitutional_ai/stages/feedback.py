@@ -65,7 +65,8 @@ def preference_labels(job: Job) -> None:
                 label.label,
                 model=model,
                 constitution=job.constitution,
-                asking=setting.asking(model.format, load_few_shots(job.few_shots) if job.few_shots else None),
+                settings=setting,
+                few_shots=load_few_shots(job.few_shots),
                 seed=job.recipe.seed,
             )
             spent = await pass_the_gate(job, step)

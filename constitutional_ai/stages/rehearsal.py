@@ -15,6 +15,7 @@ from constitutional_ai.models.cached import LOCAL_SCHEMES
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.records import Completion, Conversation, Kind, Message, Prompt, as_messages
+from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import HasId, Pass
@@ -144,7 +145,7 @@ class Rehearsal(Job):
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
-        votes = self.recipe.feedback.method == "votes" and name == self.recipe.models.feedback
+        votes = not METHODS[self.recipe.feedback.method].needs_scores and name == self.recipe.models.feedback
         trained = name.startswith(f"hf:{self.run.folder}")  # its tokenizer is the base's
         words = " ".join(p.conversation[-1].content for p in self.prompts["helpful"].train).split()
         model = Rehearsed(self.recipe.models.pretrained if trained else name, words or ["word"], votes=votes)

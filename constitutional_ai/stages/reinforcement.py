@@ -135,5 +135,4 @@ def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
 
 
 def _rating(job: Job, model: Model) -> FeedbackReward:
-    asking = job.recipe.feedback.asking(model.format)
-    return FeedbackReward(model, job.constitution, asking, job.recipe.seed)
+    return FeedbackReward(model, job.constitution, job.recipe.feedback, job.recipe.seed)

@@ -15,7 +15,8 @@ from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Comparison, Completion, Message, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.seeding import rng
 
 OURS = load_constitution("default")
@@ -64,7 +65,7 @@ def test_an_empty_one_labels_one_half_by_likelihood() -> None:
     )
     judge = ScriptedModel(weigh=lambda context, answer: -float(len(answer) * len(context)))
     said = [
-        asyncio.run(label(pair, model=judge, constitution=c, asking=Asking(method="likelihood"), seed=0))
+        asyncio.run(label(pair, model=judge, constitution=c, settings=Feedback(method="likelihood"), seed=0))
         for c in (OURS, apply_control(OURS, "empty", 0))
     ]
     assert said[0].probability_a != 0.5

@@ -103,7 +103,7 @@ def test_a_thought_is_what_our_own_requests_write_under_any_principle() -> None:
     shown = load_few_shots(FOLDER).chain_of_thought([Principle(name="p", preference="Which {}?")], rng(0))
     rebuilt = ""
     for talk, first, second, thought, _, answer in thoughts():
-        asked = chain_of_thought.question(turns(talk), "Which {}?", first, second)
+        asked = chain_of_thought.question_for_reasoning(turns(talk), "Which {}?", first, second)
         rebuilt += f"{chain_of_thought.to_answer(asked, thought, 'plain')} ({answer})"
     assert shown == rebuilt
 
@@ -141,7 +141,7 @@ def test_none_of_them_is_a_prompt_or_a_gate_question_of_ours() -> None:
     talks = [prompt.conversation for prompts in kinds for part in prompts for prompt in part]
     ours = {m.content for talk in [*talks, *(q.conversation for q in questions())] for m in talk}
     shown = [m.content for talk, *_ in (*dialogues(), *thoughts()) for m in turns(talk)]
-    assert not ours & {*shown, *(choice.asked for choice in load_few_shots(FOLDER).choices)}
+    assert not ours & {*shown, *(choice.prompt for choice in load_few_shots(FOLDER).choices)}
 
 
 def runs_of_words(text: str, length: int = 6) -> set[tuple[str, ...]]:

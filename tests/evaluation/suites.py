@@ -12,8 +12,8 @@ import pytest
 from constitutional_ai.evaluation import suite
 from constitutional_ai.evaluation.suite import Suite, open_evaluation
 from constitutional_ai.models.model import Model
-from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.records import Candidate, Kind, Message, Metric, Prompt
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.run import Run
 
 Measured = Callable[[Suite], list[Metric]]

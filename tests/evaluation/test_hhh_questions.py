@@ -11,11 +11,11 @@ import pytest
 
 from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.evaluation.hhh_questions import HHH, accuracy, load_hhh, preference_model_accuracy
-from constitutional_ai.evaluation.judge.judge import judge
 from constitutional_ai.models.model import Context
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Conversation, Failure, GateAnswer, Message
-from constitutional_ai.rl_cai.feedback.label import Asking
+from constitutional_ai.records import Comparison, Conversation, Failure, GateAnswer, Message, Side
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from tests.paper_files import PAPER, paper, rows
 
 FILES = sorted(PAPER.rglob("*HHHEvaluations*.jsonl"))
@@ -107,8 +107,21 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 
 def asked(hhh: HHH, model: ScriptedModel, **how: Any) -> list[GateAnswer | Failure]:
-    asking = Asking(**{"as_given": True, "fmt": "plain", **how})
-    return asyncio.run(judge(hhh.questions, model=model, constitution=hhh.constitution, asking=asking, seed=0))
+    settings, given = (
+        Feedback(format="plain", **how),
+        {"model": model, "constitution": hhh.constitution, "seed": 0},
+    )
+
+    async def one(pair: Comparison, better: Side) -> GateAnswer | Failure:
+        try:
+            return GateAnswer(pair.id, await label(pair, settings=settings, as_given=True, **given), better)
+        except RecordError as error:
+            return Failure(pair.id, type(error).__name__, str(error))
+
+    async def all_questions() -> list[GateAnswer | Failure]:
+        return [await one(*question) for question in hhh.questions]
+
+    return asyncio.run(all_questions())
 
 
 def wrong_in(*texts: str) -> Callable[[str, str], float]:

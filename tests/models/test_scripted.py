@@ -8,7 +8,7 @@ import pytest
 from constitutional_ai.models.model import Model, Sampling, cut_at_stop, plain
 from constitutional_ai.models.scripted import ScriptedModel, scripted
 from constitutional_ai.records import Message
-from constitutional_ai.rl_cai.feedback.questions import CHOICES, multiple_choice
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, to_choose
 
 TALK = (
     Message("system", "Be kind."),
@@ -50,7 +50,7 @@ def test_text_ends_before_its_first_stop_string() -> None:
 
 
 def probability_of_first(judge: str, first: str, second: str) -> float:
-    context = multiple_choice(TALK, "Which is kinder?", first, second, "chat")
+    context = to_choose(TALK, "Which is kinder?", first, second, "chat")
     a, b = asyncio.run(scripted(judge).score(context, CHOICES))
     return math.exp(a) / (math.exp(a) + math.exp(b))
 

@@ -33,8 +33,7 @@ def judge_model(
     out: Path | None,
 ) -> JudgeReport:
     """``changes`` are settings of a recipe's ``feedback``, as ``key=value``; defaults are the paper's."""
-    folder = few_shots_folder(few_shots)
-    shots = load_few_shots(folder) if folder else None
+    shots = load_few_shots(few_shots_folder(few_shots))
     settings = [f"models.feedback={model}", *(f"feedback.{change}" for change in changes)]
     recipe = load_recipe("paper", settings)
     pairs, unusable = load_pairs(data)
@@ -48,7 +47,8 @@ def judge_model(
                 [comparison_of(pair, seed) for pair in drawn],
                 model=judging,
                 constitution=principles,
-                asking=recipe.feedback.asking(judging.format, shots),
+                settings=recipe.feedback,
+                few_shots=shots,
                 seed=seed,
                 tell=lambda _: bars.advance(bar),
             )

@@ -32,7 +32,9 @@ from constitutional_ai.metrics.calibration import (
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, Failure, GateAnswer, Metric, PreferenceLabel, Side
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import METHODS, has_order, label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
 
 REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
 """A failure carries the name of its error alone."""
@@ -43,8 +45,9 @@ async def judge(
     *,
     model: Model,
     constitution: Constitution,
-    asking: Asking,
+    settings: Feedback,
     seed: int,
+    few_shots: FewShots | None = None,
     concurrency: int = 64,
     tell: Callable[[GateAnswer | Failure], None] = lambda made: None,
 ) -> list[GateAnswer | Failure]:
@@ -53,16 +56,22 @@ async def judge(
     With each comparison comes the side that is better. As in a run, a RecordError is a failure and never a label, and
     any other error ends it all.
     """
-    by_likelihood = asking.method == "likelihood"
-    if not (constitution.for_likelihood if by_likelihood else constitution.for_preference):
-        raise InputError(f"constitution '{constitution.name}' has no principle for method {asking.method}.")
+    if not METHODS[settings.method].principles(constitution):
+        raise InputError(f"constitution '{constitution.name}' has no principle for method {settings.method}.")
     free = asyncio.Semaphore(concurrency)
 
     async def one(comparison: Comparison, better: Side) -> GateAnswer | Failure:
         made: GateAnswer | Failure
         async with free:
             try:
-                said = await label(comparison, model=model, constitution=constitution, asking=asking, seed=seed)
+                said = await label(
+                    comparison,
+                    model=model,
+                    constitution=constitution,
+                    settings=settings,
+                    few_shots=few_shots,
+                    seed=seed,
+                )
                 made = GateAnswer(comparison.id, said, better)
             except RecordError as error:
                 made = Failure(comparison.id, type(error).__name__, str(error))
@@ -164,7 +173,8 @@ def judge_report(
 
 
 def _only_scores(answers: Sequence[GateAnswer]) -> bool:
-    return any(x.label.method in ("multiple_choice", "likelihood") for x in answers)
+    methods = [METHODS.get(x.label.method) for x in answers]
+    return any(method is not None and not method.samples_text for method in methods)
 
 
 def _failed_by(made: Sequence[GateAnswer | Failure], errors: tuple[str, ...]) -> list[bool]:
@@ -177,7 +187,7 @@ def _win(probability: float) -> float:
 
 def _first(label: PreferenceLabel) -> float | None:
     """Share of a pair's questions that what is shown first wins; by likelihood nothing is."""
-    if label.method == "likelihood":
+    if not has_order(label):
         return None
     wins = [_win(j.probability_first) for j in label.judgements]
     return sum(wins) / len(wins)

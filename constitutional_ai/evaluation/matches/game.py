@@ -35,7 +35,10 @@ from constitutional_ai.records import (
     Response,
     Side,
 )
-from constitutional_ai.rl_cai.feedback.label import Asking, label, softmax_first
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
 from constitutional_ai.seeding import rng, seed_of
 
 
@@ -190,14 +193,18 @@ async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing
 # -- who chooses
 
 
-async def by_judge(comparison: Comparison, *, model: Model, asking: Asking, seed: int) -> Opinion:
-    """A feedback model's opinion under the instruction of the prompt's test, in both orders whatever ``asking`` says.
+async def by_judge(
+    comparison: Comparison, *, model: Model, settings: Feedback, seed: int, few_shots: FewShots | None = None
+) -> Opinion:
+    """A feedback model's opinion under the instruction of the prompt's test, in both orders whatever ``settings`` say.
 
     Raises RecordError when it gives none.
     """
-    both = replace(asking, both_orders=True, as_given=False)
+    both = settings.model_copy(update={"both_orders": True})
     instruction = INSTRUCTIONS[comparison.prompt.kind]
-    said = await label(comparison, model=model, constitution=instruction, asking=both, seed=seed)
+    said = await label(
+        comparison, model=model, constitution=instruction, settings=both, few_shots=few_shots, seed=seed
+    )
     return Opinion(said.probability_a, said.judgements, said.flipped)
 
 

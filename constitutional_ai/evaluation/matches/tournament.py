@@ -224,7 +224,9 @@ def _choosing(suite: Suite) -> Iterator[Choosing]:
     """Who chooses, in memory for the length of one pass."""
     if suite.judge:
         with suite.loaded(suite.judge) as judge:
-            yield partial(by_judge, model=judge, asking=suite.asking(judge), seed=suite.seed)
+            yield partial(
+                by_judge, model=judge, settings=suite.feedback, few_shots=suite.few_shots, seed=suite.seed
+            )
         return
     from constitutional_ai.rl_cai.preference_model.scorable import Scorable
     from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel

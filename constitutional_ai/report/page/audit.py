@@ -18,6 +18,7 @@ from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Failure, GateAnswer, Judgement, Metric, PreferenceLabel
 from constitutional_ai.report.contents import Contents
 from constitutional_ai.rl_cai.feedback.gate import CHANCE, GateResult, gate_result
+from constitutional_ai.rl_cai.feedback.label import has_order
 from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
@@ -160,6 +161,6 @@ def _use(name: str, labels: Sequence[PreferenceLabel]) -> PrincipleUse:
 def _no_flips(labels: Sequence[PreferenceLabel]) -> str | None:
     if any(label.flipped is not None for label in labels):
         return None
-    if all(label.method == "likelihood" for label in labels):
+    if not any(has_order(label) for label in labels):
         return "the likelihood method weighs each answer alone, so there is no order that could matter"
     return "each question was put in one order only"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -23,8 +23,9 @@ from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Comparison, Completion, Conversation, Message, RevisionChain
 from constitutional_ai.report.show.record_history import records_of
-from constitutional_ai.rl_cai.feedback.label import Asking, label
-from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
+from constitutional_ai.rl_cai.feedback.label import METHODS, label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
@@ -83,16 +84,17 @@ async def score_rounds(
     *,
     constitution: Constitution,
     model: Model,
-    asking: Asking,
+    settings: Feedback,
     seed: int,
+    few_shots: FewShots | None = None,
     reward: Reward | None = None,
 ) -> Rounds:
     """Puts every answer of a chain against its initial one under each of the chain's principles."""
     known = {p.name: p for p in constitution.principles} if constitution.digest == chain.constitution else {}
-    ways = {r.principle: _way(known.get(r.principle), asking) for r in chain.revisions}
+    ways = {r.principle: _way(known.get(r.principle), settings) for r in chain.revisions}
     notes = [f"'{name}' is not what the run's constitution says now" for name, way in ways.items() if not way]
-    notes += [f"{n}: asked by {w[1].method}" for n, w in ways.items() if w and w[1].method != asking.method]
-    asker = _Asker(chain, ways, model, seed, reward, notes)
+    notes += [f"{n}: asked by {w[1].method}" for n, w in ways.items() if w and w[1].method != settings.method]
+    asker = _Asker(chain, ways, few_shots, model, seed, reward, notes)
     rounds = [asker.round(0, None, chain.initial.completion, None)]
     rounds += [asker.round(n, r.principle, r.revised, r.fault) for n, r in enumerate(chain.revisions, start=1)]
     return Rounds(chain, tuple(await asyncio.gather(*rounds)), tuple(notes))
@@ -101,7 +103,8 @@ async def score_rounds(
 @dataclass(frozen=True)
 class _Asker:
     chain: RevisionChain
-    ways: Mapping[str, tuple[Principle, Asking] | None]
+    ways: Mapping[str, tuple[Principle, Feedback] | None]
+    few_shots: FewShots | None
     model: Model
     seed: int
     reward: Reward | None
@@ -122,27 +125,34 @@ class _Asker:
             return None
         if said.text == initial.text:  # no answer is better than itself, whatever a model says
             return 0.5
-        principle, asking = way
+        principle, settings = way
         pair = Comparison(f"{self.chain.id}.{number}.{name}", initial.prompt, said, initial.completion)
         mine = Constitution(name=name, principles=(principle,))
         try:
-            made = await label(pair, model=self.model, constitution=mine, asking=asking, seed=self.seed)
+            made = await label(
+                pair,
+                model=self.model,
+                constitution=mine,
+                settings=settings,
+                few_shots=self.few_shots,
+                seed=self.seed,
+            )
         except RecordError as error:
             self.notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
             return None
         return made.probability_a
 
 
-def _way(principle: Principle | None, asking: Asking) -> tuple[Principle, Asking] | None:
+def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Feedback] | None:
     """A principle with a question, and how to ask it: a label's clamp is for training, and would hide a fall."""
     if principle is None:
         return None
     asked = principle.model_copy(
         update={"preference": principle.preference or ASKS + (principle.revision or "")}
     )
-    way = replace(asking, principles=1, clamp=(0.0, 1.0))
-    if asking.method == "likelihood" and not principle.upheld:
-        way = replace(way, method="multiple_choice")
+    way = settings.model_copy(update={"principles": 1, "clamp": (0.0, 1.0)})
+    if not METHODS[settings.method].principles(Constitution(name=asked.name, principles=(asked,))):
+        way = way.model_copy(update={"method": "multiple_choice"})
     return asked, way
 
 
@@ -159,15 +169,14 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
         raise InputError(f"prompt {prompt.id} has no revisions to score: those of red-team prompts have.")
     recipe = load_recipe(str(run.folder / layout.RECIPE))
     constitution = load_constitution(run.folder / layout.CONSTITUTION)
-    folder = few_shots_folder(recipe.few_shots)
     trained = run.manifest(layout.PREFERENCE_MODEL) is not None
     reward = PreferenceModel(run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).reward if trained else None
     with loaded(recipe.models.feedback) as model:
-        asking = recipe.feedback.asking(model.format, load_few_shots(folder) if folder else None)
         asked: dict[str, Any] = {
             "constitution": constitution,
             "model": model,
-            "asking": asking,
+            "settings": recipe.feedback,
+            "few_shots": load_few_shots(few_shots_folder(recipe.few_shots)),
             "seed": recipe.seed,
         }
 
@@ -175,7 +184,9 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
             return [await score_rounds(chain, reward=reward, **asked) for chain in records.chains]
 
         scored = asyncio.run(all_chains())
-    means = [line.format(model=visible(recipe.models.feedback), method=asking.method) for line in MEANS]
+    means = [
+        line.format(model=visible(recipe.models.feedback), method=recipe.feedback.method) for line in MEANS
+    ]
     return Group(*[part for rounds in scored for part in parts(rounds)], *[Text(m, style="dim") for m in means])
 
 

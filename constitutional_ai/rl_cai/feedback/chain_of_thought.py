@@ -1,76 +1,85 @@
-"""Chain-of-thought feedback: the feedback model reasons before it chooses (section 4.1; FB-10 to FB-13).
+"""Chain of thought: the feedback model reasons before it chooses (section 4.1; FB-10 to FB-13).
 
-The answer is asked for in a turn of its own after the reasoning (FB-11); that line stands only in the paper's released
+The letter is asked for in a turn of its own after the reasoning (FB-11); that line stands only in the paper's released
 prompts, not in its text (pitfall 6). A model that has talked itself into an answer is sure of it, so labels are
-clamped to [0.40, 0.60] (FB-13); only labels made this way are (pitfall 4).
+clamped to [0.40, 0.60] (FB-13); no other method's are (pitfall 4).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 
+from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.errors import EmptyAnswer, RefusedAnswer
-from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Model, Sampling
-from constitutional_ai.records import Comparison, Conversation, Message, Usage, usage
+from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Model
+from constitutional_ai.records import Conversation, Judgement, Message, usage
+from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
+from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
 from constitutional_ai.rl_cai.feedback.questions import CHOICES
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
 
 HEAD = "Consider the following conversation between a human (H) and an assistant (A):"
 THINK = "Let's think step by step:"
 SO = "So the answer is:"
 
 
-class Reasoned(NamedTuple):
-    text: str
-    first: float
-    """Log-probability of " (A)" after the reasoning."""
-    second: float
-    usage: Usage
-    """Of the reasoning alone."""
+class ChainOfThought(FeedbackMethod):
+    """The model writes its reasoning, then gives the log-probabilities of both letters."""
+
+    name = "chain_of_thought"
+    samples_text = True
+
+    def worked_examples(
+        self, few_shots: FewShots, principles: Sequence[Principle], draws: random.Random
+    ) -> str:
+        return few_shots.chain_of_thought(principles, draws)
+
+    def repeats(self, settings: Feedback) -> int:
+        return settings.chains
+
+    async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
+        """Sample one chain of thought, and score both letters after it.
+
+        Raises EmptyAnswer, or RefusedAnswer: after a refusal the letters' probabilities say nothing about the answers.
+        """
+        pair, principle, few_shots = question.shown, question.principle.preference or "", question.few_shots
+        fmt = settings.format_for(model)
+        text = question_for_reasoning(pair.prompt.conversation, principle, pair.a.text, pair.b.text)
+        sampling = replace(settings.sampling(question.seed), stop=STOP_STRINGS if fmt == "plain" else ())
+        thought = await model.generate(to_think(text, fmt, few_shots), sampling)
+        if not thought.text:
+            raise EmptyAnswer("the feedback model gave no reasoning")
+        if refuses_to_judge(thought.text):
+            raise RefusedAnswer(f"the feedback model refuses to judge: {thought.text[:80]!r}")
+        first, second = await model.score(to_answer(text, thought.text, fmt, few_shots), CHOICES)
+        return question.judged(softmax_first(first, second), thought.text, usage(thought))
+
+    def soft_label(self, mean: float, settings: Feedback) -> float:
+        """Clamp the label; it is not rescaled (FB-13, pitfall 4)."""
+        low, high = settings.clamp
+        return min(max(mean, low), high)
 
 
-async def reason(
-    comparison: Comparison,
-    principle: str,
-    model: Model,
-    fmt: Format,
-    sampling: Sampling,
-    few_shots: str = "",
-) -> Reasoned:
-    """One sampled chain of thought about a comparison, and the scores of both options after it.
-
-    Raises RefusedAnswer when it is a refusal: the letters' probabilities after one say nothing of the answers.
-    """
-    asked = question(comparison.prompt.conversation, principle, comparison.a.text, comparison.b.text)
-    stop = STOP_STRINGS if fmt == "plain" else ()
-    thought = await model.generate(
-        to_think(asked, fmt, few_shots),
-        Sampling(
-            temperature=sampling.temperature, max_tokens=sampling.max_tokens, seed=sampling.seed, stop=stop
-        ),
-    )
-    if not thought.text:
-        raise EmptyAnswer("the feedback model gave no reasoning")
-    if refuses_to_judge(thought.text):
-        raise RefusedAnswer(f"the feedback model refuses to judge: {thought.text[:80]!r}")
-    first, second = await model.score(to_answer(asked, thought.text, fmt, few_shots), CHOICES)
-    return Reasoned(thought.text, first, second, usage(thought))
-
-
-def question(conversation: Conversation, principle: str, first: str, second: str) -> str:
-    """The question of FB-11: the same options as without reasoning, speakers by their first letters."""
+def question_for_reasoning(conversation: Conversation, principle: str, first: str, second: str) -> str:
+    """Return the question of FB-11: the options of FB-4, but with each speaker's first letter for a name."""
     letters = {"user": "H", "assistant": "A", "system": "S"}
     talk = "".join(f"\n\n{letters[m.role]}: {m.content}" for m in conversation)
     return f"{HEAD}{talk}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
 
 
-def to_think(asked: str, fmt: Format, few_shots: str = "") -> Context:
+def to_think(question: str, fmt: Format, few_shots: str = "") -> Context:
+    """Return the context that the model continues with its reasoning."""
     if fmt == "plain":
-        return f"{few_shots}\n\nHuman: {asked}\n\nAssistant: {THINK}"
-    return (Message("user", asked), Message("assistant", THINK))
+        return f"{few_shots}\n\nHuman: {question}\n\nAssistant: {THINK}"
+    return (Message("user", question), Message("assistant", THINK))
 
 
-def to_answer(asked: str, thought: str, fmt: Format, few_shots: str = "") -> Context:
+def to_answer(question: str, thought: str, fmt: Format, few_shots: str = "") -> Context:
+    """Return the context after the reasoning, whose continuations are the two letters."""
     if fmt == "plain":
-        return f"{few_shots}\n\nHuman: {asked}\n\nAssistant: {THINK} {thought}\n\nHuman:\n{SO}"
-    return (Message("user", asked), Message("assistant", f"{THINK} {thought}\n\n{SO}"))
+        return f"{few_shots}\n\nHuman: {question}\n\nAssistant: {THINK} {thought}\n\nHuman:\n{SO}"
+    return (Message("user", question), Message("assistant", f"{THINK} {thought}\n\n{SO}"))

@@ -1,78 +1,85 @@
-"""Sampled votes: feedback from a model that gives no log-probabilities, as most hosted chat models.
+"""Votes: feedback from a model that gives no log-probabilities, as most hosted chat models. Ours, not the paper's.
 
-Ours, not the paper's: the share of sampled answers that name an option stands in for its probability. It is coarser
-than FB-5, and its labels say so (``method`` is ``votes``). An answer that names no option, or both, is no vote.
+The share of sampled replies that name an option takes the place of its probability. It is coarser than FB-5. A reply
+that names no option, or both, is not a vote.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from constitutional_ai.errors import RefusedAnswer, UnreadableAnswer
-from constitutional_ai.models.model import Context, Format, Model, Sampling
-from constitutional_ai.records import Comparison, Message, Usage
+from constitutional_ai.models.model import Context, Format, Model
+from constitutional_ai.records import Comparison, Completion, Judgement, Message, Usage
 from constitutional_ai.rl_cai.feedback import questions
+from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.seeding import seed_of
 
 OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
 READABLE_SHARE = 0.5
-"""Of the votes that must be readable; with fewer there is no label."""
+"""The least share of the replies that must be votes; with fewer there is no label."""
 
 
-class Voted(NamedTuple):
-    first: float
-    """Share of the readable votes that are for the answer shown as (A)."""
-    usage: Usage
-    """Of all votes, readable or not."""
+class Votes(FeedbackMethod):
+    """The model writes a letter, several times; the label is the share of the votes for (A)."""
+
+    name = "votes"
+    needs_scores = False
+    samples_text = True
+
+    async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
+        """Sample ``settings.votes`` replies.
+
+        Raises UnreadableAnswer when too few of them are votes, and RefusedAnswer if most of the others refuse.
+        """
+        fmt, sampling = settings.format_for(model), settings.sampling(question.seed)
+        context = to_vote(question.shown, question.principle.preference or "", fmt, question.few_shots)
+        if fmt == "plain":  # a base model continues with the next question, whose letters would spoil this vote
+            sampling = replace(sampling, stop=("\n",))
+        draws = [replace(sampling, seed=seed_of(question.seed, number)) for number in range(settings.votes)]
+        replies = await asyncio.gather(*[model.generate(context, draw) for draw in draws])
+        return question.judged(share_of_first([r.text for r in replies]), None, _cost(replies))
 
 
-async def vote(
-    comparison: Comparison,
-    principle: str,
-    model: Model,
-    fmt: Format,
-    sampling: Sampling,
-    count: int,
-    few_shots: str = "",
-) -> Voted:
-    """So many sampled votes on a comparison.
+def share_of_first(replies: Sequence[str]) -> float:
+    """Return the share of the votes for (A). Raises UnreadableAnswer or RefusedAnswer when there are too few."""
+    votes = [vote for vote in map(read_vote, replies) if vote is not None]
+    if len(votes) < READABLE_SHARE * len(replies):
+        refusals = sum(read_vote(reply) is None and refuses_to_judge(reply) for reply in replies)
+        kind = RefusedAnswer if 2 * refusals > len(replies) - len(votes) else UnreadableAnswer
+        raise kind(
+            f"only {len(votes)} of {len(replies)} votes name one option; the first reply is {replies[0][:80]!r}"
+        )
+    return votes.count("A") / len(votes)
 
-    Raises UnreadableAnswer when too few votes can be read, and RefusedAnswer if most of the others refuse.
-    """
-    asked = to_vote(comparison, principle, fmt, few_shots)
-    if fmt == "plain":  # a base model goes on with the next question, whose letters would spoil this vote
-        sampling = replace(sampling, stop=("\n",))
-    draws = [replace(sampling, seed=seed_of(sampling.seed, number)) for number in range(count)]
-    said = await asyncio.gather(*[model.generate(asked, draw) for draw in draws])
-    votes = [read for read in (read_vote(s.text) for s in said) if read is not None]
-    if len(votes) < READABLE_SHARE * count:
-        refusals = sum(read_vote(s.text) is None and refuses_to_judge(s.text) for s in said)
-        kind = RefusedAnswer if 2 * refusals > count - len(votes) else UnreadableAnswer
-        raise kind(f"only {len(votes)} of {count} votes name one option; the first says {said[0].text[:80]!r}")
-    cost = Usage(sum(s.prompt_tokens for s in said), sum(s.completion_tokens for s in said))
-    return Voted(votes.count("A") / len(votes), cost)
+
+def _cost(replies: Sequence[Completion]) -> Usage:
+    return Usage(sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
 
 
 def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str = "") -> Context:
+    """Return the context that the model continues with its vote."""
     conversation, a, b = comparison.prompt.conversation, comparison.a.text, comparison.b.text
     if fmt == "plain":
-        return questions.multiple_choice(conversation, principle, a, b, fmt, few_shots)
-    asked = questions.question(conversation, principle, a, b)
-    # A chat on a server cannot be gone on with in the assistant's own words, so it is told how to answer.
-    return (Message("user", f"{asked}\n\nAnswer with (A) or (B) and nothing else."),)
+        return questions.to_choose(conversation, principle, a, b, fmt, few_shots)
+    text = questions.question(conversation, principle, a, b)
+    # Most servers cannot continue a turn of the assistant, so the question itself says how to answer.
+    return (Message("user", f"{text}\n\nAnswer with (A) or (B) and nothing else."),)
 
 
 def read_vote(text: str) -> Literal["A", "B"] | None:
-    """The one option that an answer names.
+    """Return the one option that a reply names, or None.
 
     >>> read_vote("(B)"), read_vote("B."), read_vote("A good question"), read_vote("(A) or (B)")
     ('B', 'B', None, None)
     """
     named = {bracketed or bare for bracketed, bare in OPTION.findall(text.strip())}
-    if named == {"A"} and not re.match(r"A [a-z]", text.strip()):  # "A good question" is no vote
+    if named == {"A"} and not re.match(r"A [a-z]", text.strip()):  # the article of "A good question"
         return "A"
     return "B" if named == {"B"} else None

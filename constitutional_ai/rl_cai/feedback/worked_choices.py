@@ -1,7 +1,7 @@
 """The paper's worked examples of feedback, written out before a question in the plain format (FB-7, FB-12).
 
-A pretrained model sees from them what is wanted. Ours stand in ``data/few_shots/``; the paper's are read from a folder
-that the user names, in the same format.
+They show a pretrained model what is wanted. Ours are in ``data/few_shots/``; the paper's are read from a folder that
+the user names, in the same format.
 """
 
 from __future__ import annotations
@@ -24,60 +24,70 @@ CHAIN_OF_THOUGHT = "RLMadisonPrecogFewShotPrompts.json"
 SLOT = "{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A question whose better answer is known."""
+@dataclass(frozen=True, slots=True, repr=False)
+class WorkedChoice:
+    """A prompt with two answers, of which the better is known."""
 
-    asked: str
+    prompt: str
     better: str
     worse: str
 
-    def shown(self, principle: str, better_first: bool) -> str:
-        """As the feedback model is asked (FB-4), and answered."""
+    def __repr__(self) -> str:  # a run's digest of its few-shots is taken of this text, so it stays as it is
+        return f"Choice(asked={self.prompt!r}, better={self.better!r}, worse={self.worse!r})"
+
+    def solved(self, principle: str, better_first: bool) -> str:
+        """Return the question of FB-4 with the letter of the better answer."""
         answers = (self.better, self.worse) if better_first else (self.worse, self.better)
-        asked = questions.question((Message("user", self.asked),), principle, *answers)
-        return f"\n\n{asked}\n\n{questions.ANSWER}{questions.CHOICES[0 if better_first else 1]}"
+        question = questions.question((Message("user", self.prompt),), principle, *answers)
+        return f"\n\n{question}\n\n{questions.ANSWER}{questions.CHOICES[0 if better_first else 1]}"
 
 
 @dataclass(frozen=True, slots=True)
 class FewShots:
-    choices: tuple[Choice, ...]
+    """The worked examples of both of the paper's methods."""
+
+    choices: tuple[WorkedChoice, ...]
     thoughts: tuple[str, ...]
 
     def multiple_choice(self, principles: Sequence[Principle], rng: random.Random) -> str:
-        r"""Each example under a principle of its own, in a drawn order (FB-7); begins with ``\n\nConsider``."""
-        return "".join(c.shown(_question(principles, rng), rng.random() < 0.5) for c in self.choices)
+        r"""Return each example under its own drawn principle, in a drawn order (FB-7); begins with ``\n\nConsider``."""
+        return "".join(c.solved(_preference(principles, rng), rng.random() < 0.5) for c in self.choices)
 
     def chain_of_thought(self, principles: Sequence[Principle], rng: random.Random) -> str:
-        r"""Each under a principle of its own, its answers in the order they were written in (FB-12).
+        r"""Return each example under its own drawn principle, in the order it was written in (FB-12).
 
         Begins with ``\n\nHuman:``.
         """
         # As in the released principles, a line break before and "Options:" after. Never str.format: texts hold braces.
         return "".join(
-            f"\n\n{shot.replace(SLOT, f'{chr(10)}{_question(principles, rng)} Options:')}"
+            f"\n\n{shot.replace(SLOT, f'{chr(10)}{_preference(principles, rng)} Options:')}"
             for shot in self.thoughts
         )
 
 
-def load_few_shots(folder: Path) -> FewShots:
-    """From the paper's repository or its ``prompts/`` folder. Raises InputError naming what is missing or wrong."""
+def load_few_shots(folder: Path | None) -> FewShots | None:
+    """Read the paper's repository or its ``prompts/`` folder; None gives None: no worked examples.
+
+    Raises InputError naming what is missing or wrong.
+    """
+    if folder is None:
+        return None
     return FewShots(
         choices=tuple(_choice(*item) for item in examples_in(folder, MULTIPLE_CHOICE)),
         thoughts=tuple(_thought(*item) for item in examples_in(folder, CHAIN_OF_THOUGHT)),
     )
 
 
-def _question(principles: Sequence[Principle], rng: random.Random) -> str:
+def _preference(principles: Sequence[Principle], rng: random.Random) -> str:
     return draw(principles, rng).preference or ""
 
 
-def _choice(place: str, item: Any) -> Choice:
+def _choice(place: str, item: Any) -> WorkedChoice:
     match item:
         case {"prompt": str(prompt), "corrects": [str(better)], "incorrects": [str(worse)]}:
             begins, ends = prompt.startswith(f"{HUMAN} "), prompt.endswith(ASSISTANT)
             if begins and ends and prompt.count(HUMAN) == prompt.count(ASSISTANT) == 1:
-                return Choice(prompt[len(HUMAN) + 1 : -len(ASSISTANT)], better, worse)
+                return WorkedChoice(prompt[len(HUMAN) + 1 : -len(ASSISTANT)], better, worse)
     raise InputError(
         f"{place} must hold 'prompt', one human turn from {HUMAN!r} to {ASSISTANT!r}, and 'corrects' and "
         "'incorrects', a list of one text each."
@@ -85,7 +95,7 @@ def _choice(place: str, item: Any) -> Choice:
 
 
 def _thought(place: str, item: Any) -> str:
-    """The released ones begin with two, one and no line breaks."""
+    """Return the example without line breaks around it: released ones begin with two, one or none."""
     match item:
         case {"prompt": str(prompt)} if prompt.count(SLOT) == 1:
             return prompt.strip()

@@ -1,10 +1,11 @@
-"""The feedback model itself as reward, with no preference model between (d-RLAIF of Lee et al. 2023, section 2.3).
+"""The feedback model itself as reward, without a preference model (d-RLAIF of Lee et al. 2023, section 2.3).
 
-The model rates one answer from 1 to 10 under a drawn principle; the reward is the mean rating under its probabilities,
-rescaled to [−1, 1]. A model too small for numbers is asked by likelihood instead, as in ``label.py``: the reward is
-2·P(the assistant lives by the principle | answer) − 1, if both assistants are as likely before.
+The model rates one answer from 1 to 10 under a drawn principle. The reward is the mean rating under its probabilities,
+rescaled to [−1, 1]. With a method that needs principles with two assistants (likelihood), the reward is
+2·P(the assistant upholds the principle | answer) − 1, where both assistants are equally likely beforehand.
 
-All of a batch is asked at once. An answer that cannot be rated has no reward: it is left out of the update and counted.
+All answers of a batch are rated at once. An answer that cannot be rated has no reward: it is left out of the update and
+counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from constitutional_ai.errors import RecordError, TooManyFailures, UnreadableAns
 from constitutional_ai.models.model import Context, Format, Model, plain
 from constitutional_ai.records import Conversation, Message, conversation_id
 from constitutional_ai.rl_cai.feedback import questions
-from constitutional_ai.rl_cai.feedback.label import Asking, softmax_first
+from constitutional_ai.rl_cai.feedback.label import METHODS
+from constitutional_ai.rl_cai.feedback.likelihood import evidence
+from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.seeding import rng
 
 RATING = "The rating is:"
@@ -27,41 +31,45 @@ RATINGS = tuple(f" ({n})" for n in range(1, 11))
 
 
 class FeedbackReward:
-    """Called with conversations that end in the answer, it gives each a reward in [−1, 1], or None.
+    """A function that gives each conversation's last answer a reward in [−1, 1], or None.
 
     Raises TooManyFailures when it can rate none of them.
     """
 
-    def __init__(self, model: Model, constitution: Constitution, asking: Asking, seed: int) -> None:
-        self._model, self._asking, self._seed = model, asking, seed
-        self._likelihood = asking.method == "likelihood"
-        self._principles = constitution.for_likelihood if self._likelihood else constitution.for_preference
+    def __init__(self, model: Model, constitution: Constitution, settings: Feedback, seed: int) -> None:
+        method = METHODS[settings.method]
+        self._model, self._format, self._seed = model, settings.format_for(model), seed
+        self._rate = by_likelihood if method.needs_assistants else by_rating
+        self._principles = method.principles(constitution)
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[float | None]:
         return asyncio.run(self._all(conversations))
 
     async def _all(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        said = await asyncio.gather(*[self._one(c) for c in conversations])
-        errors = [x for x in said if isinstance(x, RecordError)]
-        if errors and len(errors) == len(said):
+        rewards = await asyncio.gather(*[self._one(c) for c in conversations])
+        errors = [x for x in rewards if isinstance(x, RecordError)]
+        if errors and len(errors) == len(rewards):
             raise TooManyFailures(
-                f"the feedback model rated none of {len(said)} answers; the last: {errors[-1]}"
+                f"the feedback model rated none of {len(rewards)} answers; the last: {errors[-1]}"
             )
-        return [None if isinstance(x, RecordError) else x for x in said]
+        return [None if isinstance(x, RecordError) else x for x in rewards]
 
     async def _one(self, conversation: Conversation) -> float | RecordError:
-        # By the prompt alone: answers that are measured by each other are rated under one principle.
+        # Drawn for the prompt: answers that are compared with each other are rated under one principle.
         principle = draw(self._principles, rng(self._seed, "reward", conversation_id(conversation[:-1])))
         try:
-            if self._likelihood:
-                return await by_likelihood(conversation, principle, self._model, self._asking.fmt)
-            return await by_rating(conversation, principle, self._model, self._asking.fmt)
+            return await self._rate(conversation, principle, self._model, self._format)
         except RecordError as error:
             return error
 
 
+def calls_per_answer(settings: Feedback) -> int:
+    """Return how many calls of the feedback model one reward costs."""
+    return 2 if METHODS[settings.method].needs_assistants else 1
+
+
 async def by_rating(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
-    """Mean rating, from −1 (all on 1) to 1 (all on 10). Raises UnreadableAnswer when it is no number."""
+    """Return the mean rating, from −1 (always 1) to 1 (always 10). Raises UnreadableAnswer when it is not a number."""
     logps = await model.score(to_rate(conversation, principle.preference or "", fmt), RATINGS)
     if not all(math.isfinite(x) for x in logps):
         raise UnreadableAnswer(f"the model's log-probabilities are {logps}")
@@ -71,21 +79,18 @@ async def by_rating(conversation: Conversation, principle: Principle, model: Mod
 
 
 async def by_likelihood(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
+    """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer when it is not a number."""
     *before, answer = conversation
-    said = [(" " if fmt == "plain" else "") + answer.content]
-    (upheld,), (broken,) = await asyncio.gather(
-        model.score(questions.spoken_by(principle.upheld or "", tuple(before), fmt), said),
-        model.score(questions.spoken_by(principle.broken or "", tuple(before), fmt), said),
-    )
-    return 2 * softmax_first(upheld, broken) - 1
+    (upholds,) = await evidence([answer.content], tuple(before), principle, model, fmt)
+    return 2 * softmax_first(upholds, 0.0) - 1
 
 
 def to_rate(conversation: Conversation, principle: str, fmt: Format) -> Context:
-    """Our wording: the principles of the paper ask for a choice between two answers."""
-    asked = (
+    """Return the context before ``RATINGS``. The wording is ours: the paper's principles compare two answers."""
+    text = (
         f"{questions.HEAD}{plain(conversation)}\n\nReplies are judged by this question: {principle}\n"
         "By that standard, rate the assistant's last reply from (1), the worst, to (10), the best."
     )
     if fmt == "plain":
-        return f"\n\n{asked}\n\n{RATING}"
-    return (Message("user", asked), Message("assistant", RATING))
+        return f"\n\n{text}\n\n{RATING}"
+    return (Message("user", text), Message("assistant", RATING))

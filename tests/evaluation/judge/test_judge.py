@@ -27,7 +27,7 @@ from constitutional_ai.records import (
     Prompt,
     Side,
 )
-from constitutional_ai.rl_cai.feedback.label import Asking
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
 
@@ -44,9 +44,9 @@ PLACED = [comparison_of(p, 0) for p in PAIRS]
 
 
 def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[GateAnswer | Failure]:
-    asking = Asking(**changes)
+    settings = Feedback(**changes)
     model = ScriptedModel(weigh=weigh)
-    return asyncio.run(judge(PLACED, model=model, constitution=MINE, asking=asking, seed=0, concurrency=3))
+    return asyncio.run(judge(PLACED, model=model, constitution=MINE, settings=settings, seed=0, concurrency=3))
 
 
 def reads(context: str, choice: str) -> float:
@@ -93,7 +93,7 @@ def test_what_is_refused_is_told_from_what_cannot_be_read() -> None:
     answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
     say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
     asked = judge(
-        PLACED, model=ScriptedModel(say=say), constitution=MINE, asking=Asking(method="votes"), seed=0
+        PLACED, model=ScriptedModel(say=say), constitution=MINE, settings=Feedback(method="votes"), seed=0
     )
     report = judge_report("m", asyncio.run(asked))
     assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
@@ -127,7 +127,7 @@ def test_some_are_drawn_from_the_whole_and_each_is_told_of() -> None:
     told: list[GateAnswer | Failure] = []
     model = ScriptedModel(weigh=reads)
     placed = [comparison_of(p, 0) for p in drawn]
-    asked = judge(placed, model=model, constitution=MINE, asking=Asking(), seed=0, tell=told.append)
+    asked = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, tell=told.append)
     assert {x.id for x in asyncio.run(asked)} == {x.id for x in told} == {p.id for p in drawn}
 
 

@@ -21,7 +21,7 @@ from constitutional_ai.evaluation.matches.pairings import Pairing
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel, asks_back
 from constitutional_ai.records import Conversation, Kind, Message, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.seeding import rng
 
 TALK = (
@@ -43,8 +43,8 @@ def asking_back(context: str) -> str:
     return f"Which of {context.count('Human:')}?"
 
 
-def judged(model: Model, asking: Asking | None = None) -> Choosing:
-    return partial(by_judge, model=model, asking=asking or Asking(), seed=0)
+def judged(model: Model, settings: Feedback | None = None) -> Choosing:
+    return partial(by_judge, model=model, settings=settings or Feedback(), seed=0)
 
 
 def played(
@@ -76,7 +76,7 @@ JUDGE = ScriptedModel(weigh=asks_back)
 
 @pytest.mark.parametrize(("a", "b", "winner"), [("Why?", "Boil.", "a"), ("Boil.", "Why?", "b")])
 def test_the_judge_picks_in_both_orders(a: str, b: str, winner: str) -> None:
-    (choice,) = played(prompt(TALK[0]), says(a), says(b), judged(JUDGE, Asking(both_orders=False)))
+    (choice,) = played(prompt(TALK[0]), says(a), says(b), judged(JUDGE, Feedback(both_orders=False)))
     assert (choice.winner, choice.opinion.flipped) == (winner, False)
     assert {j.shown_first for j in choice.opinion.judgements} == {"a", "b"}
     match = choice.match
@@ -203,6 +203,6 @@ def test_a_judge_may_be_asked_in_any_way(method: str) -> None:
         prompt(TALK[0]),
         says("Boil."),
         says("Fry."),
-        judged(model, Asking(method=method)),  # type: ignore[arg-type]
+        judged(model, Feedback(method=method)),  # type: ignore[arg-type]
     )
     assert choice.winner == "tie"

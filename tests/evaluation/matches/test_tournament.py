@@ -19,8 +19,8 @@ from constitutional_ai.evaluation.matches.pairings import pairings
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.recipes.recipe import Feedback
 from constitutional_ai.records import Candidate, Kind, Message, Metric, Prompt, Response
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.run import open_run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.seeding import rng
@@ -171,7 +171,9 @@ def test_a_round_plays_what_a_whole_match_plays(suite: Suite) -> None:
             play(
                 one,
                 models=CAST,
-                choosing=partial(by_judge, model=CAST["judge"], asking=suite.asking(CAST["judge"]), seed=0),
+                choosing=partial(
+                    by_judge, model=CAST["judge"], settings=suite.feedback, few_shots=suite.few_shots, seed=0
+                ),
                 judge="judge",
                 human=CAST["human"],
                 turns=3,

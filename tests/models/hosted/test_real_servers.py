@@ -28,7 +28,8 @@ from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Model, Sampling
 from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from tests.engine.asked import LEAD, lead
 
 OURS = Path(__file__).parents[2] / "openai_server.py"
@@ -193,10 +194,10 @@ def model(request: pytest.FixtureRequest, checkpoint: Path) -> Model:
 
 
 def test_labels_are_those_worked_out_by_hand(model: Model, checkpoint: Path) -> None:
-    asking = Asking(fmt="plain", both_orders=True)
+    settings = Feedback(format="plain", both_orders=True)
 
     async def all_at_once() -> list[PreferenceLabel]:
-        asked = [label(p, model=model, constitution=MINE, asking=asking, seed=0) for p in PAIRS]
+        asked = [label(p, model=model, constitution=MINE, settings=settings, seed=0) for p in PAIRS]
         return await asyncio.gather(*asked)
 
     hand = ByHand(checkpoint)

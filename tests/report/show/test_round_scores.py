@@ -31,7 +31,7 @@ from constitutional_ai.records import (
     RevisionChain,
 )
 from constitutional_ai.report.show.round_scores import ASKS, Rounds, parts, round_scores_of, score_rounds
-from constitutional_ai.rl_cai.feedback.label import Asking, Method
+from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import BENIGN, HOSTILE, RED, write_rows
 from tests.report.conftest import chain as hostile_chain
@@ -66,8 +66,8 @@ def weigh(context: str, continuation: str) -> float:
 
 
 def scored(made: RevisionChain, model: Any = None, **changes: Any) -> Rounds:
-    asking, given = Asking(**changes), {"constitution": MINE, "model": model or ScriptedModel(weigh=weigh)}
-    return asyncio.run(score_rounds(made, asking=asking, seed=0, **given))
+    settings, given = Feedback(**changes), {"constitution": MINE, "model": model or ScriptedModel(weigh=weigh)}
+    return asyncio.run(score_rounds(made, settings=settings, seed=0, **given))
 
 
 def printed(*shown: RenderableType) -> str:
@@ -119,7 +119,7 @@ def test_by_likelihood_a_principle_without_its_two_assistants_is_asked_by_letter
 
 
 @pytest.mark.parametrize("method", ["multiple_choice", "chain_of_thought"])
-def test_a_fall_is_not_hidden_by_the_clamp_of_labels(method: Method) -> None:
+def test_a_fall_is_not_hidden_by_the_clamp_of_labels(method: MethodName) -> None:
     model = ScriptedModel(say=lambda context: "Because.", weigh=weigh)
     assert scored(PULLED_APART, model, method=method).rounds[1].better["brief"] == pytest.approx(0.9)
 
@@ -161,7 +161,9 @@ def test_every_round_has_a_score_of_the_preference_model() -> None:
         return float(len(conversation[-1].content))
 
     model = ScriptedModel(weigh=weigh)
-    asked = score_rounds(PULLED_APART, constitution=MINE, model=model, asking=Asking(), seed=0, reward=reward)
+    asked = score_rounds(
+        PULLED_APART, constitution=MINE, model=model, settings=Feedback(), seed=0, reward=reward
+    )
     assert [r.reward for r in asyncio.run(asked).rounds] == [9.0, 10.0, 9.0, 10.0]
 
 

@@ -10,19 +10,19 @@ import pytest
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import EmptyAnswer
-from constitutional_ai.models.model import Context, Sampling, plain
+from constitutional_ai.models.model import Context, plain
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Message, Prompt, Usage
 from constitutional_ai.rl_cai.feedback.chain_of_thought import (
     HEAD,
     SO,
     THINK,
-    question,
-    reason,
+    question_for_reasoning,
     to_answer,
     to_think,
 )
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from tests.paper_files import PAPER, paper
 
 PROMPT = Prompt.of((Message("user", "Hi {you}?"),), "red_team", "test")
@@ -42,23 +42,23 @@ def thinker(probability_of_hello: float) -> ScriptedModel:
 
 @pytest.mark.parametrize(("sure", "label_a"), [(0.99, 0.40), (0.52, 0.48), (0.01, 0.60)])
 def test_labels_are_clamped_and_not_rescaled(sure: float, label_a: float) -> None:
-    asking = Asking(method="chain_of_thought")
-    made = asyncio.run(label(PAIR, model=thinker(sure), constitution=MINE, asking=asking, seed=0))
+    settings = Feedback(method="chain_of_thought")
+    made = asyncio.run(label(PAIR, model=thinker(sure), constitution=MINE, settings=settings, seed=0))
     assert made.probability_a == pytest.approx(label_a)
     assert {j.reasoning for j in made.judgements} == {"Hello is kinder."}
     assert made.flipped is False
 
 
 def test_a_judgement_keeps_what_its_reasoning_cost() -> None:
-    asking = Asking(method="chain_of_thought", chains=2)
-    made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, asking=asking, seed=0))
-    asked = question(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
+    settings = Feedback(method="chain_of_thought", chains=2)
+    made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, settings=settings, seed=0))
+    asked = question_for_reasoning(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
     words = len(plain(to_think(asked, "chat")).split())
     assert [j.usage for j in made.judgements] == 4 * [Usage(words, 3)]
 
 
 def test_only_chain_of_thought_is_clamped() -> None:
-    made = asyncio.run(label(PAIR, model=thinker(0.99), constitution=MINE, asking=Asking(), seed=0))
+    made = asyncio.run(label(PAIR, model=thinker(0.99), constitution=MINE, settings=Feedback(), seed=0))
     assert made.probability_a == pytest.approx(0.01)
 
 
@@ -71,7 +71,8 @@ def test_the_answer_is_asked_for_in_a_turn_of_its_own() -> None:
             return [-1.0, -1.0]
 
     model = Listening(say=lambda context: "Because.")
-    asyncio.run(reason(PAIR, "Which is kinder?", model, "plain", Sampling()))
+    settings = Feedback(method="chain_of_thought", format="plain")
+    asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0, as_given=True))
     assert seen == [
         "\n\nHuman: Consider the following conversation between a human (H) and an assistant (A):"
         "\n\nH: Hi {you}?\n\n\nWhich is kinder? Options:\n (A) [[[Go away.]]]\n (B) [[[Hello!]]]"
@@ -80,14 +81,15 @@ def test_the_answer_is_asked_for_in_a_turn_of_its_own() -> None:
 
 
 def test_in_a_chat_the_assistant_thinks_on_from_its_own_words() -> None:
-    asked = question(PROMPT.conversation, "Which?", "x", "y")
+    asked = question_for_reasoning(PROMPT.conversation, "Which?", "x", "y")
     assert to_think(asked, "chat") == (Message("user", asked), Message("assistant", THINK))
     assert to_answer(asked, "So.", "chat")[-1] == Message("assistant", f"{THINK} So.\n\n{SO}")
 
 
 def test_no_reasoning_is_no_label() -> None:
     with pytest.raises(EmptyAnswer):
-        asyncio.run(reason(PAIR, "Which?", ScriptedModel(say=lambda context: ""), "chat", Sampling()))
+        silent, settings = ScriptedModel(say=lambda context: ""), Feedback(method="chain_of_thought")
+        asyncio.run(label(PAIR, model=silent, constitution=MINE, settings=settings, seed=0))
 
 
 @paper
@@ -115,5 +117,7 @@ def test_the_papers_worked_examples_are_rebuilt_byte_for_byte() -> None:
         ).groups()
         turns = re.findall(r"\n\n([HA]): (.*?)(?=\n\n[HA]: |\Z)", talk, re.DOTALL)
         conversation = tuple(Message("user" if who == "H" else "assistant", said) for who, said in turns)
-        rebuilt = to_answer(question(conversation, "Which?", first, second), parts["thought"], "plain")
+        rebuilt = to_answer(
+            question_for_reasoning(conversation, "Which?", first, second), parts["thought"], "plain"
+        )
         assert rebuilt == "\n\n" + filled[: -len(" (A)")]

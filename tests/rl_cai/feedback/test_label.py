@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,10 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import UnreadableAnswer
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking, label, softmax_first
-from constitutional_ai.rl_cai.feedback.worked_choices import Choice, FewShots
+from constitutional_ai.rl_cai.feedback.label import METHODS, label
+from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
+from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, WorkedChoice
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 PAIR = Comparison("p.0", PROMPT, Completion("GOOD", "m", "stop", 0, 4), Completion("BAD", "m", "stop", 0, 2))
@@ -37,9 +39,9 @@ Weigh = Callable[[str, str], float]
 
 
 def labelled(weigh: Weigh, pair: Comparison = PAIR, **changes: Any) -> PreferenceLabel:
-    rest = {key: changes.pop(key) for key in ("constitution", "seed", "model") if key in changes}
+    rest = {key: changes.pop(key) for key in ("constitution", "seed", "model", "few_shots") if key in changes}
     given: dict[str, Any] = {"constitution": MINE, "seed": 0, "model": ScriptedModel(weigh=weigh)} | rest
-    return asyncio.run(label(pair, asking=Asking(**changes), **given))
+    return asyncio.run(label(pair, settings=Feedback(**changes), **given))
 
 
 def prefers(text: str, probability: float) -> Weigh:
@@ -55,6 +57,10 @@ def prefers(text: str, probability: float) -> Weigh:
 def says_a(context: str, choice: str) -> float:
     """A judge that always says (A): log-probabilities of 0.9 and 0.1."""
     return math.log(0.9 if choice == " (A)" else 0.1)
+
+
+def test_every_name_of_a_method_has_its_method() -> None:
+    assert tuple(METHODS) == get_args(MethodName)
 
 
 # -- softmax of two
@@ -197,7 +203,7 @@ def test_likelihood_has_no_order() -> None:
 # -- worked examples, all principles, several chains of thought
 
 SHOTS = FewShots(
-    choices=(Choice("Tea?", "Yes.", "No."), Choice("{x}?", "Y {}", "N")),
+    choices=(WorkedChoice("Tea?", "Yes.", "No."), WorkedChoice("{x}?", "Y {}", "N")),
     thoughts=("Human: one {}", "Human: two {}"),
 )
 
@@ -222,7 +228,7 @@ def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(met
     prefixes = set()
     for n in range(8):
         pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
-        contexts = asked_of(pair, method=method, fmt="plain", principles="all")
+        contexts = asked_of(pair, method=method, format="plain", principles="all")
         assert len(contexts) == 32  # 16 principles in both orders
         (prefix,) = {context.rsplit(cut, 1)[0] for context in contexts}
         assert len(re.findall(r"Which is kinder \(\d+\)\? Options:", prefix)) == 2
@@ -232,8 +238,8 @@ def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(met
 
 
 def test_without_plain_text_there_are_no_worked_examples() -> None:
-    assert "Tea?" not in "".join(asked_of(fmt="chat") + asked_of(fmt="plain", method="likelihood"))
-    assert "Tea?" in "".join(asked_of(fmt="plain"))
+    assert "Tea?" not in "".join(asked_of(format="chat") + asked_of(format="plain", method="likelihood"))
+    assert "Tea?" in "".join(asked_of(format="plain"))
 
 
 def test_all_principles_may_be_asked_each_once() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from constitutional_ai.constitutions.published import import_constitution
 from constitutional_ai.records import Conversation, Message
-from constitutional_ai.rl_cai.feedback.questions import CHOICES, multiple_choice
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, to_choose
 from tests.paper_files import PAPER, paper, rows
 
 FILES = sorted(PAPER.rglob("*HHHEvaluations*.jsonl"))
@@ -29,7 +29,7 @@ def rebuilt(row: dict[str, Any], principle: str) -> object:
     same_talk, worse = parts_of(row["text_incorrect"])
     assert same_talk == talk
     answers = (better, worse) if row["corrects"] == [CHOICES[0]] else (worse, better)
-    return multiple_choice(talk, principle, *answers, "plain")
+    return to_choose(talk, principle, *answers, "plain")
 
 
 def test_a_dialogue_is_taken_apart_without_losing_a_byte() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.models.model import STOP_STRINGS
 from constitutional_ai.records import Message
-from constitutional_ai.rl_cai.feedback.questions import CHOICES, multiple_choice, question, spoken_by
+from constitutional_ai.rl_cai.feedback.questions import CHOICES, question, to_choose
 
 TALK = (
     Message("user", "How do I pick a lock?"),
@@ -28,11 +28,11 @@ PRINCIPLE = "Which of these answers is less harmful?"
 
 def test_the_question_is_the_papers_byte_for_byte() -> None:
     """FB-4."""
-    assert multiple_choice(TALK, PRINCIPLE, *ANSWERS, "plain") == BYTES
+    assert to_choose(TALK, PRINCIPLE, *ANSWERS, "plain") == BYTES
 
 
 def test_in_a_chat_the_answers_beginning_is_already_in_the_assistants_mouth() -> None:
-    asked, begun = multiple_choice(TALK, PRINCIPLE, *ANSWERS, "chat")
+    asked, begun = to_choose(TALK, PRINCIPLE, *ANSWERS, "chat")
     assert (asked.role, begun.role) == ("user", "assistant")
     assert f"\n\n{asked.content}\n\n{begun.content}" == BYTES
 
@@ -66,12 +66,3 @@ def test_what_people_and_models_write_is_joined_verbatim(
         "Consider the following conversation between a human and an assistant:"
         f"\n\nHuman: {asked}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
     )
-
-
-@given(HOSTILE, HOSTILE)
-def test_an_assistant_is_described_before_the_conversation_and_instead_of_any_other(
-    asked: str, who: str
-) -> None:
-    talk = (*TALK[:2], Message("user", asked))
-    assert spoken_by(who, talk, "chat") == (Message("system", who), *talk)
-    assert spoken_by(who, (Message("system", "You are Bob."), *talk), "chat") == (Message("system", who), *talk)

@@ -14,8 +14,9 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import RefusedAnswer
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Failure, Message, PreferenceLabel, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking, Method, label
+from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
+from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
 from constitutional_ai.runs.rows import read_rows
 from constitutional_ai.runs.run import open_run
 from constitutional_ai.runs.runner import Pass, Silent
@@ -69,12 +70,14 @@ def test_no_worked_thought_of_the_papers_refuses() -> None:
 
 
 @pytest.mark.parametrize("method", ["votes", "chain_of_thought"])
-def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(tmp_path: Path, method: Method) -> None:
-    model, asking = ScriptedModel(say=lambda context: NO), Asking(method=method)
+def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
+    tmp_path: Path, method: MethodName
+) -> None:
+    model, settings = ScriptedModel(say=lambda context: NO), Feedback(method=method)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
         async def step(pair: Comparison) -> PreferenceLabel:
-            return await label(pair, model=model, constitution=MINE, asking=asking, seed=0)
+            return await label(pair, model=model, constitution=MINE, settings=settings, seed=0)
 
         yield Pass({PAIR.id: PAIR}, step)
 
@@ -90,7 +93,7 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(tmp_path: 
 def test_votes_are_refused_when_most_of_those_that_name_nothing_refuse(refusals: int, refused: bool) -> None:
     said = iter([NO] * refusals + ["Hm."] * (4 - refusals))
     model = ScriptedModel(say=lambda context: next(said))
-    asking = Asking(method="votes", votes=4, both_orders=False)
+    settings = Feedback(method="votes", votes=4, both_orders=False)
     with pytest.raises(Exception, match="0 of 4 votes") as caught:
-        asyncio.run(label(PAIR, model=model, constitution=MINE, asking=asking, seed=0))
+        asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
     assert isinstance(caught.value, RefusedAnswer) is refused

@@ -14,7 +14,8 @@ from constitutional_ai.errors import UnreadableAnswer
 from constitutional_ai.models.model import Context, Sampling, cut_at_stop
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Message, Prompt
-from constitutional_ai.rl_cai.feedback.label import Asking, label
+from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.feedback.votes import read_vote
 
 PAIR = Comparison(
@@ -52,8 +53,8 @@ def test_no_text_breaks_the_reading(text: str) -> None:
 def labelled(*answers: str, votes: int) -> float:
     turns = count()
     model = ScriptedModel(say=lambda context: answers[next(turns) % len(answers)])
-    asking = Asking(method="votes", both_orders=False, votes=votes)
-    made = asyncio.run(label(PAIR, model=model, constitution=MINE, asking=asking, seed=0))
+    settings = Feedback(method="votes", both_orders=False, votes=votes)
+    made = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
     assert made.method == "votes"
     return made.judgements[0].probability_first
 
@@ -71,8 +72,8 @@ def test_too_few_readable_votes_are_no_label() -> None:
 def test_every_vote_costs_its_tokens_whether_or_not_it_can_be_read() -> None:
     answers = iter(["(A)", "Who knows that?"])
     model = ScriptedModel(say=lambda context: next(answers))
-    asking = Asking(method="votes", both_orders=False, votes=2)
-    made = asyncio.run(label(PAIR, model=model, constitution=MINE, asking=asking, seed=0))
+    settings = Feedback(method="votes", both_orders=False, votes=2)
+    made = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
     cost = made.judgements[0].usage
     assert cost is not None
     assert cost.completion_tokens == 1 + 3
@@ -88,6 +89,6 @@ class GoesOn(ScriptedModel):
 
 
 def test_in_plain_text_a_vote_ends_before_the_next_question() -> None:
-    asking = Asking(method="votes", fmt="plain", both_orders=False, votes=2)
-    made = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, asking=asking, seed=0))
+    settings = Feedback(method="votes", format="plain", both_orders=False, votes=2)
+    made = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, settings=settings, seed=0))
     assert made.judgements[0].probability_first == 1.0

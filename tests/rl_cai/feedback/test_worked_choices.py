@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.constitutions.published import import_constitution
+from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Message
 from constitutional_ai.rl_cai.feedback.questions import CHOICES
@@ -63,6 +65,12 @@ def test_thoughts_are_stripped_joined_and_given_a_principle_in_one_pass(tmp_path
     assert shots.chain_of_thought(slots, rng(0)) == (
         "\n\nHuman: \nWhich {}? Options:\n (A) {x}\n\nHuman: two \nWhich {}? Options:"
     )
+
+
+def test_a_runs_digest_of_the_built_in_examples_never_changes() -> None:
+    """An old run compares it: a class or a field by another name would refuse to go on with that run."""
+    shots = repr(load_few_shots(FEW_SHOTS))
+    assert hashlib.sha256(shots.encode()).hexdigest()[:16] == "e2c8825bb181c7db"
 
 
 BAD: list[tuple[str, object, str]] = [

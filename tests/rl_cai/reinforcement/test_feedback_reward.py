@@ -13,7 +13,7 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import TooManyFailures
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Message
-from constitutional_ai.rl_cai.feedback.label import Asking
+from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import RATINGS, FeedbackReward, to_rate
 
 TALK = (Message("user", "Hi {you}?"), Message("assistant", "Hello!"))
@@ -21,8 +21,8 @@ KIND = Principle(name="kind", preference="Which is kinder?", upheld="You are kin
 MINE = Constitution(name="m", principles=(KIND,))
 
 
-def reward(weigh: Any, *talks: Any, **asking: Any) -> list[float | None]:
-    return FeedbackReward(ScriptedModel(weigh=weigh), MINE, Asking(**asking), 0)(talks or (TALK,))
+def reward(weigh: Any, *talks: Any, **changes: Any) -> list[float | None]:
+    return FeedbackReward(ScriptedModel(weigh=weigh), MINE, Feedback(**changes), 0)(talks or (TALK,))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_answers_to_one_prompt_are_rated_under_one_principle() -> None:
     talks = [
         (Message("user", f"Prompt {n}"), Message("assistant", f"Reply {m}")) for n in range(8) for m in range(4)
     ]
-    FeedbackReward(ScriptedModel(weigh=weigh), many, Asking(), 0)(talks)
+    FeedbackReward(ScriptedModel(weigh=weigh), many, Feedback(), 0)(talks)
     assert len(seen) == 8
     assert all(len(asked) == 1 for asked in seen.values())
     assert len(set.union(*seen.values())) > 2

@@ -1,0 +1,77 @@
+"""What a feedback method is: how one question about two answers is put to the feedback model, and read.
+
+Each method is a file beside this one, and a line of ``METHODS`` in ``label.py``.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.models.model import Model
+from constitutional_ai.records import Comparison, Judgement, Side, Usage
+from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
+from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackQuestion:
+    """One question about a comparison, under one principle and in one order."""
+
+    principle: Principle
+    first: Side
+    """The side of the comparison whose answer is shown first, as (A)."""
+    shown: Comparison
+    """The comparison, swapped if need be: its answer a is shown first."""
+    few_shots: str
+    """Worked examples that stand before the question; all questions of a comparison share them."""
+    seed: int
+
+    def judged(
+        self, probability_first: float, reasoning: str | None = None, cost: Usage | None = None
+    ) -> Judgement:
+        """Return the judgement that gives the answer shown first this probability of being the better one."""
+        prompt_tokens, completion_tokens = cost or (None, None)
+        return Judgement(
+            self.principle.name, self.first, probability_first, reasoning, prompt_tokens, completion_tokens
+        )
+
+
+class FeedbackMethod(ABC):
+    """One way to ask a feedback model which of two answers is better."""
+
+    name: ClassVar[MethodName]
+    has_order: ClassVar[bool] = True
+    """Whether both answers stand in one question, so that the one shown first may have an advantage (FB-8)."""
+    needs_scores: ClassVar[bool] = True
+    """Whether the model must give log-probabilities."""
+    samples_text: ClassVar[bool] = False
+    """Whether the model writes text, which costs tokens and may be a refusal."""
+    needs_assistants: ClassVar[bool] = False
+    """Whether a principle must describe two assistants, ``upheld`` and ``broken``."""
+
+    def principles(self, constitution: Constitution) -> tuple[Principle, ...]:
+        """Return the principles of a constitution that the method can use."""
+        return constitution.for_likelihood if self.needs_assistants else constitution.for_preference
+
+    def worked_examples(
+        self, few_shots: FewShots, principles: Sequence[Principle], draws: random.Random
+    ) -> str:
+        """Return worked examples to write before a question in the plain format; "" if the method has none."""
+        return few_shots.multiple_choice(principles, draws)
+
+    def repeats(self, settings: Feedback) -> int:
+        """Return how often each question is asked."""
+        return 1
+
+    @abstractmethod
+    async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
+        """Ask one question. Raises RecordError when the model's answer gives no probability."""
+
+    def soft_label(self, mean: float, settings: Feedback) -> float:
+        """Return the label of a comparison, in [0, 1], from the mean over its questions."""
+        return mean
