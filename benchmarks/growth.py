@@ -26,7 +26,7 @@ from results import Row, report
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Message, Prompt, Response
-from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.runner import Pass, Silent
 from constitutional_ai.sl_cai.respond import respond
 

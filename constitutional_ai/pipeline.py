@@ -17,7 +17,8 @@ from constitutional_ai.report.card import write_cards
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.stages.feedback import comparisons, preference_labels, the_preference_model
 from constitutional_ai.stages.held_out import evaluation

@@ -44,9 +44,10 @@ from constitutional_ai.records import (
     RevisionChain,
 )
 from constitutional_ai.rl_cai.reinforcement import reinforce
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.rows import adapter, digest_file, read_rows
-from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.sl_cai import finetune
 from constitutional_ai.sl_cai.draft_prompts import EARLIER

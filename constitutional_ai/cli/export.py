@@ -19,7 +19,7 @@ def export(folder: str, form: str, out: Path) -> None:
     """
     from constitutional_ai.report.export.inspect_log import to_inspect
     from constitutional_ai.report.export.parquet import to_parquet
-    from constitutional_ai.runs.run import read_run
+    from constitutional_ai.runs.folder import read_run
 
     made = (to_parquet if form == "parquet" else to_inspect)(read_run(folder), out)
     for one in made:

@@ -20,7 +20,7 @@ def show(folder: str, record: str, scores: bool) -> None:
     from rich.console import Console
 
     from constitutional_ai.report.show.record_history import history_of
-    from constitutional_ai.runs.run import read_run
+    from constitutional_ai.runs.folder import read_run
 
     run = read_run(folder)
     Console().print(history_of(run, record))
@@ -36,7 +36,7 @@ def show(folder: str, record: str, scores: bool) -> None:
 def report(folder: str) -> None:
     """Write the report of RUN anew: one HTML file."""
     from constitutional_ai.report.page.page import write_report
-    from constitutional_ai.runs.run import read_run
+    from constitutional_ai.runs.folder import read_run
 
     click.echo(f"report: {write_report(read_run(folder))}")
 
@@ -65,7 +65,7 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
     """Ask the three models of RUN the same thing, side by side."""
     from constitutional_ai.cli.chat import side_by_side
     from constitutional_ai.models.model import Sampling
-    from constitutional_ai.runs.run import read_run
+    from constitutional_ai.runs.folder import read_run
 
     quiet_libraries()
     side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))

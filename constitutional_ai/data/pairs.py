@@ -1,4 +1,4 @@
-"""Pairs of answers that people have judged, in the forms in which others keep them."""
+"""Load pairs of answers that people compared, in the formats of public data sets."""
 
 from __future__ import annotations
 
@@ -25,18 +25,22 @@ from constitutional_ai.seeding import rng, seed_of
 
 
 class Pair(NamedTuple):
+    """A conversation, and the two replies to it that people compared."""
+
     id: str
     conversation: Conversation
     chosen: str
     rejected: str
     strength: float | None = None
-    """How much better people found the chosen one, in the file's own units; None where it does not say."""
+    """How much better people found the chosen reply, in the file's own units; None where the file does not tell."""
 
 
 class Pairs(NamedTuple):
+    """The pairs of a file."""
+
     usable: list[Pair]
     unusable: Mapping[str, int]
-    """How many records were left out, by why."""
+    """Number of records that were left out, by reason."""
 
 
 class _Row(BaseModel):
@@ -47,34 +51,36 @@ class _Row(BaseModel):
 
 
 def load_pairs(path: Path) -> Pairs:
-    """The pairs of a JSONL file (or .jsonl.gz). Raises InputError with the line that is no pair.
+    """Load the pairs of a JSONL file, which may be compressed (``.jsonl.gz``).
 
-    A row has ``chosen`` and ``rejected``, as replies or lists of messages, and ``prompt``, ``conversation`` or
-    ``messages``; or the two are whole dialogues, as in hh-rlhf. It may say how much better the chosen one is
-    (``strength``, or ``preference_strength``, whose sign is dropped).
+    A row has ``chosen`` and ``rejected``, each a reply or a list of messages, and ``prompt``, ``conversation`` or
+    ``messages``; or the two are whole dialogues, as in hh-rlhf. ``strength`` or ``preference_strength`` (its sign is
+    dropped) may hold how much better the chosen one is. Raises InputError naming the line that is no such row.
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
     for _, row in read_lines(path, _Row):
-        read = _pair(row)
-        if isinstance(read, str) or read.id in usable:
-            unusable[read if isinstance(read, str) else "the same pair again"] += 1
+        pair = _pair(row)
+        if isinstance(pair, str):
+            unusable[pair] += 1
+        elif pair.id in usable:
+            unusable["the same pair again"] += 1
         else:
-            usable[read.id] = read
+            usable[pair.id] = pair
     if not usable:
         raise InputError(f"{path} holds no usable pairs. {format_counts(unusable)}".rstrip())
     return Pairs(list(usable.values()), dict(unusable))
 
 
 def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
-    """``count`` pairs in an order fixed by the seed; None takes all."""
+    """Return ``count`` pairs (None: all) in an order fixed by the seed."""
     return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
 
 
 def _pair(row: _Row) -> Pair | str:
-    """The pair, or why there is none in this record."""
+    """Return the pair, or the reason why the row holds none."""
     given, chosen, rejected = as_turns(row.prompt, "user"), as_turns(row.chosen), as_turns(row.rejected)
-    if given and given[-1] == Message("assistant", ""):  # "\n\nAssistant:", where the reply begins
+    if given and given[-1] == Message("assistant", ""):  # the prompt ends in "\n\nAssistant:"
         given = given[:-1]
     shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]
     conversation = shared if shared[: len(given)] == given else given + shared
@@ -92,7 +98,10 @@ def _pair(row: _Row) -> Pair | str:
 
 
 def comparison_of(pair: Pair, seed: int) -> tuple[Comparison, Side]:
-    """The pair as a comparison, and people's side, drawn anew for each pair so that calibration has two sides."""
+    """Return the pair as a comparison, and the side of the chosen reply.
+
+    The side is drawn for each pair, so that calibration is measured on both sides of one half.
+    """
     side: Side = rng(seed, "judge", pair.id).choice(("a", "b"))
     replies = (pair.chosen, pair.rejected) if side == "a" else (pair.rejected, pair.chosen)
     a, b = [Completion(text, "pairs", "stop", 0, max(1, len(text) // 4)) for text in replies]

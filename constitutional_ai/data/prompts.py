@@ -1,8 +1,8 @@
-"""Prompts: red-team ones that provoke harm, helpful ones, and ones that only look harmful (SL-1 to SL-4).
+"""Load prompts that provoke harm (red team), helpful ones, and borderline ones that only look harmful (SL-1 to SL-4).
 
-A file is JSONL, a row either ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``, with optional
-``kind``, ``tags`` and ``split``. A conversation that ends with the assistant is a whole dialogue, and gives one prompt
-for each human turn (SL-1).
+A file is JSONL. A row is ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``, with optional ``kind``,
+``tags`` and ``split``. A conversation that ends with the assistant is a whole dialogue and gives one prompt for each
+human turn (SL-1).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent
 HELD_OUT_SHARE = 0.2
-"""Of rows that do not say which split they are in; which ones is fixed by their id."""
-
+"""Share of the prompts without a ``split`` that are held out. A prompt's id decides whether it is."""
 KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 Split = Literal["train", "held_out"]
 
@@ -36,23 +35,28 @@ class _Row(BaseModel):
     split: Split | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> _Row:
+    def _is_a_prompt(self) -> _Row:
         if (self.prompt is None) == (not self.conversation):
             raise ValueError("needs either 'prompt' or 'conversation'")
         if not all(m.content.strip() for m in self.conversation) or (self.prompt and not self.prompt.strip()):
-            raise ValueError("says nothing")
+            raise ValueError("is empty")
         if all(m.role != "user" for m in self.conversation) and self.conversation:
             raise ValueError("has no human turn")
         return self
 
 
 class Prompts(NamedTuple):
+    """The prompts of a file."""
+
     train: list[Prompt]
     held_out: list[Prompt]
 
 
 def load_prompts(name: str, kind: Kind) -> Prompts:
-    """A file's prompts, or our own (``built-in``). Raises InputError naming the line that is wrong."""
+    """Load the prompts of a file, or our own of a kind where ``name`` is ``built-in``.
+
+    ``kind`` is that of rows without one. Raises InputError naming the line that is wrong, and for an empty file.
+    """
     path = BUILT_IN / f"{kind}.jsonl" if name == "built-in" else Path(name)
     parts: dict[Split, dict[str, Prompt]] = {"train": {}, "held_out": {}}
     for _, row in read_lines(path, _Row, "Name a JSONL file, or 'built-in'."):
@@ -62,17 +66,17 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
     if not (parts["train"] or parts["held_out"]):
         raise InputError(f'{path} holds no prompts. Write one JSON object a line, such as {{"prompt": "…"}}.')
     for shared in parts["train"].keys() & parts["held_out"].keys():
-        del parts["train"][shared]  # what is evaluated on is never trained on
+        del parts["train"][shared]  # a prompt for evaluation is never trained on
     return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))
 
 
 def sample_prompts(prompts: Iterable[Prompt], count: int | None, seed: int) -> list[Prompt]:
-    """``count`` prompts in an order fixed by the seed, so that a limit takes from the whole file; None takes all."""
+    """Return ``count`` prompts (None: all) in an order fixed by the seed, so that a limit samples the whole file."""
     return sorted(prompts, key=lambda p: seed_of(seed, "order", p.id))[:count]
 
 
 def prompts_of(conversation: Conversation) -> list[Conversation]:
-    """The conversation itself when it ends with the human; of a whole dialogue, one prompt per human turn (SL-1)."""
+    """Return the conversation itself when it ends with the human, else one prompt for each human turn (SL-1)."""
     if conversation[-1].role == "user":
         return [conversation]
     return [conversation[: i + 1] for i, m in enumerate(conversation) if m.role == "user"]

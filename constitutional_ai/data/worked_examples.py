@@ -1,4 +1,4 @@
-"""Finds and reads files of worked examples (few-shots)."""
+"""Find and read files of worked examples (few-shots), in the format of the paper's supplementary repository."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ FEW_SHOTS = Path(__file__).parent / "few_shots"
 
 
 def few_shots_folder(name: str) -> Path | None:
+    """Return the folder that a recipe names: ``built-in``, ``none`` (None) or a path."""
     return None if name == "none" else FEW_SHOTS if name == "built-in" else Path(name)
 
 
 def examples_in(folder: Path, name: str) -> list[tuple[str, Any]]:
-    """Every example of one of the paper's few-shot files, with its place for errors. Raises InputError."""
+    """Return every example of the file ``name``, each with its place, for errors.
+
+    ``folder`` is the paper's repository or its ``prompts/``. Raises InputError when the file holds no list of examples.
+    """
     path = (folder / "prompts" if (folder / "prompts").is_dir() else folder) / name
     data = read_json(path)
     if not (isinstance(data, list) and data):

@@ -14,8 +14,9 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import read_steps
-from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.runs.run import Run
 
 BLOCK = 65536
 """Bytes that a digest reads at each of about sixteen places of a file."""

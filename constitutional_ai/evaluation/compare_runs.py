@@ -23,9 +23,10 @@ from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, by
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Answer
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import load_json, write_atomically
-from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
 STAGE = layout.EVALUATION

@@ -16,8 +16,8 @@ from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.records import Candidate, Metric, Response
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import load_json, write_atomically
-from constitutional_ai.runs.run import read_run
 from constitutional_ai.safe_text import visible
 
 PARTS: dict[str, Callable[[Suite], list[Metric]]] = {

@@ -25,7 +25,8 @@ from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Progress, Row
 
 REMEDY = "Pass --redo {stage}, or name another folder with --out."

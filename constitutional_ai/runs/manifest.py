@@ -1,10 +1,11 @@
-"""``stage.json``: what a finished stage was made of, by what, and what it cost.
+"""``stage.json`` of a finished stage: its settings, inputs, cost, and the software that made it.
 
 It is written last, so its existence means that the stage is complete.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ PACKAGES = ("constitutional-ai", "torch", "transformers", "trl", "peft", "openai
 
 @dataclass(frozen=True, slots=True)
 class StageManifest:
+    """The content of ``stage.json``."""
+
     stage: str
     config: dict[str, Any]
     """Every setting that shaped the stage, by its dotted name in the recipe."""
     inputs: dict[str, str]
-    """Digest of everything it read."""
+    """Digest of everything that the stage read, by name."""
     output: str
     """Digest of ``records.jsonl``, or of the weights."""
     records: int
@@ -30,7 +33,7 @@ class StageManifest:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    """Of the last session, when the stage was interrupted and resumed."""
+    """Duration of the last session, when the stage was interrupted and resumed."""
     finished: str
     notes: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class StageManifest:
 
 @cache
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed ``PACKAGES``."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -50,7 +54,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """Commit of this source tree, with ``+`` when it has changes; None outside a checkout."""
+    """Return the commit of this source tree, with ``+`` when it has changes; None outside a checkout."""
     here = Path(__file__).parent
     try:
         out = subprocess.run(  # noqa: S603
@@ -63,3 +67,22 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return out.stdout.strip()
+
+
+def difference(stage: str, then: dict[str, Any], now: dict[str, Any], settings_source: str) -> str | None:
+    """Return a sentence that names what changed between the ``config`` and ``inputs`` of two versions of a stage.
+
+    None when nothing did. A setting that did not exist ``then`` changes nothing.
+    """
+    now = json.loads(json.dumps(now))
+    for key in sorted(then["config"].keys() & now["config"].keys()):
+        old, new = then["config"][key], now["config"][key]
+        if old != new:
+            return f"{stage} was made with {key}: {_short(old)}, {settings_source} now says {_short(new)}."
+    changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
+    return f"{stage} was made from another version of {' and '.join(sorted(changed))}." if changed else None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,6 +1,6 @@
-"""Which records of a stage are made: where each lies in its file, and what it cost.
+"""An index of the finished records of a stage: where each lies in its file, and what it cost.
 
-Not the records themselves. A million of them would take gigabytes; their places take a fifth of one.
+It does not hold the records. A million of them would take gigabytes; their index takes 0.2 GB.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from constitutional_ai.runs.rows import PART, naming_full_disk, sized_rows
 
 
 class RowIndex:
-    """Of the records in ``path``, as they are read at first and added later."""
+    """The index of one file of records, which grows as records are appended."""
 
     def __init__(self, path: Path, row_type: type[Any]) -> None:
-        """Reads the whole file. Raises InputError naming a line that is wrong."""
+        """Read the whole file. Raises InputError naming a line that is wrong."""
         self._path = path
         self._line: dict[str, int] = {}
         self._starts = array("q", [0])
@@ -31,7 +31,7 @@ class RowIndex:
         return name in self._line
 
     def add(self, name: str, size: int, tokens: Usage) -> None:
-        """The record ``name`` is the file's next line, of ``size`` bytes."""
+        """Add the record ``name``, whose line of ``size`` bytes was appended to the file."""
         self._line[name] = len(self._prompt_tokens)
         self._starts.append(self._starts[-1] + size)
         self._prompt_tokens.append(tokens.prompt_tokens)
@@ -39,15 +39,19 @@ class RowIndex:
 
     @property
     def tokens(self) -> int:
+        """All tokens that the records cost."""
         return sum(self._prompt_tokens) + sum(self._completion_tokens)
 
     @property
-    def largest(self) -> int | None:
-        """Tokens of the dearest record; None where there is none."""
+    def dearest(self) -> int | None:
+        """Tokens of the record that cost most; None without records."""
         return max(map(int.__add__, self._prompt_tokens, self._completion_tokens), default=None)
 
     def sort_file(self, names: Iterable[str]) -> Usage:
-        """Writes the file anew in the order of ``names``, without records that are none of them, and counts tokens."""
+        """Rewrite the file with the records ``names`` only, in their order. Return the tokens that these cost.
+
+        The index is of no use afterwards.
+        """
         lines = array("q", (line for line in map(self._line.get, names) if line is not None))
         if len(lines) != len(self._prompt_tokens) or any(map(int.__ne__, lines, range(len(lines)))):
             self._write(lines)

@@ -1,7 +1,7 @@
-"""Typed JSONL: one frozen record a line.
+"""Read and write typed JSONL, one frozen record a line, and the other files of a run.
 
-Rows are appended with one unbuffered write each, so a killed process loses at most the line it was writing; such a
-torn last line is cut off and its record owed again.
+Each row is appended with one unbuffered write, so a killed process loses at most the line it was writing. The torn line
+is cut off, and its record is made again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -23,32 +24,35 @@ from pydantic import TypeAdapter, ValidationError
 from constitutional_ai.errors import DiskFull, InputError, first_fault
 
 Row = TypeVar("Row")
+Loaded = TypeVar("Loaded")
+Steps = tuple[dict[str, Any], ...]
 PART = ".part"
-"""Ends the name of a file that is being written; one left by a kill means nothing."""
+"""Suffix of a file while it is written. One that a kill has left may be deleted."""
+UNREADABLE = "{} cannot be read: {}. Make its stage again with --redo."
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def adapter(row_type: type[Row]) -> TypeAdapter[Row]:
-    """Reads and writes one row type. Built once: building is slow."""
+    """Return the pydantic adapter of a row type. Each is built once, because that is slow."""
     if row_type not in _ADAPTERS:
         _ADAPTERS[row_type] = TypeAdapter(row_type)
     return _ADAPTERS[row_type]
 
 
 def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
-    """All rows of a file; nothing when it does not exist. Raises InputError naming the line that is wrong."""
+    """Yield the rows of a file, none when it does not exist. Raises InputError naming the line that is wrong."""
     return (row for row, _ in sized_rows(path, row_type))
 
 
 def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
-    """As ``read_rows``, each with the bytes of its line."""
+    """Yield the rows of ``read_rows``, each with the size of its line in bytes."""
     if not path.exists():
         return
     parse = adapter(row_type).validator.validate_json  # the adapter's own adds 1 µs to a row's 4
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):
-                return  # torn by a kill; RowWriter cuts it off
+                return  # torn by a kill; RowWriter will cut it off
             try:
                 yield parse(line), len(line)
             except ValidationError as error:
@@ -58,7 +62,7 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
 
 
 class StoredRows(Sequence[Row]):
-    """The rows of a complete file, read when they are asked for: a million of them take no memory."""
+    """The rows of a complete file, each read from it when it is used: a million of them take no memory."""
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
         self._path, self._row_type = path, row_type
@@ -91,13 +95,13 @@ class StoredRows(Sequence[Row]):
 
     @cached_property
     def _starts(self) -> array[int]:
-        """Where each line begins, and where the last ends."""
+        """Offsets of the lines in bytes, and the size of the file."""
         with self._path.open("rb") as stream:
             return array("q", accumulate(map(len, stream), initial=0))
 
 
 class RowWriter(Generic[Row]):
-    """Appends rows to a file. Use as a context."""
+    """A context that appends rows to a file."""
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
         self._path = path
@@ -114,7 +118,7 @@ class RowWriter(Generic[Row]):
         self._file.close()
 
     def append(self, row: Row) -> int:
-        """Bytes of the row's line."""
+        """Append a row and return the size of its line in bytes."""
         line = self._dump(row) + b"\n"
         with naming_full_disk(self._path):
             if self._file.write(line) != len(line):
@@ -123,7 +127,7 @@ class RowWriter(Generic[Row]):
 
 
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
-    """Writes a file of rows whole or not at all."""
+    """Write a file of rows, whole or not at all."""
     dump = adapter(row_type).dump_json
     scratch = path.with_name(path.name + PART)
     with naming_full_disk(path):
@@ -133,7 +137,7 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Truncates a file after its last newline."""
+    """Truncate a file after its last line break."""
     if not path.exists():
         return
     with path.open("rb+") as stream:
@@ -151,26 +155,24 @@ def cut_torn_line(path: Path) -> None:
             stream.truncate(end)
 
 
-class naming_full_disk:  # noqa: N801  (a context manager that reads as a verb)
-    """Turns 'no space left' into one sentence that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # safetensors and torch wrap the system's error and keep only its words.
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into DiskFull, which names the file."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch wrap the system's error and keep only its text.
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)):
-            raise DiskFull(
-                f"the disk is full while writing {self._path}. Everything before is kept: "
-                "free some room, then type the same command."
-            ) from error
+        if not full and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise DiskFull(
+            f"the disk is full while writing {path}. Everything before is kept: "
+            "free some room, then type the same command."
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
+    """Write a text file, whole or not at all."""
     scratch = path.with_name(path.name + PART)
     with naming_full_disk(path):
         scratch.write_text(text, encoding="utf-8")
@@ -178,21 +180,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """sha256 of a file, 16 hex digits."""
+    """Return the first 16 hex digits of a file's sha256."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-Loaded = TypeVar("Loaded")
-
-
-Steps = tuple[dict[str, Any], ...]
-
-
-UNREADABLE = "{} cannot be read: {}. Make its stage anew with --redo."
-
-
 def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
+    """Return what a JSON file of a run holds, as a ``kind``; None without the file. Raises InputError."""
     if not path.is_file():
         return None
     try:
@@ -202,7 +196,7 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
 
 
 def read_steps(path: Path) -> Steps:
-    """Logged steps, without a last line that is still being written."""
+    """Return the steps that a training has logged, without a last line that is still being written."""
     lines = [line for line in text_or_empty(path).splitlines(keepends=True) if line.endswith("\n")]
     try:
         return tuple(row for row in map(json.loads, lines) if isinstance(row, dict))
@@ -211,4 +205,5 @@ def read_steps(path: Path) -> Steps:
 
 
 def text_or_empty(path: Path) -> str:
+    """Return the text of a file, which is ``""`` without the file."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""A run is a directory that explains itself.
+"""A run: a directory that holds everything its stages made, and what they made it from.
 
 ::
 
@@ -8,33 +8,30 @@
       …
       03-sl-cai-model/  dataset.jsonl  model/  metrics.jsonl  stage.json
 
-A stage is done if and only if its ``stage.json`` exists and matches the settings and inputs asked for now. What has
-been made is never overwritten silently.
+A stage is complete if and only if its ``stage.json`` exists. It is used again only where the settings and inputs that
+it was made with are those of now; otherwise StageChanged is raised, and nothing is overwritten.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from constitutional_ai.errors import InputError, StageChanged
-from constitutional_ai.records import Checkpoint
+from constitutional_ai.errors import StageChanged
+from constitutional_ai.records import Checkpoint, Usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
-from constitutional_ai.runs.manifest import StageManifest, commit, versions
+from constitutional_ai.runs.manifest import StageManifest, commit, difference, versions
 from constitutional_ai.runs.rows import (
-    PART,
     StoredRows,
     adapter,
     digest_file,
@@ -49,34 +46,34 @@ Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
 
 SILENT = Silent()
-OURS = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK}
-"""What may lie in a folder before its ``run.json`` is written."""
+NO_TOKENS = Usage(0, 0)
 
 
 class Trained(NamedTuple):
-    """What a training leaves behind."""
+    """The result of a training."""
 
     checkpoint: Checkpoint
     rows: int
-    """How many it was trained on."""
+    """Number of rows that it was trained on."""
     notes: dict[str, Any] = {}  # noqa: RUF012
-    """What ``stage.json`` is to say besides."""
+    """Further keys of ``notes`` in ``stage.json``."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An open run directory. Read-only unless it was opened by ``open_run``."""
+    """An open run directory. Only ``open_run`` opens one for writing."""
 
     folder: Path
     progress: Progress = SILENT
     settings_source: str = "the recipe"
-    """What says how a stage is to be made, in words."""
+    """Where the settings of a stage come from, for errors."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
-    """What to do where that has changed since."""
+    """What to do when they have changed, for errors."""
 
     # -- reading
 
     def stage(self, name: str) -> Path:
+        """Return the folder of a stage."""
         return self.folder / name
 
     def snapshots(self) -> list[Path]:
@@ -85,15 +82,16 @@ class Run:
         return sorted(folder for folder in folders if folder.name.isdecimal())
 
     def manifest(self, stage: str) -> StageManifest | None:
-        """None while the stage is not complete."""
+        """Return the content of ``stage.json``; None while the stage is not complete."""
         path = self.stage(stage) / layout.MANIFEST
         return adapter(StageManifest).validate_json(path.read_bytes()) if path.exists() else None
 
     def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
+        """Return the rows of a file of a stage; none when it does not exist."""
         return list(read_rows(self.stage(stage) / file, row_type))
 
     def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
-        """A budget for all stages together, and what the finished ones, ``but`` for one, have spent of it."""
+        """Return a budget for all stages together, of which the complete ones, ``excluding`` one, have spent a part."""
         done = [m for m in map(self.manifest, self.started_stages()) if m is not None and m.stage != excluding]
         return Budget(
             tokens,
@@ -101,6 +99,17 @@ class Run:
             spent=sum(m.prompt_tokens + m.completion_tokens for m in done),
             seconds=sum(m.seconds for m in done),
         )
+
+    def output_digest(self, stage: str) -> str:
+        """Return the digest of a complete stage's output, which is an input of later stages.
+
+        Records are digested again, so that an edit by hand is noticed. Weights are large: their digest is taken from
+        ``stage.json``.
+        """
+        manifest = self.manifest(stage)
+        assert manifest is not None, f"{stage} is not complete"
+        records = self.stage(stage) / layout.RECORDS
+        return digest_file(records) if records.exists() else manifest.output
 
     # -- making
 
@@ -117,14 +126,15 @@ class Run:
         notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
         budget: Budget | None = None,
     ) -> StoredRows[Row]:
-        """The records of a stage, made where they are missing, and read from its file when they are asked for.
+        """Make the missing records of a stage, and return all of them, each read from its file when it is used.
 
-        ``passes`` is called only when something may be owed, so that a finished stage loads no model. What ``notes``
-        finds in the finished records stands in ``stage.json``. Raises BudgetSpent when ``budget`` is empty.
+        ``passes`` is called only for an incomplete stage, so that a complete one loads no model. ``notes`` of the
+        records go to ``stage.json``. Raises StageChanged, TooManyFailures and BudgetSpent.
         """
+        records = self.stage(stage) / layout.RECORDS
         if self._is_done(stage, config, inputs):
-            return StoredRows(self.stage(stage) / layout.RECORDS, row_type)
-        began = time.monotonic()
+            return StoredRows(records, row_type)
+        started = time.monotonic()
         made = asyncio.run(
             run_rows(
                 self.stage(stage),
@@ -137,19 +147,15 @@ class Run:
             )
         )
         self._complete(
-            StageManifest(
-                stage,
-                config,
-                inputs,
-                digest_file(self.stage(stage) / layout.RECORDS),
-                len(made.records),
-                made.failures,
-                made.tokens.prompt_tokens,
-                made.tokens.completion_tokens,
-                time.monotonic() - began,
-                _now(),
-                notes(made.records),
-            )
+            stage,
+            config,
+            inputs,
+            output=digest_file(records),
+            records=len(made.records),
+            failures=made.failures,
+            tokens=made.tokens,
+            started=started,
+            notes=notes(made.records),
         )
         return made.records
 
@@ -163,7 +169,7 @@ class Run:
         concurrency: int,
         max_failures: int,
     ) -> list[Row]:
-        """Records that belong to a stage and are no part of its output."""
+        """Make the missing records of a file that belongs to a stage but is no part of its output."""
 
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
@@ -187,146 +193,81 @@ class Run:
         config: dict[str, Any],
         inputs: dict[str, str],
     ) -> Checkpoint:
-        """The checkpoint of a stage, which ``train(folder)`` makes."""
+        """Return the checkpoint of a stage, trained by ``train(folder)`` unless the stage is complete.
+
+        Raises StageChanged.
+        """
+        folder = self.stage(stage)
         if self._is_done(stage, config, inputs):
             manifest = self.manifest(stage)
             assert manifest is not None
-            return Checkpoint(
-                str(self.stage(stage) / layout.WEIGHTS), manifest.notes["base_model"], manifest.output
-            )
-        began = time.monotonic()
-        folder = self.stage(stage)
+            return Checkpoint(str(folder / layout.WEIGHTS), manifest.notes["base_model"], manifest.output)
+        started = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         with naming_full_disk(folder):
             checkpoint, rows, notes = train(folder)
-        gc.collect()  # trainers hold their models in cycles
+        gc.collect()  # trainers hold their models in reference cycles
         self._complete(
-            StageManifest(
-                stage,
-                config,
-                inputs,
-                checkpoint.digest,
-                rows,
-                0,
-                0,
-                0,
-                time.monotonic() - began,
-                _now(),
-                {"base_model": checkpoint.base_model, **notes},
-            )
+            stage,
+            config,
+            inputs,
+            output=checkpoint.digest,
+            records=rows,
+            started=started,
+            notes={"base_model": checkpoint.base_model, **notes},
         )
         self.progress.finish(stage)
         return checkpoint
 
-    def output_digest(self, stage: str) -> str:
-        """Digest of a complete stage's output, to be an input of the next. Records are digested anew, so that an
-        edit by hand is noticed; weights are large and their digest is taken from ``stage.json``."""
-        manifest = self.manifest(stage)
-        assert manifest is not None, f"{stage} is not complete"
-        records = self.stage(stage) / layout.RECORDS
-        return digest_file(records) if records.exists() else manifest.output
+    def _complete(
+        self,
+        stage: str,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        *,
+        output: str,
+        records: int,
+        notes: dict[str, Any],
+        started: float,
+        failures: int = 0,
+        tokens: Usage = NO_TOKENS,
+    ) -> None:
+        seconds, now = time.monotonic() - started, datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = StageManifest(
+            stage, config, inputs, output, records, failures, *tokens, seconds, now, notes, versions(), commit()
+        )
+        path = self.stage(stage) / layout.MANIFEST
+        write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
 
-    def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
-        """Whether a stage is complete. Raises StageChanged when what is there was made from something else."""
-        started = self.started_stages()
-        wanted = {"config": config, "inputs": inputs}
-        if stage not in started:
-            self.write_started_stages({**started, stage: wanted})
-        elif changed := _what_changed(stage, started[stage], wanted, self.settings_source):
-            raise StageChanged(f"{changed} {self.remedy.format(stage=stage)}")
-        return self.manifest(stage) is not None
-
-    def _complete(self, manifest: StageManifest) -> None:
-        full = {**asdict(manifest), "versions": versions(), "commit": commit()}
-        write_atomically(self.stage(manifest.stage) / layout.MANIFEST, json.dumps(full, indent=1) + "\n")
-
-    # -- run.json: what each stage was started from, so that a half-made stage is guarded too
+    # -- run.json: the settings and inputs of every stage that was started, so that an incomplete one is guarded too
 
     def started_stages(self) -> dict[str, Any]:
+        """Return the ``config`` and ``inputs`` of every stage that was started."""
         about = load_json(self.folder / layout.RUN, dict[str, Any]) or {}
         return dict(about.get("stages", {}))
 
     def write_started_stages(self, stages: dict[str, Any]) -> None:
+        """Write ``run.json``."""
         about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "stages": stages}
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
-    def remove_stages(self, *later: str) -> None:
-        """Removes stages, so that they are made anew."""
-        started = {name: made for name, made in self.started_stages().items() if name not in later}
-        self.write_started_stages(started)
-        for name in later:
-            shutil.rmtree(self.stage(name), ignore_errors=True)
+    def remove_stages(self, *stages: str) -> None:
+        """Delete stages, so that they are made again. Writes ``run.json`` also when there are none."""
+        self.write_started_stages({k: v for k, v in self.started_stages().items() if k not in stages})
+        for stage in stages:
+            shutil.rmtree(self.stage(stage), ignore_errors=True)
 
-
-@contextmanager
-def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iterator[Run]:
-    """A run directory open for writing, for this process alone; ``texts`` are the files that say what is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        known = (folder / layout.RUN).exists() or all(
-            p.name.removesuffix(PART) in OURS for p in folder.iterdir()
-        )
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} is a file, not a folder for a run. Set out= to another place.") from error
-    except PermissionError as error:
-        raise InputError(f"no right to write to {folder}. Set out= to another place.") from error
-    if not known:
-        raise InputError(f"{folder} holds files that are no run of ours. Set out= to another place.")
-    with _locked(folder):
-        before = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
-        for name, text in texts.items():
-            write_atomically(folder / name, text)
-        try:
-            yield Run(folder, progress)
-        except StageChanged:
-            for name, text in before.items():  # what the run was made from still stands
-                write_atomically(folder / name, text)
-            raise
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps two processes from writing one run. The lock dies with its process."""
-    with (folder / layout.LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"another process is working on {folder}. Wait for it, or set out= to another place."
-            ) from error
-        yield
-
-
-def read_run(folder: str | Path) -> Run:
-    """Opens a run for reading. Raises InputError when there is none."""
-    path = Path(folder)
-    if not (path / layout.RUN).exists():
-        known = [str(p.parent) for p in sorted(Path("runs").glob(f"*/{layout.RUN}"))]
-        hint = f" Runs here: {', '.join(known)}." if known else " Make one with: cai run demo"
-        raise InputError(f"no run in '{folder}'.{hint}")
-    return Run(path)
-
-
-def _what_changed(stage: str, then: dict[str, Any], now: dict[str, Any], settings_source: str) -> str | None:
-    """A sentence, or None. A setting that a stage was made without, because it came later, changes nothing."""
-    now = json.loads(json.dumps(now))
-    for key in sorted(then["config"].keys() & now["config"].keys()):
-        old, new = then["config"][key], now["config"][key]
-        if old != new:
-            return f"{stage} was made with {key}: {_short(old)}, {settings_source} now says {_short(new)}."
-    changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
-    return f"{stage} was made from another version of {' and '.join(sorted(changed))}." if changed else None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
+        """Return whether a stage is complete. Raises StageChanged when it was started with other settings or inputs."""
+        started = self.started_stages()
+        now = {"config": config, "inputs": inputs}
+        if stage not in started:
+            self.write_started_stages({**started, stage: now})
+        elif changed := difference(stage, started[stage], now, self.settings_source):
+            raise StageChanged(f"{changed} {self.remedy.format(stage=stage)}")
+        return self.manifest(stage) is not None
 
 
 def digest_of(names: Iterable[str]) -> str:
-    """Digest of some names in their order, for ``inputs``."""
+    """Return a digest of names and their order, for ``inputs``."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,13 +1,14 @@
-"""The one loop over records: every step of the method runs in it, and only it knows of files.
+"""The one loop over records: every step of the method runs in it, and only it writes their files.
 
-It skips what ``records.jsonl`` already has, appends each record as it finishes, keeps what failed in
-``failures.jsonl`` and goes on, and stops with a clear error past ``max_failures``.
+It skips the records that ``records.jsonl`` already has and appends each new one as it finishes. Failures go to
+``failures.jsonl`` and do not stop it, until there are more than ``max_failures``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -22,6 +23,8 @@ Item = TypeVar("Item")
 
 
 class HasId(Protocol):
+    """A record."""
+
     @property
     def id(self) -> str: ...
 
@@ -30,7 +33,7 @@ Row = TypeVar("Row", bound=HasId)
 
 
 class Progress(Protocol):
-    """What a stage tells while it runs."""
+    """A display of how far a stage is."""
 
     def start(self, stage: str, done: int, total: int) -> None: ...
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
@@ -39,7 +42,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """No progress shown."""
+    """A display that shows nothing."""
 
     def start(self, stage: str, done: int, total: int) -> None: ...
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
@@ -48,22 +51,23 @@ class Silent:
 
 
 class StageRows(NamedTuple, Generic[Row]):
-    """What ``run_rows`` made."""
+    """The records of a stage."""
 
     records: StoredRows[Row]
     """In the order of the items."""
     failures: int
     tokens: Usage
-    """Of all records, also of those that an earlier session made, and of what went before the passes."""
+    """Cost of all records, also of those that an earlier session made, and of ``Pass.spent``."""
 
 
 class Pass(NamedTuple, Generic[Item, Row]):
-    """Some of a stage's records, by the id that each will have, and the step that makes one."""
+    """Some items of a stage, and the step that makes a record from one."""
 
     items: Mapping[str, Item]
+    """By the id of the record that each gives."""
     step: Callable[[Item], Awaitable[Row]]
     spent: Usage = Usage(0, 0)
-    """Tokens that went before it on what is no record of the stage, as the questions of the gate."""
+    """Tokens spent before the pass on what is no record of the stage, such as the gate's questions."""
 
 
 async def run_rows(
@@ -77,58 +81,77 @@ async def run_rows(
     file: str = layout.RECORDS,
     budget: Budget | None = None,
 ) -> StageRows[Row]:
-    """One record for every item of every pass. A pass begins when the one before has ended, so that a generator of
-    passes may load a model for each and let it go. No record is held in memory once it is written.
+    """Make one record for every item of every pass.
 
-    Raises TooManyFailures once more than ``max_failures`` records have failed, and BudgetSpent where ``budget`` holds
-    too little for one more record; nothing is then in work.
+    A pass starts when the one before it has ended, so that a generator of passes may load a model for each and free it
+    afterwards. No record is held in memory once it is written. Raises TooManyFailures once more than ``max_failures``
+    records have failed, and BudgetSpent when ``budget`` allows no further record; none is in progress then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = RowIndex(folder / file, row_type)
-    budget = budget or Budget()
-    budget.add_spent(made.tokens, made.largest)
-    wanted: list[str] = []
-    beside = Usage(0, 0)
+    index, budget = RowIndex(folder / file, row_type), budget or Budget()
+    budget.add_spent(index.tokens, index.dearest)
+    names: list[str] = []
+    spent_beside = Usage(0, 0)
     failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
-    failures.unlink(missing_ok=True)  # what failed before is owed again
-    failed: list[Failure] = []
-
-    with RowWriter(folder / file, row_type) as done, RowWriter(failures, Failure) as kept:
-
-        async def work(step: Callable[[Item], Awaitable[Row]], owed: Iterator[tuple[str, Item]]) -> None:
-            for name, item in owed:
-                await budget.reserve(folder.name)
-                tokens = Usage(0, 0)
-                try:
-                    record = await step(item)
-                    tokens = usage(record)
-                except RecordError as error:
-                    failed.append(Failure(name, type(error).__name__, str(error)))
-                    kept.append(failed[-1])
-                    progress.advance(folder.name, Usage(0, 0), failed=True)
-                    if len(failed) > max_failures:
-                        raise TooManyFailures(_too_many(folder, failed)) from error
-                    continue
-                finally:
-                    budget.charge(tokens)
-                if record.id != name:
-                    raise AssertionError(f"step made record {record.id!r} for item {name!r}")
-                made.add(name, done.append(record), tokens)
-                progress.advance(folder.name, tokens, failed=False)
-
+    failures.unlink(missing_ok=True)  # records that failed in an earlier session are tried again
+    with RowWriter(folder / file, row_type) as writer, RowWriter(failures, Failure) as failure_writer:
+        loop = _Loop(folder, index, writer, failure_writer, budget, progress, max_failures)
         async for items, step, spent in passes:
-            beside = _sum(beside, spent)
+            spent_beside = _sum(spent_beside, spent)
             budget.add_spent(sum(spent))
-            wanted += items
-            progress.start(folder.name, sum(name in made for name in wanted), len(wanted))
-            owed = ((name, item) for name, item in items.items() if name not in made)
-            await _all_of([work(step, owed) for _ in range(concurrency)])
-            del step, owed  # and the pass's model with them, before the next one is loaded
-    if not failed:
+            names += items
+            progress.start(folder.name, sum(name in index for name in names), len(names))
+            missing = ((name, item) for name, item in items.items() if name not in index)
+            await _all_of([loop.work(step, missing) for _ in range(concurrency)])
+            del step, missing  # and the pass's model with them, before the next one is loaded
+    if not loop.failed:
         failures.unlink()
     progress.finish(folder.name)
-    # Rows came in the order of finishing; what later stages read must not depend on timing.
-    return StageRows(StoredRows(folder / file, row_type), len(failed), _sum(beside, made.sort_file(wanted)))
+    # Records were appended as they finished; what later stages read must not depend on timing.
+    tokens = _sum(spent_beside, index.sort_file(names))
+    return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens)
+
+
+@dataclass
+class _Loop(Generic[Row]):
+    """The state that the workers of one stage share."""
+
+    folder: Path
+    index: RowIndex
+    writer: RowWriter[Row]
+    failure_writer: RowWriter[Failure]
+    budget: Budget
+    progress: Progress
+    max_failures: int
+    failed: list[Failure] = field(default_factory=list)
+
+    async def work(self, step: Callable[[Item], Awaitable[Row]], missing: Iterator[tuple[str, Item]]) -> None:
+        """Take items one at a time from ``missing``, which all workers share, until there are none."""
+        for name, item in missing:
+            await self.budget.reserve(self.folder.name)
+            tokens = Usage(0, 0)
+            try:
+                record = await step(item)
+                tokens = usage(record)
+            except RecordError as error:
+                self._keep(Failure(name, type(error).__name__, str(error)), error)
+                continue
+            finally:
+                self.budget.charge(tokens)
+            if record.id != name:
+                raise AssertionError(f"step made record {record.id!r} for item {name!r}")
+            self.index.add(name, self.writer.append(record), tokens)
+            self.progress.advance(self.folder.name, tokens, failed=False)
+
+    def _keep(self, failure: Failure, error: RecordError) -> None:
+        self.failed.append(failure)
+        self.failure_writer.append(failure)
+        self.progress.advance(self.folder.name, Usage(0, 0), failed=True)
+        if len(self.failed) > self.max_failures:
+            raise TooManyFailures(
+                f"{len(self.failed)} records of {self.folder.name} failed, the last with {failure.error}: "
+                f"{failure.message}. See {self.folder / layout.FAILURES}; set max_failures higher to go on."
+            ) from error
 
 
 def _sum(one: Usage, other: Usage) -> Usage:
@@ -136,23 +159,15 @@ def _sum(one: Usage, other: Usage) -> Usage:
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:
+    """Run the workers together. Of several errors, raise one with its own traceback: workers fail for one cause."""
     try:
         async with asyncio.TaskGroup() as group:
             for worker in workers:
                 group.create_task(worker)
     except BaseExceptionGroup as errors:
-        # Workers die of one cause; the user reads one sentence, and a bug keeps its own traceback.
         raise next(_leaves(errors)) from None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
     for error in group.exceptions:
         yield from _leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
-
-
-def _too_many(folder: Path, failed: list[Failure]) -> str:
-    last = failed[-1]
-    return (
-        f"{len(failed)} records of {folder.name} failed, the last with {last.error}: {last.message}. "
-        f"See {folder / layout.FAILURES}; set max_failures higher to go on."
-    )

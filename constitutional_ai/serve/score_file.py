@@ -19,8 +19,8 @@ from constitutional_ai.records import Completion, Conversation, Message, Prompt,
 from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_rows
-from constitutional_ai.runs.run import read_run
 
 STAGE = layout.PREFERENCE_MODEL
 BATCH = 256

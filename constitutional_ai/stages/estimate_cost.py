@@ -33,8 +33,9 @@ from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import calls_per_answer
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.runs.run import Run, read_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 from constitutional_ai.stages.feedback import comparisons, preference_labels, the_pm
 from constitutional_ai.stages.rehearsal import AT_ONCE, LETTERS, Nowhere, Rehearsal, Rehearsed

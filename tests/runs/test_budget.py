@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Completion, Message, Prompt, Response
 from constitutional_ai.runs.budget import Budget, BudgetSpent
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import read_rows
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
@@ -45,7 +46,7 @@ def make(folder: Path, costs: list[int], budget: Budget, concurrency: int = 8) -
 
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 def test_a_stage_stops_before_the_record_that_would_pass_the_budget(tmp_path: Path, concurrency: int) -> None:
-    with pytest.raises(BudgetSpent, match=r"budget.tokens=55 does not reach for more of stage: 50 tokens"):
+    with pytest.raises(BudgetSpent, match=r"budget.tokens=55 is too little for more of stage: 50 tokens"):
         make(tmp_path / "stage", [10] * 20, Budget(55), concurrency)
     assert len(list(read_rows(tmp_path / "stage" / "records.jsonl", Response))) == 5
 

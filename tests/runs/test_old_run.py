@@ -16,7 +16,7 @@ from constitutional_ai.cli import main
 from constitutional_ai.records import Answer, RevisionChain
 from constitutional_ai.report.contents import read_contents
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.run import read_run
+from constitutional_ai.runs.folder import read_run
 
 
 def cai(*words: object) -> Result:

@@ -31,7 +31,7 @@ def test_a_file_is_put_into_any_order_and_counted(
     wanted = wanted[: data.draw(st.integers(0, len(wanted)))]
     found = [name for name in wanted if name in costs]
     assert made.tokens == sum(costs.values()) + len(costs)
-    assert made.largest == max((cost + 1 for cost in costs.values()), default=None)
+    assert made.dearest == max((cost + 1 for cost in costs.values()), default=None)
     assert made.sort_file(wanted) == Usage(sum(costs[name] for name in found), len(found))
     assert [row.id for row in StoredRows(path, Response)] == found
 

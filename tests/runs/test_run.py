@@ -12,7 +12,8 @@ import pytest
 
 from constitutional_ai.errors import DiskFull, InputError, RecordError, StageChanged, TooManyFailures
 from constitutional_ai.records import Checkpoint, Completion, Message, Prompt, Response
-from constitutional_ai.runs.run import Run, Trained, digest_of, open_run, read_run
+from constitutional_ai.runs.folder import open_run, read_run
+from constitutional_ai.runs.run import Run, Trained, digest_of
 from constitutional_ai.runs.runner import Pass, Silent
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
@@ -165,7 +166,7 @@ def test_a_stage_gives_its_records_in_the_same_order_when_it_is_made_and_when_it
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with (
-        pytest.raises(InputError, match="holds files that are no run of ours"),
+        pytest.raises(InputError, match="holds files that are not of a run"),
         open_run(tmp_path, {}, Silent()),
     ):
         pass
@@ -193,7 +194,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(run: Run) -> None:
     code = f"""
 from pathlib import Path
 from constitutional_ai.errors import InputError
-from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.runner import Silent
 try:
     with open_run(Path({str(run.folder)!r}), {{"recipe.yaml": "mine now"}}, Silent()):

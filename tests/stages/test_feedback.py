@@ -23,7 +23,8 @@ from constitutional_ai.records import (
     usage,
 )
 from constitutional_ai.runs.budget import BudgetSpent
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Silent
 from constitutional_ai.stages.feedback import preference_labels
 from constitutional_ai.stages.job import Job

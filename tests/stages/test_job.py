@@ -14,7 +14,8 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import BudgetSpent
-from constitutional_ai.runs.run import Run, open_run, read_run
+from constitutional_ai.runs.folder import open_run, read_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.stages.job import Job
 

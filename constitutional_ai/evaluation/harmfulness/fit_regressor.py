@@ -25,8 +25,9 @@ from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import digest_file, write_atomically
-from constitutional_ai.runs.run import Run, Trained, open_run
+from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.training.settings import Training
 

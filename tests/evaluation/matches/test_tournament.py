@@ -21,7 +21,7 @@ from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Candidate, Kind, Message, Metric, Prompt, Response
 from constitutional_ai.rl_cai.feedback.settings import Feedback
-from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.seeding import rng
 

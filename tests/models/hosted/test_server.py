@@ -22,7 +22,7 @@ from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Message, Prompt, Response
-from constitutional_ai.runs.run import open_run
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.runner import Pass, Silent
 from constitutional_ai.sl_cai.respond import respond
 

@@ -26,8 +26,9 @@ from constitutional_ai.records import (
     RevisionChain,
     Verdict,
 )
+from constitutional_ai.runs.folder import open_run, read_run
 from constitutional_ai.runs.rows import write_rows
-from constitutional_ai.runs.run import Run, open_run, read_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import HasId, Pass, Silent
 
 TALK = (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "=cmd|' /C calc'!A0 é\u2028"))

@@ -8,7 +8,8 @@ import pytest
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.report.export.inspect_log import to_inspect
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from tests.report.export.conftest import TALK
 

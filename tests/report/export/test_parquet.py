@@ -10,7 +10,8 @@ from constitutional_ai.cli import main
 from constitutional_ai.errors import InputError
 from constitutional_ai.report.export import parquet
 from constitutional_ai.report.export.parquet import KINDS, schema_of, to_parquet
-from constitutional_ai.runs.run import Run, open_run
+from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from tests.report.export.conftest import CHAIN, TALK
 

@@ -17,8 +17,8 @@ from constitutional_ai.records import Comparison, Completion, Failure, Message, 
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
 from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
+from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import read_rows
-from constitutional_ai.runs.run import open_run
 from constitutional_ai.runs.runner import Pass, Silent
 from tests.paper_files import PAPER, paper
 
