@@ -37,12 +37,13 @@ UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 class Chart(NamedTuple):
     title: str
-    says: str
+    caption: str
     svg: str
 
 
-def panel(*, height: int, left: int, bottom: int, wide: int = WIDTH) -> tuple[Figure, Axes]:
-    width, room = wide - left - 14, height - bottom - 8
+def panel(*, height: int, left: int, bottom: int, wide: int = WIDTH, top: int = 8) -> tuple[Figure, Axes]:
+    """Return a figure and its axes; sizes and margins are in pixels."""
+    width, room = wide - left - 14, height - bottom - top
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(wide / 72, height / 72))
         axes = figure.add_axes((left / wide, bottom / height, width / wide, room / height))
@@ -78,14 +79,14 @@ def whiskers(metrics: Iterable[tuple[float, float | None, float | None]]) -> tup
 
 
 def short(value: float) -> str:
-    """A number for a drawing, where there is little room."""
+    """Return a number in few characters, for a drawing."""
     return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")
 
 
-def svg_of(figure: Figure, title: str, told: str) -> str:
-    """The drawing alone, without what a file needs around it. ``told`` says what it shows to who cannot see it.
+def svg_of(figure: Figure, title: str, description: str) -> str:
+    """Return the ``svg`` element alone, to be put into the page. ``description`` is for screen readers.
 
-    Names that strangers gave never stand in a drawing: it has letters, and the table beneath it has the names.
+    Strangers' names never stand in a drawing: it has letters, and the table beside it has the names.
     """
     out = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
@@ -97,8 +98,8 @@ def svg_of(figure: Figure, title: str, told: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")
-    said = escape(f"{title}: {told}")
-    opening = f'<svg role="img" aria-label="{said}" width="{figure.get_figwidth() * 72:.0f}"'
+    label = escape(f"{title}: {description}")
+    opening = f'<svg role="img" aria-label="{label}" width="{figure.get_figwidth() * 72:.0f}"'
     return re.sub(
         r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, re.sub(r"\s*\n\s*", "\n", svg), count=1
     )

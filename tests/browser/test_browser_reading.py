@@ -23,17 +23,6 @@ SECTIONS = (
     "pairs",
 )
 SECTIONS += ("preference", "samples", "medians", "revisions", "cost", "provenance")
-CHOICES = """
-return [...document.querySelectorAll('.filter input')].map(input => {
-  input.click();
-  const shelf = input.closest('.shelf'), key = input.id.replace(/-on$/, '');
-  const all = [...shelf.querySelectorAll(':scope > .sample')];
-  const seen = all.filter(item => item.getClientRects().length > 0);
-  const meant = key.endsWith('-all') ? all : all.filter(item => item.classList.contains(key));
-  return {key, seen: seen.map(i => all.indexOf(i)), meant: meant.map(i => all.indexOf(i)), of: all.length,
-          said: Number(input.parentElement.querySelector('small').textContent)};
-});
-"""
 CONTRAST = """
 const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
 const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
@@ -80,7 +69,7 @@ def test_all_of_it_is_read_without_scripts(browser: Any, page: Path) -> None:
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert min(heights) > 15
-    for said in ("What they do", "Its habits", "Chosen by rule, not by taste", "Cost and time"):
+    for said in ("Behaviour", "Its habits", "Chosen by rule", "Cost and time"):
         assert said in shown
 
 
@@ -100,39 +89,15 @@ def test_every_link_leads_to_its_section(browser: Any, page: Path) -> None:
         assert abs(top) < 2 or left < 2, name
 
 
-def test_a_choice_shows_what_it_says_and_hides_the_rest(browser: Any, page: Path) -> None:
-    show(browser, page)
-    found = browser.execute_script(CHOICES)
-    assert {choice["key"].partition("-")[0] for choice in found} == {"talk", "median", "pair", "chain"}
-    assert len(found) > 20
-    for choice in found:
-        assert choice["seen"] == choice["meant"] and len(choice["seen"]) == choice["said"] > 0, choice["key"]
-    assert any(0 < len(choice["seen"]) < choice["of"] for choice in found)
-
-
-def test_a_choice_can_be_made_by_the_keyboard(browser: Any, page: Path) -> None:
+def test_a_fold_shows_its_conversations_and_the_keyboard_opens_it(browser: Any, page: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     show(browser, page)
-    first = browser.find_element("id", "chain-first-on")
-    before = browser.execute_script("return document.querySelectorAll('#chain-shelf > .sample').length")
-    first.send_keys(Keys.ARROW_RIGHT)
-    assert browser.find_element("id", "chain-all-on").is_selected()
-    seen = [e for e in browser.find_elements("css selector", "#chain-shelf > .sample") if e.is_displayed()]
-    assert len(seen) == before
-
-
-def test_where_a_browser_cannot_choose_all_is_shown(browser: Any, page: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old.html"
-    old.write_text(
-        page.read_text().replace("@supports selector(:root:has(a))", "@supports selector(:nonsense(a))")
-    )
-    show(browser, old)
-    seen = browser.execute_script(
-        "return [...document.querySelectorAll('.sample')].every(e => e.getClientRects().length) && "
-        "![...document.querySelectorAll('.filter, .theme')].some(e => e.getClientRects().length)"
-    )
-    assert seen
+    for fold in browser.find_elements("css selector", "details.group"):
+        samples = fold.find_elements("css selector", ".sample")
+        assert samples and not any(sample.is_displayed() for sample in samples)
+        fold.find_element("css selector", "summary").send_keys(Keys.ENTER)
+        assert all(sample.is_displayed() for sample in samples)
 
 
 def background(browser: Any) -> str:

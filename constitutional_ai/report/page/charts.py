@@ -1,4 +1,4 @@
-"""The charts of the report, but for the frontier: rates with intervals, trainings, labels and reliability."""
+"""Draw the charts of the report except the frontier: rates with intervals, training curves, labels and reliability."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from constitutional_ai.report.drawing import (
     panel,
     short,
     svg_of,
+    whiskers,
     write,
 )
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import Steps
 
 
-def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
-    """One dot with its 95 % interval for each model. None when nothing was measured."""
+def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
+    """Draw a dot with its 95 % interval for each model, or return None if nothing was measured."""
     found = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
     if not found:
         return None
@@ -42,22 +43,22 @@ def intervals(title: str, says: str, metrics: Sequence[Metric], span: tuple[floa
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x", color=RULE, linewidth=0.8)
-    told = "; ".join(
+    description = "; ".join(
         f"{LABEL[role]} {short(found[role].value or 0.0)}" for role in layout.ROLES if role in found
     )
-    return Chart(title, says, svg_of(figure, title, told))
+    return Chart(title, caption, svg_of(figure, title, description))
 
 
 def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
     value, colour = metric.value or 0.0, COLOUR[role]
-    if metric.low is not None and metric.high is not None:
-        axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2.4, alpha=0.55)
+    bar = whiskers([(value, metric.low, metric.high)])
+    axes.errorbar([value], [row], xerr=bar, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
     axes.plot([value], [row], MARKER[role], color=colour, markersize=7)
     write(axes, short(value), (value, row), offset=(0, 6), ha="center")
 
 
 def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[float, float]:
-    """A scale that holds all intervals, shared by panels of one kind; ``floor`` is where it must begin."""
+    """Return the ends of a scale that holds all intervals, for panels of one kind; ``floor`` is its lower end."""
     ends = [x for m in metrics for x in (m.low, m.value, m.high) if x is not None and math.isfinite(x)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.5
@@ -66,7 +67,7 @@ def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[f
 
 def curve(
     title: str,
-    says: str,
+    caption: str,
     steps: Steps,
     key: str,
     role: str,
@@ -75,7 +76,10 @@ def curve(
     share: bool = False,
     height: int = 170,
 ) -> Chart | None:
-    """A logged number over the steps of a training; ``level`` is a line to compare it with. Shares have one scale."""
+    """Draw a logged number over the steps of a training, or return None if it was not logged.
+
+    ``level`` is a dashed line and its name. A ``share`` is drawn from 0 to 1.
+    """
     points: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
     drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
     if not drawn:
@@ -93,12 +97,12 @@ def curve(
     if share:
         axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
     return Chart(
-        title, says, svg_of(figure, title, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
+        title, caption, svg_of(figure, title, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
     )
 
 
 def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
-    """Many points are drawn small, under their moving mean."""
+    """Draw points joined by a line; many of them are small, with their moving mean above."""
     many = len(xs) > 12
     size, alpha = (2.5, 0.4) if many else (4.5, 1.0)
     axes.plot(xs, ys, "o-", color=colour, linewidth=1, markersize=size, markeredgewidth=0, alpha=alpha)
@@ -107,14 +111,14 @@ def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> 
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean over a window of a fifth of the steps."""
+    """Return the mean over a window of a fifth of the steps."""
     half = max(1, len(values) // 10)
     windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]
 
 
-def histogram(title: str, says: str, values: Sequence[float], bins: int = 20) -> Chart | None:
-    """How many values lie in each of equal parts of [0, 1]."""
+def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20) -> Chart | None:
+    """Draw how many values lie in each of equal parts of [0, 1], or return None if there are none."""
     if not values:
         return None
     counts = [0] * bins
@@ -128,12 +132,15 @@ def histogram(title: str, says: str, values: Sequence[float], bins: int = 20) ->
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return Chart(
-        title, says, svg_of(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}")
+        title, caption, svg_of(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}")
     )
 
 
-def reliability(title: str, says: str, bins: Sequence[Bin]) -> Chart | None:
-    """How sure a model was against how often it was right, over bins from 0.5 or 0. None when nothing was measured."""
+def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
+    """Draw stated probabilities against observed frequencies, or return None if nothing was measured.
+
+    Bins start at 0.5 where the probability is that of the model's own choice, at 0 where it is that of answer A.
+    """
     found = [
         (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
     ]
@@ -142,22 +149,19 @@ def reliability(title: str, says: str, bins: Sequence[Bin]) -> Chart | None:
     figure, axes = panel(height=230, left=46, bottom=36)
     least = bins[0].low
     axes.plot([least, 1], [least, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    xs, ys, colour = [x for x, _, _ in found], [y for _, y, _ in found], COLOUR[layout.SL_CAI]
+    bars = whiskers([(y, m.low, m.high) for _, y, m in found])
+    axes.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
+    axes.plot(xs, ys, "o", color=colour, markersize=7)
     for claimed, value, metric in found:
-        if metric.low is not None and metric.high is not None:
-            axes.plot(
-                [claimed] * 2, [metric.low, metric.high], color=COLOUR[layout.SL_CAI], linewidth=2.4, alpha=0.55
-            )
         write(axes, str(metric.count), (claimed, value), offset=(7, -11))
-    axes.plot(
-        [x for x, _, _ in found], [y for _, y, _ in found], "o", color=COLOUR[layout.SL_CAI], markersize=7
-    )
     axes.set(xlim=(least - 0.04 * (1 - least), 1 + 0.1 * (1 - least)), ylim=(-0.03, 1.03))
-    choice = least >= 0.5  # else of answer A, whichever it would choose
-    axes.set_xlabel("how sure it is of its choice" if choice else "P(answer A is better)", color=INK)
-    axes.set_ylabel("how often the label says so" if choice else "how often it is", color=INK)
+    choice = least >= 0.5  # otherwise of answer A
+    axes.set_xlabel("P(its choice is better)" if choice else "P(answer A is better)", color=INK)
+    axes.set_ylabel("how often the label agrees" if choice else "how often A is better", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    told = "; ".join(f"sure {short(x)}, right {short(y)} of {m.count}" for x, y, m in found)
-    return Chart(title, says, svg_of(figure, title, told))
+    description = "; ".join(f"probability {short(x)}, frequency {short(y)} of {m.count}" for x, y, m in found)
+    return Chart(title, caption, svg_of(figure, title, description))
 
 
 def _is_number(value: Any) -> bool:

@@ -1,71 +1,112 @@
-"""Conversations to be read, chosen by rule so that nobody picks the pretty ones (EV-18).
+"""Choose the conversations that the page shows, by rule, so that nobody picks the pretty ones (EV-18).
 
-Of each kind of prompt, and of each kind of harm, the answers that the preference model likes least, most, and in the
-middle. The paper prints medians: where ``cai evaluate`` drew several answers to a prompt, so do we.
+For each kind of prompt and of harm, these are the prompts with the lowest, the median and the highest score. The paper
+prints median answers: so does the page, where ``cai evaluate`` drew several answers to a prompt.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.records import Answer, Kind, PreferenceLabel, Prompt, RevisionChain
-from constitutional_ai.report.page.shelf import Pick, Shelf, common, shelf
 from constitutional_ai.runs import layout
 
-KINDS: dict[Kind, str] = {
-    "red_team": "red-team",
-    "borderline": "only sounds harmful",
-    "helpful": "everyday",
-}
-PROMPT, HARM, PRINCIPLE = "Kind of prompt", "Kind of harm", "Principle"
-CHAINS = 3
-"""Shown before anything is chosen."""
+Item = TypeVar("Item")
+KINDS: dict[Kind, str] = {"red_team": "red-team", "borderline": "borderline", "helpful": "everyday"}
+BUDGET = 400_000
+"""Characters of text in one section, so that the page stays below 2 MB."""
+LABELS = 20
+"""Kinds of harm, or principles, from which examples are chosen: the most common ones. A run may have any number."""
+FIRST = 3
+"""Items that are shown unfolded where they are chosen by id."""
 EACH = 2
-"""Of each principle, and of each kind of harm."""
+"""Items of each principle, and of each kind of harm, that are chosen by id."""
+
+
+class Pick(NamedTuple, Generic[Item]):
+    item: Item
+    reasons: tuple[str, ...]
+    """The rules by which it was chosen."""
+    group: str
+    """The principle or the kind of harm under which it is folded; empty: it is shown unfolded."""
+    size: int
+    """Characters."""
 
 
 class Talk(NamedTuple):
-    """What the models said to one prompt."""
+    """The answers of all models to one prompt."""
 
     prompt: Prompt
     kind: str
     answers: dict[str, Answer]
 
 
-def talks(answers: Sequence[Answer]) -> Shelf[Talk]:
-    """The prompts with the lowest, median and highest score, of each kind of prompt and of each kind of harm."""
+def grouped(picks: Iterable[Pick[Item]]) -> dict[str, list[Pick[Item]]]:
+    """Return picks by group, the unfolded ones first, as many as there is room for."""
+    groups: dict[str, list[Pick[Item]]] = {}
+    room = BUDGET
+    for pick in sorted(picks, key=lambda pick: pick.group):
+        if room > 0:
+            groups.setdefault(pick.group, []).append(pick)
+        room -= pick.size
+    return groups
+
+
+def common(labels: Iterable[str]) -> list[str]:
+    """Return the most common labels in alphabetical order."""
+    ranked = sorted(Counter(labels).items(), key=lambda each: (-each[1], each[0]))
+    return sorted(label for label, _ in ranked[:LABELS])
+
+
+class Reasons:
+    """The reasons for which items were chosen, by id."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, list[tuple[str, str]]] = defaultdict(list)
+
+    def add(self, name: str, reason: str, group: str = "") -> None:
+        self._by_id[name].append((reason, group))
+
+    def picks(self, item: Callable[[str], Item], size: Callable[[Item], int]) -> Iterator[Pick[Item]]:
+        for name, why in self._by_id.items():
+            chosen = item(name)
+            yield Pick(chosen, tuple(reason for reason, _ in why), min(group for _, group in why), size(chosen))
+
+
+def talks(answers: Sequence[Answer]) -> dict[str, list[Pick[Talk]]]:
+    """Choose prompts with the lowest, median and highest score, of each kind of prompt and of each kind of harm."""
     by_prompt: dict[str, dict[str, Answer]] = defaultdict(dict)
     for answer in answers:
         by_prompt[answer.response.prompt.id][answer.model] = answer
-    found = sorted(by_prompt.values(), key=lambda one: (_score(one), _prompt(one).id))
-    why: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    for kind, named in KINDS.items():
-        ours = [_prompt(one).id for one in found if _prompt(one).kind == kind]
-        for at, place in _places(len(ours)):
-            why[ours[at]].append((f"{place}, {named} prompts", True))
-    red = [_prompt(one) for one in found if _prompt(one).kind == "red_team"]
-    for tag, _ in common(tag for prompt in red for tag in set(prompt.tags)):
-        ours = [prompt.id for prompt in red if tag in prompt.tags]
-        for at, place in _places(len(ours)):
-            why[ours[at]].append((f"{place}, {tag}", False))
-    return shelf("talk", [_talk(by_prompt[name], said) for name, said in why.items()], (PROMPT, HARM))
+    ranked = sorted(by_prompt.values(), key=lambda found: (_score(found), _prompt(found).id))
+    reasons = Reasons()
+    for kind, title in KINDS.items():
+        ids = [_prompt(found).id for found in ranked if _prompt(found).kind == kind]
+        for at, place in _places(len(ids)):
+            reasons.add(ids[at], f"{place}, {title} prompts")
+    red = [_prompt(found) for found in ranked if _prompt(found).kind == "red_team"]
+    for tag in common(tag for prompt in red for tag in set(prompt.tags)):
+        ids = [prompt.id for prompt in red if tag in prompt.tags]
+        for at, place in _places(len(ids)):
+            reasons.add(ids[at], f"{place}, {tag}", tag)
 
+    def talk(name: str) -> Talk:
+        prompt = _prompt(by_prompt[name])
+        return Talk(prompt, KINDS[prompt.kind], by_prompt[name])
 
-def _talk(found: Mapping[str, Answer], why: Sequence[tuple[str, bool]]) -> Pick[Talk]:
-    prompt = _prompt(found)
-    kind = KINDS[prompt.kind]
-    labels = {PROMPT: [kind], HARM: prompt.tags if prompt.kind == "red_team" else ()}
-    size = _letters(prompt) + sum(len(found[role].response.text) for role in layout.ROLES if role in found)
-    shown = Talk(prompt, kind, dict(found))
-    return Pick(shown, tuple(said for said, _ in why), any(first for _, first in why), size, labels)
+    def size(talk: Talk) -> int:
+        texts = [talk.answers[role].response.text for role in layout.ROLES if role in talk.answers]
+        return _letters(talk.prompt) + sum(map(len, texts))
+
+    return grouped(reasons.picks(talk, size))
 
 
 def _places(count: int) -> list[tuple[int, str]]:
-    wanted = [(0, "lowest score"), (count // 2, "median score"), (count - 1, "highest score")]
-    return wanted if count > 2 else [(at, "all there are") for at in range(count)]
+    places = [(0, "lowest score"), (count // 2, "median score"), (count - 1, "highest score")]
+    return places if count > 2 else [(at, "one of few") for at in range(count)]
 
 
 def _prompt(found: Mapping[str, Answer]) -> Prompt:
@@ -73,89 +114,72 @@ def _prompt(found: Mapping[str, Answer]) -> Prompt:
 
 
 def _score(found: Mapping[str, Answer]) -> float:
-    """The score of the answer of the last model that has one."""
+    """Return the score of the answer of the last model that has one."""
     scores = [found[role].reward for role in layout.ROLES if role in found]
     return next((s for s in reversed(scores) if s is not None), 0.0)
 
 
-def medians(rows: Iterable[MedianAnswer]) -> Shelf[list[MedianAnswer]]:
-    """Prompts in the order of their ids, which are hashes, each with the median answer of every model."""
+def medians(rows: Iterable[MedianAnswer]) -> dict[str, list[Pick[list[MedianAnswer]]]]:
+    """Choose red-team prompts in the order of their ids, with the median answer of every model."""
     by_prompt: dict[tuple[str, str], list[MedianAnswer]] = defaultdict(list)
     for row in rows:
         by_prompt[row.prompt.id, row.preference_model].append(row)
     red = [found for _, found in sorted(by_prompt.items()) if found[0].prompt.kind == "red_team"]
-    picks = [
-        Pick(found, (), n < CHAINS, sum(len(m.text) for m in found), {HARM: found[0].prompt.tags})
-        for n, found in _first_of_each(red, lambda found: found[0].prompt.tags)
-    ]
-    return shelf("median", picks, (HARM,))
+    return grouped(
+        Pick(found, (), group, sum(len(median.text) for median in found))
+        for found, group in _first_of_each(red, lambda found: found[0].prompt.tags)
+    )
 
 
-def chains(made: Sequence[RevisionChain]) -> Shelf[RevisionChain]:
-    """The first by id, which are hashes, so that they are as good as drawn: of all, of each principle and harm."""
+def chains(every: Sequence[RevisionChain]) -> dict[str, list[Pick[RevisionChain]]]:
+    """Choose the first by id (ids are hashes, so this is a random choice): of all, of each principle and harm."""
 
-    def labels(chain: RevisionChain) -> list[tuple[str, str]]:
-        drawn = [(PRINCIPLE, r.principle) for r in chain.revisions]
-        return drawn + [(HARM, tag) for tag in chain.initial.prompt.tags]
+    def labels(chain: RevisionChain) -> list[str]:
+        return [*(revision.principle for revision in chain.revisions), *chain.initial.prompt.tags]
 
-    picks = [
-        Pick(
-            chain,
-            (),
-            n < CHAINS,
-            _letters(chain.initial.prompt)
-            + len(chain.initial.text)
-            + sum(_revised(r) for r in chain.revisions),
-            {PRINCIPLE: [r.principle for r in chain.revisions], HARM: chain.initial.prompt.tags},
-        )
-        for n, chain in _first_of_each(sorted(made, key=lambda chain: chain.id), labels)
-    ]
-    return shelf("chain", picks, (PRINCIPLE, HARM))
+    def size(chain: RevisionChain) -> int:
+        texts = [chain.initial.text, *(r.revised.text for r in chain.revisions)]
+        texts += [r.critique.text for r in chain.revisions if r.critique]
+        return _letters(chain.initial.prompt) + sum(map(len, texts))
 
-
-def _revised(revision: Any) -> int:
-    return len(revision.revised.text) + (len(revision.critique.text) if revision.critique else 0)
+    ordered = sorted(every, key=lambda chain: chain.id)
+    return grouped(Pick(chain, (), group, size(chain)) for chain, group in _first_of_each(ordered, labels))
 
 
 def _first_of_each(
-    items: Sequence[Any], labels: Callable[[Any], Iterable[Hashable]]
-) -> Iterator[tuple[int, Any]]:
-    """With its place, each item that is among the first of all, or the first of one of its labels."""
-    seen: dict[Hashable, int] = defaultdict(int)
+    items: Sequence[Item], labels_of: Callable[[Item], Sequence[str]]
+) -> Iterator[tuple[Item, str]]:
+    """Yield each item that is among the first of all, or of one of its labels, and the group to fold it under."""
+    seen: Counter[str] = Counter()
     for n, item in enumerate(items):
-        mine = set(labels(item))
-        if n < CHAINS or any(seen[label] < EACH for label in mine):
-            yield n, item
-            for label in mine:
-                seen[label] += 1
+        labels = list(dict.fromkeys(labels_of(item)))
+        new = [label for label in labels if seen[label] < EACH]
+        if n < FIRST or new:
+            yield item, "" if n < FIRST else new[0]
+            seen.update(labels)
 
 
-def pairs(labels: Sequence[PreferenceLabel]) -> Shelf[PreferenceLabel]:
-    """Of all labels and of each principle's, the surest and the nearest to a toss-up; and one whose winner flips."""
+def pairs(labels: Sequence[PreferenceLabel]) -> dict[str, list[Pick[PreferenceLabel]]]:
+    """Choose the most certain and the least certain label, of all and of each principle, and one that flips."""
     ranked = sorted(labels, key=lambda label: (-abs(label.probability_a - 0.5), label.id))
-    why: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    for at, place in {
-        0: "the surest",
-        len(ranked) // 2: "the median",
-        len(ranked) - 1: "nearest to a toss-up",
-    }.items():
-        if 0 <= at < len(ranked):
-            why[ranked[at].id].append((f"{place} of all", True))
+    reasons = Reasons()
+    if ranked:
+        reasons.add(ranked[0].id, "the most certain of all")
+        reasons.add(ranked[len(ranked) // 2].id, "the median of all")
+        reasons.add(ranked[-1].id, "the least certain of all")
     if flipped := next((label for label in ranked if label.flipped), None):
-        why[flipped.id].append(("the surest whose winner changes with the order", True))
-    for name, _ in common(j for label in ranked for j in {j.principle for j in label.judgements}):
-        ours = [label.id for label in ranked if name in {j.principle for j in label.judgements}]
-        why[ours[0]].append((f"the surest, {name}", False))
-        why[ours[-1]].append((f"nearest to a toss-up, {name}", False))
+        reasons.add(flipped.id, "the most certain whose winner changes with the order")
+    for name in common(j for label in ranked for j in {j.principle for j in label.judgements}):
+        ids = [label.id for label in ranked if name in {j.principle for j in label.judgements}]
+        reasons.add(ids[0], f"the most certain, {name}", name)
+        reasons.add(ids[-1], f"the least certain, {name}", name)
     by_id = {label.id: label for label in ranked}
-    return shelf("pair", [_pair(by_id[name], said) for name, said in why.items()], (PRINCIPLE, HARM))
+    return grouped(reasons.picks(by_id.__getitem__, _pair_size))
 
 
-def _pair(label: PreferenceLabel, why: Sequence[tuple[str, bool]]) -> Pick[PreferenceLabel]:
-    pair, names = label.comparison, dict.fromkeys(j.principle for j in label.judgements)
-    size = _letters(pair.prompt) + len(pair.a.text) + len(pair.b.text)
-    labels = {PRINCIPLE: list(names), HARM: pair.prompt.tags}
-    return Pick(label, tuple(said for said, _ in why), any(first for _, first in why), size, labels)
+def _pair_size(label: PreferenceLabel) -> int:
+    pair = label.comparison
+    return _letters(pair.prompt) + len(pair.a.text) + len(pair.b.text)
 
 
 def _letters(prompt: Prompt) -> int:

@@ -53,6 +53,7 @@ def render(contents: Contents) -> str:
     gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
     return template().render(
         run=contents,
+        layout=layout,
         questions=[(q.title, findings(q, contents)) for q in QUESTIONS] if contents.metrics else [],
         summary=summary(contents),
         headline=headline(contents),

@@ -79,7 +79,7 @@ def test_a_long_answer_is_folded_and_cut_where_the_file_must_do(run: Run) -> Non
 
 def test_a_run_of_which_nothing_is_made(begun: Run) -> None:
     page = Elements(write_report(begun).read_text())
-    assert page.text.count("Not made yet") >= 6
+    assert page.text.count("Not available yet") >= 6
     assert "0 of 8 stages" in page.text
 
 
@@ -89,7 +89,7 @@ def test_a_run_that_was_stopped(run: Run, last: int) -> None:
         for file in (run.folder / later).iterdir():
             file.unlink()
     said = Elements(write_report(run).read_text()).text
-    assert ("Not made yet" in said) == (last < len(STAGES) - 1)
+    assert ("Not available yet" in said) == (last < len(STAGES) - 1)
 
 
 def test_a_half_made_stage_says_how_far_it_is(run: Run) -> None:
@@ -219,5 +219,5 @@ def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> N
     shutil.rmtree(run.folder / "00-prompts")
     without = write_report(run).read_text()
     assert "00-prompts" in with_it and "00-prompts" not in without
-    assert "Not made yet" not in Elements(without).text
+    assert "Not available yet" not in Elements(without).text
     assert without.count('class="flow') == with_it.count('class="flow')
