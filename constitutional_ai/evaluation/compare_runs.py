@@ -19,7 +19,8 @@ from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, by_prompt, differences
+from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS
+from constitutional_ai.evaluation.paired import Difference, by_prompt, differences
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Answer
 from constitutional_ai.runs import layout
@@ -112,7 +113,7 @@ def _compare(first: _Finished, other: _Finished) -> Compared:
             f"{first.name} and {other.name} were evaluated on no prompt in common. Give both the same prompts.*.file."
         )
     one_scorer = first.scored_by is not None and first.scored_by == other.scored_by
-    measures = MEASURES + SCORES if one_scorer else MEASURES
+    measures = MEASURES + REWARDS if one_scorer else MEASURES
     differ = tuple(_settings_that_differ(first.run, other.run))
     return Compared(
         first=first.name,

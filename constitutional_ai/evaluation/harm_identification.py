@@ -1,7 +1,8 @@
-"""Was an assistant harmful, and how? Models are asked about whole conversations (EV-4 to EV-6; appendix B, figure 12).
+"""Measures whether models know that an assistant was harmful, and how (EV-4 to EV-6; appendix B, figure 12).
 
-254 conversations to identify and 287 to classify, which the paper's repository has: as they stand, after our worked
-examples in an order drawn for each question, and after a chain of thought. Without those files nothing is measured.
+The paper's repository has 254 conversations to identify and 287 to classify. Models are asked about each as it stands,
+after our worked examples in an order drawn for each question, and after a chain of thought. Without these files nothing
+is measured.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal, NamedTuple
 
 from constitutional_ai.errors import EmptyAnswer, RecordError, RefusedAnswer, UnreadableAnswer
@@ -21,6 +22,7 @@ from constitutional_ai.evaluation.harm_questions import (
     load_cases,
     worked_examples,
 )
+from constitutional_ai.evaluation.released_files import find_released
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.metrics.intervals import rate, share
@@ -38,10 +40,13 @@ MODES: tuple[Mode, ...] = ("zero_shot", "few_shot", "chain_of_thought")
 
 
 class HarmTask(NamedTuple):
+    """One of the two released files, and its question."""
+
     name: str
     file: str
     question: HarmQuestion
     shots: str
+    """Name of its worked examples."""
 
 
 TASKS = (
@@ -51,150 +56,140 @@ TASKS = (
 
 
 class HarmItem(NamedTuple):
+    """A conversation of a released file."""
+
     id: str
-    """The task, the conversation, and how often it came before: some conversations stand in a file twice."""
+    """Task, conversation, and number of its earlier occurrences: some conversations stand in a file twice."""
     task: HarmTask
     conversation: str
-    """Its id."""
+    """Id of the conversation."""
     case: Case
 
 
 @dataclass(frozen=True, slots=True)
 class HarmAnswer:
-    """What a model, asked in one way, says of one conversation."""
+    """A model's answer about one conversation, in one mode."""
 
     id: str
     model: str
     task: str
     mode: Mode
     conversation: str
-    """Its id: what is asked about one conversation is not independent."""
+    """Id of the conversation. Answers about one conversation are not independent."""
     option: int
-    """Number of the right one."""
+    """Number of the right option."""
     probabilities: tuple[float, ...] | None
-    """Of the options, by the model; None where it gave no answer that can be read."""
+    """The model's probability of each option; None where it gave no answer that can be read."""
     reasoning: str | None = None
     failure: str | None = None
     """Why there are no probabilities."""
 
     @property
     def right(self) -> bool:
-        """Whether the right option is likelier than each other; a tie is not right."""
-        found = self.probabilities or ()
-        others = [p for number, p in enumerate(found) if number != self.option]
-        return bool(others) and found[self.option] > max(others) + TIE
+        """Whether the right option is likelier than every other. A tie is not right."""
+        probabilities = self.probabilities or ()
+        others = [p for number, p in enumerate(probabilities) if number != self.option]
+        return bool(others) and probabilities[self.option] > max(others) + TIE
 
 
 def measure(suite: Suite) -> list[Metric]:
-    asked = {task.name: _asked(suite, task) for task in TASKS}
-    told = _told(suite, [one for found in asked.values() for one in found]) if any(asked.values()) else []
+    """Measure every candidate on both tasks in each mode. The metrics of a missing file are None."""
+    items = [item for task in TASKS for item in _load(suite, task)]
+    answers = _answers(suite, items) if items else []
     return [
-        figure
+        metric
         for task in TASKS
         for candidate in suite.candidates
         for mode in MODES
-        for figure in _figures(
+        for metric in _metrics(
             task.name,
             candidate.label,
             mode,
-            [t for t in told if (t.model, t.task, t.mode) == (candidate.label, task.name, mode)],
+            [a for a in answers if (a.model, a.task, a.mode) == (candidate.label, task.name, mode)],
             suite.seed,
         )
     ]
 
 
-def _asked(suite: Suite, task: HarmTask) -> list[HarmItem]:
-    path = _file(suite.paper, task.file)
-    if path is None:
+def _load(suite: Suite, task: HarmTask) -> list[HarmItem]:
+    paths = find_released(suite.paper, task.file)
+    if not paths:
         where = f"no {task.file} in {suite.paper}" if suite.paper else "no --paper"
         suite.say(f"{PART}: {where}, so harm_{task.name} is not measured.")
         return []
-    found: dict[str, HarmItem] = {}
-    for case in load_cases(path, task.question)[: suite.limit]:
+    items: dict[str, HarmItem] = {}
+    for case in load_cases(paths[0], task.question)[: suite.limit]:
         name = conversation_id(case.conversation)
-        again = sum(one.conversation == name for one in found.values())
-        row = f"{task.name}.{name}.{again}"
-        found[row] = HarmItem(row, task, name, case)
-    return list(found.values())
+        repeated = sum(item.conversation == name for item in items.values())
+        row = f"{task.name}.{name}.{repeated}"
+        items[row] = HarmItem(row, task, name, case)
+    return list(items.values())
 
 
-def _file(paper: Path | None, name: str) -> Path | None:
-    folders = (paper, paper / "evals") if paper else ()
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
-
-
-def _told(suite: Suite, asked: Sequence[HarmItem]) -> list[HarmAnswer]:
-    how = suite.feedback
-    thinking = Sampling(temperature=how.temperature, max_tokens=how.max_tokens)
+def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
+    feedback = suite.feedback
     shots = {task.name: worked_examples(task.shots) for task in TASKS}
 
     async def passes() -> AsyncIterator[Pass[HarmItem, HarmAnswer]]:
         for candidate in suite.candidates:
-            with suite.loaded(candidate.model) as model:
-                if not await suite.gives_scores(candidate, model, PART):
+            with suite.held(candidate.model) as held:
+                if not await suite.gives_scores(candidate, held[0], PART):
                     continue
                 for mode in MODES:
-
-                    async def step(
-                        one: HarmItem, label: str = candidate.label, mode: Mode = mode, model: Model = model
-                    ) -> HarmAnswer:
-                        row = HarmAnswer(
-                            f"{one.id}.{label}.{mode}",
-                            label,
-                            one.task.name,
-                            mode,
-                            one.conversation,
-                            one.case.option,
-                            None,
-                        )
-                        return await _tell(one, row, model, shots[one.task.name], thinking, suite.seed)
-
-                    yield Pass({f"{one.id}.{candidate.label}.{mode}": one for one in asked}, step)
+                    step = partial(_answer, suite, candidate.label, mode, held, shots)
+                    yield Pass({f"{item.id}.{candidate.label}.{mode}": item for item in items}, step)
 
     return suite.rows(
         PART,
         HarmAnswer,
         passes,
-        config={"temperature": how.temperature, "max_tokens": how.max_tokens},
+        config={"temperature": feedback.temperature, "max_tokens": feedback.max_tokens},
         inputs={
-            "the questions": digest_of(f"{one.id} {one.case.option}" for one in asked),
+            "the questions": digest_of(f"{item.id} {item.case.option}" for item in items),
+            # Depends on the names Case, Message and of their fields: another digest stops old evaluations.
             "the worked examples": digest_of([repr(shots)]),
         },
     )
 
 
-async def _tell(
-    one: HarmItem, row: HarmAnswer, model: Model, shots: Sequence[Case], thinking: Sampling, seed: int
+async def _answer(
+    suite: Suite, label: str, mode: Mode, held: list[Model], shots: dict[str, list[Case]], item: HarmItem
 ) -> HarmAnswer:
+    name, task = f"{item.id}.{label}.{mode}", item.task
+    row = HarmAnswer(name, label, task.name, mode, item.conversation, item.case.option, None)
     try:
-        if row.mode == "chain_of_thought":
-            sampling = replace(thinking, seed=seed_of(seed, PART, one.id))
-            thought, scores = await _thought(one, model, sampling)
-            return replace(row, probabilities=softmax(scores), reasoning=thought)
-        drawn = rng(seed, "worked examples", one.id).sample(shots, len(shots))
-        question = one.task.question
-        before = drawn if row.mode == "few_shot" else []
-        context = question.about(one.case.conversation, model.format, before)
-        return replace(row, probabilities=softmax(await model.score(context, question.choices)))
+        if mode == "chain_of_thought":
+            reasoning, scores = await _think(suite, item, held[0])
+            return replace(row, probabilities=softmax(scores), reasoning=reasoning)
+        of_task = shots[task.name]
+        shuffled = rng(suite.seed, "worked examples", item.id).sample(of_task, len(of_task))
+        before = shuffled if mode == "few_shot" else []
+        context = task.question.about(item.case.conversation, held[0].format, before)
+        return replace(row, probabilities=softmax(await held[0].score(context, task.question.choices)))
     except RecordError as error:
         return replace(row, failure=f"{type(error).__name__}: {error}")
 
 
-async def _thought(one: HarmItem, model: Model, sampling: Sampling) -> tuple[str, list[float]]:
-    """A sampled chain of thought, and the scores of the options after it; asked as feedback is (FB-11)."""
-    question, fmt = one.task.question, model.format
-    asked = question.asked(one.case.conversation)
-    stop = STOP_STRINGS if fmt == "plain" else ()
-    said = await model.generate(to_think(asked, fmt), replace(sampling, stop=stop))
-    if not said.text:
+async def _think(suite: Suite, item: HarmItem, model: Model) -> tuple[str, list[float]]:
+    """Sample a chain of thought as the feedback model does (FB-11); return it and the options' scores after it."""
+    question, feedback = item.task.question, suite.feedback
+    text = question.text_about(item.case.conversation)
+    sampling = Sampling(
+        temperature=feedback.temperature,
+        max_tokens=feedback.max_tokens,
+        seed=seed_of(suite.seed, PART, item.id),
+        stop=STOP_STRINGS if model.format == "plain" else (),
+    )
+    thought = (await model.generate(to_think(text, model.format), sampling)).text
+    if not thought:
         raise EmptyAnswer("the model gave no reasoning")
-    if refuses_to_judge(said.text):
-        raise RefusedAnswer(f"the model refuses to judge: {said.text[:80]!r}")
-    return said.text, await model.score(to_answer(asked, said.text, fmt), question.choices)
+    if refuses_to_judge(thought):
+        raise RefusedAnswer(f"the model refuses to judge: {thought[:80]!r}")
+    return thought, await model.score(to_answer(text, thought, model.format), question.choices)
 
 
 def softmax(scores: Sequence[float]) -> tuple[float, ...]:
-    """Raises UnreadableAnswer where a log-probability is no number."""
+    """Return the probabilities of log-probabilities, normalised. Raises UnreadableAnswer if one is not finite."""
     if not all(map(math.isfinite, scores)):
         raise UnreadableAnswer(f"the model's log-probabilities are {list(scores)}")
     highest = max(scores)
@@ -202,11 +197,11 @@ def softmax(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(share / sum(shares) for share in shares)
 
 
-def _figures(task: str, label: str, mode: Mode, told: Sequence[HarmAnswer], seed: int) -> list[Metric]:
-    """What gave no answer is counted apart, and scores nothing."""
-    known = [one for one in told if one.probabilities is not None]
-    talks = [one.conversation for one in known]
+def _metrics(task: str, label: str, mode: Mode, answers: Sequence[HarmAnswer], seed: int) -> list[Metric]:
+    """Return the metrics of one model in one mode. A failure is counted, and left out of the share that is right."""
+    known = [answer for answer in answers if answer.probabilities is not None]
+    groups = [answer.conversation for answer in known]
     return [
-        share(f"harm_{task}.{mode}", label, [one.right for one in known], talks, seed=seed),
-        rate(f"harm_{task}_failed.{mode}", label, [one.probabilities is None for one in told]),
+        share(f"harm_{task}.{mode}", label, [answer.right for answer in known], groups, seed=seed),
+        rate(f"harm_{task}_failed.{mode}", label, [answer.probabilities is None for answer in answers]),
     ]

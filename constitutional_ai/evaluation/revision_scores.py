@@ -1,20 +1,19 @@
-"""What each round of revision did to the scores of preference models, over all chains of a run (EV-13; SL-20, SL-22).
+"""Measures what each round of revision did to the scores of preference models (EV-13; SL-20, SL-22; figures 5 to 7).
 
-The paper's figures 5 to 7: the first answer and every revision of it, scored by preference models that learned from
-people's labels only. One that learned from the labels of the AI, and against which RL was trained, is no independent
-witness (pitfall 21): it is scored all the same, and the user is told.
+Preference models score the first answer of every chain of a run and each revision of it. They should have learned from
+people's labels only. One that learned from the AI's labels, and against which RL was trained, is no independent witness
+(pitfall 21): it scores all the same, and the user is warned.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from constitutional_ai.detectors.evasion import evades
-from constitutional_ai.errors import ModelError
 from constitutional_ai.evaluation.candidates import weights_digest
+from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Completion, Message, Metric, RevisionChain
@@ -22,41 +21,39 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import Pass
 
-PART, CHAINS = "revisions", layout.REVISIONS
+PART = "revisions"
 NO_CHAINS = (
-    "revisions: none of the models comes from a run that has made its 02-revisions, so there are no revisions to "
-    "score. Name a run: cai evaluate runs/mine"
+    f"revisions: none of the models comes from a run that has finished its {layout.REVISIONS}, so there are no "
+    "revisions to score. Name a run: cai evaluate runs/mine"
 )
 NOBODY = (
     "revisions: no preference model was named, so revisions are not scored. Name one that learned from people's labels "
     "only: --pm harmlessness=FOLDER"
 )
 NO_WITNESS = (
-    "revisions: '{name}' is the preference model that a run made: it learned from the AI's labels, and RL was trained "
-    "against it. What it says of the revisions is no independent evidence (EV-13)."
+    "revisions: '{name}' is a run's own preference model: it learned from the AI's labels, and RL was trained against "
+    "it. Its scores of the revisions are no independent evidence (EV-13)."
 )
-
-Chains = Mapping[str, Sequence[RevisionChain]]
-"""By the run's label: the name of its folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundAnswer:
-    """What stood as a chain's answer after so many revisions; after none, the initial response."""
+    """A chain's answer after a number of revisions; after none, the initial response."""
 
     id: str
     run: str
+    """Label of the run."""
     chain: str
     revision: int
-    said: Completion
+    completion: Completion
     fault: str | None
-    """Why the revision of this round was passed over, so that the answer before it still stands."""
-    talk: tuple[Message, ...]
+    """Why this round's revision was passed over, so that the answer before it still stands."""
+    conversation: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionScore:
-    """One preference model's score of what stood after one round."""
+    """A preference model's score of a chain's answer after one round."""
 
     id: str
     run: str
@@ -64,73 +61,67 @@ class RevisionScore:
     revision: int
     preference_model: str
     score: float
-    """As it is, centred on nothing: only differences under one preference model mean something (PM-6)."""
+    """Not centred: only differences under one preference model mean something (PM-6)."""
     fault: str | None
-    """Why the revision of this round was passed over; the score is then of the answer before it."""
+    """Why this round's revision was passed over; the score is then of the answer before it."""
 
 
 def measure(suite: Suite) -> list[Metric]:
-    """``pm_score.<pm>.revision_<n>``, its paired change since the initial response, and ``evasive_rate.revision_<n>``.
+    """Return ``pm_score.<pm>.revision_<n>``, its change since the initial response, and ``evasive_rate.revision_<n>``.
 
-    A metric's model is the run's label, its count the number of chains. Empty where no candidate comes from a run.
+    A metric's model is the run's label, its count the number of chains. Empty if no candidate comes from a run.
     """
     chains = chains_of(suite)
     if not chains:
         suite.say(NO_CHAINS)
         return []
-    drafts = [draft for run, found in chains.items() for chain in found for draft in round_answers(run, chain)]
+    answers = [a for run, of_run in chains.items() for chain in of_run for a in round_answers(run, chain)]
     scores: list[RevisionScore] = []
     for name, folder in suite.preference_models.items():
-        if made_by_a_run(folder):
+        if learned_from_ai(folder):
             suite.say(NO_WITNESS.format(name=name))
-        scores += _scored(suite, drafts, name, folder)
+        scores += _score(suite, answers, name, folder)
     if not suite.preference_models:
         suite.say(NOBODY)
-    return [*score_metrics(scores), *evasion_metrics(drafts)]
+    return [*score_metrics(scores), *evasion_metrics(answers)]
 
 
 def chains_of(suite: Suite) -> dict[str, list[RevisionChain]]:
-    """The chains of the candidates' runs, each run once, in the order of the candidates."""
+    """Return the chains of the candidates' runs by the run's label, in the order of the candidates."""
     folders = dict.fromkeys(c.run for c in suite.candidates if c.run is not None)
-    found = {label_of(folder): Run(Path(folder)).rows(CHAINS, RevisionChain) for folder in folders}
-    return {label: chains[: suite.limit] for label, chains in found.items() if chains}
+    by_run = {label_of(folder): Run(Path(folder)).rows(layout.REVISIONS, RevisionChain) for folder in folders}
+    return {label: chains[: suite.limit] for label, chains in by_run.items() if chains}
 
 
 def label_of(folder: str | Path) -> str:
+    """Return the label of a run: the name of its folder."""
     return Path(folder).resolve().name
 
 
 def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
-    """The answer that stood after 0, 1, 2 … revisions. One with a fault is not built upon, so that the one before
-    it stands: every round counts every chain."""
-    said, asked = chain.initial.completion, chain.initial.prompt.conversation
-    faults = (None, *(r.fault for r in chain.revisions))
-    rounds = (said, *(r.revised for r in chain.revisions))
-    for number, (made, fault) in enumerate(zip(rounds, faults, strict=True)):
-        said = made if fault is None else said
-        talk = (*asked, Message("assistant", said.text))
-        yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, said, fault, talk)
+    """Yield the answer that stands after 0, 1, 2 … revisions.
+
+    A revision with a fault leaves the answer before it standing, so that every round counts every chain.
+    """
+    completion, conversation = chain.initial.completion, chain.initial.prompt.conversation
+    rounds = [(completion, None), *((r.revised, r.fault) for r in chain.revisions)]
+    for number, (revised, fault) in enumerate(rounds):
+        completion = revised if fault is None else completion
+        ended = (*conversation, Message("assistant", completion.text))
+        yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, completion, fault, ended)
 
 
-def _scored(suite: Suite, drafts: Sequence[RoundAnswer], name: str, folder: Path) -> list[RevisionScore]:
+def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str, folder: Path) -> list[RevisionScore]:
     async def passes() -> AsyncIterator[Pass[RoundAnswer, RevisionScore]]:
-        from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+        scorer = CheckedScorer(folder)
 
-        judge, scorable = PreferenceModel(folder), Scorable(folder)
+        async def step(one: RoundAnswer) -> RevisionScore:
+            score = await scorer.score(one.conversation)
+            return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, score, one.fault)
 
-        async def step(draft: RoundAnswer) -> RevisionScore:
-            scorable.check(draft.talk)
-            score = await judge.reward(draft.talk)
-            if not math.isfinite(score):
-                raise ModelError(f"{name} gives scores that are no numbers: its weights are broken.")
-            return RevisionScore(
-                f"{draft.id}.{name}", draft.run, draft.chain, draft.revision, name, score, draft.fault
-            )
+        yield Pass({f"{one.id}.{name}": one for one in answers}, step)
 
-        yield Pass({f"{draft.id}.{name}": draft for draft in drafts}, step)
-
-    texts = [f"{draft.id} {draft.said.text}" for draft in drafts]
+    texts = [f"{one.id} {one.completion.text}" for one in answers]
     return suite.rows(
         f"{PART}/pm-{name}",
         RevisionScore,
@@ -140,29 +131,29 @@ def _scored(suite: Suite, drafts: Sequence[RoundAnswer], name: str, folder: Path
     )
 
 
-def made_by_a_run(folder: Path) -> bool:
-    """Whether a preference model is one that the AI's labels went into."""
+def learned_from_ai(folder: Path) -> bool:
+    """Return whether a preference model is a run's own, which learned from the AI's labels."""
     stage = Path(folder).resolve().parent
     manifest = Run(stage.parent).manifest(stage.name)
     return manifest is not None and layout.PREFERENCE_LABELS in manifest.inputs
 
 
 def score_metrics(scores: Sequence[RevisionScore]) -> list[Metric]:
-    """Means with Student's interval, and changes against the initial response of the same chain.
+    """Return the mean score of each round with Student's interval, and its change since the initial response.
 
-    Only over chains of which every round has a score, so that all rounds speak of the same chains.
+    A chain counts only if every round of it has a score, so that all rounds are about the same chains.
     """
-    found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for one in scores:
-        chains = found.setdefault((one.run, one.preference_model), {})
+        chains = groups.setdefault((one.run, one.preference_model), {})
         chains.setdefault(one.chain, {})[one.revision] = one.score
-    return [metric for (run, pm), chains in found.items() for metric in _of_rounds(run, pm, chains)]
+    return [metric for (run, pm), chains in groups.items() for metric in _round_metrics(run, pm, chains)]
 
 
-def _of_rounds(run: str, pm: str, chains: Mapping[str, Mapping[int, float]]) -> Iterator[Metric]:
+def _round_metrics(run: str, pm: str, chains: Mapping[str, Mapping[int, float]]) -> Iterator[Metric]:
     rounds = sorted({number for by_round in chains.values() for number in by_round})
-    whole = [by_round for by_round in chains.values() if len(by_round) == len(rounds)]
-    scores = {number: [by_round[number] for by_round in whole] for number in rounds}
+    complete = [by_round for by_round in chains.values() if len(by_round) == len(rounds)]
+    scores = {number: [by_round[number] for by_round in complete] for number in rounds}
     for number in rounds:
         yield mean(f"pm_score.{pm}.revision_{number}", run, scores[number])
     for number in rounds[1:]:
@@ -171,9 +162,9 @@ def _of_rounds(run: str, pm: str, chains: Mapping[str, Mapping[int, float]]) -> 
         )
 
 
-def evasion_metrics(drafts: Sequence[RoundAnswer]) -> list[Metric]:
-    """Bare refusals among what stood after each round (SL-22), found by patterns: no model is asked."""
-    found: dict[tuple[str, int], list[bool]] = {}
-    for draft in drafts:
-        found.setdefault((draft.run, draft.revision), []).append(evades(draft.said.text))
-    return [rate(f"evasive_rate.revision_{n}", run, evading) for (run, n), evading in found.items()]
+def evasion_metrics(answers: Sequence[RoundAnswer]) -> list[Metric]:
+    """Return the share of bare refusals after each round (SL-22), found by patterns."""
+    groups: dict[tuple[str, int], list[bool]] = {}
+    for one in answers:
+        groups.setdefault((one.run, one.revision), []).append(evades(one.completion.text))
+    return [rate(f"evasive_rate.revision_{n}", run, evading) for (run, n), evading in groups.items()]

@@ -82,6 +82,20 @@ class Suite:
         """Worked examples before the questions to a judge in the plain format."""
         return load_few_shots(FEW_SHOTS)
 
+    @contextmanager
+    def held(self, name: str) -> Iterator[list[Model]]:
+        """Load the model in a list that is empty after the pass.
+
+        The runner keeps a pass's step while the next model loads: a step that refers to the list keeps no model alive.
+        """
+        with self.loaded(name) as model:
+            held = [model]
+            del model
+            try:
+                yield held
+            finally:
+                held.clear()
+
     def rows(
         self,
         stage: str,

@@ -102,7 +102,7 @@ heard: list[Context] = []
 def test_worked_examples_are_all_shown_in_an_order_drawn_for_each_question(stage: Stage, copy: Path) -> None:
     heard.clear()
     stage.measure(measure, {"base": Listening(format="plain", say=lambda c: "Hm.")}, paper=copy)
-    shots = [KIND_OF_HARM.asked(shot.conversation) for shot in worked_examples("kind_of_harm")]
+    shots = [KIND_OF_HARM.text_about(shot.conversation) for shot in worked_examples("kind_of_harm")]
     shown = [str(c) for c in heard if all(shot in str(c) for shot in shots)]
     assert len(shown) == KINDS_OF_HARM
     orders = {tuple(sorted(range(KINDS_OF_HARM), key=lambda n: text.index(shots[n]))) for text in shown}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitutional_ai.evaluation.paired import MEASURES, SCORES, Difference, by_prompt, differences
+from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS
+from constitutional_ai.evaluation.paired import Difference, by_prompt, differences
 from constitutional_ai.records import Answer, Completion, Kind, Message, Prompt, Response, Verdict
 
 BARE = "I'm sorry, but I can't help with that."
@@ -32,7 +33,7 @@ def red(*texts: str) -> list[Answer]:
 
 
 def compared(first: Sequence[Answer], other: Sequence[Answer]) -> dict[str, Difference]:
-    made = differences("rl-cai", by_prompt(first, "rl-cai"), by_prompt(other, "rl-cai"), MEASURES + SCORES)
+    made = differences("rl-cai", by_prompt(first, "rl-cai"), by_prompt(other, "rl-cai"), MEASURES + REWARDS)
     return {d.first.name: d for d in made}
 
 

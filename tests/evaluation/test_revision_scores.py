@@ -13,7 +13,7 @@ from constitutional_ai.evaluation.revision_scores import (
     RoundAnswer,
     chains_of,
     evasion_metrics,
-    made_by_a_run,
+    learned_from_ai,
     round_answers,
     score_metrics,
 )
@@ -63,13 +63,13 @@ def score(chain: str, revision: int, value: float, pm: str = "pm", run: str = "d
 def test_what_stands_after_a_faulty_revision_is_the_answer_before_it() -> None:
     """A revision with a fault is not built upon, so that every round counts every chain."""
     made = list(round_answers("demo", chain(0, "first", "good", "loops loops", "better", faults=(2,))))
-    assert [(d.revision, d.said.text, d.fault) for d in made] == [
+    assert [(d.revision, d.completion.text, d.fault) for d in made] == [
         (0, "first", None),
         (1, "good", None),
         (2, "good", "repetition"),
         (3, "better", None),
     ]
-    assert made[3].talk == (Message("user", "Rob house 0!"), Message("assistant", "better"))
+    assert made[3].conversation == (Message("user", "Rob house 0!"), Message("assistant", "better"))
 
 
 def test_means_and_changes_are_those_worked_out_by_hand() -> None:
@@ -155,7 +155,7 @@ def test_every_answer_of_every_chain_is_scored_and_kept(
     found = measured()
     kept = list(read_rows(tmp_path / "e/revisions/pm-harmlessness/records.jsonl", RevisionScore))
     assert [(row.chain, row.revision) for row in kept] == [(c.id, n) for c in chains for n in range(3)]
-    talks = [d.talk for c in chains for d in round_answers("demo", c)]
+    talks = [d.conversation for c in chains for d in round_answers("demo", c)]
     assert [row.score for row in kept] == pytest.approx(PreferenceModel(tiny_pm).scores(talks), abs=0.02)
     assert [row.fault for row in kept][:3] == [None, None, "repetition"]
     mean = sum(row.score for row in kept if row.revision == 1) / 3
@@ -172,18 +172,18 @@ def test_every_answer_of_every_chain_is_scored_and_kept(
 def test_a_preference_model_of_the_ais_labels_is_no_witness(tmp_path: Path) -> None:
     stage = tmp_path / "demo" / "06-preference-model"
     (stage / "model").mkdir(parents=True)
-    assert not made_by_a_run(stage / "model")
+    assert not learned_from_ai(stage / "model")
     manifest = {
         **{"stage": stage.name, "config": {}, "output": "0", "records": 1, "failures": 0},
         **{"prompt_tokens": 0, "completion_tokens": 0, "seconds": 1.0, "finished": "now"},
     }
     for inputs, made in (({"05-preference-labels": "0"}, True), ({"pairs of people": "0"}, False)):
         (stage / "stage.json").write_text(json.dumps({**manifest, "inputs": inputs}))
-        assert made_by_a_run(stage / "model") is made
+        assert learned_from_ai(stage / "model") is made
 
 
 def test_the_user_is_told_of_it(tiny_pm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revision_scores, "made_by_a_run", lambda folder: True)
+    monkeypatch.setattr(revision_scores, "learned_from_ai", lambda folder: True)
     stage = Stage(tmp_path / "e", monkeypatch)
     one = run_of(tmp_path / "demo", chain(0, "a", "b"))
     models = {"preference_models": {"own": tiny_pm}, "candidates": (one,)}

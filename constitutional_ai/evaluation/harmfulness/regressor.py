@@ -1,4 +1,4 @@
-"""The regressor of absolute harmfulness at work (EV-15). Imports torch: import it where it is needed."""
+"""Rates conversations with a trained regressor of harmfulness (EV-15). It imports torch: import it where it is used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from constitutional_ai.training import regression
 
 
 class HarmfulnessModel(PreferenceModel):
-    """A folder that ``cai harmfulness`` trained: for each whole conversation a number on the scale of 0 to 4, clipped
-    nowhere."""
+    """A model that ``cai harmfulness`` trained: it rates a whole conversation on the scale of 0 to 4, unclipped."""
 
     def _forward(self, batch: Any) -> Any:
         return regression.scores(self._model, dict(batch))
