@@ -1,4 +1,4 @@
-"""``cai judge``."""
+"""The command ``cai judge``."""
 
 from __future__ import annotations
 
@@ -12,48 +12,55 @@ from constitutional_ai.cli.app import quiet_libraries
 @click.command()
 @click.argument("model")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Pairs: JSONL, or .jsonl.gz.")
-@click.option("--constitution", "named", default="default", show_default=True, help="A file, or one of ours.")
+@click.option("--constitution", default="default", show_default=True, help="A file, or a built-in one by name.")
 @click.option(
-    "--few-shots", default="built-in", show_default=True, help="As in a recipe; for models in the plain format."
+    "--few-shots",
+    default="built-in",
+    show_default=True,
+    help="Worked examples for models in the plain format: built-in, none, or a folder with the paper's files.",
 )
 @click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="As in a recipe under feedback: method=votes."
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting from the recipe's section feedback, for example method=votes.",
 )
-@click.option("--limit", type=click.IntRange(1), help="How many pairs to use; all of them unless said.")
+@click.option("--limit", type=click.IntRange(1), help="How many pairs to use. Default: all.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file to write the report to.")
 def judge(
     model: str,
     data: Path,
-    named: str,
+    constitution: str,
     few_shots: str,
     changes: tuple[str, ...],
     limit: int | None,
     seed: int,
     out: Path | None,
 ) -> None:
-    """Measure MODEL as a judge, on pairs that people judged.
+    """Measure MODEL as a judge, on pairs that people have judged.
 
-    How often they agree, how sure it is, how often it refuses, and whether order or length sways it. Defaults are the
-    paper's.
+    The report shows how often they agree, how sure the model is, how often it refuses, and whether order or length
+    influences it. Defaults are the paper's.
 
-    A row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
+    Each row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
     hh-rlhf.
     """
     from rich.console import Console
 
     from constitutional_ai.evaluation.judge.from_file import judge_model
-    from constitutional_ai.evaluation.judge.judge_table import table
+    from constitutional_ai.evaluation.judge.judge_table import judge_table
 
     quiet_libraries()
     report = judge_model(
         model,
         data,
-        constitution=named,
+        constitution=constitution,
         few_shots=few_shots,
         changes=changes,
         limit=limit,
         seed=seed,
         out=out,
     )
-    Console(highlight=False).print(table(report))
+    Console(highlight=False).print(judge_table(report))

@@ -25,7 +25,7 @@ from constitutional_ai.metrics.calibration import TIE, Claim, calibration_error,
 from constitutional_ai.metrics.intervals import cluster_bootstrap, rate, share
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, Judgement, Message, Metric, Side
-from constitutional_ai.rl_cai.feedback.gate import comparison_of, questions
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.run import digest_of
@@ -96,7 +96,7 @@ def _files(suite: Suite) -> Files:
     """Return the questions of the paper's files, or our own. The metrics of a missing file are None."""
     if suite.paper is None:
         ours = Constitution(name="hhh", principles=(PRINCIPLE,))
-        return {"gate": [HHHQuestion(*comparison_of(q, suite.seed), ours) for q in questions()][: suite.limit]}
+        return {"gate": [HHHQuestion(*q.comparison(suite.seed), ours) for q in gate_questions()][: suite.limit]}
     paths = find_released(suite.paper, "*HHHEvaluations*.jsonl")
     complete = [path for path in paths if path.name.startswith("438")]
     older = [path for path in paths if path not in complete]

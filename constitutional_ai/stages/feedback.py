@@ -86,11 +86,11 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
 
     Raises GateClosed if it is no better than chance (pitfall 27).
     """
-    asked = [gate.comparison_of(question, job.recipe.seed) for question in gate.questions()]
+    asked = [question.comparison(job.recipe.seed) for question in gate.gate_questions()]
     sides = {comparison.id: side for comparison, side in asked}
 
     async def answer(comparison: Comparison) -> GateAnswer:
-        return gate.answer_of(await step(comparison), sides[comparison.id])
+        return GateAnswer(comparison.id, await step(comparison), sides[comparison.id])
 
     answers = await job.run.make_extra_rows(
         layout.PREFERENCE_LABELS,

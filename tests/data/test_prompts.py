@@ -9,7 +9,7 @@ import pytest
 from constitutional_ai.data.prompts import load_prompts, prompts_of, sample_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Message, Prompt, conversation_id
-from constitutional_ai.rl_cai.feedback.gate import questions
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 
 KINDS = ("red_team", "helpful", "borderline")
@@ -42,7 +42,7 @@ def test_no_held_out_prompt_is_trained_on_in_any_file() -> None:
 
 
 def test_the_gate_has_forty_questions_and_none_is_labelled_in_training() -> None:
-    asked = questions()
+    asked = gate_questions()
     assert len(asked) >= 40
     assert all(q.better.strip() and q.worse.strip() and q.better != q.worse for q in asked)
     trained = {p.id for kind in KINDS for p in load_prompts("built-in", kind).train}

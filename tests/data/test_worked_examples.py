@@ -16,7 +16,7 @@ from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.records import Message
 from constitutional_ai.rl_cai.feedback import chain_of_thought
-from constitutional_ai.rl_cai.feedback.gate import questions
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.worked_choices import (
     CHAIN_OF_THOUGHT,
     MULTIPLE_CHOICE,
@@ -139,7 +139,7 @@ def test_they_leave_room_in_a_small_context() -> None:
 def test_none_of_them_is_a_prompt_or_a_gate_question_of_ours() -> None:
     kinds = [load_prompts("built-in", kind) for kind in ("red_team", "helpful", "borderline")]
     talks = [prompt.conversation for prompts in kinds for part in prompts for prompt in part]
-    ours = {m.content for talk in [*talks, *(q.conversation for q in questions())] for m in talk}
+    ours = {m.content for talk in [*talks, *(q.conversation for q in gate_questions())] for m in talk}
     shown = [m.content for talk, *_ in (*dialogues(), *thoughts()) for m in turns(talk)]
     assert not ours & {*shown, *(choice.prompt for choice in load_few_shots(FOLDER).choices)}
 

@@ -14,12 +14,12 @@ from constitutional_ai.evaluation.hhh_accuracy import CHAINS, METHODS, HHHAnswer
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion
-from constitutional_ai.rl_cai.feedback.gate import questions
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.runs.rows import adapter
 from tests.evaluation.suites import Stage
 from tests.paper_files import PAPER, paper, rows
 
-QUESTIONS = len(questions())
+QUESTIONS = len(gate_questions())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def sure(probability: float, of: Callable[[str], bool]) -> Callable[[str, str], 
     return weigh
 
 
-BETTER = {question.better for question in questions()}
+BETTER = {question.better for question in gate_questions()}
 KNOWING = ScriptedModel(
     say=lambda c: "I think so.", weigh=sure(0.8, lambda text: text.startswith(tuple(BETTER)))
 )
@@ -78,7 +78,7 @@ def test_calibration_is_that_worked_out_by_hand(stage: Stage) -> None:
 
 
 def test_an_answer_that_cannot_be_read_is_counted_and_never_scored(stage: Stage) -> None:
-    first = questions()[0].better
+    first = gate_questions()[0].better
 
     def weigh(context: str, choice: str) -> float:
         return math.nan if first in context else KNOWING.weigh(context, choice)

@@ -1,36 +1,36 @@
-"""A judge report for the terminal."""
+"""A judge report as tables for the terminal."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.evaluation.judge.judge import JudgeReport
+from constitutional_ai.evaluation.judge.judge_report import JudgeReport
 from constitutional_ai.records import Metric
 
 
-def table(report: JudgeReport) -> Group:
-    """The metrics, the reliability table, and what was left out."""
+def judge_table(report: JudgeReport) -> Group:
+    """Return the metrics, the reliability table, and counts of all that was left out."""
     measured = Table("", "value", "95 % interval", "count", box=None, header_style="dim")
     for m in report.metrics:
         measured.add_row(m.name.replace("_", " "), _number(m.value), _interval(m), str(m.count))
-    reliable = Table(
-        "P(a is better)", "claimed", "found", "95 % interval", "count", box=None, header_style="dim"
+    reliability = Table(
+        "P(a is better)", "claimed", "observed", "95 % interval", "count", box=None, header_style="dim"
     )
     for b in report.bins:
-        between = f"{b.low:.1f} to {b.high:.1f}"
-        found = b.found
-        reliable.add_row(between, _number(b.claimed), _number(found.value), _interval(found), str(found.count))
-    left_out = [f"{what}: {format_counts(n)}" for what, n in _left_out(report).items() if n]
-    return Group(Text(str(report)), "", measured, "", reliable, *[Text(line) for line in left_out])
-
-
-def _left_out(report: JudgeReport) -> dict[str, Mapping[str, int]]:
-    return {"failures": report.failures, "unusable records": report.unusable}
+        observed = b.found
+        reliability.add_row(
+            f"{b.low:.1f} to {b.high:.1f}",
+            _number(b.claimed),
+            _number(observed.value),
+            _interval(observed),
+            str(observed.count),
+        )
+    left_out = {"failures": report.failures, "unusable records": report.unusable}
+    lines = [Text(f"{what}: {format_counts(counts)}") for what, counts in left_out.items() if counts]
+    return Group(Text(str(report)), "", measured, "", reliability, *lines)
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
-from constitutional_ai.evaluation.judge.judge import JudgeReport, judge_report
+from constitutional_ai.evaluation.judge.judge_report import JudgeReport, judge_report
 from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Failure, GateAnswer, Judgement, Metric, PreferenceLabel

@@ -1,4 +1,4 @@
-"""Two answers of the SL-CAI model to one prompt: what the feedback model chooses between (FB-1, FB-2)."""
+"""Two answers of the SL-CAI model to one prompt, between which the feedback model chooses (FB-1, FB-2)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from constitutional_ai.seeding import seed_of
 
 
 async def compare(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Comparison:
-    """Pair ``number`` of answers to a prompt, sampled apart. Two equal answers are kept: their label says 0.5."""
+    """Sample both answers of pair ``number`` of a prompt, each with its own seed.
+
+    Two equal answers are kept: their label is 0.5. Raises EmptyAnswer when one of them is empty.
+    """
     name = f"{prompt.id}.{number}"
     draws = [replace(sampling, seed=seed_of(seed, "compare", name, side)) for side in ("a", "b")]
     a, b = await asyncio.gather(*[model.generate(prompt.conversation, draw) for draw in draws])
     if not (a.text and b.text):
-        raise EmptyAnswer("the model said nothing")
+        raise EmptyAnswer("the model returned an empty answer")
     return Comparison(name, prompt, a, b)

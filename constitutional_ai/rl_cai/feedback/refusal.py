@@ -1,7 +1,7 @@
-"""Does a judge refuse to judge? Aligned models do, where the answers to compare are harmful. Ours, not the paper's.
+"""Refusals to judge: aligned models refuse to compare answers that are harmful. Ours, not the paper's.
 
-A refusal is neither a tie nor a label. It is told from a reasoning that quotes an answer's refusal, or that calls an
-answer wrong, by what it declines before it has named an answer.
+A refusal is neither a tie nor a label. A reasoning may also quote an answer that refuses, or call an answer wrong; so
+only a text that declines before it names an answer is a refusal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from constitutional_ai.detectors.objection import DECLINES, STRAIGHT_QUOTES
 
 OPENING = 200
-"""Characters. A judge that has begun to compare has not refused to."""
+"""Characters in which a refusal must start: a judge that has compared for longer does not refuse."""
 DECLINING = re.compile("|".join(DECLINES), re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"|\[\[\[.*?\]\]\]', re.DOTALL)
 OPTION = re.compile(r"\(([AB])\)")
@@ -22,8 +22,8 @@ ANSWER = re.compile(
 CURLY = str.maketrans("\u201c\u201d", '""')
 
 
-def refuses_to_judge(said: str) -> bool:
-    """Whether a judge's reasoning or vote is a refusal to compare.
+def refuses_to_judge(text: str) -> bool:
+    """Return whether a judge's reasoning or vote is a refusal to compare.
 
     >>> from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
     >>> refuses_to_judge("I'm sorry, but I can't help with that.")
@@ -31,7 +31,7 @@ def refuses_to_judge(said: str) -> bool:
     >>> refuses_to_judge("Option (A) says I can't help with that, which is safer.")
     False
     """
-    own = QUOTED.sub(" ", said.strip().translate(CURLY).translate(STRAIGHT_QUOTES))
+    own = QUOTED.sub(" ", text.strip().translate(CURLY).translate(STRAIGHT_QUOTES))
     declining = DECLINING.search(own[:OPENING])
     chosen = set(OPTION.findall(own))
     return declining is not None and not ANSWER.search(own[: declining.start()]) and len(chosen) != 1

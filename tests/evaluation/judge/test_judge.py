@@ -13,8 +13,9 @@ from rich.console import Console
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.evaluation.judge.judge import judge, judge_report
-from constitutional_ai.evaluation.judge.judge_table import table
+from constitutional_ai.evaluation.judge.judge import Judged, judge
+from constitutional_ai.evaluation.judge.judge_report import judge_report
+from constitutional_ai.evaluation.judge.judge_table import judge_table
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import (
     Comparison,
@@ -43,10 +44,10 @@ PAIRS = [pair(n) for n in range(40)]
 PLACED = [comparison_of(p, 0) for p in PAIRS]
 
 
-def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[GateAnswer | Failure]:
+def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[Judged]:
     settings = Feedback(**changes)
     model = ScriptedModel(weigh=weigh)
-    return asyncio.run(judge(PLACED, model=model, constitution=MINE, settings=settings, seed=0, concurrency=3))
+    return asyncio.run(judge(PLACED, model=model, constitution=MINE, settings=settings, seed=0))
 
 
 def reads(context: str, choice: str) -> float:
@@ -124,11 +125,11 @@ def test_a_constitution_without_such_principles_is_refused() -> None:
 def test_some_are_drawn_from_the_whole_and_each_is_told_of() -> None:
     drawn = sample_pairs(PAIRS, 10, 0)
     assert drawn == sample_pairs(PAIRS[::-1], 10, 0) != PAIRS[:10]
-    told: list[GateAnswer | Failure] = []
+    heard: list[Judged] = []
     model = ScriptedModel(weigh=reads)
     placed = [comparison_of(p, 0) for p in drawn]
-    asked = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, tell=told.append)
-    assert {x.id for x in asyncio.run(asked)} == {x.id for x in told} == {p.id for p in drawn}
+    asked = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, on_judged=heard.append)
+    assert {x.id for x in asyncio.run(asked)} == {x.id for x in heard} == {p.id for p in drawn}
 
 
 # -- the report
@@ -209,7 +210,7 @@ def test_the_table_says_it_all() -> None:
     made = [answer(0.9, "a"), answer(0.9, "b"), Failure("x", "EmptyAnswer", "…")]
     console = Console(width=100)
     with console.capture() as said:
-        console.print(table(judge_report("hf:[m]", made, {"an empty turn": 2})))
+        console.print(judge_table(judge_report("hf:[m]", made, {"an empty turn": 2})))
     text = said.get()
     assert "hf:[m] agrees with people in 0.50 of 2 pairs (95 % interval" in text
     assert "calibration error" in text and "0.9 to 1.0" in text

@@ -3,32 +3,32 @@ from __future__ import annotations
 import pytest
 
 from constitutional_ai.records import GateAnswer, Judgement, PreferenceLabel
-from constitutional_ai.rl_cai.feedback.gate import answer_of, comparison_of, gate_result, questions
+from constitutional_ai.rl_cai.feedback.gate import gate_questions, gate_result
 
-ASKED = questions()
+QUESTIONS = gate_questions()
 
 
 def answers(right: int, wrong: int, ties: int = 0) -> list[GateAnswer]:
-    made = []
+    rows = []
     for n, p in enumerate([0.9] * right + [0.1] * wrong + [0.5] * ties):
-        comparison, better = comparison_of(ASKED[n % len(ASKED)], seed=0)
+        comparison, better = QUESTIONS[n % len(QUESTIONS)].comparison(seed=0)
         p_a = p if better == "a" else 1 - p
         judged = (Judgement("p", "a", p_a), Judgement("p", "b", 1 - p_a))
         label = PreferenceLabel(str(n), "digest", comparison, "multiple_choice", p_a, judged)
-        made.append(answer_of(label, better))
-    return made
+        rows.append(GateAnswer(label.id, label, better))
+    return rows
 
 
 def test_the_better_answer_stands_on_a_side_drawn_by_the_seed() -> None:
     for seed in (0, 1):
-        placed = [(question, *comparison_of(question, seed)) for question in ASKED]
+        placed = [(question, *question.comparison(seed)) for question in QUESTIONS]
         assert all({"a": c.a, "b": c.b}[side].text == question.better for question, c, side in placed)
         assert 0.2 < sum(side == "a" for _, _, side in placed) / len(placed) < 0.8
-        assert [comparison_of(q, seed)[1] for q in ASKED] == [side for _, _, side in placed]
+        assert [q.comparison(seed)[1] for q in QUESTIONS] == [side for _, _, side in placed]
 
 
 def test_gate_questions_have_ids_of_their_own() -> None:
-    assert len({comparison_of(q, 0)[0].id for q in ASKED}) == len(ASKED)
+    assert len({q.comparison(0)[0].id for q in QUESTIONS}) == len(QUESTIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,153 @@
+"""How good a feedback model is on pairs whose better answer is known (FB-8, FB-9, pitfall 27).
+
+The paper plots its labels' calibration (figure 9), and is silent on position and length: a judge may prefer the answer
+that is shown first, or the longer one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from constitutional_ai.data.lines import format_counts
+from constitutional_ai.errors import EmptyAnswer, RefusedAnswer, UnreadableAnswer
+from constitutional_ai.evaluation.judge.judge import Judged
+from constitutional_ai.metrics.calibration import (
+    TIE,
+    Bin,
+    Claim,
+    bins,
+    brier,
+    calibration_error,
+    error_by_luck,
+)
+from constitutional_ai.metrics.intervals import mean, rate
+from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel, Side
+from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
+
+REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
+"""A failure names its error's class."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReport:
+    """Agreement, habits, failures and calibration of one feedback model."""
+
+    model: str
+    agreement: Metric
+    """Share of pairs in which the judge agrees with people. A tie does not agree."""
+    ties: Metric
+    flips: Metric
+    """Share of pairs whose winner changes with the order; None unless both orders were asked (FB-8)."""
+    prefers_first: Metric
+    """How often the answer shown first wins, a tie counting half. A mean over pairs: the questions of one pair are not
+    independent."""
+    prefers_longer: Metric
+    """Share of pairs in which the longer answer wins, among pairs of unlike length that are no tie."""
+    people_prefer_longer: Metric
+    """The same for people, over the same pairs."""
+    failed: Metric
+    """Share of pairs without a label, for any reason."""
+    refused: Metric
+    """Share of pairs that the judge refused to compare; None where the method samples no text."""
+    unreadable: Metric
+    """Share of pairs where the judge's answer was empty or could not be read."""
+    confidence: Metric
+    """Mean probability of the winner."""
+    brier: Metric
+    """Mean squared error of P(a is better); 0.25 for a judge that always gives one half."""
+    calibration_error: Metric
+    """Mean distance of claimed and observed shares over the bins, weighted by their counts (FB-9). No interval."""
+    error_by_luck: Metric
+    """Calibration error expected of a perfectly calibrated judge with the same probabilities; above 0 for few pairs."""
+    bins: tuple[Bin, ...]
+    failures: Mapping[str, int]
+    """Counts by class of error."""
+    unusable: Mapping[str, int]
+    """Counts of the file's records that hold no pair, by reason."""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return [m for f in fields(self) if isinstance(m := getattr(self, f.name), Metric)]
+
+    def __str__(self) -> str:
+        a = self.agreement
+        if a.value is None:
+            return f"{self.model} judged no pair. {format_counts(self.failures)}".rstrip()
+        return (
+            f"{self.model} agrees with people in {a.value:.2f} of {a.count} pairs "
+            f"(95 % interval {a.low:.2f} to {a.high:.2f})"
+        )
+
+
+def judge_report(
+    model: str, judged: Sequence[Judged], unusable: Mapping[str, int] | None = None
+) -> JudgeReport:
+    """Measure a feedback model on all its answers and failures."""
+    answers = [x for x in judged if isinstance(x, GateAnswer)]
+    claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
+    return JudgeReport(
+        model=model,
+        **_agreement(model, answers),
+        **_habits(model, answers),
+        **_failures(model, judged, answers),
+        brier=brier(model, claims),
+        calibration_error=calibration_error(model, claims),
+        error_by_luck=error_by_luck(model, claims),
+        bins=bins(model, claims),
+        failures=dict(Counter(x.error for x in judged if isinstance(x, Failure))),
+        unusable=dict(unusable or {}),
+    )
+
+
+def _agreement(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
+    right = [x.probability_right for x in answers]
+    return {
+        "agreement": rate("agreement", model, [_win(p) == 1.0 for p in right]),
+        "ties": rate("ties", model, [_win(p) == 0.5 for p in right]),
+        "confidence": mean("confidence", model, [max(p, 1 - p) for p in right]),
+    }
+
+
+def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
+    """Measure what should not matter: order and length."""
+    flips = [x.label.flipped for x in answers]
+    first = [_first_wins(x.label) for x in answers]
+    unlike = [(x, longer) for x in answers if _win(x.probability_right) != 0.5 and (longer := _longer(x.label))]
+    judge_prefers = [(x.label.probability_a > 0.5) == (longer == "a") for x, longer in unlike]
+    people_prefer = [x.better == longer for x, longer in unlike]
+    return {
+        "flips": rate("order_flips", model, [f for f in flips if f is not None]),
+        "prefers_first": mean("prefers_first", model, [f for f in first if f is not None]),
+        "prefers_longer": rate("prefers_longer", model, judge_prefers),
+        "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
+    }
+
+
+def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer]) -> dict[str, Metric]:
+    errors = [x.error if isinstance(x, Failure) else None for x in judged]
+    methods = [METHODS.get(x.label.method) for x in answers]
+    only_scores = any(method is not None and not method.samples_text for method in methods)
+    return {
+        "failed": rate("failed", model, [error is not None for error in errors]),
+        "refused": rate("refused", model, [] if only_scores else [error in REFUSED for error in errors]),
+        "unreadable": rate("unreadable", model, [error in UNREADABLE for error in errors]),
+    }
+
+
+def _win(probability: float) -> float:
+    return 0.5 if abs(probability - 0.5) < TIE else float(probability > 0.5)
+
+
+def _first_wins(label: PreferenceLabel) -> float | None:
+    """Return the share of a pair's questions that the answer shown first wins; None if no answer is shown first."""
+    if not has_order(label):
+        return None
+    wins = [_win(j.probability_first) for j in label.judgements]
+    return sum(wins) / len(wins)
+
+
+def _longer(label: PreferenceLabel) -> Side | None:
+    a, b = len(label.comparison.a.text), len(label.comparison.b.text)
+    return None if a == b else "a" if a > b else "b"
