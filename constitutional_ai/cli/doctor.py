@@ -22,6 +22,6 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     from constitutional_ai.models.doctor import examine, table
 
     quiet_libraries()
-    found = examine(model, reference)
-    Console(highlight=False, markup=False).print(table(model, found))
-    ctx.exit(1 if any(finding.outcome == "no" for finding in found) else 0)
+    checks = examine(model, reference)
+    Console(highlight=False, markup=False).print(table(model, checks))
+    ctx.exit(1 if any(check.outcome == "no" for check in checks) else 0)

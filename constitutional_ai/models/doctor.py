@@ -1,7 +1,7 @@
-"""``cai doctor``: does a model do what the method asks of it, and how fast?
+"""``cai doctor``: check that a model does what the method needs, and measure how fast.
 
-Labels are sums of log-probabilities over whole continuations (FB-5, pitfall 5). A backend that gives those of the first
-token only, or shifted by a place, gives labels too, and nothing about them looks wrong.
+Labels are sums of log-probabilities over whole continuations (FB-5, pitfall 5). A backend that returns those of the
+first token only, or shifted by one place, still gives labels, and nothing about them looks wrong.
 """
 
 from __future__ import annotations
@@ -15,157 +15,167 @@ from typing import Literal
 from rich.table import Table
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.load import load_model, model_path
-from constitutional_ai.models.model import Model, Sampling, cut_at_stop
+from constitutional_ai.models.load import LOCAL_SCHEMES, load_model, model_path
+from constitutional_ai.models.model import STOP_STRINGS, Model, Sampling, cut_at_stop
 from constitutional_ai.records import Message
 from constitutional_ai.safe_text import visible
 
 QUESTION = "\n\nHuman: Name a fruit.\n\nAssistant:"
-TALK = (Message("user", "Name a fruit."),)
-STORY = (Message("user", "Make up the beginning of a story."),)
-"""So open that two draws of it are the same text only where nothing was drawn, or from the same seed."""
-WORDS = (" I like", " apples and pears.")
-"""Two parts of one continuation. Each begins with a space, so that no token straddles the border."""
-AT_ONCE, TOKENS = 16, 32
-AGREES, ROUNDS, FEW_BITS = 1e-3, 0.35, 1.0
-"""Nats by which scores of the same text may differ: in float32; in bfloat16, where batches of other shapes round
-otherwise; and with weights in few bits. What is shifted by a token, or left out, is off by several."""
+CONVERSATION = (Message("user", "Name a fruit."),)
+OPEN_QUESTION = (Message("user", "Make up the beginning of a story."),)
+"""So open that two samples are the same text only when nothing was sampled, or with the same seed."""
+PARTS = (" I like", " apples and pears.")
+"""Two parts of one continuation. Each starts with a space, so that no token spans both."""
+REQUESTS, TOKENS = 16, 32
+FLOAT32, BFLOAT16, QUANTISED = 1e-3, 0.35, 1.0
+"""Nats by which two scores of one text may differ: in float32; in bfloat16, where batches of other shapes round
+differently; and with quantised weights. Scores that are shifted by a token, or lack one, are off by several nats."""
 
 Outcome = Literal["yes", "no", "not checked"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    check: str
+    """The result of one check."""
+
+    name: str
     outcome: Outcome
-    says: str
+    details: str
 
 
 def examine(name: str, reference: str | None = None) -> list[Check]:
-    """All checks of a model. ``reference`` names local weights to compare scores with; those of the model itself unless
-    said, where they are here. Raises InputError or ModelError when the model cannot be loaded at all."""
-    began = time.monotonic()
+    """Run all checks on a model.
+
+    ``reference`` names local weights to compare scores with; by default those of the model itself where it is local.
+    Raises InputError or ModelError when the model cannot be loaded.
+    """
+    started = time.monotonic()
     model = load_model(name)
-    loaded = Check("loads", "yes", f"in {time.monotonic() - began:.1f} s, asked in {model.format} format")
-    local = name.startswith(("hf:", "bundled:"))
-    return [loaded, *asyncio.run(_asked(model, reference or (name if local else None)))]
+    load = Check(
+        "loads", "yes", f"in {time.monotonic() - started:.1f} s; takes prompts in {model.format} format"
+    )
+    if reference is None and name.startswith(LOCAL_SCHEMES):
+        reference = name
+    return [load, *asyncio.run(_examine(model, reference))]
 
 
-async def _asked(model: Model, reference: str | None) -> list[Check]:
-    found = [await _answers(model)]
-    if found[0].outcome == "no":
-        return found
+async def _examine(model: Model, reference: str | None) -> list[Check]:
+    answers = await _check_answer(model)
+    if answers.outcome == "no":
+        return [answers]
     try:
-        found += await _draws(model)
+        samples = await _check_sampling(model)
     except RecordError as error:
-        return [*found, Check("answers many requests", "no", str(error))]
-    adds_up = await _adds_up(model)
-    found.append(adds_up)
-    if adds_up.outcome == "not checked":
-        return found
+        return [answers, Check("answers many requests", "no", str(error))]
+    scores = await _check_scores(model)
+    checks = [answers, *samples, scores]
+    if scores.outcome == "not checked":
+        return checks
     if reference is None:
-        return [
-            *found,
-            Check("scores are right", "not checked", "name the same weights here: --reference hf:FOLDER"),
-        ]
-    return [*found, *await _against(model, reference)]
+        hint = "name the same weights on this machine: --reference hf:FOLDER"
+        return [*checks, Check("scores are right", "not checked", hint)]
+    return [*checks, *await _compare(model, reference)]
 
 
-async def _answers(model: Model) -> Check:
+async def _check_answer(model: Model) -> Check:
     try:
-        said = await model.generate(TALK, Sampling(temperature=0, max_tokens=TOKENS))
+        answer = await model.generate(CONVERSATION, Sampling(temperature=0, max_tokens=TOKENS))
     except RecordError as error:
         return Check("answers", "no", str(error))
-    return Check("answers", "yes" if said.text else "no", f"“{said.text[:60]}” ({said.finish_reason})")
+    return Check("answers", "yes" if answer.text else "no", f"“{answer.text[:60]}” ({answer.finish_reason})")
 
 
-async def _draws(model: Model) -> list[Check]:
-    draws = [Sampling(temperature=1.0, max_tokens=TOKENS, seed=n) for n in range(AT_ONCE)]
-    alone, again = [(await model.generate(STORY, draws[0])).text for _ in range(2)]
-    began = time.monotonic()
-    answers = await asyncio.gather(*[model.generate(STORY, draw) for draw in draws])
-    seconds = time.monotonic() - began
+async def _check_sampling(model: Model) -> list[Check]:
+    samplings = [Sampling(temperature=1.0, max_tokens=TOKENS, seed=n) for n in range(REQUESTS)]
+    alone, again = [(await model.generate(OPEN_QUESTION, samplings[0])).text for _ in range(2)]
+    started = time.monotonic()
+    answers = await asyncio.gather(*[model.generate(OPEN_QUESTION, sampling) for sampling in samplings])
+    seconds = time.monotonic() - started
     tokens = sum(answer.completion_tokens for answer in answers)
     return [
-        _is_seeded(alone, again, answers[0].text),
-        _differ({answer.text for answer in answers}),
-        Check("rate", "yes", f"{tokens / seconds:.0f} tokens a second, {AT_ONCE} requests at once"),
+        _check_seed(alone, again, answers[0].text),
+        _check_seeds({answer.text for answer in answers}),
+        Check("rate", "yes", f"{tokens / seconds:.0f} tokens a second with {REQUESTS} requests at once"),
     ]
 
 
-def _is_seeded(alone: str, again: str, among_others: str) -> Check:
-    """A killed run that goes on ends as an unbroken one only where a seed fixes the draws. Beside other requests even a
-    sound server may round otherwise; but one that seeds all its requests at once also answers otherwise there."""
-    check, unlike = "a seed fixes its answer", "a resumed run may end otherwise than an unbroken one"
+def _check_seed(alone: str, again: str, among_others: str) -> Check:
+    """Check that a seed fixes a completion: only then does a resumed run give the same records.
+
+    Among other requests even a sound server may round differently. But a server that seeds all requests of a batch
+    together also answers differently there.
+    """
+    check, effect = "a seed fixes the answer", "a resumed run may differ from an uninterrupted one"
     if alone != again:
-        return Check(check, "no", unlike)
+        return Check(check, "no", f"two answers to one request differ: {effect}")
     if alone != among_others:
-        return Check(check, "yes", f"alone; not among {AT_ONCE} requests at once, so {unlike}")
-    return Check(check, "yes", f"twice the same text at temperature 1, and among {AT_ONCE} requests at once")
+        return Check(check, "yes", f"alone, but not among {REQUESTS} requests at once: {effect}")
+    return Check(check, "yes", f"same text twice at temperature 1, and among {REQUESTS} requests at once")
 
 
-def _differ(texts: set[str]) -> Check:
-    """Where no other seed gives another answer, a pair to compare is one answer twice."""
-    check = "other seeds, other answers"
+def _check_seeds(texts: set[str]) -> Check:
+    """Check that seeds give different completions: otherwise both answers of a comparison are the same."""
+    check = "different seeds give different answers"
     if len(texts) == 1:
-        said = f"{AT_ONCE} seeds gave one text at temperature 1. Switch sampling on where the model is served"
-        return Check(check, "no", said)
-    return Check(check, "yes", f"{len(texts)} texts from {AT_ONCE} seeds")
+        return Check(
+            check, "no", f"{REQUESTS} seeds gave one text at temperature 1. Switch on sampling in the server"
+        )
+    return Check(check, "yes", f"{len(texts)} texts from {REQUESTS} seeds")
 
 
-async def _adds_up(model: Model) -> Check:
-    """log P(a b | c) = log P(a | c) + log P(b | c a), which fails where only first tokens are counted."""
-    check, (first, second) = "scores whole continuations", WORDS
+async def _check_scores(model: Model) -> Check:
+    """Check log P(a b | c) = log P(a | c) + log P(b | c a), which fails where only first tokens are counted."""
+    check, (first, second) = "scores whole continuations", PARTS
     try:
         (whole, head), (tail,) = await asyncio.gather(
             model.score(QUESTION, [first + second, first]), model.score(QUESTION + first, [second])
         )
     except RecordError as error:
         return Check(check, "no", str(error))
-    except ModelError as error:  # it gives none
+    except ModelError as error:  # the model gives no scores
         return Check(check, "not checked", str(error))
     off = abs(whole - head - tail)
-    right = math.isfinite(whole) and whole < head <= 0 and off <= ROUNDS
-    return Check(check, "yes" if right else "no", f"parts add up to the whole within {off:.4f} nats")
+    right = math.isfinite(whole) and whole < head <= 0 and off <= BFLOAT16
+    return Check(check, "yes" if right else "no", f"the parts add up to the whole within {off:.4f} nats")
 
 
-async def _against(model: Model, reference: str) -> list[Check]:
+async def _compare(model: Model, reference: str) -> list[Check]:
+    """Compare scores and greedy text with a plain float32 forward pass of the reference."""
     from constitutional_ai.models.local.reference import Reference
 
-    true = Reference(reference, model_path(reference))
-    ends = [*WORDS, " (A)", " (B)", "".join(WORDS)]
+    exact = Reference(reference, model_path(reference))
+    ends = [*PARTS, " (A)", " (B)", "".join(PARTS)]
     scores = await model.score(QUESTION, ends)
-    off = max(abs(score - true.score(QUESTION, end)) for score, end in zip(scores, ends, strict=True))
-    said = await model.generate(QUESTION, Sampling(temperature=0, max_tokens=TOKENS, stop=("\n\nHuman:",)))
-    wanted, _ = cut_at_stop(true.greedy(QUESTION, TOKENS), ("\n\nHuman:", "\nHuman:"))
-    same = said.text.split() == wanted.split()
-    right, precision = _precision(off, getattr(model, "int8", False))
+    off = max(abs(score - exact.score(QUESTION, end)) for score, end in zip(scores, ends, strict=True))
+    outcome, precision = _precision(off, getattr(model, "int8", False))
+    answer = await model.generate(QUESTION, Sampling(temperature=0, max_tokens=TOKENS, stop=STOP_STRINGS[:1]))
+    expected, _ = cut_at_stop(exact.greedy(QUESTION, TOKENS), STOP_STRINGS[:2])
+    same = answer.text.split() == expected.split()
     return [
-        Check(
-            "scores are right",
-            right,
-            f"at most {off:.4f} nats from a plain float32 pass, {precision}",
-        ),
+        Check("scores are right", outcome, f"at most {off:.4f} nats from a plain float32 pass: {precision}"),
         Check(
             "greedy text is the reference's",
             "yes" if same else "not checked",
-            "word for word" if same else "not word for word, as may be but in float32",
+            "same words" if same else "texts differ (expected below float32)",
         ),
     ]
 
 
 def _precision(off: float, int8: bool) -> tuple[Outcome, str]:
-    if off <= ROUNDS:
-        return "yes", "as float32 is" if off <= AGREES else "as bfloat16 rounds"
-    if off <= FEW_BITS:  # of a server nobody knows
-        return (
-            ("yes", "as 8 bits round") if int8 else ("not checked", "too far, unless its weights have few bits")
-        )
-    return "no", "too far"
+    if off <= FLOAT32:
+        return "yes", "float32 precision"
+    if off <= BFLOAT16:
+        return "yes", "bfloat16 precision"
+    if off <= QUANTISED and int8:
+        return "yes", "8-bit precision"
+    if off <= QUANTISED:  # a server does not tell whether its weights are quantised
+        return "not checked", "too far off, unless the server quantises its weights"
+    return "no", "too far off"
 
 
-def table(name: str, found: list[Check]) -> Table:
-    made = Table("check", "", "", title=visible(name), title_justify="left", box=None, header_style="dim")
-    for finding in found:
-        made.add_row(finding.check, finding.outcome, visible(finding.says))
-    return made
+def table(name: str, checks: list[Check]) -> Table:
+    """Return the checks of a model as a table."""
+    rows = Table("check", "", "", title=visible(name), title_justify="left", box=None, header_style="dim")
+    for check in checks:
+        rows.add_row(check.name, check.outcome, visible(check.details))
+    return rows

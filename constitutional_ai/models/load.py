@@ -1,4 +1,4 @@
-"""From a model's name to a model. A new backend is a file and a line here."""
+"""Load a model by its name. A new backend is a file and a case in two functions here."""
 
 from __future__ import annotations
 
@@ -19,61 +19,50 @@ SCHEMES = {
     "anthropic": "anthropic:<model>",
     "scripted": "scripted:echo",
 }
-
-
-def check_name(name: str) -> None:
-    """Raises InputError when no backend can have this name. Loads nothing."""
-    from constitutional_ai.models.local.bundled import BUNDLED
-
-    scheme, _, rest = name.partition(":")
-    if scheme not in SCHEMES:
-        forms = ", ".join(SCHEMES.values())
-        raise InputError(f"unknown model '{name}'.{did_you_mean(scheme, SCHEMES)} A model is one of {forms}.")
-    if scheme == "bundled" and rest not in BUNDLED:
-        raise InputError(f"unknown embedded model '{rest}'.{did_you_mean(rest, BUNDLED)}")
-    model, _, urls = rest.partition("@")
-    if scheme == "server" and not (model and all("://" in url for url in urls.split(","))):
-        raise InputError(f"'{name}' lacks a part: write server:<model>@http://<host>:<port>/v1")
-    if scheme == "anthropic" and not rest:
-        raise InputError("write anthropic:<model>")
-    if scheme == "scripted" and rest not in SCRIPTS:
-        raise InputError(f"unknown scripted model '{rest}'.{did_you_mean(rest, SCRIPTS)}")
-    if scheme == "hf" and not rest:
-        raise InputError("write hf:<folder or hub id>")
-    if (
-        scheme == "hf"
-        and Path(rest).expanduser().is_dir()
-        and not (Path(rest).expanduser() / "config.json").exists()
-    ):
-        raise InputError(f"'{rest}' holds no config.json, so no model. Name the folder that has it.")
+LOCAL_SCHEMES = ("hf:", "bundled:")
+"""Prefixes of the names of models that run in this process."""
 
 
 def load_model(name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None) -> Model:
-    """The model of that name, ready to answer. Raises InputError or ModelError.
+    """Return the model of that name, ready to answer. Raises InputError or ModelError.
 
-    ``engine`` is what weights that are here run on; None takes ``CAI_ENGINE``, or the fastest that is installed.
-    ``say``, or else the log, is told which.
+    ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that is installed. ``say``, or else the
+    log, is told which engine that is.
     """
     check_name(name)
     scheme, _, rest = name.partition(":")
-    if scheme == "scripted":
-        return scripted(rest)
-    if scheme == "server":
-        from constitutional_ai.models.hosted.server import ServerModel
+    match scheme:
+        case "scripted":
+            return scripted(rest)
+        case "server":
+            from constitutional_ai.models.hosted.server import ServerModel
 
-        model, _, url = rest.partition("@")
-        return ServerModel(model, url)
-    if scheme == "anthropic":
-        from constitutional_ai.models.hosted.anthropic import AnthropicModel
+            model, _, url = rest.partition("@")
+            return ServerModel(model, url)
+        case "anthropic":
+            from constitutional_ai.models.hosted.anthropic import AnthropicModel
 
-        return AnthropicModel(rest)
-    from constitutional_ai.models.local.choose import LOG, run
+            return AnthropicModel(rest)
+        case _:
+            from constitutional_ai.models.local.choose import LOG, run
 
-    return run(name, model_path(name), engine=engine, say=say or LOG.info)
+            return run(name, model_path(name), engine=engine, say=say or LOG.info)
+
+
+@contextmanager
+def loaded(
+    name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[Model]:
+    """Hold the model of that name for the length of a pass. Its memory is free afterwards."""
+    model = load_model(name, engine=engine, say=say)
+    try:
+        yield model
+    finally:
+        del model
 
 
 def model_path(name: str) -> Path | str:
-    """Where the weights of a trainable model are: a folder, or a hub id. Raises InputError for any other."""
+    """Return the folder or hub id of a model's weights. Raises InputError for a model without weights to train."""
     check_name(name)
     scheme, _, rest = name.partition(":")
     if scheme == "bundled":
@@ -88,13 +77,33 @@ def model_path(name: str) -> Path | str:
     return folder if folder.is_dir() else rest
 
 
-@contextmanager
-def loaded(
-    name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
-) -> Iterator[Model]:
-    """A model for the length of one pass; its memory is free afterwards."""
-    model = load_model(name, engine=engine, say=say)
-    try:
-        yield model
-    finally:
-        del model
+def check_name(name: str) -> None:
+    """Raise InputError when no backend can have this name. Loads nothing."""
+    scheme, _, rest = name.partition(":")
+    if scheme not in SCHEMES:
+        forms = ", ".join(SCHEMES.values())
+        raise InputError(f"unknown model '{name}'.{did_you_mean(scheme, SCHEMES)} A model is one of {forms}.")
+    if fault := _fault(scheme, rest):
+        raise InputError(fault)
+
+
+def _fault(scheme: str, rest: str) -> str | None:
+    """Return what is wrong with a name, or None."""
+    from constitutional_ai.models.local.bundled import BUNDLED
+
+    match scheme:
+        case "bundled" if rest not in BUNDLED:
+            return f"unknown embedded model '{rest}'.{did_you_mean(rest, BUNDLED)}"
+        case "scripted" if rest not in SCRIPTS:
+            return f"unknown scripted model '{rest}'.{did_you_mean(rest, SCRIPTS)}"
+        case "hf" | "anthropic" if not rest:
+            return f"write {SCHEMES[scheme]}"
+        case "hf":
+            folder = Path(rest).expanduser()
+            if folder.is_dir() and not (folder / "config.json").exists():
+                return f"'{rest}' holds no config.json, so it is not a model. Name the folder that has it."
+        case "server":
+            model, _, urls = rest.partition("@")
+            if not (model and all("://" in url for url in urls.split(","))):
+                return f"'{scheme}:{rest}' lacks a part: write server:<model>@http://<host>:<port>/v1"
+    return None

@@ -1,6 +1,6 @@
-"""A model is two methods.
+"""The interface of a model: two methods.
 
-In-process engines, servers, caches and fakes all wear this face; a user's own model is any object that does.
+In-process engines, servers, caches and fakes have it, and so may any object of yours.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from constitutional_ai.records import Completion, Conversation
 Format = Literal["chat", "plain"]
 
 Context = Conversation | str
-"""What a model continues. A conversation goes through the model's chat template (or the paper's plain format); if
-its last turn is the assistant's, that turn is continued. A string is continued exactly as it stands."""
+"""A prompt. A conversation goes through the model's chat template (or the paper's plain format); where its last turn is
+the assistant's, that turn is continued. A string is continued exactly as it stands."""
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 STOP_STRINGS = ("\n\nHuman:", "\nHuman:", "<EOT>")
-"""Where a model in the plain format begins to speak for the human (pitfall 17)."""
+"""Strings with which a model in the plain format starts to write the human's turn (pitfall 17)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to sample. ``seed`` fixes this request's own draws, whatever is batched with it."""
+    """How to sample a completion. ``seed`` fixes the draws of this request, whatever else is in its batch."""
 
     temperature: float = 1.0
     """0 is greedy. The paper samples at 1, always (SL-10)."""
@@ -34,6 +34,8 @@ class Sampling:
 
 
 class Model(Protocol):
+    """A language model."""
+
     @property
     def name(self) -> str: ...
 
@@ -43,16 +45,16 @@ class Model(Protocol):
         ...
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        """What the model says next. Raises ``RecordError`` when this one request cannot be answered."""
+        """Return a completion of ``context``. Raises RecordError when this one request cannot be answered."""
         ...
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        """Natural log-probability of each *whole* continuation right after the context (pitfall 5)."""
+        """Return the natural log-probability of each *whole* continuation right after ``context`` (pitfall 5)."""
         ...
 
 
 def plain(conversation: Conversation) -> str:
-    r"""The paper's plain text format, ending where the assistant is to go on.
+    r"""Return a conversation in the paper's plain format. It ends where the assistant is to continue.
 
     >>> from constitutional_ai.records import Message
     >>> plain((Message("user", "Hi"),))
@@ -64,6 +66,6 @@ def plain(conversation: Conversation) -> str:
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop string, and whether one was there."""
-    found = [at for at in (text.find(s) for s in stop if s) if at >= 0]
-    return (text[: min(found)], True) if found else (text, False)
+    """Return the text before the first stop string, and whether there was one."""
+    starts = [at for at in (text.find(s) for s in stop if s) if at >= 0]
+    return (text[: min(starts)], True) if starts else (text, False)

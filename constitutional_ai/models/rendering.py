@@ -1,7 +1,7 @@
-"""Conversations as one text, in which no content opens a turn of its own.
+"""Render conversations as one text, in which no content can open a turn of its own.
 
-A pretrained model has no chat template (SL-15), and TRL asks for one: it gets the paper's plain format, which is saved
-with the weights. So a model that was trained in it speaks it as the pretrained one does.
+A pretrained model has no chat template (SL-15), and TRL needs one: it gets the paper's plain format, which is saved
+with the weights. So a trained model uses the same format as the pretrained one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,25 @@ PLAIN_TEMPLATE = (
 )
 BOS = r"{{ bos_token }}"
 TURN = re.compile(r"(?!\A)^([^\S\n]*(?:Human|Assistant|System)):", re.MULTILINE)
-"""Read line by line, so that a hostile text of line breaks takes no longer than another."""
+"""Matches line by line, so that a hostile text of line breaks takes no longer than any other."""
 
 
 def plain_template(tokenizer: Any) -> str:
-    """The plain format, begun as the tokenizer begins any text: a template's text is given no BOS token."""
-    begun = tokenizer("")["input_ids"][:1]
-    return BOS + PLAIN_TEMPLATE if begun and begun[0] == tokenizer.bos_token_id else PLAIN_TEMPLATE
+    """Return the chat template of the plain format.
+
+    It writes a BOS token where the tokenizer puts one before a text: in a template's text it puts none.
+    """
+    start = tokenizer("")["input_ids"][:1]
+    return BOS + PLAIN_TEMPLATE if start and start[0] == tokenizer.bos_token_id else PLAIN_TEMPLATE
 
 
 def uses_plain_format(tokenizer: Any) -> bool:
-    """Whether a model is spoken to in the plain format: it has no template, or ours."""
+    """Return whether a model takes prompts in the plain format: it has no chat template, or ours."""
     return tokenizer.chat_template in (None, "", PLAIN_TEMPLATE, BOS + PLAIN_TEMPLATE)
 
 
 def escape_tokens(text: str, tokenizer: Any) -> str:
-    """A control token written out in a text must not open a turn: ``<|im_end|>`` becomes ``< |im_end|>``."""
+    """Return ``text`` with its control tokens broken, so that none opens a turn: ``<|im_end|>`` → ``< |im_end|>``."""
     # Llama 3 names only two of its control tokens as special ones; the others are just added as such.
     added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
     for token in sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True):
@@ -47,11 +50,14 @@ def escape_tokens(text: str, tokenizer: Any) -> str:
 
 
 def escape_content(text: str, tokenizer: Any) -> str:
-    """As ``escape_tokens``. In the plain format words open a turn too: a line's ``Human:`` becomes ``Human :``."""
+    """Return a turn's content that opens no other turn.
+
+    In the plain format words open turns too: ``Human:`` at the start of a line becomes ``Human :``.
+    """
     text = escape_tokens(text, tokenizer)
     return TURN.sub(r"\1 :", text) if uses_plain_format(tokenizer) else text
 
 
 def escape_messages(messages: Iterable[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
-    """For the tokenizer's chat template. What has been through here comes through again as it is."""
+    """Return messages for the tokenizer's chat template, escaped. Escaped messages do not change again."""
     return [m | {"content": escape_content(m["content"], tokenizer)} for m in messages]

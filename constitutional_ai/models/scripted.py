@@ -1,4 +1,4 @@
-"""A model whose answers are written by a function: for tests of our own logic, and for teaching."""
+"""A model whose answers a function writes: for tests of our own logic, and for teaching."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from constitutional_ai.seeding import seed_of
 
 
 def echo(context: str) -> str:
-    """Says the last line it was given."""
+    """Return the last line of the context."""
     return context.removesuffix("\n\nAssistant:").rsplit("\n", 1)[-1].removeprefix("Human: ")
 
 
 def indifferent(context: str, continuation: str) -> float:
-    """Every continuation is as likely as every other."""
+    """Return the same log-probability for every continuation."""
     return math.log(0.5)
 
 
 SURE = 0.95
-"""How sure the scripted judges are."""
+"""Probability that a scripted judge gives to the answer it prefers."""
 
 
 def asks_back(context: str, continuation: str) -> float:
-    """A judge that likes replies with a question in them: what ``make planted`` plants, and the pipeline must find."""
+    """Prefer replies with a question in them: the preference that ``make planted`` plants for the pipeline to find."""
     (mine, other) = (("?" in option) for option in _options(context, continuation))
     share = 0.5 if mine == other else SURE if mine else 1 - SURE
     return math.log(share)
 
 
 def coin_flips(context: str, continuation: str) -> float:
-    """A judge that throws a coin for each pair, the same in both orders: nothing can be learned from it."""
+    """Prefer one answer of each pair by a coin, the same in both orders: nothing can be learned from it."""
     mine, other = _options(context, continuation)
     if mine == other:
         return math.log(0.5)
@@ -42,7 +42,7 @@ def coin_flips(context: str, continuation: str) -> float:
 
 
 def _options(context: str, continuation: str) -> tuple[str, str]:
-    """The answer that " (A)" or " (B)" stands for in a question of FB-4, and the other."""
+    """Return the answer that " (A)" or " (B)" stands for in a question of FB-4, and the other one."""
     _, _, options = context.rpartition("\n (A) [[[")
     first, _, rest = options.partition("]]]\n (B) [[[")
     second = rest.rpartition("]]]")[0]
@@ -51,7 +51,9 @@ def _options(context: str, continuation: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """``say`` writes the answer from the context as plain text; ``weigh`` gives a continuation's log-probability.
+    """A model of two functions.
+
+    ``say`` writes the answer to a context, given as plain text; ``weigh`` gives the log-probability of a continuation.
 
     >>> import asyncio
     >>> model = ScriptedModel(say=lambda context: "No, thank you.")
@@ -65,13 +67,13 @@ class ScriptedModel:
     format: Format = "chat"
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        text = context if isinstance(context, str) else plain(context)
-        said = self.say(text)
-        return Completion(said, self.name, "stop", len(text.split()), len(said.split()))
+        prompt = context if isinstance(context, str) else plain(context)
+        text = self.say(prompt)
+        return Completion(text, self.name, "stop", len(prompt.split()), len(text.split()))
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        text = context if isinstance(context, str) else plain(context)
-        return [self.weigh(text, continuation) for continuation in continuations]
+        prompt = context if isinstance(context, str) else plain(context)
+        return [self.weigh(prompt, continuation) for continuation in continuations]
 
 
 JUDGES = {"asks-back": asks_back, "coin-flips": coin_flips}
@@ -79,5 +81,5 @@ SCRIPTS = ("echo", *JUDGES)
 
 
 def scripted(name: str) -> ScriptedModel:
-    """``scripted:<name>``, one of ``SCRIPTS``."""
+    """Return the model ``scripted:<name>``, where the name is one of ``SCRIPTS``."""
     return ScriptedModel(weigh=JUDGES.get(name, indifferent), name=f"scripted:{name}")

@@ -24,8 +24,7 @@ from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import RecordError
-from constitutional_ai.models.cached import LOCAL_SCHEMES
-from constitutional_ai.models.load import loaded
+from constitutional_ai.models.load import LOCAL_SCHEMES, loaded
 from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Prompt

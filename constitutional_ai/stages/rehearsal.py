@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from constitutional_ai.data.prompts import KINDS
 from constitutional_ai.errors import InputError, RecordError
-from constitutional_ai.models.cached import LOCAL_SCHEMES
-from constitutional_ai.models.load import model_path
+from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.records import Completion, Conversation, Kind, Message, Prompt, as_messages
 from constitutional_ai.rl_cai.feedback.label import METHODS

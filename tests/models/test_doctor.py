@@ -21,11 +21,11 @@ from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Model
 from constitutional_ai.models.scripted import ScriptedModel
 
-DRAWS = ("a seed fixes its answer", "other seeds, other answers")
+SAMPLING = ("a seed fixes the answer", "different seeds give different answers")
 
 
 def outcomes(name: str) -> dict[str, str]:
-    return {finding.check: finding.outcome for finding in examine(name)}
+    return {check.name: check.outcome for check in examine(name)}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def wrapped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_sound_model_passes_every_check(exact: None, tiny: Path) -> None:
     found = outcomes(f"hf:{tiny}")
-    assert {found[check] for check in ("loads", "answers", *DRAWS, "rate")} == {"yes"}
+    assert {found[check] for check in ("loads", "answers", *SAMPLING, "rate")} == {"yes"}
     assert found["scores whole continuations"] == found["scores are right"] == "yes"
 
 
@@ -66,21 +66,21 @@ def test_a_model_that_draws_anew_each_time_is_found_out(monkeypatch: pytest.Monk
     drawn = iter(range(10**6))
     model: Model = ScriptedModel(say=lambda context: f"Answer {next(drawn)}.")
     monkeypatch.setattr(doctor, "load_model", lambda name: model)
-    assert outcomes("scripted:echo")["a seed fixes its answer"] == "no"
+    assert outcomes("scripted:echo")["a seed fixes the answer"] == "no"
 
 
 def test_a_model_that_is_greedy_at_any_temperature_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `transformers serve` is, for a model whose generation_config.json does not say `do_sample`."""
     monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=lambda context: "Once."))
-    assert [outcomes("scripted:echo")[check] for check in DRAWS] == ["yes", "no"]
+    assert [outcomes("scripted:echo")[check] for check in SAMPLING] == ["yes", "no"]
 
 
 def test_one_seed_for_all_requests_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(["Alone.", "Alone.", *map(str, range(10**3))])
     model = ScriptedModel(say=lambda context: "Yes." if "fruit" in context else next(drawn))
     monkeypatch.setattr(doctor, "load_model", lambda name: model)
-    (found,) = [finding for finding in examine("scripted:echo") if finding.check == DRAWS[0]]
-    assert found.outcome == "yes" and "not among 16" in found.says
+    (found,) = [check for check in examine("scripted:echo") if check.name == SAMPLING[0]]
+    assert found.outcome == "yes" and "not among 16" in found.details
 
 
 @pytest.mark.parametrize("answered", [0, 1, 5])
@@ -94,16 +94,16 @@ def test_a_model_that_fails_is_a_finding_too(answered: int, monkeypatch: pytest.
 
     monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=say))
     *_, last = examine("scripted:echo")
-    assert (last.outcome, last.says) == ("no", "Server is pinned to another model")
+    assert (last.outcome, last.details) == ("no", "Server is pinned to another model")
 
 
 def test_what_gives_no_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ScriptedModel(weigh=lambda context, continuation: -float(len(continuation.split())))
     monkeypatch.setattr(doctor, "load_model", lambda name: dataclasses.replace(words, name=name))
-    found = {finding.check: finding for finding in examine("scripted:echo")}
+    found = {check.name: check for check in examine("scripted:echo")}
     assert found["scores whole continuations"].outcome == "yes"
     assert found["scores are right"].outcome == "not checked"
-    assert "--reference" in found["scores are right"].says
+    assert "--reference" in found["scores are right"].details
 
 
 def test_the_command_prints_every_check(exact: None, tiny: Path) -> None:
