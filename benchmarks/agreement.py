@@ -12,7 +12,7 @@ from sides import GREEDY, choices, ours, plain, scored, token_ids
 from workloads import chats, critiques, feedback
 
 from constitutional_ai import machine
-from constitutional_ai.engine.decode_loop import Decoding, Draws
+from constitutional_ai.engine.sampling import Decoding, Sampler
 
 FIRST = 32
 """Tokens that are compared."""
@@ -49,24 +49,21 @@ def apart(dtype: torch.dtype) -> Row:
 
 def said(rows: list[list[int]], engine: Any, forced: list[list[int]] | None = None) -> list[list[int]]:
     """Greedy; with ``forced``, what is said next after each of these tokens."""
-    best: list[dict[int, int]] = [{} for _ in rows]
+    best: list[list[int]] = [[] for _ in rows]
 
-    def draw(_: Draws, logits_rv: torch.Tensor, numbers: list[int], steps: list[int]) -> torch.Tensor:
+    def draw(_: Sampler, logits_rv: torch.Tensor, numbers: list[int], step: int) -> torch.Tensor:
         tokens = logits_rv.float().argmax(-1)
-        for number, step, token in zip(numbers, steps, tokens.tolist(), strict=True):
-            best[number][step] = (
-                token  # the last time it was drawn counts: before, it may have been read ahead in vain
-            )
+        for number, token in zip(numbers, tokens.tolist(), strict=True):
+            best[number].append(token)
         if forced is not None:
-            asked = zip(numbers, steps, strict=True)
-            known = [forced[number][min(step, len(forced[number]) - 1)] for number, step in asked]
+            known = [forced[number][min(step, len(forced[number]) - 1)] for number in numbers]
             tokens = torch.tensor(known, device=tokens.device)
         return tokens
 
-    with mock.patch.object(Draws, "__call__", draw):
+    with mock.patch.object(Sampler, "__call__", draw):
         how = Decoding([0] * len(rows), 0.0, FIRST, ())
-        made = engine.generate(rows, how, threading.Event())
-    return [[found[step] for step in range(len(row))] for found, row in zip(best, made, strict=True)]
+        engine.generate(rows, how, threading.Event())
+    return best
 
 
 def agree(rows: list[list[int]], others: list[list[int]]) -> float:

@@ -25,7 +25,7 @@ from sides import DRAWN, NEW, Measured, cold, generated, scored, token_ids, warm
 from workloads import BASE, chats, critiques, feedback
 
 from constitutional_ai import machine
-from constitutional_ai.engine.pieces import common
+from constitutional_ai.engine.open import common_prefix
 from constitutional_ai.models.model import Context
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -87,7 +87,7 @@ def critique_rows(limits: Limits, model: Model) -> list[Row]:
     own, again, beside = in_turns(
         partial(cold, ask), partial(warm, ask), partial(plainly_generated, rows[:PLAIN_BATCH], len)
     )
-    work = Work.of(rows, common(min(rows), max(rows)), NEW, len(rows) * NEW)
+    work = Work.of(rows, common_prefix(min(rows), max(rows)), NEW, len(rows) * NEW)
     seconds = statistics.median(run.seconds for run in own)
     made = [of_ours(name, "requests", own), of_ours(f"{name}, warm", "requests", again)]
     made += compared(name, "requests", 25, own, beside)
@@ -148,7 +148,7 @@ def feedback_rows(limits: Limits, model: Model) -> list[Row]:
         own, beside = in_turns(
             partial(cold, partial(scores_of, contexts)), partial(plainly_scored, rows[:: 32 // part])
         )
-        work = Work.of(rows, common(min(rows), max(rows)), 4, 5 * len(rows))._replace(steps=0)
+        work = Work.of(rows, common_prefix(min(rows), max(rows)), 4, 5 * len(rows))._replace(steps=0)
         seconds = statistics.median(run.seconds for run in own)
         made += [of_ours(name, "scores", own), *compared(name, "scores", 10, own, beside)]
         made += limits.shares(name, work, model, seconds)

@@ -17,10 +17,12 @@ import torch
 from workloads import BASE
 
 from constitutional_ai import machine
+from constitutional_ai.engine.open import tune_process
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.rl_cai.feedback import questions as feedback_requests
 
+tune_process()
 NEW = 64
 HERE = Path(__file__).parent
 DRAWN = {"max_new_tokens": NEW, "do_sample": True, "temperature": 1.0, "top_k": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,17 @@ LINES = [
     "Assistant: Mix flour and water (A) or (B).",
     "No, I will not help you.",
 ]
+
+
+@pytest.fixture
+def needs_int8() -> None:
+    """Skips the test where weights cannot be kept in 8 bits."""
+    import torch
+
+    from constitutional_ai.engine.open import int8_dtype
+
+    if platform.machine() not in {"x86_64", "AMD64"} or int8_dtype(torch.float32) is None:
+        pytest.skip("weights in 8 bits take Linux, gcc and an x86 processor")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from constitutional_ai.cli import (
     score,
 )
 from constitutional_ai.cli.app import Commands
+from constitutional_ai.engine.open import tune_process
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +31,7 @@ def main() -> None:
     cai report runs/demo    its report again
     cai chat runs/demo      ask the three models the same thing
     """
+    tune_process()
 
 
 for command in (

@@ -11,7 +11,10 @@ from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import SCRIPTS, scripted
 
-Engine = Literal["transformers", "transformers-int8", "openvino", "openvino-int8", "vllm"]
+Engine = Literal[
+    "native", "native-int8", "openvino", "openvino-int8", "transformers", "vllm", "transformers-int8"
+]
+"""The last one is the former name of native-int8, in recipes of older runs."""
 SCHEMES = {
     "bundled": "bundled:smollm2-135m",
     "hf": "hf:<folder or hub id>",
@@ -44,9 +47,9 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
 
             return AnthropicModel(rest)
         case _:
-            from constitutional_ai.models.local.choose import LOG, run
+            from constitutional_ai.models.local.choose import LOG, load_weights
 
-            return run(name, model_path(name), engine=engine, say=say or LOG.info)
+            return load_weights(name, model_path(name), engine=engine, say=say or LOG.info)
 
 
 @contextmanager

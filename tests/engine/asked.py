@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from constitutional_ai.engine.decode_loop import Decoding
-from constitutional_ai.engine.row_engine import SharedEngine
-from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.engine.sampling import Decoding
+from constitutional_ai.engine.sequence_engine import SequenceEngine
+from constitutional_ai.models.local.padded import PaddedGenerate
 from tests.shape import SHAPE
 
 X86 = platform.machine() in {"x86_64", "AMD64"}
@@ -34,7 +34,7 @@ def greedy(count: int, steps: int = 12) -> Decoding:
 
 
 def said(
-    engine: SharedEngine | PaddedEngine, rows: list[list[int]], how: Decoding | None = None
+    engine: SequenceEngine | PaddedGenerate, rows: list[list[int]], how: Decoding | None = None
 ) -> list[list[int]]:
     return engine.generate(rows, how or greedy(len(rows)), threading.Event())
 

@@ -19,11 +19,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from constitutional_ai.engine.attention import Forward, OfModules
+from constitutional_ai.engine import prefixes
+from constitutional_ai.engine.attention import Forward, TransformersForward
 from constitutional_ai.engine.cpu import decoder
 from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.prefixes import takes
-from constitutional_ai.models.local.hugging_face import int8_kernels
 from tests.engine.asked import TINY, X86, llama
 
 MAKE: dict[str, Callable[[Path], Any]] = {
@@ -46,23 +45,17 @@ def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
     for weight in made.parameters():  # as made, every norm weighs by 1 and every bias is 0
         if weight.dim() == 1:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
-    assert takes(made) and decoder.takes(made) == X86
+    assert prefixes.supports(made) and decoder.supports(made) == X86
     return made
 
 
 @pytest.fixture(scope="module", params=["modules", "decoder"])
 def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
     if request.param == "modules":
-        return OfModules(model)
+        return TransformersForward(model)
     if not X86:
         pytest.skip("the decoder is for x86 processors")
     return Decoder(copy.deepcopy(model))
-
-
-@pytest.fixture
-def needs_int8() -> None:
-    if not X86 or int8_kernels(torch.float32) is None:
-        pytest.skip("weights in 8 bits take Linux, gcc and an x86 processor")
 
 
 @pytest.fixture(scope="module")

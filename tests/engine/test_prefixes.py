@@ -18,11 +18,11 @@ from transformers import (
 )
 
 from constitutional_ai.engine import attention
-from constitutional_ai.engine.attention import Forward, OfModules
-from constitutional_ai.engine.prefixes import Prefix, Prefixes, takes
-from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.attention import Forward, TransformersForward
+from constitutional_ai.engine.prefixes import Prefix, PrefixCache, supports
+from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
-from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.model import Sampling
 from tests.engine.asked import BEGINNING, CONTINUATIONS, ROWS, TINY, all_say, greedy, llama, said
 
@@ -31,9 +31,9 @@ def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     """To 1e-5 of the largest, as float32 has seven digits."""
-    engine, seen = SharedEngine(forward, tokenizer, {2}), []
-    read = engine.read
-    engine.read = lambda *a, **k: seen.append(read(*a, **k)) or seen[-1]  # type: ignore[method-assign]
+    engine, seen = SequenceEngine(forward, tokenizer, {2}), []
+    prefill = engine.reader.prefill
+    engine.reader.prefill = lambda *a, **k: seen.append(prefill(*a, **k)) or seen[-1]  # type: ignore[method-assign]
     said(engine, ROWS, greedy(len(ROWS), steps=1))
     order = sorted(range(len(ROWS)), key=lambda i: -len(ROWS[i]))
     with torch.no_grad():
@@ -43,14 +43,14 @@ def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
 
 
 def test_greedy_tokens_are_those_of_transformers(model: Any, forward: Forward, tokenizer: Any) -> None:
-    engine = SharedEngine(forward, tokenizer, {2})
+    engine = SequenceEngine(forward, tokenizer, {2})
     # The second time from a beginning that is known by then.
     for rows in (ROWS, ROWS, [*ROWS[3:5], [7, 8, 9]], [ROWS[2]]):
         assert all_say(model, rows, said(engine, rows))
 
 
 def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, tokenizer: Any) -> None:
-    engine = SharedEngine(forward, tokenizer, {2})
+    engine = SequenceEngine(forward, tokenizer, {2})
     for _ in range(2):
         for row, scores in zip(ROWS, engine.score(ROWS, [CONTINUATIONS] * len(ROWS)), strict=True):
             for tokens, score in zip(CONTINUATIONS, scores, strict=True):
@@ -63,7 +63,7 @@ def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, 
 def test_rows_with_continuations_of_their_own_are_scored_together(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
-    shared, padded = SharedEngine(forward, tokenizer, {2}), PaddedEngine(model, tokenizer, {2})
+    shared, padded = SequenceEngine(forward, tokenizer, {2}), PaddedGenerate(model, tokenizer, {2})
     ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(ROWS))]
     for one, other in zip(shared.score(ROWS, ends), padded.score(ROWS, ends), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
@@ -78,17 +78,17 @@ def test_attention_by_hand_is_that_of_the_fused_kernel(
     monkeypatch: pytest.MonkeyPatch, pieces: int, causal: bool, masked: bool
 ) -> None:
     """By hand is what a GPU runs."""
-    monkeypatch.setattr(attention, "SCORES", pieces)
+    monkeypatch.setattr(attention, "MAX_SCORES", pieces)
     query, key, value = torch.randn(3, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.randn(2, 1, 9, 9).where(torch.eye(9).bool(), float("-inf")) if masked else None
     one = attention.attention(query, key, value, mask, 0.3, causal)
-    other = attention.by_hand(query, key, value, mask, 0.3, causal)
+    other = attention.attention_in_parts(query, key, value, mask, 0.3, causal)
     for a, b in zip(one, other, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, tokenizer: Any) -> None:
-    engine = SharedEngine(OfModules(model), tokenizer, {2})
+    engine = SequenceEngine(TransformersForward(model), tokenizer, {2})
     with pytest.raises(IndexError):
         said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
     assert model.config._attn_implementation == "sdpa"
@@ -110,7 +110,7 @@ def test_a_llama_of_another_kind_is_left_to_transformers(make_tiny: Callable[...
     loaded = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation=settings.get("attn_implementation")
     )
-    assert not takes(loaded)
+    assert not supports(loaded)
 
 
 def test_a_model_that_attends_through_a_window_is_left_to_transformers(
@@ -118,11 +118,11 @@ def test_a_model_that_attends_through_a_window_is_left_to_transformers(
 ) -> None:
     torch.manual_seed(0)
     made = MistralForCausalLM(MistralConfig(**TINY, sliding_window=16)).eval()
-    assert not takes(made)
+    assert not supports(made)
     made.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = HuggingFaceModel("m", tmp_path, dtype=torch.float32)
-    assert isinstance(loaded._engine, PaddedEngine)
+    assert isinstance(loaded._engine, PaddedGenerate)
     assert [len(t) > 0 for t in said(loaded._engine, ROWS)] == [True] * 12
     assert all_say(made, [ROWS[1]], said(loaded._engine, [ROWS[1]]), ends=loaded._tokens.ends)
 
@@ -143,7 +143,7 @@ def prefix(tokens: list[int]) -> Prefix:
 def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
     kept: list[tuple[int, int]], asked: tuple[int, int]
 ) -> None:
-    prefixes = Prefixes(limit=100 * 8)
+    prefixes = PrefixCache(limit=100 * 8)
     for first, length in kept:
         prefixes.keep(prefix([first] * length))
         assert prefixes.bytes <= 800
@@ -157,7 +157,7 @@ def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
 
 
 def test_the_beginning_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
-    prefixes = Prefixes(limit=100 * 8)
+    prefixes = PrefixCache(limit=100 * 8)
     for first in (1, 2):
         prefixes.keep(prefix([first] * 40))
     prefixes.longest([1] * 40)
@@ -171,7 +171,7 @@ def test_a_known_beginning_is_not_read_again_and_a_longer_one_goes_on_from_it(
     tiny: Path, tokenizer: Any
 ) -> None:
     loaded, read = llama(tiny), []
-    engine = SharedEngine(OfModules(loaded), tokenizer, {2})
+    engine = SequenceEngine(TransformersForward(loaded), tokenizer, {2})
     forward = loaded.forward
     loaded.forward = lambda **given: read.append(tuple(given["input_ids"].shape)) or forward(**given)
     rows = [[*BEGINNING, 5, 6], [*BEGINNING, 7, 8]]

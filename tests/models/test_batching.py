@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.engine.pieces import common
-from constitutional_ai.models.batching import Batch, Batcher
+from constitutional_ai.engine.open import common_prefix
+from constitutional_ai.models.batching import Batcher
 
 
 class Ask(NamedTuple):
@@ -24,12 +24,12 @@ class Engine:
     def __init__(self, size: int = 4, padded: int = 1000) -> None:
         self.batches: list[list[Ask]] = []
         self.batcher = Batcher(
-            self.run, size=size, key=lambda a: a.key, length=lambda a: len(a.text), padded=padded
+            self.run, size=size, key=lambda a: a.key, length=lambda a: len(a.text), max_tokens=padded
         )
 
-    def run(self, batch: Batch[Ask, str]) -> None:
-        self.batches.append(batch.requests)
-        batch.answer_all([ask.text.upper() for ask in batch.requests])
+    def run(self, asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        self.batches.append(asks)
+        return [ask.text.upper() for ask in asks]
 
     def ask_all(self, *asks: Ask) -> list[object]:
         async def together() -> list[object]:
@@ -72,10 +72,10 @@ def test_what_is_asked_while_a_batch_runs_becomes_the_next_batch() -> None:
     engine = Engine(size=8)
     started = threading.Event()
 
-    def slow(batch: Batch[Ask, str]) -> None:
+    def slow(asks: list[Ask], cancelled: threading.Event) -> list[str]:
         started.set()
         time.sleep(0.05)
-        engine.run(batch)
+        return engine.run(asks, cancelled)
 
     engine.batcher = Batcher(slow, size=8, key=lambda a: a.key, length=lambda a: len(a.text))
 
@@ -93,10 +93,10 @@ def test_what_is_asked_while_a_batch_runs_becomes_the_next_batch() -> None:
 def test_an_error_reaches_every_asker_of_its_batch_and_nobody_else() -> None:
     engine = Engine()
 
-    def run(batch: Batch[Ask, str]) -> None:
-        if batch.requests[0].key == "bad":
+    def run(asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        if asks[0].key == "bad":
             raise RuntimeError("out of memory")
-        engine.run(batch)
+        return engine.run(asks, cancelled)
 
     engine.batcher = Batcher(run, size=4, key=lambda a: a.key, length=lambda a: len(a.text))
     answers = engine.ask_all(Ask("bad", "x"), Ask("good", "y"), Ask("bad", "z"))
@@ -105,12 +105,9 @@ def test_an_error_reaches_every_asker_of_its_batch_and_nobody_else() -> None:
 
 def test_an_engine_that_answers_too_few_leaves_nobody_waiting() -> None:
     engine = Engine()
-    one = Batcher[Ask, str](
-        lambda batch: batch.answer(0, "one"), size=4, key=lambda a: a.key, length=lambda a: len(a.text)
-    )
-    engine.batcher = one
+    engine.batcher = Batcher(lambda asks, _: ["one"], size=4, key=lambda a: a.key, length=lambda a: len(a.text))
     first, second = engine.ask_all(Ask("a", "x"), Ask("a", "y"))
-    assert first == "one" and str(second) == "1 of 2 requests were not answered"
+    assert first == "one" and isinstance(second, ValueError)
 
 
 def test_a_request_that_nobody_waits_for_any_more_is_not_answered() -> None:
@@ -135,9 +132,9 @@ def test_a_batcher_serves_one_event_loop_after_another() -> None:
 def test_when_the_loop_ends_a_running_batch_is_told_to_stop() -> None:
     told: list[bool] = []
 
-    def run(batch: Batch[Ask, str]) -> None:
-        told.append(batch.cancelled.wait(timeout=20))
-        batch.answer_all(["late"] * len(batch.requests))
+    def run(asks: list[Ask], cancelled: threading.Event) -> list[str]:
+        told.append(cancelled.wait(timeout=20))
+        return ["late"] * len(asks)
 
     batcher = Batcher(run, size=4, key=lambda a: 0, length=lambda a: 1)
 
@@ -167,9 +164,9 @@ class Sharing(Engine):
             size=size,
             key=lambda a: a.key,
             length=lambda a: len(a.text) + steps,
-            begins=lambda a: [ord(letter) for letter in a.text],
+            prompt=lambda a: [ord(letter) for letter in a.text],
             steps=lambda a: steps,
-            padded=padded,
+            max_tokens=padded,
         )
 
     def initials(self) -> list[str]:
@@ -220,93 +217,6 @@ def test_short_beginnings_change_no_order() -> None:
 
 @given(st.lists(st.integers(0, 2), max_size=20), st.lists(st.integers(0, 2), max_size=20))
 def test_the_common_beginning_is_the_longest(a: list[int], b: list[int]) -> None:
-    length = common(a, b)
+    length = common_prefix(a, b)
     assert a[:length] == b[:length]
     assert length == min(len(a), len(b)) or a[length] != b[length]
-
-
-# -- what joins a batch that runs
-
-
-class Joining:
-    """Runs one batch, and takes in what ``asks`` says was asked meanwhile, after each answer that it gives early."""
-
-    def __init__(self, late: list[Ask], size: int = 3, padded: int = 10_000) -> None:
-        self.late, self.batches = late, list[list[str]]()
-        self.batcher = Batcher(
-            self.run,
-            size=size,
-            key=lambda a: a.key,
-            length=lambda a: len(a.text),
-            begins=lambda a: [ord(letter) for letter in a.text],
-            padded=padded,
-        )
-        self.asked, self.may_go_on = threading.Event(), threading.Event()
-
-    def run(self, batch: Batch[Ask, str]) -> None:
-        if not self.batches:
-            self.asked.set()
-            self.may_go_on.wait(timeout=5)
-            batch.answer(0, "early")
-            batch.more([ord("x")])
-        self.batches.append([ask.text for ask in batch.requests])
-        for number in set(range(len(batch.requests))) - batch.answered:
-            batch.answer(number, batch.requests[number].text.upper())
-
-    def ask(self, *first: Ask) -> list[str]:
-        async def all_of() -> list[str]:
-            waiting = [asyncio.create_task(self.batcher.ask(ask)) for ask in first]
-            await asyncio.to_thread(self.asked.wait)
-            waiting += [asyncio.create_task(self.batcher.ask(ask)) for ask in self.late]
-            await asyncio.sleep(0)  # they are asked now
-            self.may_go_on.set()
-            return await asyncio.wait_for(asyncio.gather(*waiting), timeout=5)
-
-        return asyncio.run(all_of())
-
-
-def test_what_is_asked_meanwhile_takes_the_places_of_what_is_answered() -> None:
-    engine = Joining([Ask("", "xq"), Ask("", "xr"), Ask("", "xs")], size=3)
-    assert engine.ask(Ask("", "xabc"), Ask("", "xab")) == ["early", "XAB", "XQ", "XR", "XS"]
-    assert engine.batches == [["xabc", "xab", "xq", "xr"], ["xs"]]  # 3 at most, and 1 was answered
-
-
-@pytest.mark.parametrize(
-    "late",
-    [Ask("other", "xq"), Ask("", "yq"), Ask("", "x"), Ask("", "xq" * 9)],
-    ids=["asked otherwise", "begins otherwise", "nothing of its own", "longer than the batch"],
-)
-def test_what_does_not_fit_waits_for_the_next_batch(late: Ask) -> None:
-    engine = Joining([late])
-    assert engine.ask(Ask("", "xabc"), Ask("", "xab")) == ["early", "XAB", late.text.upper()]
-    assert engine.batches == [["xabc", "xab"], [late.text]]
-
-
-def test_no_more_join_than_memory_has_room_for() -> None:
-    engine = Joining([Ask("", "xq"), Ask("", "xr")], size=9, padded=7)  # the beginning, and twice 3
-    engine.ask(Ask("", "xabc"), Ask("", "xab"))
-    assert [len(batch) for batch in engine.batches] == [3, 1]
-
-
-def test_a_batch_that_others_join_comes_to_an_end() -> None:
-    """What does not fit in it waits for its end."""
-    asks, taken = [Ask("", f"x{n:02}") for n in range(40)], list[int]()
-
-    def run(batch: Batch[Ask, str]) -> None:
-        batch.answer(0, "X")
-        while batch.more([ord("x")]):
-            batch.answer(len(batch.answered), "X")
-        taken.append(len(batch.pending))
-        for number in set(range(len(batch.pending))) - batch.answered:
-            batch.answer(number, "X")
-
-    engine = Engine()
-    engine.batcher = Batcher(
-        run,
-        size=2,
-        key=lambda a: a.key,
-        length=lambda a: len(a.text),
-        begins=lambda a: [ord(c) for c in a.text],
-    )
-    assert engine.ask_all(*asks) == ["X"] * 40
-    assert max(taken) == 8 and sum(taken) == 40

@@ -369,7 +369,7 @@ def test_a_real_model_answers_from_the_cache_as_by_itself(
     # What the model has kept of the first requests makes it round the next ones otherwise: in float64, no draw moves.
     monkeypatch.setattr(machine, "best_dtype", lambda: torch.float64)
     name = f"hf:{tiny}"
-    model = load_model(name, engine="transformers")
+    model = load_model(name, engine="native")
     how = [Sampling(max_tokens=6, seed=seed) for seed in range(4)]
     alone = [asyncio.run(model.generate(HI, one)) for one in how]
     scores = asyncio.run(model.score(HI, [" yes", " no"]))

@@ -58,8 +58,8 @@ def test_each_name_finds_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_engine_asked_for_runs_the_weights_and_is_named(tiny: Path) -> None:
     said: list[str] = []
     model = load_model(f"hf:{tiny}", engine="transformers", say=said.append)
-    assert type(model).__name__ == "HuggingFaceModel"
-    assert said == [f"hf:{tiny}: transformers answers (as asked)."]
+    assert type(model).__name__ == "TransformersModel"
+    assert said == [f"hf:{tiny} runs on engine transformers (as set)."]
     with pytest.raises(InputError, match="unknown engine 'abacus'"):
         load_model(f"hf:{tiny}", engine="abacus")
 

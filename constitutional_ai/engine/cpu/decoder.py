@@ -1,11 +1,11 @@
-"""The layers of a Llama-like decoder in few passes over memory, for answers and scores on a processor.
+"""The layers of a Llama-like decoder in few passes over memory, for inference on a processor.
 
 transformers' modules are the reference, and train. They compute each projection, activation and sum by itself, from
-weights that are laid out anew for the processor in every product. Here the weights are laid out once, what is projected
-from the same numbers is projected together, and activations and sums are done where the product is written.
+weights that oneDNN reorders anew in every product. Here weights are packed once, projections of the same input are one
+product, and activations and sums are part of it.
 
-Axes: B rows, T new tokens, N of all rows (B x T, without padding where our kernels read rows), E hidden size, H query
-heads, K key heads, D size of a head.
+Axes: B sequences, T new tokens, N tokens of all (B x T, without padding where our kernels prefill), E hidden size, F
+features, H query heads, K key heads, D size of a head.
 """
 
 from __future__ import annotations
@@ -19,114 +19,118 @@ import torch
 from torch import nn
 
 from constitutional_ai.engine.attention import KeysValues
+from constitutional_ai.engine.attention_mask import AttentionMask
+from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.decoder_attention import DecoderAttention
 from constitutional_ai.engine.cpu.int8 import Linear8
-from constitutional_ai.engine.cpu.kernels import WHOLE, Fused, fused
-from constitutional_ai.engine.cpu.memory import Arena, huge_pages
-from constitutional_ai.engine.seen import Seen
+from constitutional_ai.engine.cpu.kernels import HEAD_MULTIPLE, Kernels
+from constitutional_ai.engine.cpu.memory import Arena
+from constitutional_ai.engine.cpu.process import advise_huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
-FEW, NARROW = 64, 4096
-"""Our own product was faster than oneDNN's of few rows, and of many that have few numbers each."""
+FEW_TOKENS, FEW_NUMBERS = 64, 4096
+"""Our own product was faster than oneDNN's for few tokens, and for many of which each has few numbers."""
 
 
-class Linear(NamedTuple):
-    """Rows of one or several projections, in the layout that oneDNN multiplies, and our own kernel."""
+class PackedLinear(NamedTuple):
+    """One or several projections of the same input, their weights packed as oneDNN and our kernel multiply them."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     features: int
-    fused: Fused | None
+    kernels: Kernels | None
     blocks: int | None
-    """Where our kernel finds the same numbers, if it can read them."""
+    """The address of the same weights for our kernel, if it can read them."""
 
     @staticmethod
-    def of(fused: Fused | None, *modules: nn.Linear) -> Linear:
-        """Takes the weights over: the modules have none afterwards, so that memory holds them once."""
-        huge_pages()
+    def of(kernels: Kernels | None, *modules: nn.Linear) -> PackedLinear:
+        """Take the weights over: the modules have none afterwards, so that memory holds them once."""
+        advise_huge_pages()
         weights = [m.weight.detach() for m in modules]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         biases = [m.bias.detach() for m in modules if m.bias is not None]
         for module in modules:
             module.register_parameter("weight", None)
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        blocks = fused.blocks_of(weight, packed) if fused else None
-        return Linear(packed, torch.cat(biases) if biases else None, len(weight), fused, blocks)
+        blocks = kernels.blocks_of(weight, packed) if kernels else None
+        return PackedLinear(packed, torch.cat(biases) if biases else None, len(weight), kernels, blocks)
 
     def __call__(
-        self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None, norm: Norm | None = None
+        self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None, norm: RmsNorm | None = None
     ) -> torch.Tensor:
-        """Of what ``norm`` makes of ``x_NE``. ``other_NF`` is added."""
-        if self.fused and self.blocks and _few(x_NE):
-            return self.fused.product(x_NE, self.blocks, self.features, self.bias, other_NF, norm=norm)
-        x_NE = norm(x_NE, self.fused) if norm else x_NE
+        """Return ``norm(x) @ W.T + bias + other`` (N, F)."""
+        if self.kernels and self.blocks and _is_small(x_NE):
+            return self.kernels.product(x_NE, self.blocks, self.features, self.bias, other_NF, norm=norm)
+        x_NE = norm(x_NE, self.kernels) if norm else x_NE
         if other_NF is not None:
-            return self._of_onednn(x_NE, other_NF, "add")
+            return self._onednn(x_NE, other_NF, "add")
         out: torch.Tensor = _linear(x_NE, self.weight, self.bias, "none", [], "")
         return out
 
-    def gated(self, x_NE: torch.Tensor, gate: Linear, norm: Norm) -> torch.Tensor:
-        """Times SiLU of what ``gate`` gives."""
+    def gated(self, x_NE: torch.Tensor, gate: PackedLinear, norm: RmsNorm) -> torch.Tensor:
+        """Return this projection of ``norm(x)`` times SiLU of the projection ``gate`` (N, F)."""
         plain = self.bias is None and gate.bias is None
-        if self.fused and self.blocks and gate.blocks and plain and _few(x_NE):
-            return self.fused.product(x_NE, self.blocks, self.features, gate=gate.blocks, norm=norm)
-        x_NE = norm(x_NE, self.fused)
+        if self.kernels and self.blocks and gate.blocks and plain and _is_small(x_NE):
+            return self.kernels.product(x_NE, self.blocks, self.features, gate=gate.blocks, norm=norm)
+        x_NE = norm(x_NE, self.kernels)
         gates = _linear(x_NE, gate.weight, gate.bias, "swish", [], "")
-        return self._of_onednn(x_NE, gates, "mul")
+        return self._onednn(x_NE, gates, "mul")
 
-    def _of_onednn(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
+    def _onednn(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
         out: torch.Tensor = _linear.binary(x_NE, other_NF, self.weight, self.bias, how)
         return out
 
 
-def _few(x_NE: torch.Tensor) -> bool:
-    rows, numbers = x_NE.shape
-    return rows <= FEW or numbers <= NARROW
+def _is_small(x_NE: torch.Tensor) -> bool:
+    tokens, numbers = x_NE.shape
+    return tokens <= FEW_TOKENS or numbers <= FEW_NUMBERS
 
 
-class Norm(NamedTuple):
-    """Over the last axis, in float32, rounded before it is weighed: as transformers does it."""
+class RmsNorm(NamedTuple):
+    """An RMS norm over the last axis in float32, rounded before it is multiplied: as in transformers."""
 
     weight: torch.Tensor
     epsilon: float
 
     @staticmethod
-    def of(module: Any, dtype: torch.dtype) -> Norm:
-        return Norm(module.weight.detach().to(dtype), module.variance_epsilon)
+    def of(module: Any, dtype: torch.dtype) -> RmsNorm:
+        return RmsNorm(module.weight.detach().to(dtype), module.variance_epsilon)
 
-    def __call__(self, x: torch.Tensor, fused: Fused | None) -> torch.Tensor:
-        if fused:
-            return fused.norm(x.contiguous(), self.weight, self.epsilon)
+    def __call__(self, x: torch.Tensor, kernels: Kernels | None) -> torch.Tensor:
+        if kernels:
+            return kernels.rms_norm(x.contiguous(), self.weight, self.epsilon)
         x32 = x.to(torch.float32, copy=True)
         x32 *= x32.square().mean(-1, keepdim=True).add_(self.epsilon).rsqrt_()
         return x32.to(x.dtype).mul_(self.weight)
 
 
 class Layer(NamedTuple):
-    before: Norm
-    qkv: Linear | Linear8
-    q_norm: Norm | None
-    k_norm: Norm | None
-    """Of Qwen3."""
-    out: Linear | Linear8
-    after: Norm
+    """The weights of one layer."""
+
+    before: RmsNorm
+    qkv: PackedLinear | Linear8
+    q_norm: RmsNorm | None
+    k_norm: RmsNorm | None
+    """Qwen3 only."""
+    out: PackedLinear | Linear8
+    after: RmsNorm
     gate: Any
     up: Any
-    """Both a ``Linear``, or both a ``Linear8``: one takes the other."""
-    down: Linear | Linear8
+    """Both a ``PackedLinear``, or both a ``Linear8``: one is given the other."""
+    down: PackedLinear | Linear8
 
     @staticmethod
     def of(linear: Callable[..., Any], module: Any, dtype: torch.dtype) -> Layer:
-        """``linear`` makes one of the modules whose rows it puts one behind the other."""
+        """Take a module's weights over. ``linear`` makes one projection out of the modules that it is given."""
         attention, mlp = module.self_attn, module.mlp
         return Layer(
-            before=Norm.of(module.input_layernorm, dtype),
+            before=RmsNorm.of(module.input_layernorm, dtype),
             qkv=linear(attention.q_proj, attention.k_proj, attention.v_proj),
-            q_norm=Norm.of(attention.q_norm, dtype) if hasattr(attention, "q_norm") else None,
-            k_norm=Norm.of(attention.k_norm, dtype) if hasattr(attention, "k_norm") else None,
+            q_norm=RmsNorm.of(attention.q_norm, dtype) if hasattr(attention, "q_norm") else None,
+            k_norm=RmsNorm.of(attention.k_norm, dtype) if hasattr(attention, "k_norm") else None,
             out=linear(attention.o_proj),
-            after=Norm.of(module.post_attention_layernorm, dtype),
+            after=RmsNorm.of(module.post_attention_layernorm, dtype),
             gate=linear(mlp.gate_proj),
             up=linear(mlp.up_proj),
             down=linear(mlp.down_proj),
@@ -134,82 +138,98 @@ class Layer(NamedTuple):
 
 
 class Decoder:
-    """Takes the weights of a causal language model over, and computes what that computed."""
+    """A forward pass that takes the weights of a causal language model over and computes the same."""
 
-    def __init__(self, model: Any, *, int8: Fused | None = None, dtype: torch.dtype | None = None) -> None:
-        """For a ``model`` that ``takes`` says yes of. It cannot be used afterwards.
+    def __init__(self, model: Any, *, int8: Kernels | None = None, dtype: torch.dtype | None = None) -> None:
+        """``model`` must be one that this module ``supports``. It cannot be used afterwards.
 
-        ``int8`` are kernels that take weights in 8 bits: these are then kept so, but for the embedding's, whatever they
-        were. ``dtype`` is what all else is computed in.
+        ``int8`` are kernels for weights in 8 bits: all weights but the embedding's are then rounded. ``dtype`` is what
+        all else is computed in.
         """
         self.config, self.device, self.dtype = model.config, model.device, dtype or model.dtype
         attention = model.model.layers[0].self_attn
         self._head_dim = attention.head_dim
-        self._embedding, self._rotation = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
-        self._fused = fused(self.dtype) if self._head_dim % WHOLE == 0 else None
-        linear = partial(Linear8.of, int8, self.dtype, Arena()) if int8 else partial(Linear.of, self._fused)
-        self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
-        self._norm, self._head = Norm.of(model.model.norm, self.dtype), linear(model.lm_head)
-        self._attention = DecoderAttention(
-            self.config.num_key_value_heads, attention.scaling, self.dtype, self._fused
+        self._embedding, self._rotary = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
+        self._kernels = load_kernels(self.dtype) if self._head_dim % HEAD_MULTIPLE == 0 else None
+        linear = (
+            partial(Linear8.of, int8, self.dtype, Arena()) if int8 else partial(PackedLinear.of, self._kernels)
         )
-        self.leaves_out = self._fused is not None and self._fused.has_tiles
+        self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
+        self._norm, self._head = RmsNorm.of(model.model.norm, self.dtype), linear(model.lm_head)
+        self._attention = DecoderAttention(
+            self.config.num_key_value_heads, attention.scaling, self.dtype, self._kernels
+        )
+        self.skips_masked = self._kernels is not None and self._kernels.has_tiles
+
+    def paths(self) -> dict[str, str]:
+        """Return which code computes attention and matrix products."""
+        number, kernels = str(self.dtype).removeprefix("torch."), self._kernels
+        attention = f"{kernels.instruction_set} kernels" if kernels else "torch"
+        products = "oneDNN"
+        if isinstance(self._head, Linear8):
+            products = "kernels for 8-bit weights"
+        elif self._head.blocks or any(layer.up.blocks for layer in self._layers):
+            products = "AMX kernels and oneDNN"
+        return {"attention": f"{attention}, {number}", "products": f"{products}, {number}"}
 
     def __call__(
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        seen: torch.Tensor | Seen,
+        mask: torch.Tensor | AttentionMask,
         cache: Any | None,
-        shared: KeysValues | None,
+        prefix: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
+        """Return logits (B, ``keep``, vocabulary): see ``Forward``."""
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
-        how = self._attention.how(seen)
-        there_BT = how.there(T) if isinstance(how, Seen) else torch.ones(B, T, dtype=torch.bool)
-        x_NE: torch.Tensor = self._embedding[tokens_BT[there_BT]].to(self.dtype)
-        cosine, sine = self._rotation(x_NE, positions_BT[there_BT][None])
+        prepared = self._attention.prepared(mask)
+        present_BT = (
+            prepared.present(T) if isinstance(prepared, AttentionMask) else torch.ones(B, T, dtype=torch.bool)
+        )
+        x_NE: torch.Tensor = self._embedding[tokens_BT[present_BT]].to(self.dtype)
+        cosine, sine = self._rotary(x_NE, positions_BT[present_BT][None])
         rotation = cosine[0], sine[0]
         for number, layer in enumerate(self._layers):
-            kept = keep if number == last else T  # of the last layer nothing else is asked
+            wanted = keep if number == last else T  # no other results of the last layer are needed
             heads_NXD = self._heads(layer, x_NE)
-            attended_MHD = self._attention(heads_NXD, rotation, how, cache, number, shared, kept, B)
-            if kept == 0:
+            attended_MHD = self._attention(heads_NXD, rotation, prepared, cache, number, prefix, wanted, B)
+            if wanted == 0:
                 return x_NE.new_empty(B, 0, len(self._embedding))
-            x_NE = x_NE[_last(there_BT, kept)] if kept < T else x_NE
+            x_NE = x_NE[_last(present_BT, wanted)] if wanted < T else x_NE
             x_NE = layer.out(attended_MHD.flatten(1), x_NE)
             x_NE = layer.down(layer.up.gated(x_NE, layer.gate, layer.after), x_NE)
-        return _by_row(self._head(x_NE, norm=self._norm), there_BT[:, T - keep :])
+        return _by_sequence(self._head(x_NE, norm=self._norm), present_BT[:, T - keep :])
 
     def _heads(self, layer: Layer, x_NE: torch.Tensor) -> torch.Tensor:
-        """H queries, K keys and K values (N, H + 2K, D), their positions not yet in them."""
-        K, fused = self.config.num_key_value_heads, self._fused
+        """Return H queries, K keys and K values (N, H + 2K, D), not yet rotated."""
+        K, kernels = self.config.num_key_value_heads, self._kernels
         heads = layer.qkv(x_NE, norm=layer.before).view(len(x_NE), -1, self._head_dim)
         if layer.q_norm and layer.k_norm:
             query, key, value = heads[:, : -2 * K], heads[:, -2 * K : -K], heads[:, -K:]
-            heads = torch.cat([layer.q_norm(query, fused), layer.k_norm(key, fused), value], dim=1)
+            heads = torch.cat([layer.q_norm(query, kernels), layer.k_norm(key, kernels), value], dim=1)
         return heads
 
 
-def _last(there_BT: torch.Tensor, keep: int) -> torch.Tensor:
-    """Numbers, among those that are there, of the tokens in the last ``keep`` columns."""
-    number_BT = (there_BT.flatten().cumsum(0) - 1).view(there_BT.shape)
-    return number_BT[:, -keep:][there_BT[:, -keep:]]
+def _last(present_BT: torch.Tensor, keep: int) -> torch.Tensor:
+    """Return the indices, counted without padding, of each sequence's last ``keep`` tokens."""
+    index_BT = (present_BT.flatten().cumsum(0) - 1).view(present_BT.shape)
+    return index_BT[:, -keep:][present_BT[:, -keep:]]
 
 
-def _by_row(logits_MV: torch.Tensor, there_BS: torch.Tensor) -> torch.Tensor:
-    """(B, S, V), 0 where no token is."""
-    if len(logits_MV) == there_BS.numel():
-        return logits_MV.view(*there_BS.shape, -1)
-    laid = logits_MV.new_zeros(*there_BS.shape, logits_MV.shape[1])
-    laid[there_BS] = logits_MV
-    return laid
+def _by_sequence(logits_MV: torch.Tensor, present_BS: torch.Tensor) -> torch.Tensor:
+    """Return the logits as (B, S, V), 0 in padding."""
+    if len(logits_MV) == present_BS.numel():
+        return logits_MV.view(*present_BS.shape, -1)
+    padded = logits_MV.new_zeros(*present_BS.shape, logits_MV.shape[1])
+    padded[present_BS] = logits_MV
+    return padded
 
 
-def takes(model: Any) -> bool:
-    """Whether one that ``shared_prefix.takes`` says yes of can be computed here, with its weights as they are."""
+def supports(model: Any) -> bool:
+    """Return whether a model that ``prefixes.supports`` can be computed here in its own precision."""
     return (
-        takes_int8(model)
+        supports_int8(model)
         and torch._C._has_mkldnn
         and (
             model.dtype == torch.float32
@@ -218,8 +238,8 @@ def takes(model: Any) -> bool:
     )
 
 
-def takes_int8(model: Any) -> bool:
-    """The same with weights in 8 bits: SiLU, plain projections, of any type."""
+def supports_int8(model: Any) -> bool:
+    """Return the same for weights in 8 bits, stored in any precision: SiLU and plain projections."""
     linears = [
         getattr(part, name, None)
         for layer in model.model.layers

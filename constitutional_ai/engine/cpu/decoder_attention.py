@@ -1,7 +1,7 @@
-"""Which kernels compute the attention of a ``decoder``: in tiles where the processor has them, else torch's.
+"""The attention of a ``Decoder``: with AMX tiles where the processor has them, else with the other kernels and torch.
 
-Axes: B rows, T new tokens, N of all rows, M of these that are asked for, H query heads, K key heads, D size of a head,
-L all tokens of a row's own.
+Axes: B sequences, T new tokens of each, N tokens of all, M of these whose results are wanted, X = H + 2K heads: H
+queries, K keys, K values; D size of a head, L tokens of a suffix.
 """
 
 from __future__ import annotations
@@ -10,115 +10,119 @@ from typing import Any
 
 import torch
 
-from constitutional_ai.engine.attention import KeysValues, attend, attend_far, by_key_head
-from constitutional_ai.engine.cpu.kernels import Fused, Packed, Rotation
-from constitutional_ai.engine.seen import Seen
+from constitutional_ai.engine.attention import KeysValues, attend, attend_prefix, by_key_head
+from constitutional_ai.engine.attention_mask import AttentionMask
+from constitutional_ai.engine.cpu.kernels import Kernels, Packed, Rotation
 
 
 class DecoderAttention:
-    def __init__(self, key_heads: int, scaling: float, dtype: torch.dtype, fused: Fused | None) -> None:
-        self._key_heads, self._scaling, self._dtype, self._fused = key_heads, scaling, dtype, fused
-        self._tiles = fused if fused and fused.has_tiles else None
+    """Attention of all layers, which differ in their keys and values only."""
+
+    def __init__(self, key_heads: int, scaling: float, dtype: torch.dtype, kernels: Kernels | None) -> None:
+        self._key_heads, self._scaling, self._dtype, self._kernels = key_heads, scaling, dtype, kernels
+        self._tiles = kernels if kernels and kernels.has_tiles else None
         self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
-    def how(self, seen: torch.Tensor | Seen) -> torch.Tensor | Seen | None:
-        """What to call this with: a mask, unless tiles read what is seen of rows, and leave padding out."""
-        if self._tiles or not isinstance(seen, Seen):
-            return seen
-        return seen.mask(torch.device("cpu"), self._dtype)
+    def prepared(self, mask: torch.Tensor | AttentionMask) -> torch.Tensor | AttentionMask | None:
+        """Return the mask that calls need: an additive one, unless tiles skip what is masked, padding included."""
+        if self._tiles or not isinstance(mask, AttentionMask):
+            return mask
+        return mask.additive(torch.device("cpu"), self._dtype)
 
     def __call__(
         self,
         heads_NXD: torch.Tensor,
         rotation: Rotation,
-        how: torch.Tensor | Seen | None,
+        mask: torch.Tensor | AttentionMask | None,
         cache: Any | None,
-        number: int,
-        shared: KeysValues | None,
+        layer: int,
+        prefix: KeysValues | None,
         keep: int,
         B: int,
     ) -> torch.Tensor:
-        """(M, H, D), of each row's last ``keep`` tokens, in layer ``number``. X: H queries, K keys and K values."""
-        begun = self._begun(shared, number)
-        if self._tiles and isinstance(how, Seen):
-            keys, values = cache.read(number) if cache is not None else self._room(heads_NXD, how)
-            return self._tiles.attend_rows(heads_NXD, rotation, keys, values, how, begun, self._scaling, keep)
-        assert not isinstance(how, Seen)
+        """Return attention (M, H, D) of the last ``keep`` tokens of each sequence."""
+        of_layer = self._layer_prefix(prefix, layer)
+        if self._tiles and isinstance(mask, AttentionMask):
+            keys, values = cache.attended(layer) if cache is not None else self._room(heads_NXD, mask)
+            return self._tiles.attend_prefill(
+                heads_NXD, rotation, keys, values, mask, of_layer, self._scaling, keep
+            )
+        assert not isinstance(mask, AttentionMask)
         heads_BTXD, cosine, sine = (x.view(B, -1, *x.shape[1:]) for x in (heads_NXD, *rotation))
-        return self._of_columns(heads_BTXD, (cosine, sine), how, cache, number, begun, keep).flatten(0, 1)
+        return self._padded(heads_BTXD, (cosine, sine), mask, cache, layer, of_layer, keep).flatten(0, 1)
 
-    def _room(self, heads_NXD: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-        """For keys and values that nobody asks for afterwards."""
-        room = heads_NXD.new_empty(2, len(seen.known), self._key_heads, seen.width, heads_NXD.shape[-1])
+    def _room(self, heads_NXD: torch.Tensor, mask: AttentionMask) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return memory for keys and values that nobody needs afterwards."""
+        room = heads_NXD.new_empty(2, len(mask.known), self._key_heads, mask.width, heads_NXD.shape[-1])
         return room[0], room[1]
 
-    def _of_columns(
+    def _padded(
         self,
         heads_BTXD: torch.Tensor,
         rotation: Rotation,
         mask: torch.Tensor | None,
         cache: Any | None,
-        number: int,
-        begun: Any | None,
+        layer: int,
+        prefix: Any | None,
         keep: int,
     ) -> torch.Tensor:
-        """(B, ``keep``, H, D)."""
-        if self._tiles and cache is not None and cache.first is not None:
-            keys, values = cache.of_layer(number)
-            if self._tiles.can_step(heads_BTXD, keys):
-                of_rows = (keys, values, cache.first, cache.columns)
-                return self._tiles.attend_step(heads_BTXD, rotation, *of_rows, begun, self._scaling)
-        query, key, value = self._turned(heads_BTXD, rotation, cache, number)
+        """Return (B, ``keep``, H, D), of tokens in columns: a decode step, or a prefill without tiles."""
+        decoding = cache is not None and cache.first is not None
+        if self._tiles and cache is not None and decoding:
+            keys, values = cache.layer(layer)
+            if self._tiles.can_attend_decode(heads_BTXD, keys):
+                places = (keys, values, cache.first, cache.column)
+                return self._tiles.attend_decode(heads_BTXD, rotation, *places, prefix, self._scaling)
+        query, key, value = self._rotated(heads_BTXD, rotation, cache, layer)
         if keep < heads_BTXD.shape[1]:
             query = query[..., heads_BTXD.shape[1] - keep :, :].contiguous()
-            mask = _before(keep, key) if mask is None else mask[:, :, mask.shape[2] - keep :]
+            mask = _causal(keep, key) if mask is None else mask[:, :, mask.shape[2] - keep :]
         if keep == 0:
             return heads_BTXD[:, :0, : -2 * self._key_heads]
-        look_back = self._tiles.attend_far if self._tiles else attend_far
-        far = look_back(query, begun, self._scaling) if begun else None
-        if self._fused and cache is not None and cache.first is not None:
-            own = self._fused.attend_few(query, key, value, cache.first, cache.columns, self._scaling)
-            return self._fused.join(own, far)
+        to_prefix = self._tiles.attend_prefix if self._tiles else attend_prefix
+        found = to_prefix(query, prefix, self._scaling) if prefix else None
+        if self._kernels and cache is not None and decoding:
+            own = self._kernels.attend_suffix(query, key, value, cache.first, cache.column, self._scaling)
+            return self._kernels.join(own, found)
         assert not self._tiles  # a mask would not make numbers of what was never written
-        return attend(query, key, value, mask, self._scaling, far)
+        return attend(query, key, value, mask, self._scaling, found)
 
-    def _begun(self, shared: KeysValues | None, number: int) -> Any | None:
-        """What all rows begin with. Packed once for all that a batch reads."""
-        if shared is None or not self._tiles:
-            return shared[number] if shared else None
-        if self._packed[0] is not shared:
-            self._packed = shared, [self._tiles.pack(*of_layer) for of_layer in shared]
-        return self._packed[1][number]
+    def _layer_prefix(self, prefix: KeysValues | None, layer: int) -> Any | None:
+        """Return the prefix of one layer, packed for tiles. Packed once for all that a batch computes."""
+        if prefix is None or not self._tiles:
+            return prefix[layer] if prefix else None
+        if self._packed[0] is not prefix:
+            self._packed = prefix, [self._tiles.pack(*of_layer) for of_layer in prefix]
+        return self._packed[1][layer]
 
-    def _turned(
-        self, heads: torch.Tensor, rotation: Rotation, cache: Any | None, number: int
+    def _rotated(
+        self, heads: torch.Tensor, rotation: Rotation, cache: Any | None, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """New queries (K, B, G, T, D) with their positions, and all keys and values that they meet (B, K, L, D)."""
+        """Return rotated new queries (K, B, G, T, D), and all keys and values that they meet (B, K, L, D)."""
         B, T, X, D = heads.shape
         H = X - 2 * self._key_heads
-        if self._fused and cache is not None:
-            keys, values = cache.of_layer(number)
-            query = self._fused.turn(heads, rotation, keys, values, cache.columns)
-            return query, *((keys, values) if cache.first is not None else cache.read(number))
-        if self._fused:
+        if self._kernels and cache is not None:
+            keys, values = cache.layer(layer)
+            query = self._kernels.apply_rotary(heads, rotation, keys, values, cache.column)
+            return query, *((keys, values) if cache.first is not None else cache.attended(layer))
+        if self._kernels:
             key, value = heads.new_empty(2, B, self._key_heads, T, D)
-            columns = torch.zeros(B, dtype=torch.int64)
-            return self._fused.turn(heads, rotation, key, value, columns), key, value
-        turned = turn(heads[:, :, : H + self._key_heads], *rotation).transpose(1, 2)
-        key, value = turned[:, H:], heads[:, :, H + self._key_heads :].transpose(1, 2)
+            return self._kernels.apply_rotary(heads, rotation, key, value, 0), key, value
+        rotated = apply_rotary(heads[:, :, : H + self._key_heads], *rotation).transpose(1, 2)
+        key, value = rotated[:, H:], heads[:, :, H + self._key_heads :].transpose(1, 2)
         if cache is not None:
-            key, value = cache.update(key, value, number)
-        return by_key_head(turned[:, :H], self._key_heads), key, value
+            key, value = cache.update(key, value, layer)
+        return by_key_head(rotated[:, :H], self._key_heads), key, value
 
 
-def _before(last: int, key_BKLD: torch.Tensor) -> torch.Tensor:
-    """The mask (1, 1, ``last``, L) of the last tokens, each of which sees all before it."""
-    hidden = torch.full((last, key_BKLD.shape[2]), float("-inf"), dtype=key_BKLD.dtype)
-    return hidden.triu(key_BKLD.shape[2] - last + 1)[None, None]
+def _causal(last: int, key_BKLD: torch.Tensor) -> torch.Tensor:
+    """Return the mask (1, 1, ``last``, L) of the last tokens, each of which attends to all before it."""
+    masked = torch.full((last, key_BKLD.shape[2]), float("-inf"), dtype=key_BKLD.dtype)
+    return masked.triu(key_BKLD.shape[2] - last + 1)[None, None]
 
 
-def turn(x: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (B, T, heads, D): the first half of a head is turned against its second."""
+def apply_rotary(x: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` (B, T, heads, D) rotated by its positions: a head's first half against its second."""
     cos, sin, half = cos_BTD[:, :, None], sin_BTD[:, :, None], x.shape[-1] // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)

@@ -1,7 +1,7 @@
 """Projections whose weights are kept in 8 bits, with a scale for each feature: half the memory of bfloat16.
 
-What they are multiplied with stays fine: each row is brought to 16 bits, with a scale of its own (``kernels/int8.c``).
-What is lost is lost in the weights (docs/backends.md has how much).
+What they are multiplied with stays fine: each row is brought to 16 bits, with a scale of its own
+(``kernels_c/int8.c``). What is lost is lost in the weights (docs/backends.md has how much).
 
 Axes: N rows, E hidden size, F features.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from constitutional_ai.engine.cpu.kernels import Fused, Weights8
+from constitutional_ai.engine.cpu.kernels import Kernels, Weights8
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.errors import ModelError
 
@@ -25,22 +25,22 @@ WIDE, TALL = 64, 32
 
 
 class Linear8(NamedTuple):
-    """Rows of one or several projections, laid out as ``kernels/int8.c`` reads them; stands where a ``Linear`` does."""
+    """Rows of one or several projections, packed as ``kernels_c/int8.c`` reads them; stands where a ``Linear`` does."""
 
     weights: Weights8
     bias: torch.Tensor | None
     features: int
-    fused: Fused
+    kernels: Kernels
 
     @staticmethod
-    def of(fused: Fused, dtype: torch.dtype, arena: Arena, *modules: nn.Linear) -> Linear8:
+    def of(kernels: Kernels, dtype: torch.dtype, arena: Arena, *modules: nn.Linear) -> Linear8:
         """Takes the weights over: the modules have none afterwards. Raises ModelError where one is no number."""
         weights = [m.weight.detach() for m in modules]
         biases = [m.bias.detach().to(dtype) for m in modules if m.bias is not None]
         for module in modules:
             module.register_parameter("weight", None)
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        return Linear8(laid_out(weight, arena), torch.cat(biases) if biases else None, len(weight), fused)
+        return Linear8(pack(weight, arena), torch.cat(biases) if biases else None, len(weight), kernels)
 
     def __call__(
         self,
@@ -49,11 +49,11 @@ class Linear8(NamedTuple):
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """Of what ``norm``, its weights and epsilon, makes of ``x_NE``. ``other_NF`` is added."""
-        return self.fused.product8(x_NE, self.weights, self.features, self.bias, other_NF, norm=norm)
+        return self.kernels.product_int8(x_NE, self.weights, self.features, self.bias, other_NF, norm=norm)
 
     def gated(self, x_NE: torch.Tensor, gate: Linear8, norm: tuple[torch.Tensor, float]) -> torch.Tensor:
         """Times SiLU of what ``gate`` gives."""
-        return self.fused.product8(x_NE, self.weights, self.features, gate=gate.weights, norm=norm)
+        return self.kernels.product_int8(x_NE, self.weights, self.features, gate=gate.weights, norm=norm)
 
 
 def rounded(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +65,7 @@ def rounded(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.round(weight_FE / scales_F[:, None]).to(torch.int8), scales_F
 
 
-def laid_out(weight_FE: torch.Tensor, arena: Arena) -> Weights8:
+def pack(weight_FE: torch.Tensor, arena: Arena) -> Weights8:
     """In blocks of 32 features by 64 numbers, filled up with 0: two tiles of 16 groups of 4 numbers, 16 features."""
     F, E = weight_FE.shape
     rows, columns = -(-F // TALL), -(-E // WIDE)

@@ -2,7 +2,8 @@
 
 Every thread that computes with torch gets a pool of OpenMP threads, and keeps it. Once there are more of these than
 processors, libgomp puts the idle to sleep at once, and to wake one takes longer than most of the products and sums of a
-small model: on 2 cores each operation took 85 microseconds more, a token for 64 rows 180 milliseconds rather than 124.
+small model: on 2 cores each operation took 85 microseconds more, a token of 64 sequences 180 milliseconds rather than
+124.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SOFT = 1  # omp_pause_soft: the pool ends, what OpenMP was told stays (OpenMP 5.0, omp_pause_resource_all)
+SOFT = 1  # omp_pause_soft: the pool ends, OpenMP's settings stay (OpenMP 5.0, omp_pause_resource_all)
 
 _alone = threading.Lock()
 
 
 @contextmanager
 def all_threads() -> Iterator[None]:
-    """Waits until no other thread computes in here, and leaves no pool behind."""
+    """Wait until no other thread computes in here; leave no pool behind."""
     with _alone:
         try:
             yield
         finally:
-            give_back_threads()
+            release_threads()
 
 
-def give_back_threads() -> None:
-    """Ends the pool of the calling thread, which gets a new one when it needs one: 0.2 ms."""
+def release_threads() -> None:
+    """End the pool of the calling thread, which gets a new one when it needs one: 0.2 ms."""
     if pause := _pause():
         pause(SOFT)
 
 
 def _pause() -> Any:
-    """None as long as no OpenMP 5 is loaded for all to see: under Linux torch brings libgomp, whose pools these are."""
+    """Return OpenMP's function; None where none is loaded for all to see. Under Linux torch brings libgomp."""
     return getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if sys.platform == "linux" else None

@@ -1,6 +1,7 @@
-"""Which engine runs weights that are here: ``transformers``, ``openvino`` or ``vllm``.
+"""Chooses the engine that runs weights on this machine.
 
-``transformers-int8`` and ``openvino-int8`` are these with the weights in 8 bits.
+``native`` is our own (Llama, Mistral and Qwen models), ``transformers`` plain transformers, the reference;
+``native-int8`` and ``openvino-int8`` keep the weights in 8 bits.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from constitutional_ai.errors import InputError, ModelError, did_you_mean
 from constitutional_ai.models.model import Model
 
 PACKAGES = {
+    "native": "transformers",
+    "native-int8": "transformers",
     "openvino": "openvino_genai",
     "openvino-int8": "openvino_genai",
     "transformers": "transformers",
-    "transformers-int8": "transformers",
     "vllm": "vllm",
 }
+"""The package that each engine needs."""
+FORMER_NAMES = {"transformers-int8": "native-int8"}
+"""In recipes of older runs."""
 INT8 = "-int8"
-MOST = 0.8
-"""Of this machine's memory, for weights. Those that take more are kept in 8 bits."""
+MAX_SHARE = 0.8
+"""Share of this machine's memory that weights may take. Those that take more are kept in 8 bits."""
 VARIABLE = "CAI_ENGINE"
 LOG = logging.getLogger(__name__)
 
@@ -31,26 +37,28 @@ LOG = logging.getLogger(__name__)
 def pick(
     engine: str | None, weights: str | Path, *, name: str = "", say: Callable[[str], None] = LOG.info
 ) -> str:
-    """``engine``, or what ``CAI_ENGINE`` names, or the fastest that is installed and runs ``weights``.
+    """Return ``engine``, or what ``CAI_ENGINE`` names, or the fastest that is installed and runs ``weights``.
 
-    ``say`` is told which, and why. Raises InputError for an engine that is unknown or not installed.
+    ``say`` is called with a line that names it, and why. Raises InputError for an engine that is unknown, not
+    installed, or not one for these weights.
     """
-    asked = _asked(engine)
-    picked, why = (check_engine(asked), "as asked") if asked else _fastest(weights)
-    say(f"{name or weights}: {picked} answers ({why}).")
+    named = _named(engine)
+    picked, why = (check_engine(named, weights), "as set") if named else _fastest(weights)
+    say(f"{name or weights} runs on engine {picked} ({why}).")
     return picked
 
 
-def _asked(engine: str | None) -> str | None:
-    return engine or os.environ.get(VARIABLE) or None
+def _named(engine: str | None) -> str | None:
+    named = engine or os.environ.get(VARIABLE) or None
+    return FORMER_NAMES.get(named, named) if named else None
 
 
-def run(
+def load_weights(
     name: str, weights: str | Path, *, engine: str | None = None, say: Callable[[str], None] = LOG.info
 ) -> Model:
-    """The model of ``weights`` on the engine that ``pick`` picks. Raises InputError or ModelError.
+    """Return the model of ``weights`` on the engine that ``pick`` picks. Raises InputError or ModelError.
 
-    Where nobody asked for OpenVINO and it turns out that it cannot run the model, transformers does.
+    Where OpenVINO was picked, not named, and turns out to be unable to run the model, transformers does.
     """
     picked = pick(engine, weights, name=name, say=say)
     if picked == "vllm":
@@ -63,82 +71,92 @@ def run(
         try:
             return (Int8OpenVinoModel if picked.endswith(INT8) else OpenVinoModel)(name, weights)
         except ModelError as error:
-            if _asked(engine):
+            if _named(engine):
                 raise
-            say(f"{name}: transformers answers after all. {error}")
-    from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model
+            say(f"{name} runs on engine transformers after all. {error}")
+    from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, TransformersModel
 
-    return (Int8Model if picked == "transformers-int8" else HuggingFaceModel)(name, weights)
+    classes: dict[str, type[HuggingFaceModel]] = {"native": HuggingFaceModel, "native-int8": Int8Model}
+    return classes.get(picked, TransformersModel)(name, weights)
 
 
-def check_engine(engine: str) -> str:
-    """The engine itself. Raises InputError for one that is unknown or not installed."""
+def check_engine(engine: str, weights: str | Path) -> str:
+    """Return the engine itself. Raises InputError: see ``pick``."""
     if engine not in PACKAGES:
         raise InputError(f"unknown engine '{engine}'.{did_you_mean(engine, PACKAGES)}")
     if not installed(engine):
-        extra = {"transformers": "local"}.get(name := engine.removesuffix(INT8), name)
+        extra = "local" if PACKAGES[engine] == "transformers" else engine.removesuffix(INT8)
         raise InputError(
             f"the engine '{engine}' is not installed. Type: pip install 'constitutional-ai[{extra}]'"
+        )
+    if engine == "native" and (config := _config(weights)) is not None and not _is_native(config):
+        raise InputError(
+            f"the engine 'native' runs no model of type '{config.model_type}' with these settings. "
+            "Set engine=transformers."
         )
     return engine
 
 
 def installed(engine: str) -> bool:
+    """Return whether the package that ``engine`` needs can be found."""
     return importlib.util.find_spec(PACKAGES[engine]) is not None
 
 
 def _fastest(weights: str | Path) -> tuple[str, str]:
-    """By what ``benchmarks/engines.py`` and docs/backends.md measured."""
+    """Return the fastest engine, by what ``benchmarks/engines.py`` and docs/backends.md measured, and why."""
     import torch
 
-    gpu = torch.cuda.is_available()
-    if not gpu and _shares(weights):
-        if _too_large(weights):
-            return "transformers-int8", "this machine's memory holds its weights only in 8 bits"
-        return "transformers", "the fastest on a CPU for such a model"
+    gpu, native = torch.cuda.is_available(), _runs_natively(weights)
+    if native and not gpu:
+        if _is_too_large(weights):
+            return "native-int8", "this machine's memory holds its weights only in 8 bits"
+        return "native", "the fastest on a CPU for such a model"
     if installed("vllm"):
         return "vllm", "the fastest on a GPU" if gpu else "vLLM's build for CPUs is installed"
-    if gpu:
-        return "transformers", "no faster engine is installed"
-    if not installed("openvino"):
-        return "transformers", "no faster engine is installed"
+    if gpu or not installed("openvino"):
+        return "native" if native else "transformers", "no faster engine is installed"
     why_not = _openvino_refuses(weights)
     return ("transformers", f"OpenVINO cannot: {why_not}") if why_not else ("openvino", "the fastest on a CPU")
 
 
-def _shares(weights: str | Path) -> bool:
-    """Whether it is of an architecture that ``shared_engine`` runs."""
+def _runs_natively(weights: str | Path) -> bool:
+    config = _config(weights)
+    return config is not None and _is_native(config)
+
+
+def _is_native(config: Any) -> bool:
+    from constitutional_ai.engine.open import supports_config
+
+    return supports_config(config)
+
+
+def _config(weights: str | Path) -> Any:
+    """Return the configuration; None where it cannot be read: transformers says why when it loads the model."""
     from transformers import AutoConfig
 
-    from constitutional_ai.engine.prefixes import knows
-
     try:
-        return knows(AutoConfig.from_pretrained(weights))
+        return AutoConfig.from_pretrained(weights)
     except (OSError, ValueError):
-        return False  # transformers says what is wrong with it
+        return None
 
 
-def _too_large(weights: str | Path) -> bool:
-    """As they are usually kept here, for this machine's memory; and 8 bits can be had."""
+def _is_too_large(weights: str | Path) -> bool:
+    """Return whether the weights exceed this machine's memory in its own precision, and 8 bits are possible."""
     from safetensors import SafetensorError
 
     from constitutional_ai import machine
+    from constitutional_ai.engine.open import int8_dtype
     from constitutional_ai.models.local.exported import local_folder, numbers
-    from constitutional_ai.models.local.hugging_face import int8_kernels
 
     try:
-        bytes_ = numbers(local_folder(weights)) * machine.best_dtype().itemsize
+        size = numbers(local_folder(weights)) * machine.best_dtype().itemsize
     except (OSError, ValueError, SafetensorError):
-        return False  # transformers says what is wrong with it
-    return bytes_ > MOST * machine.physical_memory() and int8_kernels() is not None
+        return False  # transformers says what is wrong when it loads the model
+    return size > MAX_SHARE * machine.physical_memory() and int8_dtype() is not None
 
 
 def _openvino_refuses(weights: str | Path) -> str | None:
-    from transformers import AutoConfig
-
     from constitutional_ai.models.local.openvino.export_ir import unsupported
 
-    try:
-        return unsupported(AutoConfig.from_pretrained(weights))
-    except (OSError, ValueError):
-        return "the configuration cannot be read"  # transformers says what is wrong with it
+    config = _config(weights)
+    return unsupported(config) if config is not None else "the configuration cannot be read"

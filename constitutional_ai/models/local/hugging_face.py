@@ -1,11 +1,12 @@
-"""transformers in this process: the reference backend, for CPU and GPU.
+"""Models in this process, on CPU or GPU: our own engine (``native``), or plain transformers, the reference.
 
-Draws are fixed by each request's own seed (inverse transform sampling), so an answer does not depend on what else is
-in its batch, save for rounding: in bfloat16 a batch of another shape can round a logit differently.
+A request's own seed fixes its draws (inverse transform sampling), so a completion does not depend on what else is in
+its batch, save for rounding: in bfloat16 a batch of another shape can round a logit differently.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,28 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from constitutional_ai import machine
-from constitutional_ai.engine.attention import OfModules
-from constitutional_ai.engine.cpu import decoder
-from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.cpu.kernels import Fused, fused
-from constitutional_ai.engine.cpu.memory import huge_pages
-from constitutional_ai.engine.cpu.threads import all_threads
-from constitutional_ai.engine.decode_loop import Decoding
-from constitutional_ai.engine.prefixes import takes
-from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.open import Engine, all_threads, int8_dtype, open_engine
+from constitutional_ai.engine.sampling import Decoding
 from constitutional_ai.errors import ModelError
-from constitutional_ai.models.batching import Batch, Batcher
-from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.models.batching import Batcher
+from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.local.tokens import Generation, Scoring, Tokens, cannot_load
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion
 
 GENERATE_BATCH, SCORE_BATCH = 128, 64
 BATCH_TOKENS = 65_536
-"""Of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
+"""Tokens of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
 
-ELSE = "engine=openvino-int8, or engine=transformers"
+INSTEAD = "engine=openvino-int8, or engine=transformers"
 
 
 class HuggingFaceModel:
-    """A causal language model in a folder of safetensors, or on the hub. No remote code, no pickle."""
+    """A causal language model in a folder of safetensors, or on the hub. No remote code, no pickle.
+
+    It runs on our own engine where that supports it, else on plain transformers. The names of this class and of those
+    below are in the keys of the cache of calls, which tells engines apart by them.
+    """
 
     int8 = False
     """Whether its weights are kept in 8 bits."""
@@ -51,30 +49,27 @@ class HuggingFaceModel:
         self.name = name
         self._tokens = Tokens(name, path)
         self.format = self._tokens.format
-        self._engine = self._engine_of(model, fixed=False) if model is not None else self._loaded(path, dtype)
+        fixed, dtype = model is None, dtype or machine.best_dtype()
+        self._engine = self._open(model or self._load(path, dtype).to(machine.device()), fixed=fixed)
         self._generations: Batcher[Generation, Completion] = Batcher(
             self._generate,
             size=GENERATE_BATCH,
             key=lambda r: (r.sampling.temperature, r.sampling.max_tokens, r.stop),
             length=lambda r: len(r.tokens) + r.sampling.max_tokens,
-            begins=lambda r: r.tokens if self._engine.shares else (),
+            prompt=lambda r: r.tokens if self._engine.shares else (),
             steps=lambda r: r.sampling.max_tokens,
-            padded=BATCH_TOKENS,
+            max_tokens=BATCH_TOKENS,
         )
         self._scorings: Batcher[Scoring, list[float]] = Batcher(
             self._score,
             size=SCORE_BATCH,
             key=lambda r: 0,
             length=lambda r: self._engine.tokens_to_score(*r),
-            begins=lambda r: r.context if self._engine.shares else (),
-            padded=BATCH_TOKENS,
+            prompt=lambda r: r.context if self._engine.shares else (),
+            max_tokens=BATCH_TOKENS,
         )
 
-    def _loaded(self, path: str | Path, dtype: torch.dtype | None) -> PaddedEngine | SharedEngine:
-        return self._engine_of(self._read(path, dtype or machine.best_dtype()).to(machine.device()), fixed=True)
-
-    def _read(self, path: str | Path, dtype: torch.dtype | str) -> Any:
-        huge_pages()
+    def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, SafetensorError) as error:
@@ -85,74 +80,64 @@ class HuggingFaceModel:
         )
         return model
 
-    def _engine_of(self, model: Any, fixed: bool) -> PaddedEngine | SharedEngine:
-        """``fixed``: its weights stay as they are."""
-        model.eval()
+    def _open(self, model: Any, *, fixed: bool) -> Engine:
+        """Return an engine for ``model``. ``fixed``: its weights will not change."""
         tokenizer, ends = self._tokens.tokenizer, self._tokens.ends
-        if not takes(model):
-            return PaddedEngine(model, tokenizer, ends)
-        forward = Decoder(model) if fixed and decoder.takes(model) else OfModules(model)
-        return SharedEngine(forward, tokenizer, ends, keep=fixed)
+        return open_engine(model.eval(), tokenizer, ends, fixed=fixed) or PaddedGenerate(model, tokenizer, ends)
+
+    def paths(self) -> dict[str, str]:
+        """Return which code computes attention and matrix products."""
+        return self._engine.paths()
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        """See ``Model``. Raises RecordError where the context leaves no room for a completion."""
         return await self._generations.ask(self._tokens.generation(context, sampling))
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        """See ``Model``. Raises RecordError for an empty continuation or a context that is too long."""
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
 
-    def _generate(self, batch: Batch[Generation, Completion]) -> None:
-        requests, arrivals = batch.requests, _Arrivals(batch, self._tokens)
-        sampling, stop = requests[0].sampling, requests[0].stop
-        seeds = [r.sampling.seed for r in requests]
-        how = Decoding(seeds, sampling.temperature, sampling.max_tokens, stop)
+    def _generate(self, requests: list[Generation], cancelled: threading.Event) -> list[Completion]:
+        sampling, seeds = requests[0].sampling, [r.sampling.seed for r in requests]
+        decoding = Decoding(seeds, sampling.temperature, sampling.max_tokens, requests[0].stop)
         with all_threads():
-            said = self._engine.generate([r.tokens for r in requests], how, batch.cancelled, arrivals)
-        for number, tokens in enumerate(said):
-            if number not in batch.answered:
-                arrivals.said(number, tokens)
+            completions = self._engine.generate([r.tokens for r in requests], decoding, cancelled)
+        return [self._tokens.completion(*each) for each in zip(requests, completions, strict=True)]
 
-    def _score(self, batch: Batch[Scoring, list[float]]) -> None:
-        requests = batch.requests
+    def _score(self, requests: list[Scoring], _: threading.Event) -> list[list[float]]:
         with all_threads():
-            scores = self._engine.score([r.context for r in requests], [r.continuations for r in requests])
-        batch.answer_all(scores)
+            return self._engine.score([r.context for r in requests], [r.continuations for r in requests])
+
+
+class TransformersModel(HuggingFaceModel):
+    """The same on plain transformers: the reference, for any architecture."""
+
+    def _open(self, model: Any, *, fixed: bool) -> Engine:
+        return PaddedGenerate(model.eval(), self._tokens.tokenizer, self._tokens.ends)
 
 
 class Int8Model(HuggingFaceModel):
-    """With its weights in 8 bits (``int8.py``): half the memory of bfloat16, a quarter of float32."""
+    """The same with its weights in 8 bits: half the memory of bfloat16, a quarter of float32."""
 
     int8 = True
 
-    def _loaded(self, path: str | Path, dtype: torch.dtype | None) -> SharedEngine:
-        """Raises ModelError where the model, or this machine, is not one for it."""
-        if (kernels := int8_kernels(dtype)) is None:
-            raise ModelError(f"'{self.name}' cannot run in 8 bits: that takes Linux and gcc. Set {ELSE}.")
-        # As it is stored: its files are then mapped, and each layer is read when its turn comes.
-        model = self._read(path, "auto")
-        if not (takes(model) and decoder.takes_int8(model)):
+    def __init__(self, name: str, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Raises ModelError where the model cannot run in 8 bits, or this machine cannot."""
+        self._dtype = int8_dtype(dtype)
+        if self._dtype is None:
+            raise ModelError(f"'{name}' cannot run in 8 bits: that takes Linux and gcc. Set {INSTEAD}.")
+        super().__init__(name, path)
+
+    def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
+        # In the stored precision: the files are then mapped, and each layer is read when its turn comes.
+        return super()._load(path, "auto")
+
+    def _open(self, model: Any, *, fixed: bool) -> Engine:
+        tokenizer, ends = self._tokens.tokenizer, self._tokens.ends
+        engine = open_engine(model, tokenizer, ends, fixed=fixed, int8=True, dtype=self._dtype)
+        if engine is None:
             raise ModelError(
                 f"'{self.name}' cannot run in 8 bits: that takes a Llama, Mistral or Qwen model of plain layers, and "
-                f"an x86 processor. Set {ELSE}."
+                f"an x86 processor. Set {INSTEAD}."
             )
-        how = Decoder(model, int8=kernels[0], dtype=kernels[1])
-        return SharedEngine(how, self._tokens.tokenizer, self._tokens.ends)
-
-
-def int8_kernels(dtype: torch.dtype | None = None) -> tuple[Fused, torch.dtype] | None:
-    """What multiplies weights in 8 bits here, and what else is computed in: ``dtype``, or what can be had."""
-    for tried in (dtype,) if dtype else (machine.best_dtype(), torch.float32):
-        if (kernels := fused(tried)) and kernels.takes_int8:
-            return kernels, tried
-    return None
-
-
-class _Arrivals:
-    def __init__(self, batch: Batch[Generation, Completion], tokens: Tokens) -> None:
-        self._batch, self._tokens = batch, tokens
-
-    def more(self, beginning: list[int]) -> list[tuple[list[int], int]]:
-        return [(r.tokens, r.sampling.seed) for r in self._batch.more(beginning)]
-
-    def said(self, number: int, tokens: list[int]) -> None:
-        request = self._batch.pending[number].request
-        self._batch.answer(number, self._tokens.completion(request, tokens))
+        return engine

@@ -1,8 +1,9 @@
-"""transformers' own generate over left-padded rows: for the architectures that nothing is known of."""
+"""transformers' own ``generate`` over left-padded batches: the reference, and the fallback for any architecture."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,51 +15,53 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from constitutional_ai.engine.decode_loop import Arrivals, Decoding, Draws
+from constitutional_ai.engine.sampling import Decoding, Sampler
 
 
-class PaddedEngine:
-    """For any causal language model of transformers."""
+class PaddedGenerate:
+    """An engine for any causal language model of transformers."""
 
     shares = False
 
     def __init__(self, model: Any, tokenizer: Any, ends: set[int]) -> None:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
 
+    def paths(self) -> dict[str, str]:
+        """Return which code computes attention and matrix products."""
+        return dict.fromkeys(("attention", "products"), "transformers' modules")
+
     def generate(
-        self,
-        rows: list[list[int]],
-        how: Decoding,
-        cancelled: threading.Event,
-        arrivals: Arrivals | None = None,
+        self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
     ) -> list[list[int]]:
-        """What each row says, its end included. Nobody joins: transformers' loop takes none in."""
-        batch = self._padded(rows)
+        """Return the completion ids of each prompt, the end token included."""
+        batch = self._padded(prompts)
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList([_Cancelled(cancelled)])
-        if how.temperature > 0:
-            processors.append(_SeededDraws(how.seeds, how.temperature, how.max_tokens))
+        if decoding.temperature > 0:
+            sampler = Sampler(decoding.seeds, decoding.temperature, decoding.max_tokens)
+            processors.append(_SeededDraws(sampler, len(prompts)))
+        stop = {"stop_strings": list(decoding.stop), "tokenizer": self._tokenizer} if decoding.stop else {}
         with torch.inference_mode():
-            said = self._model.generate(
+            sequences = self._model.generate(
                 **batch,
                 do_sample=False,
-                max_new_tokens=how.max_tokens,
+                max_new_tokens=decoding.max_tokens,
                 logits_processor=processors,
                 stopping_criteria=criteria,
-                **({"stop_strings": list(how.stop), "tokenizer": self._tokenizer} if how.stop else {}),
+                **stop,
             )
         width = batch["input_ids"].shape[1]
-        return [self._own(row[width:].tolist()) for row in said]
+        return [self._without_padding(sequence[width:].tolist()) for sequence in sequences]
 
-    def _own(self, tokens: list[int]) -> list[int]:
-        """A row that has ended is padded while the rest of its batch goes on."""
+    def _without_padding(self, tokens: list[int]) -> list[int]:
+        """Return the tokens up to the end; a sequence that has ended is padded while the rest of its batch runs."""
         length = next((at for at, token in enumerate(tokens) if token in self._ends), len(tokens))
         return tokens[: length + 1]
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
-        """Each context is computed once, and its continuations go on from its cache."""
+        """Return log-probabilities. Each context is computed once, and its continuations follow from its cache."""
         batch = self._padded(contexts)
-        rows = [(i, ids) for i, of_context in enumerate(continuations) for ids in of_context]
-        which = torch.tensor([i for i, _ in rows], device=self._model.device)
+        pairs = [(i, ids) for i, of_context in enumerate(continuations) for ids in of_context]
+        which = torch.tensor([i for i, _ in pairs], device=self._model.device)
         with torch.inference_mode():
             cache = DynamicCache(config=self._model.config)
             mask = batch["attention_mask"]
@@ -67,24 +70,24 @@ class PaddedEngine:
                 **batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
             first = head.logits[:, -1].float().log_softmax(-1)
-            totals = [float(first[i, ids[0]]) for i, ids in rows]
-            if max(len(ids) for _, ids in rows) > 1:
+            totals = [float(first[i, ids[0]]) for i, ids in pairs]
+            if max(len(ids) for _, ids in pairs) > 1:
                 cache.batch_select_indices(which)
-                rest = self._rest(rows, mask[which], cache)
+                rest = self._rest([ids for _, ids in pairs], mask[which], cache)
                 totals = [a + b for a, b in zip(totals, rest, strict=True)]
         scores = iter(totals)
         return [[next(scores) for _ in of_context] for of_context in continuations]
 
-    def tokens_to_score(self, context: list[int], continuations: list[list[int]]) -> int:
-        """Every continuation goes on from a copy of its context's cache."""
+    def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
+        """Return the tokens of one context: every continuation follows from a copy of its cache."""
         return len(continuations) * (len(context) + max(map(len, continuations)))
 
-    def _rest(self, rows: list[tuple[int, list[int]]], mask: torch.Tensor, cache: DynamicCache) -> list[float]:
-        """Log-probability of every continuation's tokens after its first."""
-        width = max(len(ids) for _, ids in rows) - 1
+    def _rest(self, continuations: list[list[int]], mask: torch.Tensor, cache: DynamicCache) -> list[float]:
+        """Return the log-probability of every continuation's tokens after its first."""
+        width = max(map(len, continuations)) - 1
         pad = self._tokenizer.pad_token_id
         tokens = torch.tensor(
-            [ids[:-1] + [pad] * (width - len(ids) + 1) for _, ids in rows], device=mask.device
+            [ids[:-1] + [pad] * (width - len(ids) + 1) for ids in continuations], device=mask.device
         )
         positions = mask.sum(-1, keepdim=True) + torch.arange(width, device=mask.device)
         out = self._model(
@@ -95,30 +98,32 @@ class PaddedEngine:
             use_cache=True,
         )
         totals = []
-        for logits, (_, ids) in zip(out.logits, rows, strict=True):
+        for logits, ids in zip(out.logits, continuations, strict=True):
             wanted = torch.tensor(ids[1:], device=mask.device)
             logps = logits[: len(wanted)].float().log_softmax(-1)
             totals.append(float(logps.gather(1, wanted[:, None]).sum()))
         return totals
 
-    def _padded(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        batch = self._tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
+    def _padded(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
+        batch = self._tokenizer.pad({"input_ids": sequences}, padding=True, return_tensors="pt")
         return {k: batch[k].to(self._model.device) for k in ("input_ids", "attention_mask")}
 
 
 class _SeededDraws(LogitsProcessor):  # type: ignore[misc]
-    """Leaves only the token that each row's own seed draws, so that greedy search then takes it."""
+    """Leaves only the token that each sequence's own seed draws, so that greedy search then takes it."""
 
-    def __init__(self, seeds: list[int], temperature: float, steps: int) -> None:
-        self._draws, self._rows, self._step = Draws(seeds, temperature, steps), range(len(seeds)), 0
+    def __init__(self, sampler: Sampler, sequences: int) -> None:
+        self._sampler, self._sequences, self._step = sampler, range(sequences), 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn_R = self._draws(scores, self._rows, [self._step] * len(self._rows))
+        tokens_B = self._sampler(scores, self._sequences, self._step)
         self._step += 1
-        return torch.full_like(scores, float("-inf")).scatter_(1, drawn_R[:, None], 0.0)
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens_B[:, None], 0.0)
 
 
 class _Cancelled(StoppingCriteria):  # type: ignore[misc]
+    """Ends all sequences once nobody waits for them."""
+
     def __init__(self, event: threading.Event) -> None:
         self._event = event
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back, in one way for every engine that runs weights here: all of them see the same tokens."""
+"""Turns text into tokens and back, in one way for all engines that run weights here: all see the same tokens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub import constants
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -15,21 +16,27 @@ from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampli
 from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
 from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
 
+constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would call the hub at every training
+
 
 class Generation(NamedTuple):
+    """A request to generate."""
+
     tokens: list[int]
     sampling: Sampling
     stop: tuple[str, ...]
-    """Texts that end it, beside the tokenizer's own end."""
+    """Texts that end the completion, beside the tokenizer's own end."""
 
 
 class Scoring(NamedTuple):
+    """A request to score."""
+
     context: list[int]
     continuations: list[list[int]]
 
 
 class Tokens:
-    """The tokenizer of a folder or hub id, and what of its model a request has to know. No weights are read."""
+    """The tokenizer of a folder or hub id, and the facts about its model that requests need. No weights are read."""
 
     def __init__(self, name: str, path: str | Path) -> None:
         """Raises ModelError when there is no tokenizer or configuration to read."""
@@ -46,24 +53,28 @@ class Tokens:
         self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
 
     def generation(self, context: Context, sampling: Sampling) -> Generation:
-        """Raises RecordError when the answer would have no room, or the chat template refuses the turns."""
+        """Return the request. Raises RecordError when no room is left, or the chat template refuses the turns."""
         stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
         return Generation(self._of(context, room=sampling.max_tokens), sampling, stop)
 
     def scoring(self, context: Context, continuations: Sequence[str]) -> Scoring:
-        """Each continuation is tokenised apart, so that it is the same tokens after any context."""
+        """Return the request. Each continuation is tokenised by itself: it is the same tokens after any context.
+
+        Raises RecordError for an empty one, and as ``generation`` does.
+        """
         ends = [self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in continuations]
         if not all(ends):
             raise RecordError("an empty continuation has no probability")
         return Scoring(self._of(context, room=max(map(len, ends))), ends)
 
-    def completion(self, request: Generation, said: list[int]) -> Completion:
-        """What was said in answer, its end included if it came to one."""
-        ended = bool(said) and said[-1] in self.ends
-        text = self.tokenizer.decode(said[: len(said) - ended], skip_special_tokens=True)
+    def completion(self, request: Generation, tokens: list[int]) -> Completion:
+        """Return the completion whose ids are ``tokens``, the end included if it was generated."""
+        ended = bool(tokens) and tokens[-1] in self.ends
+        text = self.tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
         text, stopped = cut_at_stop(text, request.stop)
         finish: FinishReason = "stop" if ended or stopped else "length"
-        return Completion(text.strip(), self.name, finish, len(request.tokens), len(said) - (ended and stopped))
+        count = len(tokens) - (ended and stopped)
+        return Completion(text.strip(), self.name, finish, len(request.tokens), count)
 
     def _of(self, context: Context, *, room: int) -> list[int]:
         if isinstance(context, str):
@@ -93,6 +104,7 @@ class Tokens:
 
 
 def cannot_load(name: str, error: Exception) -> ModelError:
+    """Return the error to raise when a library cannot load a model."""
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
 

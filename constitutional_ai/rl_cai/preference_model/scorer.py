@@ -74,7 +74,7 @@ class PreferenceModel(Scorer):
         file = Path(path) / SPREAD
         self._spread = TypeAdapter(Spread).validate_json(file.read_bytes()) if file.is_file() else UNKNOWN
         self._requests: Batcher[Conversation, float] = Batcher(
-            lambda batch: batch.answer_all(self.scores(batch.requests)),
+            lambda conversations, _: self.scores(conversations),
             size=SCORE_BATCH,
             key=lambda _: 0,
             length=lambda c: sum(len(m.content) for m in c),

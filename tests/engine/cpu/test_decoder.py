@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from constitutional_ai.engine.attention import OfModules
+from constitutional_ai.engine.attention import TransformersForward
+from constitutional_ai.engine.attention_mask import AttentionMask
 from constitutional_ai.engine.cpu import decoder
 from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.row_engine import SharedEngine
-from constitutional_ai.engine.seen import Seen
+from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
-from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.model import Sampling
 from tests.engine.asked import BEGINNING, BFLOAT16, CONTINUATIONS, ROWS, X86, greedy, llama, said
 
@@ -32,8 +32,8 @@ def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(t
     with torch.inference_mode():
         before = loaded(tokens).logits.float()
         exact = llama(tiny)(tokens).logits
-        seen = Seen([0], [[0] * len(BEGINNING)])
-        own = Decoder(loaded)(tokens, positions, seen, None, None, len(BEGINNING)).float()
+        mask = AttentionMask([0], [[0] * len(BEGINNING)])
+        own = Decoder(loaded)(tokens, positions, mask, None, None, len(BEGINNING)).float()
     assert loaded.lm_head.weight is None
     assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
 
@@ -52,9 +52,9 @@ def test_what_the_decoder_cannot_compute_is_left_to_the_modules(
     tiny: Path, spoiled: Callable[[Any], Any]
 ) -> None:
     made = llama(tiny)
-    assert decoder.takes(made)
+    assert decoder.supports(made)
     spoiled(made)
-    assert not decoder.takes(made)
+    assert not decoder.supports(made)
 
 
 def test_where_the_processor_has_no_bfloat16_the_modules_compute_in_it(
@@ -62,7 +62,7 @@ def test_where_the_processor_has_no_bfloat16_the_modules_compute_in_it(
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     made = HuggingFaceModel("tiny", tiny, dtype=torch.bfloat16)
-    assert isinstance(made._engine.model, OfModules)
+    assert isinstance(made._engine.reader.model, TransformersForward)
     assert asyncio.run(made.generate("Hi", Sampling(max_tokens=3))).completion_tokens
 
 
@@ -73,9 +73,9 @@ def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(mode
     exact, rounded, own = (
         torch.tensor(engine.score(ROWS, ends))
         for engine in (
-            PaddedEngine(model, tokenizer, {2}),
-            PaddedEngine(copy.deepcopy(plain), tokenizer, {2}),
-            SharedEngine(Decoder(plain), tokenizer, {2}),
+            PaddedGenerate(model, tokenizer, {2}),
+            PaddedGenerate(copy.deepcopy(plain), tokenizer, {2}),
+            SequenceEngine(Decoder(plain), tokenizer, {2}),
         )
     )
     assert (own - exact).abs().mean() < 1.3 * (rounded - exact).abs().mean()
@@ -85,7 +85,7 @@ def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(mode
 def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
     """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
     decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
-    engine = SharedEngine(decoder, tokenizer, {2})
+    engine = SequenceEngine(decoder, tokenizer, {2})
     texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
     for row, text in zip(ROWS, texts, strict=True):
         with torch.no_grad():
@@ -118,9 +118,9 @@ def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_
 ) -> None:
     plain = copy.deepcopy(wide).to(torch.bfloat16)
     rows, ends = [beginning + row for row in APART], [[[7], *CONTINUATIONS] for _ in APART]
-    exact = torch.tensor(PaddedEngine(wide, tokenizer, {2}).score(rows, ends))
-    rounded = torch.tensor(PaddedEngine(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
-    engine = SharedEngine(Decoder(plain), tokenizer, {2})
+    exact = torch.tensor(PaddedGenerate(wide, tokenizer, {2}).score(rows, ends))
+    rounded = torch.tensor(PaddedGenerate(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
+    engine = SequenceEngine(Decoder(plain), tokenizer, {2})
     together = torch.tensor(engine.score(rows, ends))
     engine.forget()
     alone = torch.tensor([engine.score([row], [end])[0] for row, end in zip(rows, ends, strict=True)])
@@ -135,7 +135,7 @@ def test_in_bfloat16_rows_of_any_length_go_on_beside_each_other_as_they_would_al
     wide: Any, tokenizer: Any, beginning: list[int]
 ) -> None:
     """Each token was the likeliest, but for rounding: in one pass of the exact model over all that was said."""
-    engine = SharedEngine(Decoder(copy.deepcopy(wide).to(torch.bfloat16)), tokenizer, {2})
+    engine = SequenceEngine(Decoder(copy.deepcopy(wide).to(torch.bfloat16)), tokenizer, {2})
     rows, behind = [beginning + row for row in APART], []
     for row, text in zip(rows, said(engine, rows, greedy(len(rows), steps=8)), strict=True):
         with torch.no_grad():

@@ -7,7 +7,7 @@ import copy
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from constitutional_ai import machine
-from constitutional_ai.engine.cpu import kernels as fused_module
+from constitutional_ai.engine.cpu import build
+from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.cpu.int8 import Linear8, laid_out, rounded
-from constitutional_ai.engine.cpu.kernels import Fused
+from constitutional_ai.engine.cpu.int8 import Linear8, pack, rounded
+from constitutional_ai.engine.cpu.kernels import Kernels
 from constitutional_ai.engine.cpu.memory import Arena
-from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.open import int8_dtype
+from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.errors import ModelError
-from constitutional_ai.models.local import hugging_face
 from constitutional_ai.models.local.bundled import bundled_folder
-from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, int8_kernels
-from constitutional_ai.models.local.padded import PaddedEngine
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model
+from constitutional_ai.models.local.padded import PaddedGenerate
 from tests.engine.asked import CONTINUATIONS, ROWS, X86, all_say, said
 
 WAYS = {
@@ -53,13 +54,13 @@ SHAPES = [
 
 
 @pytest.fixture(params=WAYS)
-def kernels(request: pytest.FixtureRequest) -> Iterator[tuple[Fused, torch.dtype]]:
+def kernels(request: pytest.FixtureRequest) -> Iterator[tuple[Kernels, torch.dtype]]:
     """And three threads: other tests have one."""
     flags = WAYS[request.param]
     if (gcc := shutil.which("gcc")) is None:
         pytest.skip("no gcc here")
     try:
-        made = Fused(ctypes.CDLL(str(fused_module._library(gcc, flags))))
+        made = Kernels(ctypes.CDLL(str(build.build_library(gcc, flags))))
     except subprocess.SubprocessError as error:  # a compiler that does not know these instructions at all
         pytest.skip(str(error))
     before = torch.get_num_threads()
@@ -95,16 +96,16 @@ def close(got: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize(("rows", "numbers", "features"), SHAPES)
 def test_a_product_is_that_with_the_weights_brought_back(
-    kernels: tuple[Fused, torch.dtype], rows: int, numbers: int, features: int
+    kernels: tuple[Kernels, torch.dtype], rows: int, numbers: int, features: int
 ) -> None:
-    fused, dtype = kernels
+    made_for, dtype = kernels
     module = linear(numbers, features, 1, bias=True)
     wanted, bias = brought_back(module), module.bias.detach().to(dtype).double()
     # Each row has a size of its own, and one number far from the others: they share no scale.
     x = drawn(dtype, rows, numbers) * torch.logspace(-3, 3, rows)[:, None].to(dtype)
     x[0, numbers // 2] *= 100
     made, other, norm = (
-        Linear8.of(fused, dtype, Arena(), module),
+        Linear8.of(made_for, dtype, Arena(), module),
         drawn(dtype, rows, features),
         drawn(dtype, numbers),
     )
@@ -115,33 +116,33 @@ def test_a_product_is_that_with_the_weights_brought_back(
 
 @pytest.mark.parametrize(("rows", "numbers", "features"), SHAPES)
 def test_a_gated_product_is_that_times_silu_of_the_gate(
-    kernels: tuple[Fused, torch.dtype], rows: int, numbers: int, features: int
+    kernels: tuple[Kernels, torch.dtype], rows: int, numbers: int, features: int
 ) -> None:
-    fused, dtype = kernels
+    made_for, dtype = kernels
     up, gate = linear(numbers, features, 1), linear(numbers, features, 2)
     x, norm = drawn(dtype, rows, numbers), 5 * drawn(dtype, numbers)
     ups, gates = (normed(x, norm) @ brought_back(module).T for module in (up, gate))
-    made, by = (Linear8.of(fused, dtype, Arena(), module) for module in (up, gate))
+    made, by = (Linear8.of(made_for, dtype, Arena(), module) for module in (up, gate))
     assert close(made.gated(x, by, (norm, 1e-5)), ups * nn.functional.silu(gates))
 
 
-def test_rows_of_zeros_and_weights_of_zeros_give_zeros(kernels: tuple[Fused, torch.dtype]) -> None:
-    fused, dtype = kernels
+def test_rows_of_zeros_and_weights_of_zeros_give_zeros(kernels: tuple[Kernels, torch.dtype]) -> None:
+    made_for, dtype = kernels
     module = linear(64, 32, 0)
     module.weight.data[3] = 0
-    made = Linear8.of(fused, dtype, Arena(), module)
+    made = Linear8.of(made_for, dtype, Arena(), module)
     assert not made(torch.zeros(5, 64, dtype=dtype)).any()
     assert not made(drawn(dtype, 5, 64))[:, 3].any()
 
 
 @pytest.mark.parametrize("huge", [1e4, -1e4])
-def test_gates_far_from_zero_leave_numbers(kernels: tuple[Fused, torch.dtype], huge: float) -> None:
-    fused, dtype = kernels
+def test_gates_far_from_zero_leave_numbers(kernels: tuple[Kernels, torch.dtype], huge: float) -> None:
+    made_for, dtype = kernels
     up, gate = linear(64, 32, 1), linear(64, 32, 2)
     gate.weight.data[:] = huge
     x = torch.ones(2, 64, dtype=dtype)
     wanted = (x.double() @ brought_back(up).T) * (64 * huge if huge > 0 else 0)
-    made, by = (Linear8.of(fused, dtype, Arena(), module) for module in (up, gate))
+    made, by = (Linear8.of(made_for, dtype, Arena(), module) for module in (up, gate))
     assert close(made.gated(x, by, (torch.ones(64, dtype=dtype), 0.0)), wanted)
 
 
@@ -166,7 +167,7 @@ def test_weights_that_are_no_numbers_are_refused(spoiled: float) -> None:
 
 
 def test_they_take_a_byte_each_and_what_fills_up_the_last_block() -> None:
-    blocks, scales, sums = laid_out(drawn(torch.float32, 100, 70), Arena())
+    blocks, scales, sums = pack(drawn(torch.float32, 100, 70), Arena())
     assert blocks.nbytes == 128 * 128
     assert len(scales) == len(sums) == 128
     assert (sums.sum() == blocks.sum(dtype=torch.int32)).item()
@@ -186,18 +187,18 @@ def with_weights_brought_back(model: Any) -> Any:
 
 
 def in_8_bits(model: Any, dtype: torch.dtype | None = None) -> Decoder:
-    found = int8_kernels(dtype)
+    found = int8_dtype(dtype)
     if not X86 or found is None:
         pytest.skip("weights in 8 bits take Linux, gcc and an x86 processor")
-    return Decoder(copy.deepcopy(model), int8=found[0], dtype=found[1])
+    return Decoder(copy.deepcopy(model), int8=load_kernels(found), dtype=found)
 
 
 def test_a_decoder_says_and_scores_what_transformers_do_with_the_weights_brought_back(
     model: Any, tokenizer: Any
 ) -> None:
     plain, ends = with_weights_brought_back(model), [CONTINUATIONS] * len(ROWS)
-    engine = SharedEngine(in_8_bits(model, torch.float32), tokenizer, {2})
-    wanted = torch.tensor(PaddedEngine(plain, tokenizer, {2}).score(ROWS, ends))
+    engine = SequenceEngine(in_8_bits(model, torch.float32), tokenizer, {2})
+    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(ROWS, ends))
     assert torch.allclose(torch.tensor(engine.score(ROWS, ends)), wanted, atol=2e-3)
     assert all_say(plain, ROWS, said(engine, ROWS), rounding=2e-3)
 
@@ -207,8 +208,8 @@ def test_weights_stored_in_16_bits_are_computed_with_in_whatever_this_machine_do
 ) -> None:
     stored = copy.deepcopy(model).to(torch.bfloat16)
     plain, ends = with_weights_brought_back(copy.deepcopy(stored).float()), [CONTINUATIONS] * len(ROWS)
-    engine = SharedEngine(in_8_bits(stored, torch.float32), tokenizer, {2})
-    wanted = torch.tensor(PaddedEngine(plain, tokenizer, {2}).score(ROWS, ends))
+    engine = SequenceEngine(in_8_bits(stored, torch.float32), tokenizer, {2})
+    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(ROWS, ends))
     assert torch.allclose(torch.tensor(engine.score(ROWS, ends)), wanted, atol=2e-3)
 
 
@@ -251,14 +252,14 @@ def test_another_architecture_is_refused_with_what_to_type_instead(tiny: Path, t
 
 
 def test_without_kernels_it_says_what_it_needs(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hugging_face, "fused", lambda dtype: None)
+    monkeypatch.setattr(build, "load_kernels", lambda dtype: None)
     with pytest.raises(ModelError, match="Linux and gcc"):
         Int8Model("tiny", tiny)
 
 
 class _Kernels:
-    def __init__(self, takes_int8: bool) -> None:
-        self.takes_int8 = takes_int8
+    def __init__(self, supports_int8: bool) -> None:
+        self.supports_int8 = supports_int8
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,5 @@ def test_where_the_system_forbids_tiles_all_else_is_in_float32(
 ) -> None:
     known = {torch.bfloat16: _Kernels(tiles_allowed), torch.float32: _Kernels(True)}
     monkeypatch.setattr(machine, "best_dtype", lambda: torch.bfloat16)
-    monkeypatch.setattr(hugging_face, "fused", known.get)
-    found: Sequence[Any] | None = int8_kernels(asked)
-    assert (found[1] if found else None) == computed_in
+    monkeypatch.setattr(build, "load_kernels", known.get)
+    assert int8_dtype(asked) == computed_in

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from constitutional_ai.engine.attention import attend, attend_far, by_key_head
-from constitutional_ai.engine.cpu import kernels as fused_module
-from constitutional_ai.engine.cpu.kernels import Fused, fused
-from constitutional_ai.engine.seen import Seen
+from constitutional_ai.engine.attention import attend, attend_prefix, by_key_head
+from constitutional_ai.engine.attention_mask import AttentionMask
+from constitutional_ai.engine.cpu import build
+from constitutional_ai.engine.cpu.build import load_kernels
+from constitutional_ai.engine.cpu.kernels import Kernels
+from constitutional_ai.errors import InputError
 from tests.engine.asked import X86
 from tests.processors import path_for
 
@@ -39,14 +41,14 @@ def several_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def compiled(dtype: torch.dtype) -> Fused:
-    made = fused(dtype)
+def compiled(dtype: torch.dtype) -> Kernels:
+    made = load_kernels(dtype)
     if made is None:
         pytest.skip("no gcc here")
     return made
 
 
-def tiles() -> Fused:
+def tiles() -> Kernels:
     made = compiled(torch.bfloat16)
     if not made.has_tiles:
         pytest.skip("this processor has no tiles")
@@ -68,7 +70,7 @@ def test_a_norm_is_that_of_transformers(dtype: torch.dtype, size: int) -> None:
     module.weight.data = drawn(dtype, size, seed=1)
     x = drawn(dtype, 5, size) * 3
     with torch.no_grad():
-        own, theirs = compiled(dtype).norm(x, module.weight, 1e-5), module(x)
+        own, theirs = compiled(dtype).rms_norm(x, module.weight, 1e-5), module(x)
     # The sums differ in their last bit, and a number that lies between two rounds to the other.
     assert close(own, theirs, dtype)
     assert (own != theirs).float().mean() < 0.01 or dtype == torch.float32
@@ -76,50 +78,47 @@ def test_a_norm_is_that_of_transformers(dtype: torch.dtype, size: int) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("rows", "tokens"), [(1, 7), (3, 1), (2, 5)])
-def test_queries_and_keys_are_turned_as_in_transformers_and_lie_where_attention_reads(
+def test_queries_and_keys_are_rotated_as_in_transformers_and_lie_where_attention_reads(
     dtype: torch.dtype, rows: int, tokens: int
 ) -> None:
     K, D, H = 2, 32, 6
     heads, angle = drawn(dtype, rows, tokens, H + 2 * K, D), drawn(torch.float32, rows, tokens, D // 2, seed=1)
     rotation = torch.cat([angle, angle], -1).cos().to(dtype), torch.cat([angle, angle], -1).sin().to(dtype)
     keys, values = torch.zeros(2, rows, K, tokens + 4, D, dtype=dtype)
-    columns = torch.arange(rows)
-    query = compiled(dtype).turn(heads, rotation, keys, values, columns)
+    query = compiled(dtype).apply_rotary(heads, rotation, keys, values, 2)
     by_head = heads.transpose(1, 2)
     theirs, their_keys = apply_rotary_pos_emb(by_head[:, :H], by_head[:, H : H + K], *rotation)
     assert close(query, by_key_head(theirs, K), dtype)
-    for row in range(rows):
-        assert close(keys[row, :, row : row + tokens], their_keys[row], dtype)
-        assert torch.equal(values[row, :, row : row + tokens], by_head[row, H + K :])
-        assert not keys[row, :, :row].any() and not keys[row, :, row + tokens :].any()
+    assert close(keys[:, :, 2 : 2 + tokens], their_keys, dtype)
+    assert torch.equal(values[:, :, 2 : 2 + tokens], by_head[:, H + K :])
+    assert not keys[:, :, :2].any() and not keys[:, :, 2 + tokens :].any()
 
 
 @settings(max_examples=30, deadline=None)
 @given(
     dtype=st.sampled_from(TYPES),
     rows=st.integers(1, 4),
-    tokens=st.integers(1, 5),
     sharing=st.integers(1, 4),
     size=st.sampled_from([32, 64, 96, 128]),
     begun=st.sampled_from([0, 1, 40]),
     places=st.randoms(use_true_random=False),
 )
-def test_a_few_tokens_see_their_own_row_and_what_all_rows_begin_with(
-    dtype: torch.dtype, rows: int, tokens: int, sharing: int, size: int, begun: int, places: Any
+def test_a_new_token_attends_to_its_suffix_and_to_the_shared_prefix(
+    dtype: torch.dtype, rows: int, sharing: int, size: int, begun: int, places: Any
 ) -> None:
     K, columns = 2, 50
-    query = drawn(dtype, K, rows, sharing, tokens, size)
+    query = drawn(dtype, K, rows, sharing, 1, size)
     keys, values = drawn(dtype, 2, rows, K, columns, size, seed=1)
-    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
-    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    at = places.randrange(columns)
+    first = torch.tensor([places.randrange(at + 1) for _ in range(rows)])
     begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
-    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
+    far = attend_prefix(query, (begins[0], begins[1]), 0.1) if begun else None
     column = torch.arange(columns)
-    seen = (column >= first[:, None, None]) & (column <= (at[:, None] + torch.arange(tokens))[:, :, None])
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, float("-inf"))[:, None]
+    visible = (column >= first[:, None, None]) & (column <= at)
+    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, float("-inf"))[:, None]
     plain = attend(query, keys, values, mask, 0.1, far)
     made = compiled(dtype)
-    own = made.join(made.attend_few(query, keys, values, first, at, 0.1), far)
+    own = made.join(made.attend_suffix(query, keys, values, first, at, 0.1), far)
     assert close(own, plain, dtype)
 
 
@@ -140,7 +139,7 @@ def angles(dtype: torch.dtype, *shape: int) -> tuple[torch.Tensor, torch.Tensor]
     parts=st.sampled_from([1, 3]),
     places=st.randoms(use_true_random=False),
 )
-def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
+def test_new_tokens_attend_to_known_ones_and_to_themselves(
     rows: int,
     tokens: int,
     sharing: int,
@@ -155,8 +154,10 @@ def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
     made, dtype, K, keep = tiles(), torch.bfloat16, 2, min(keep, tokens)
     lengths = [tokens, *[places.randint(1, tokens) for _ in range(rows - 1)]]
     knows = [known, *[places.randint(0, known) for _ in range(rows - 1)]]
-    seen = Seen(knows, [[max(0, parts - 1 - t) for t in reversed(range(length))] for length in lengths])
-    there = seen.there(tokens)
+    mask = AttentionMask(
+        knows, [[max(0, parts - 1 - t) for t in reversed(range(length))] for length in lengths]
+    )
+    present = mask.present(tokens)
     heads, rotation = (
         drawn(dtype, rows, tokens, K * (sharing + 2), size),
         angles(dtype, rows, tokens, size // 2),
@@ -164,27 +165,27 @@ def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
     begins = drawn(dtype, 2, 1, K, begun, size, seed=2)
     written = drawn(dtype, 2, rows, K, known + tokens, size, seed=3)
     plain = written.clone()
-    query = made.turn(heads, rotation, plain[0], plain[1], torch.full((rows,), known))
-    far = attend_far(query, (begins[0], begins[1]), 0.1) if begun else None
-    mask = seen.mask(torch.device("cpu"), dtype)
-    wanted = attend(query, plain[0], plain[1], mask, 0.1, far)[:, tokens - keep :]
+    query = made.apply_rotary(heads, rotation, plain[0], plain[1], known)
+    far = attend_prefix(query, (begins[0], begins[1]), 0.1) if begun else None
+    additive = mask.additive(torch.device("cpu"), dtype)
+    wanted = attend(query, plain[0], plain[1], additive, 0.1, far)[:, tokens - keep :]
     # What is not known, and where padding would be, may hold anything.
     written[:, :, :, known:] = float("nan")
     for row, count in enumerate(knows):
         written[:, row, :, : known - count] = float("nan")
-    own = made.attend_rows(
-        heads[there],
-        (rotation[0][there], rotation[1][there]),
+    own = made.attend_prefill(
+        heads[present],
+        (rotation[0][present], rotation[1][present]),
         written[0],
         written[1],
-        seen,
+        mask,
         made.pack(begins[0], begins[1]) if begun else None,
         0.1,
         keep,
     )
-    assert close(own, wanted[there[:, tokens - keep :]], dtype)
+    assert close(own, wanted[present[:, tokens - keep :]], dtype)
     assert torch.equal(
-        written.transpose(2, 3)[:, :, known:][:, there], plain.transpose(2, 3)[:, :, known:][:, there]
+        written.transpose(2, 3)[:, :, known:][:, present], plain.transpose(2, 3)[:, :, known:][:, present]
     )
 
 
@@ -194,10 +195,13 @@ def test_new_tokens_of_rows_see_what_is_known_of_their_row_and_themselves(
     size=st.sampled_from([32, 64, 128]),
     begun=st.sampled_from([1, 31, 300]),
 )
-def test_all_queries_see_what_rows_begin_with(queries: int, size: int, begun: int) -> None:
+def test_all_queries_attend_to_the_prefix(queries: int, size: int, begun: int) -> None:
     made, query = tiles(), drawn(torch.bfloat16, 2, 1, 3, queries, size)
     begins = drawn(torch.bfloat16, 2, 1, 2, begun, size, seed=2)
-    own, far = made.attend_far(query, made.pack(*begins), 0.1), attend_far(query, (begins[0], begins[1]), 0.1)
+    own, far = (
+        made.attend_prefix(query, made.pack(*begins), 0.1),
+        attend_prefix(query, (begins[0], begins[1]), 0.1),
+    )
     assert close(own[0].flatten(), far[0].flatten(), torch.bfloat16)
     assert torch.allclose(own[1].flatten(), far[1].flatten(), atol=1e-3)
 
@@ -205,30 +209,31 @@ def test_all_queries_see_what_rows_begin_with(queries: int, size: int, begun: in
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.sampled_from([1, 2, 5, 23]),
-    tokens=st.integers(1, 4),
     sharing=st.integers(1, 4),
     size=st.sampled_from([64, 128]),
     begun=st.sampled_from([0, 1, 40, 300]),
     columns=st.sampled_from([16, 17, 50]),
     places=st.randoms(use_true_random=False),
 )
-def test_a_step_is_all_its_parts_at_once(
-    rows: int, tokens: int, sharing: int, size: int, begun: int, columns: int, places: Any
+def test_attention_of_a_decode_step_is_all_its_parts_at_once(
+    rows: int, sharing: int, size: int, begun: int, columns: int, places: Any
 ) -> None:
     made, dtype, K = tiles(), torch.bfloat16, 2
-    heads = drawn(dtype, rows, tokens, K * (sharing + 2), size)
-    rotation = angles(dtype, rows, tokens, size // 2)
+    heads = drawn(dtype, rows, 1, K * (sharing + 2), size)
+    rotation = angles(dtype, rows, 1, size // 2)
     written = drawn(dtype, 2, rows, K, columns, size, seed=2)
-    at = torch.tensor([places.randrange(columns - tokens + 1) for _ in range(rows)])
-    first = torch.tensor([places.randrange(int(column) + 1) for column in at])
+    at = places.randrange(columns)
+    first = torch.tensor([places.randrange(at + 1) for _ in range(rows)])
     begins = drawn(dtype, 2, 1, K, begun, size, seed=3)
     far = made.pack(begins[0], begins[1]) if begun else None
     by_parts = written.clone()
-    query = made.turn(heads, rotation, by_parts[0], by_parts[1], at)
-    own = made.attend_few(query, by_parts[0], by_parts[1], first, at, 0.1)
-    wanted = made.join(own, made.attend_far(query, far, 0.1) if far else None)
-    assert made.can_step(heads, written[0])
-    assert close(made.attend_step(heads, rotation, written[0], written[1], first, at, far, 0.1), wanted, dtype)
+    query = made.apply_rotary(heads, rotation, by_parts[0], by_parts[1], at)
+    own = made.attend_suffix(query, by_parts[0], by_parts[1], first, at, 0.1)
+    wanted = made.join(own, made.attend_prefix(query, far, 0.1) if far else None)
+    assert made.can_attend_decode(heads, written[0])
+    assert close(
+        made.attend_decode(heads, rotation, written[0], written[1], first, at, far, 0.1), wanted, dtype
+    )
     assert torch.equal(written, by_parts)
 
 
@@ -265,7 +270,7 @@ def test_rows_are_normed_before_they_are_multiplied(rows: int) -> None:
     assert close(made.product(x * 3, blocks.data_ptr(), 96, norm=(norm, 1e-5)), exact, dtype)
 
 
-def onednn_tiles() -> Fused:
+def onednn_tiles() -> Kernels:
     made = tiles()
     if LIMITED & os.environ.keys() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("oneDNN was told to use fewer instructions than the processor has")
@@ -312,7 +317,7 @@ def test_products_of_tiles_leave_those_of_torch_as_they_were() -> None:
     x, weight = drawn(torch.bfloat16, 70, 96), drawn(torch.bfloat16, 80, 96, seed=1)
     before = torch.nn.functional.linear(x, weight)
     begun = made.pack(*drawn(torch.bfloat16, 2, 1, 2, 100, 64))
-    made.attend_far(drawn(torch.bfloat16, 2, 1, 1, 40, 64), begun, 0.1)
+    made.attend_prefix(drawn(torch.bfloat16, 2, 1, 1, 40, 64), begun, 0.1)
     assert torch.equal(torch.nn.functional.linear(x, weight), before)
 
 
@@ -322,8 +327,7 @@ def test_scores_of_any_size_leave_numbers(huge: float) -> None:
         made = compiled(dtype)
         query = torch.full((1, 1, 1, 1, 32), huge, dtype=dtype)
         keys = drawn(dtype, 2, 1, 1, 20, 32)
-        zero, last = torch.tensor([0]), torch.tensor([19])
-        out, sums = made.attend_few(query, *keys, zero, last, 1.0)
+        out, sums = made.attend_suffix(query, *keys, torch.tensor([0]), 19, 1.0)
         assert out.isfinite().all() and sums.isfinite().all()
 
 
@@ -340,7 +344,7 @@ def test_a_draw_is_where_the_probabilities_pass_it(
 ) -> None:
     logits = drawn(dtype, 2, size) * 4
     logits[:, : min(impossible, size - 1)] = float("-inf")
-    tokens = compiled(dtype).draw(logits, torch.tensor([uniform, uniform]), temperature)
+    tokens = compiled(dtype).sample(logits, torch.tensor([uniform, uniform]), temperature)
     up_to = (logits.double() / temperature).softmax(-1).cumsum(-1)
     for row, token in zip(up_to, tokens.tolist(), strict=True):
         assert row[token] >= uniform - 2e-5 and row[token] > 0
@@ -353,17 +357,17 @@ def test_a_draw_is_where_the_probabilities_pass_it(
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
-    fused.cache_clear()
+    build._loaded.cache_clear()
     yield tmp_path
-    fused.cache_clear()
+    build._loaded.cache_clear()
 
 
 def test_it_is_compiled_once_and_found_again(anew: Path) -> None:
     compiled(torch.float32)
     (library,) = anew.iterdir()
     written = library.stat().st_mtime_ns
-    fused.cache_clear()
-    assert fused(torch.float32) is not None
+    build._loaded.cache_clear()
+    assert load_kernels(torch.float32) is not None
     assert [f.stat().st_mtime_ns for f in anew.iterdir()] == [written]
 
 
@@ -374,32 +378,49 @@ def test_processors_that_share_a_home_each_have_a_library(
     compiled(torch.float32)
     before = set(anew.iterdir())
     monkeypatch.setenv("PATH", path_for("core2", tmp_path_factory.mktemp("bin")))
-    fused.cache_clear()
+    build._loaded.cache_clear()
     weight, x = drawn(torch.float32, 32, seed=1), drawn(torch.float32, 5, 32)
-    older = fused(torch.float32)
-    assert older and close(older.norm(x, weight, 1e-5), torch.rms_norm(x, [32], weight, 1e-5), torch.float32)
+    older = load_kernels(torch.float32)
+    assert older and close(
+        older.rms_norm(x, weight, 1e-5), torch.rms_norm(x, [32], weight, 1e-5), torch.float32
+    )
     assert before < set(anew.iterdir())
 
 
 def test_without_a_compiler_there_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert fused(torch.bfloat16) is None
+    assert load_kernels(torch.bfloat16) is None
+
+
+def test_the_variable_turns_kernels_or_tiles_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled(torch.bfloat16)
+    monkeypatch.setenv(build.VARIABLE, "no-tiles")
+    without = load_kernels(torch.bfloat16)
+    assert without and not without.has_tiles
+    x, weight = drawn(torch.bfloat16, 5, 64), drawn(torch.bfloat16, 64, seed=1)
+    monkeypatch.setenv(build.VARIABLE, "all")
+    assert torch.equal(without.rms_norm(x, weight, 1e-5), compiled(torch.bfloat16).rms_norm(x, weight, 1e-5))
+    monkeypatch.setenv(build.VARIABLE, "none")
+    assert load_kernels(torch.bfloat16) is None
+    monkeypatch.setenv(build.VARIABLE, "fast")
+    with pytest.raises(InputError, match=r"CAI_KERNELS=fast is unknown\. Set it to one of all, no-tiles, none"):
+        load_kernels(torch.bfloat16)
 
 
 def test_a_library_of_somebody_else_is_not_loaded(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(torch.float32)
-    fused.cache_clear()
+    build._loaded.cache_clear()
     (library,) = anew.iterdir()
     if os.getuid() == 0:
         os.chown(library, 12345, -1)
     else:
         monkeypatch.setattr(os, "getuid", lambda: 12345)
-    assert fused(torch.float32) is None
+    assert load_kernels(torch.float32) is None
 
 
 def test_a_compiler_that_fails_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_module, "COMPILE", ["--no-such-flag"])
-    assert fused(torch.bfloat16) is None
+    monkeypatch.setattr(build, "COMPILE", ["--no-such-flag"])
+    assert load_kernels(torch.bfloat16) is None
     assert list(anew.iterdir()) == []
 
 

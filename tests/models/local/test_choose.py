@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from constitutional_ai import machine
+from constitutional_ai.engine import open as engine_open
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.models.local import choose, hugging_face
-from constitutional_ai.models.local.choose import PACKAGES, VARIABLE, pick, run
+from constitutional_ai.models.local import choose
+from constitutional_ai.models.local.choose import PACKAGES, VARIABLE, load_weights, pick
 from constitutional_ai.models.local.exported import numbers
-from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model
+from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, TransformersModel
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +37,13 @@ def this_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         shares: bool = False,
         large: bool = False,
     ) -> None:
-        monkeypatch.setattr(choose, "installed", lambda name: name in (*installed, "transformers"))
+        monkeypatch.setattr(
+            choose, "installed", lambda name: PACKAGES[name] == "transformers" or name in installed
+        )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.setattr(choose, "_openvino_refuses", lambda weights: refused)
-        monkeypatch.setattr(choose, "_shares", lambda weights: shares)
-        monkeypatch.setattr(choose, "_too_large", lambda weights: large)
+        monkeypatch.setattr(choose, "_runs_natively", lambda weights: shares)
+        monkeypatch.setattr(choose, "_is_too_large", lambda weights: large)
 
     return make
 
@@ -66,18 +69,18 @@ def test_the_fastest_engine_of_this_machine_is_picked_and_named(
     said: list[str] = []
     assert pick(None, "weights", name="hf:weights", say=said.append) == picked
     (line,) = said
-    assert line.startswith(f"hf:weights: {picked} answers (")
+    assert line.startswith(f"hf:weights runs on engine {picked} (")
     assert refused is None or refused in line
 
 
 def test_an_architecture_that_shares_beginnings_is_told_by_its_configuration(
     tiny: Path, tmp_path: Path
 ) -> None:
-    assert choose._shares(tiny)
-    assert not choose._shares(tmp_path)
+    assert choose._runs_natively(tiny)
+    assert not choose._runs_natively(tmp_path)
     for other in ('"gpt2"', '"mistral", "sliding_window": 16'):
         (tmp_path / "config.json").write_text(f'{{"model_type": {other}}}')
-        assert not choose._shares(tmp_path)
+        assert not choose._runs_natively(tmp_path)
 
 
 def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
@@ -91,7 +94,7 @@ def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
     this_machine("openvino")
     assert pick(None, "weights") == "openvino"
     this_machine("openvino", "vllm", shares=True)
-    assert pick(None, "weights") == "transformers"
+    assert pick(None, "weights") == "native"
     this_machine("vllm", gpu=True, shares=True)
     assert pick(None, "weights") == "vllm"
 
@@ -99,11 +102,11 @@ def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
 def test_what_memory_holds_only_in_8_bits_is_kept_so(this_machine: Callable[..., None]) -> None:
     said: list[str] = []
     this_machine(shares=True, large=True)
-    assert pick(None, "weights", say=said.append) == "transformers-int8"
+    assert pick(None, "weights", say=said.append) == "native-int8"
     assert "only in 8 bits" in said[0]
     assert pick("transformers", "weights") == "transformers"
     this_machine(gpu=True, shares=True, large=True)
-    assert pick(None, "weights") == "transformers"
+    assert pick(None, "weights") == "native"
 
 
 @pytest.mark.parametrize(
@@ -117,12 +120,12 @@ def test_too_large_is_more_than_four_fifths_of_memory(
     assert count == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny).parameters())
     monkeypatch.setattr(machine, "physical_memory", lambda: memory * count)
     monkeypatch.setattr(machine, "best_dtype", lambda: {2: torch.bfloat16, 4: torch.float32}[bytes_each])
-    monkeypatch.setattr(hugging_face, "int8_kernels", lambda: kernels or None)
-    assert choose._too_large(tiny) == large
+    monkeypatch.setattr(engine_open, "int8_dtype", lambda: kernels or None)
+    assert choose._is_too_large(tiny) == large
 
 
 def test_of_weights_that_are_not_there_nothing_is_said_to_be_too_large(tmp_path: Path) -> None:
-    assert not choose._too_large(tmp_path / "none")
+    assert not choose._is_too_large(tmp_path / "none")
 
 
 def test_without_anyone_to_tell_the_log_is_told(
@@ -131,7 +134,7 @@ def test_without_anyone_to_tell_the_log_is_told(
     this_machine()
     with caplog.at_level(logging.INFO, "constitutional_ai.models.local.choose"):
         pick(None, "weights")
-    assert "transformers answers" in caplog.text
+    assert "runs on engine transformers" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,13 @@ def test_an_engine_that_is_not_there_is_refused(
     this_machine()
     with pytest.raises(InputError, match=said):
         pick(asked, "weights")
+
+
+def test_native_refuses_a_model_of_another_architecture(tiny: Path, tmp_path: Path) -> None:
+    assert pick("native", tiny) == "native"
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match=r"runs no model of type 'gpt2' .* Set engine=transformers"):
+        pick("native", tmp_path)
 
 
 def test_installed_means_that_its_package_can_be_found() -> None:
@@ -173,17 +183,19 @@ def failing_openvino(this_machine: Callable[..., None], monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("failing_openvino")
 def test_where_nobody_asked_for_openvino_transformers_takes_its_place(tiny: Path) -> None:
     said: list[str] = []
-    assert isinstance(run("hf:tiny", tiny, say=said.append), HuggingFaceModel)
-    assert said[1:] == ["hf:tiny: transformers answers after all. comes out as another model."]
+    assert isinstance(load_weights("hf:tiny", tiny, say=said.append), TransformersModel)
+    assert said[1:] == ["hf:tiny runs on engine transformers after all. comes out as another model."]
 
 
 @pytest.mark.usefixtures("needs_int8")
-def test_engines_in_8_bits_are_those_models(tiny: Path) -> None:
-    assert type(run("hf:tiny", tiny, engine="transformers-int8")) is Int8Model
-    assert type(run("hf:tiny", tiny, engine="transformers")) is HuggingFaceModel
+def test_each_engine_has_a_class_of_its_own(tiny: Path) -> None:
+    for name in ("native-int8", "transformers-int8"):  # the latter in recipes of older runs
+        assert type(load_weights("hf:tiny", tiny, engine=name)) is Int8Model
+    assert type(load_weights("hf:tiny", tiny, engine="native")) is HuggingFaceModel
+    assert type(load_weights("hf:tiny", tiny, engine="transformers")) is TransformersModel
 
 
 @pytest.mark.usefixtures("failing_openvino")
 def test_where_it_was_asked_for_it_says_so(tiny: Path) -> None:
     with pytest.raises(ModelError, match="another model"):
-        run("hf:tiny", tiny, engine="openvino")
+        load_weights("hf:tiny", tiny, engine="openvino")

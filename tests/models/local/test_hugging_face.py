@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from constitutional_ai.engine.decode_loop import Draws
+from constitutional_ai.engine.sampling import Sampler
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.local.hugging_face import BATCH_TOKENS, HuggingFaceModel
 from constitutional_ai.models.model import Context, Sampling
@@ -163,7 +163,7 @@ def test_draws_are_distributed_as_the_softmax_says(by_hand: tuple[Any, Any], tem
     reference, tokenizer = by_hand
     with torch.no_grad():
         logits = reference(torch.tensor([tokenizer("Hi")["input_ids"]])).logits[0, -1]
-    drawn = Draws(list(range(20_000)), temperature, 1)(logits.expand(20_000, -1), range(20_000), [0] * 20_000)
+    drawn = Sampler(list(range(20_000)), temperature, 1)(logits.expand(20_000, -1), range(20_000), 0)
     statistic, freedom = chi_square(Counter(drawn.tolist()), (logits / temperature).softmax(-1), 20_000)
     assert statistic < freedom + 4 * (2 * freedom) ** 0.5  # four standard deviations of chi-square
 
@@ -260,7 +260,9 @@ def test_a_model_without_a_template_stops_where_it_begins_to_speak_for_the_human
 ) -> None:
     ids = plain_model._tokens.tokenizer(" Hello.\n\nHuman: and", add_special_tokens=False)["input_ids"]
     monkeypatch.setattr(
-        Draws, "__call__", lambda self, logits, rows, steps: torch.tensor([ids[n % len(ids)] for n in steps])
+        Sampler,
+        "__call__",
+        lambda self, logits, sequences, step: torch.tensor([ids[step % len(ids)]] * len(sequences)),
     )
     (said,) = generate_all(plain_model, (ask("Hi"), Sampling(max_tokens=len(ids))))
     assert (said.text, said.finish_reason) == ("Hello.", "stop")

@@ -31,7 +31,7 @@ typedef struct { int32_t high[16 * 32], low[16 * 32]; } __attribute__((aligned(6
 
 int has_tiles(void);
 
-int takes_int8(void) { return has_tiles(); }
+int supports_int8(void) { return has_tiles(); }
 
 static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
                          long lines) {
@@ -60,7 +60,7 @@ static inline void block(const uint8_t *rows, long count, const int8_t *weight, 
 
 #else
 
-int takes_int8(void) { return 1; }
+int supports_int8(void) { return 1; }
 
 // 4 numbers of a row times those of LANES columns, added to these columns' sums; ROWS times 4 sums fit into registers.
 #if defined(__AVX512VNNI__)

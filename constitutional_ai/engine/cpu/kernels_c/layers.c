@@ -1,12 +1,26 @@
 // What lies between the matrix products of a decoder, each in one pass over memory. Rounds where transformers rounds.
 //
-// Axes: B rows, T new tokens of each, H = K x G query heads that share K key heads, D size of a head (32 or a multiple),
-// E hidden size, V vocabulary.
+// Axes: B sequences, T new tokens of each, H = K x G query heads that share K key heads, D size of a head (32 or a
+// multiple), E hidden size, V vocabulary, C columns of the KV cache.
 
-#include "rotation.h"
+#include "rotary.h"
+
+int has_tiles(void);
+
+// The vector instructions that this was compiled for.
+const char *instruction_set(void) {
+    if (has_tiles()) return "AMX";
+#if defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__AVX2__)
+    return "AVX2";
+#else
+    return "C";
+#endif
+}
 
 // x, out (N, E); weight (E).
-void norm(const number *x, const number *weight, number *out, float epsilon, long N, long E) {
+void rms_norm(const number *x, const number *weight, number *out, float epsilon, long N, long E) {
 #pragma omp parallel for schedule(static)
     for (long n = 0; n < N; n++) {
         const number *row = x + n * E;
@@ -17,14 +31,14 @@ void norm(const number *x, const number *weight, number *out, float epsilon, lon
     }
 }
 
-// Turns queries and keys by their positions, and lays all down where attention reads them.
-// heads (B, T, H + 2K, D); cosine, sine (B, T, D); queries (K, B, G, T, D); keys, values (B, K, columns, D), of which
-// row b writes T columns from column[b]. Strides are theirs over rows, heads and columns.
-void turn(const number *heads, const number *cosine, const number *sine, number *queries, number *keys, number *values,
-          const int64_t *column, const int64_t *stride, long B, long T, long K, long G, long D) {
+// Rotates queries and keys by their positions. heads (B, T, H + 2K, D); cosine, sine (B, T, D); queries (K, B, G, T, D);
+// keys, values (B, K, C, D), of which T columns are written from ``column`` on. Strides are theirs over sequences, heads
+// and columns.
+void apply_rotary(const number *heads, const number *cosine, const number *sine, number *queries, number *keys,
+                  number *values, const int64_t *stride, long column, long B, long T, long K, long G, long D) {
 #pragma omp parallel for schedule(static)
     for (long n = 0; n < B * T; n++) {
-        turn_one(heads, cosine, sine, queries, keys, values, column, stride, n, B, T, K, G, D);
+        rotate_token(heads, cosine, sine, queries, keys, values, stride, column, n, B, T, K, G, D);
     }
 }
 
@@ -47,12 +61,12 @@ static inline v16 sums(v16 *of) {
     return of[0];
 }
 
-// One query over columns of keys and values: out (D) is their mean, weighed. Returns the log of the sum of exponentials.
-// scores has room for 15 columns more.
-static inline __attribute__((always_inline)) float look(const number *query, const number *keys, const number *values,
+// Attention of one query to columns of keys and values: out (D). Returns the log of the sum of exponentials. scores has room
+// for 15 columns more.
+static inline __attribute__((always_inline)) float attend_one(const number *query, const number *keys, const number *values,
         int64_t stride, long columns, float scaling, float *scores, float *out, const long D) {
-    v16 asked[D / 16], found[D / 16], even, odd;
-    for (long d = 0; d < D / 32; d++) halves(query + d * 32, &asked[2 * d], &asked[2 * d + 1]);
+    v16 wanted[D / 16], found[D / 16], even, odd;
+    for (long d = 0; d < D / 32; d++) halves(query + d * 32, &wanted[2 * d], &wanted[2 * d + 1]);
     for (long l = 0; l < columns; l += 16) {
         v16 score[16];
         for (int j = 0; j < 16; j++) {
@@ -62,7 +76,7 @@ static inline __attribute__((always_inline)) float look(const number *query, con
             for (long d = 0; d < D / 32; d++) {
                 __builtin_prefetch(value + d * 32);
                 halves(key + d * 32, &even, &odd);
-                score[j] += asked[2 * d] * even + asked[2 * d + 1] * odd;
+                score[j] += wanted[2 * d] * even + wanted[2 * d + 1] * odd;
             }
         }
         v16 block = sums(score) * scaling;
@@ -83,23 +97,22 @@ static inline __attribute__((always_inline)) float look(const number *query, con
     return most + logf(sum);
 }
 
-// Attention of a few new tokens to each row's own, from column first[b] to its own one. queries as ``turn`` lays them;
-// keys, values as there, of C columns. out (K, B, G, T, D), and the log of its sums (K, B, G, T).
-void attend_few(const number *queries, const number *keys, const number *values, const int64_t *first,
-                const int64_t *column, const int64_t *stride, number *out, float *sums, float scaling, long C, long B,
-                long T, long K, long G, long D) {
+// Attention of one new token of each sequence, in ``column``, to its suffix, from column first[b] on. queries (K, B, G, D);
+// keys, values as in ``apply_rotary``. out (K, B, G, D), and the log of its sums (K, B, G).
+void attend_suffix(const number *queries, const number *keys, const number *values, const int64_t *first,
+                   const int64_t *stride, number *out, float *sums, float scaling, long column, long C, long B, long K,
+                   long G, long D) {
 #pragma omp parallel
     {
         float *scores = malloc((C + 15 + D) * sizeof(float)), *found = scores + C + 15;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < B * K; task++) {
-            long b = task / K, k = task % K, begin = (k * B + b) * G * T;
+            long b = task / K, k = task % K, begin = (k * B + b) * G, columns = column + 1 - first[b];
             int64_t at = b * stride[0] + k * stride[1] + first[b] * stride[2];
-            for (long n = begin; n < begin + G * T; n++) {
-                long columns = column[b] + n % T + 1 - first[b];
-#define LOOK(D) look(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, found, D)
+            for (long n = begin; n < begin + G; n++) {
+#define ATTEND(D) attend_one(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, found, D)
                 // A constant is what the loops over it are unrolled for.
-                sums[n] = D == 64 ? LOOK(64) : D == 128 ? LOOK(128) : LOOK(D);
+                sums[n] = D == 64 ? ATTEND(64) : D == 128 ? ATTEND(128) : ATTEND(D);
                 for (long d = 0; d < D; d++) out[n * D + d] = narrow(found[d]);
             }
         }
@@ -107,24 +120,23 @@ void attend_few(const number *queries, const number *keys, const number *values,
     }
 }
 
-// Attention to each row's own joined with that to what all rows begin with: own, far (K, B, G, T, D), the logs of their
-// sums (K, B, G, T), out (B, T, H, D). far may be NULL.
-void join(const number *own, const float *own_sum, const number *far, const float *far_sum, number *out, long B, long T,
+// Joins attention to each sequence's suffix with that to the prefix: own, prefix (K, B, G, D), the logs of their sums (K, B,
+// G), out (B, H, D). prefix may be NULL.
+void join(const number *own, const float *own_sum, const number *prefix, const float *prefix_sum, number *out, long B,
           long K, long G, long D) {
 #pragma omp parallel for schedule(static)
-    for (long row = 0; row < B * T; row++) {
-        long b = row / T, t = row % T;
+    for (long b = 0; b < B; b++) {
         for (long h = 0; h < K * G; h++) {
-            long n = ((h / G * B + b) * G + h % G) * T + t;
-            const number *one = own + n * D, *other = far ? far + n * D : one;
-            float share = far ? 1 / (1 + expf(fminf(own_sum[n] - far_sum[n], 80))) : 0;
-            number *to = out + (row * K * G + h) * D;
+            long n = (h / G * B + b) * G + h % G;
+            const number *one = own + n * D, *other = prefix ? prefix + n * D : one;
+            float share = prefix ? 1 / (1 + expf(fminf(own_sum[n] - prefix_sum[n], 80))) : 0;
+            number *to = out + (b * K * G + h) * D;
             for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
         }
     }
 }
 
-enum { TOGETHER = 512 };
+enum { TOGETHER = 512 };  // logits of which the mass is summed at once
 
 static inline float mass(const number *logits, long from, long to, float most, float scale) {
     float sum = 0;
@@ -132,16 +144,16 @@ static inline float mass(const number *logits, long from, long to, float most, f
     return sum;
 }
 
-// Of each row of logits (R, V) the first token up to which the probabilities sum to more than uniform (R), in [0, 1).
-void draw(const number *logits, const float *uniform, int64_t *token, float temperature, long R, long V) {
+// For each sequence's logits (B, V), the first token up to which the probabilities sum to more than uniform (B), in [0, 1).
+void sample(const number *logits, const float *uniform, int64_t *token, float temperature, long B, long V) {
     long blocks = (V + TOGETHER - 1) / TOGETHER;
     float scale = LOG2_E / temperature;
 #pragma omp parallel
     {
         double *up_to = malloc(blocks * sizeof(double));
 #pragma omp for schedule(static)
-        for (long r = 0; r < R; r++) {
-            const number *row = logits + r * V;
+        for (long b = 0; b < B; b++) {
+            const number *row = logits + b * V;
             float most = wide(row[0]);
             for (long v = 0; v < V; v++) most = wide(row[v]) > most ? wide(row[v]) : most;
             double all = 0;
@@ -149,13 +161,13 @@ void draw(const number *logits, const float *uniform, int64_t *token, float temp
                 up_to[block] = all += mass(row, v, v + TOGETHER < V ? v + TOGETHER : V, most, scale);
             }
             long block = 0;
-            double wanted = uniform[r] * all;
+            double wanted = uniform[b] * all;
             while (block < blocks - 1 && up_to[block] <= wanted) block++;
             long v = block * TOGETHER, end = v + TOGETHER < V ? v + TOGETHER : V;
             double sum = block ? up_to[block - 1] : 0;
             // The sum of a block rounds: the search may come to its end, and stays there.
             while (v < end - 1 && (sum += mass(row, v, v + 1, most, scale)) <= wanted) v++;
-            token[r] = v;
+            token[b] = v;
         }
         free(up_to);
     }

@@ -33,13 +33,13 @@ static inline float wide(number x) {
     return of.value;
 }
 
-// To the nearest, of two equally near ones to the even one.
+// Rounds to the nearest, halves to even.
 static inline number narrow(float x) {
     union { float value; uint32_t bits; } of = {x};
     return (of.bits + 0x7fff + (of.bits >> 16 & 1)) >> 16;
 }
 
-// Of 32 numbers those of even and of odd places.
+// Splits 32 numbers into those of even and of odd places.
 static inline void halves(const number *from, v16 *even, v16 *odd) {
     u16 both;
     memcpy(&both, from, sizeof both);
@@ -49,7 +49,7 @@ static inline void halves(const number *from, v16 *even, v16 *odd) {
 
 #endif
 
-// 2^x for x <= 0, within 5e-6: 2^n times a polynomial of what is left. 0 from -126 on.
+// 2^x for x <= 0, within 5e-6: 2^n times a polynomial of the rest. 0 from -126 on.
 static inline float power_of_2(float x) {
     float y = x > -126 ? x : -126, n = rintf(y), r = (y - n) * 0.693147181f;
     float power = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * 0.00833333333f))));

@@ -1,6 +1,6 @@
-// Products of rows with weights, both in bfloat16.
+// Products of tokens with weights, both in bfloat16, in AMX tiles.
 //
-// Axes: N rows, E numbers of each, F features of the result.
+// Axes: N tokens (the rows of a product), E numbers of each, F features of the result.
 
 #include "tiles.h"
 
@@ -8,8 +8,8 @@
 
 #define WEIGHTS_A_LINE 32
 
-// 32 rows, laid down by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2 numbers.
-// With each of these a number of lines is fetched ``ahead``.
+// Multiplies 32 rows, packed by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2
+// numbers. With each block some lines of memory are fetched ``ahead``.
 static inline void block(const number *x, const number *weight, float *out, long E, const number *ahead, long lines) {
     WRITTEN;
     _tile_zero(0);
@@ -36,19 +36,19 @@ static inline __m512 wider(__m256i numbers) { return (__m512)_mm512_slli_epi32(_
 static inline __m512 widened(const number *from) { return wider(_mm256_loadu_si256((const __m256i *)from)); }
 
 static inline __m512 silu(__m512 x) {
-    // No more than 2^126: gcc divides by way of a reciprocal, which is NaN of what has no end.
+    // No more than 2^126: gcc divides by way of a reciprocal, which is NaN for infinity.
     __m512 power = _mm512_min_ps(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)), _mm512_set1_ps(126));
     return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1), powers_of_2(power)));
 }
 
 typedef struct {
     const number *x, *norm, *weight, *gate, *bias, *other;
-    number *out, *laid;  // room for rows as ``lay`` leaves them
+    number *out, *laid;  // room for rows as ``lay`` packs them
     float epsilon;
     long N, E, F;
 } Product;
 
-// Of a row what it is multiplied with to have a mean square of 1.
+// The factor that brings a row to a mean square of 1.
 static inline float scale(const number *row, float epsilon, long E) {
     __m512 sum = _mm512_setzero_ps();
     for (long e = 0; e < E; e += 16) sum = _mm512_fmadd_ps(widened(row + e), widened(row + e), sum);
@@ -64,7 +64,7 @@ static inline __m512i normed(__m512i row, const number *weight, float scale) {
     return (__m512i)_mm512_cvtne2ps_pbh(two, one);
 }
 
-// Lays the 32 rows from n on in tiles, one behind the other, normed if they are to be. What is missing of 32 is 0.
+// Packs the 32 rows from n on into tiles, one behind the other, normed if there are weights for it. Missing rows are 0.
 static inline void lay(const Product *of, long n, number *laid) {
     for (long row = n; row < n + 32; row++) {
         const number *from = of->x + row * of->E;
@@ -78,11 +78,11 @@ static inline void lay(const Product *of, long n, number *laid) {
     }
 }
 
-// Writes 32 rows of sums (32, 32), and what is done to them. What is asked does not change: each has its own loop.
-static inline void finish(const float *made, const number *bias, const number *other, number *out,
+// Adds bias and other to sums (32, 32) and writes them. gcc makes a loop for each case, as neither pointer changes.
+static inline void finish(const float *sums, const number *bias, const number *other, number *out,
                           long rows, long F) {
-    for (long row = 0; row < rows; row++, made += 32, out += F) {
-        __m512 one = _mm512_load_ps(made), two = _mm512_load_ps(made + 16);
+    for (long row = 0; row < rows; row++, sums += 32, out += F) {
+        __m512 one = _mm512_load_ps(sums), two = _mm512_load_ps(sums + 16);
         if (bias) one = _mm512_add_ps(one, widened(bias)), two = _mm512_add_ps(two, widened(bias + 16));
         if (other) {
             one = _mm512_add_ps(one, widened(other + row * F)), two = _mm512_add_ps(two, widened(other + row * F + 16));
@@ -91,37 +91,38 @@ static inline void finish(const float *made, const number *bias, const number *o
     }
 }
 
-static inline void finish_gated(const float *made, const float *gates, number *out, long rows, long F) {
-    for (long row = 0; row < rows; row++, made += 32, gates += 32, out += F) {
+// Multiplies sums (32, 32) by SiLU of the gates.
+static inline void finish_gated(const float *sums, const float *gates, number *out, long rows, long F) {
+    for (long row = 0; row < rows; row++, sums += 32, gates += 32, out += F) {
         __m512 one = silu(_mm512_load_ps(gates)), two = silu(_mm512_load_ps(gates + 16));
         __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(two, one);
-        one = _mm512_mul_ps(_mm512_load_ps(made), wider(_mm512_castsi512_si256(rounded)));
-        two = _mm512_mul_ps(_mm512_load_ps(made + 16), wider(_mm512_extracti64x4_epi64(rounded, 1)));
+        one = _mm512_mul_ps(_mm512_load_ps(sums), wider(_mm512_castsi512_si256(rounded)));
+        two = _mm512_mul_ps(_mm512_load_ps(sums + 16), wider(_mm512_extracti64x4_epi64(rounded, 1)));
         _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(two, one));
     }
 }
 
-// 32 rows, laid down, which are those from n on, with the 32 columns from f on. ``behind``: from a weight to those to fetch
-// with it.
+// Computes rows from n on, packed, with the 32 columns from f on. ``behind``: the distance from a weight to those that are
+// fetched with it.
 static inline void compute(const Product *of, const number *laid, long n, long f, long behind, long lines) {
-    float made[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
+    float sums[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
     const number *weight = of->weight + f * of->E;
     const number *bias = of->bias ? of->bias + f : NULL, *other = of->other ? of->other + n * of->F + f : NULL;
     number *out = of->out + n * of->F + f;
     long rows = of->N - n < 32 ? of->N - n : 32;
-    block(laid, weight, made, of->E, weight + behind, lines);
+    block(laid, weight, sums, of->E, weight + behind, lines);
     if (of->gate) {
         const number *gate = of->gate + f * of->E;
         block(laid, gate, gates, of->E, gate + behind, lines);
-        finish_gated(made, gates, out, rows, of->F);
-    } else finish(made, bias, other, out, rows, of->F);
+        finish_gated(sums, gates, out, rows, of->F);
+    } else finish(sums, bias, other, out, rows, of->F);
 }
 
 #include "sharing.h"
 
 // out (N, F) = x (N, E) times weight, plus bias (F) and other (N, F) where they are not NULL. If gate is not NULL they are, and
 // it is multiplied by SiLU of x times gate. E and F are multiples of 32, weights as ``block`` takes them. If norm (E) is not
-// NULL, rows of x are brought to a mean square of 1 before, and multiplied with it.
+// NULL, x goes through an RMS norm with these weights first.
 void product(const number *x, const number *norm, const number *weight, const number *gate, const number *bias,
              const number *other, number *out, float epsilon, long N, long E, long F) {
     share_out((Product){x, norm, weight, gate, bias, other, out, .epsilon = epsilon, .N = N, .E = E, .F = F});

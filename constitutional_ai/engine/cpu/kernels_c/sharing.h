@@ -1,14 +1,14 @@
-// How a product is shared out among threads: columns of weights where rows are few, which are then read from memory once,
-// ahead of their use; else rows, in parts that stay in a processor's own cache.
+// Shares a product out among threads: by columns of weights where rows are few, so that each weight is read from memory once,
+// ahead of its use; else by rows, in parts that stay in a processor's own cache.
 //
-// Included behind Product, ``lay`` and ``compute`` of the file that multiplies, and WEIGHTS_A_LINE. All three work on 32 rows
-// and 32 columns. Axes: N rows, E numbers of each, F features of the result.
+// Included after the multiplying file's Product, ``lay``, ``compute`` and WEIGHTS_A_LINE. The functions work on 32 rows and 32
+// columns. Axes: N rows, E numbers of each, F features of the result.
 
 #include <omp.h>
 
 enum { LINE = WEIGHTS_A_LINE, AHEAD = 128 * LINE, MANY = 128 };  // lines of 64 bytes to fetch ahead; rows for each thread
-// Numbers of rows, laid down in 2 bytes each, that leave room in the cache (2 MB) for the weights that they meet; more than
-// two lines of these fetched while 32 columns are multiplied would hold up what the product itself waits for.
+// A part's packed numbers, of 2 bytes each, leave room in the cache (2 MB) for the weights that they meet. More than two lines
+// of these fetched while 32 columns are multiplied would delay the loads that the product itself waits for.
 enum { PART = 400 * 1024, LINES = 2, COLUMNS = 64 };
 
 static void share_out_columns(const Product *of) {

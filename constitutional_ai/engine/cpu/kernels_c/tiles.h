@@ -1,10 +1,10 @@
-// Tiles of 16 rows of 64 bytes that the processor multiplies (AMX), and attention of 32 queries in them.
+// AMX tiles, of 16 rows of 64 bytes, and attention of 32 queries in them.
 
 #pragma once
 
 #include "numbers.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512DQ__) && !defined(FLOAT32)
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512DQ__) && !defined(FLOAT32) && !defined(NO_TILES)
 
 #define HAS_TILES
 
@@ -20,7 +20,7 @@ static inline void set_tiles(const Tiles *tiles) {
     _tile_loadconfig(tiles);
 }
 
-// Makes all tiles of this thread whole. Returns what they were: oneDNN remembers what it set, and would take ours for it.
+// Makes all tiles of this thread whole. Returns their former setup, to be restored: oneDNN relies on the one that it made.
 static inline Tiles whole_tiles(void) {
     Tiles whole = {.palette = 1}, before;
     for (int tile = 0; tile < 8; tile++) whole.row_bytes[tile] = 64, whole.rows[tile] = 16;
@@ -49,7 +49,7 @@ static inline Tiles whole_tiles(void) {
     _tile_stored(2, (to) + 16 * (width), (width) * sizeof(float)); \
     _tile_stored(3, (to) + 16 * (width) + 16, (width) * sizeof(float))
 
-// 2^x, within 8e-5, where bfloat16 rounds to 2e-3: 2 to the whole part of x, times a polynomial of what is left.
+// 2^x, within 8e-5, where bfloat16 rounds to 2e-3: 2 to the whole part of x, times a polynomial of the rest.
 static inline __m512 powers_of_2(__m512 x) {
     __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF), power = _mm512_set1_ps(0.0780252908f);
     power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0.226066053f));
@@ -58,8 +58,8 @@ static inline __m512 powers_of_2(__m512 x) {
     return _mm512_scalef_ps(power, x);
 }
 
-// What 32 queries have found so far: of each its highest score, 16 parts of its sum of shares, and the values (32, D) that
-// these weigh.
+// The running softmax of 32 queries: of each its highest score, 16 parts of its sum of exponentials, and the values (32, D)
+// that these weigh.
 typedef struct { float *most, *lanes, *values; } Found;
 
 #define NOTHING_FOUND(name, D)                                                                                    \
@@ -68,11 +68,11 @@ typedef struct { float *most, *lanes, *values; } Found;
     Found name = {name##_most, name##_lanes, name##_values};                                                      \
     memset(name##_values, 0, sizeof name##_values);                                                               \
     memset(name##_lanes, 0, sizeof name##_lanes);                                                                 \
-    /* Above scores that are hidden, whose shares then are 0, and below all others. */                            \
+    /* Above masked scores, whose shares then are 0, and below all others. */                                     \
     for (long i = 0; i < QUERIES; i++) name##_most[i] = -1e20f
 
-// Turns query i's scores of a block of keys into its shares of it, relative to the highest so far, and what it found before
-// into what counts beside them.
+// Turns query i's scores of a block of keys into exponentials, relative to the highest score so far, and scales its earlier
+// sums down to that.
 static inline __attribute__((always_inline)) void weigh(Found of, long i, const float *scores, number *shares, float scale,
                                                         const long keys, const long D) {
     float *most = of.most + i, *lanes = of.lanes + i * 16, *values = of.values + i * D;
@@ -95,33 +95,33 @@ static inline __attribute__((always_inline)) void weigh(Found of, long i, const 
     _mm512_store_ps(lanes, sum);
 }
 
-// Of P keys those that may be seen: from first on, but for a gap, behind which lies what is new. part, if not NULL, says of
-// each of these, from the gap's begin on, 0, or in which part of what is new it is.
-typedef struct { long first, gap, gap_end, P; const int64_t *part; } Seen;
+// The mask of a sequence's P keys: from first on, but for a gap, behind which lie new tokens. segment, if not NULL, gives for
+// each key from the gap's begin on 0, or the segment that it is in.
+typedef struct { long first, gap, gap_end, P; const int64_t *segment; } Mask;
 
-// Up to 32 queries (32, D). own, if not NULL, is the last key that each of them sees: from least to most. Some may be in
-// parts, and see only their own.
-typedef struct { const number *queries; const long *own; long rows, least, most; int in_parts; } Asked;
+// Up to 32 queries (32, D). last, if not NULL, is the last key that each of them attends to: from least to most. Some may be
+// in segments, and attend to their own only.
+typedef struct { const number *queries; const long *last; long rows, least, most; int in_segments; } Queries;
 
 static inline void fill(float *scores, long from, long to, long keys) {
     for (long l = from > 0 ? from : 0; l < to && l < keys; l++) scores[l] = -1e30f;
 }
 
-// Of a query's scores of keys from begin on: what it may not see gets next to no share, and no NaN as -inf would.
-static inline void hide(float *scores, long begin, long keys, Seen seen, long own) {
-    fill(scores, 0, seen.first - begin, keys);
-    fill(scores, seen.gap - begin, seen.gap_end - begin, keys);
-    fill(scores, own + 1 - begin, keys, keys);
-    int64_t part = seen.part ? seen.part[own - seen.gap] : 0;
-    for (long key = begin > seen.gap_end ? begin : seen.gap_end; part && key <= own && key < begin + keys; key++) {
-        int64_t other = seen.part[key - seen.gap];
-        if (other && other != part) scores[key - begin] = -1e30f;
+// Masks a query's scores of keys from begin on: these get next to no share, and no NaN as -inf would give.
+static inline void apply_mask(float *scores, long begin, long keys, Mask mask, long last) {
+    fill(scores, 0, mask.first - begin, keys);
+    fill(scores, mask.gap - begin, mask.gap_end - begin, keys);
+    fill(scores, last + 1 - begin, keys, keys);
+    int64_t segment = mask.segment ? mask.segment[last - mask.gap] : 0;
+    for (long key = begin > mask.gap_end ? begin : mask.gap_end; segment && key <= last && key < begin + keys; key++) {
+        int64_t other = mask.segment[key - mask.gap];
+        if (other && other != segment) scores[key - begin] = -1e30f;
     }
 }
 
-// Adds what is found in a block of 32 or 64 keys, from begin on.
-static inline __attribute__((always_inline)) void look_at(Found of, const Asked *by, const number *keys, const number *values,
-        float scaling, long begin, Seen seen, const long width, const long D) {
+// Adds a block of 32 or 64 keys, from begin on, to the running softmax.
+static inline __attribute__((always_inline)) void attend_block(Found of, const Queries *by, const number *keys, const number *values,
+        float scaling, long begin, Mask mask, const long width, const long D) {
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
     number shares[QUERIES * KEYS] __attribute__((aligned(64)));
     for (long l = 0; l < width; l += 32) {
@@ -134,9 +134,9 @@ static inline __attribute__((always_inline)) void look_at(Found of, const Asked 
         }
         STORE(scores + l, KEYS);
     }
-    int hidden = begin + width > by->least + 1 || begin < seen.first || (begin < seen.gap_end && begin + width > seen.gap);
-    for (long i = 0; i < by->rows && (hidden || by->in_parts); i++) {
-        hide(scores + i * KEYS, begin, width, seen, by->own ? by->own[i] : seen.P - 1);
+    int masked = begin + width > by->least + 1 || begin < mask.first || (begin < mask.gap_end && begin + width > mask.gap);
+    for (long i = 0; i < by->rows && (masked || by->in_segments); i++) {
+        apply_mask(scores + i * KEYS, begin, width, mask, by->last ? by->last[i] : mask.P - 1);
     }
     for (long i = 0; i < by->rows; i++) weigh(of, i, scores + i * KEYS, shares + i * KEYS, scaling * LOG2_E, width, D);
     WRITTEN;
@@ -153,30 +153,30 @@ static inline __attribute__((always_inline)) void look_at(Found of, const Asked 
     }
 }
 
-static inline __attribute__((always_inline)) void look_together(Found of, const Asked *by, const number *keys,
-        const number *values, float scaling, Seen seen, const long D) {
+static inline __attribute__((always_inline)) void attend_blocks(Found of, const Queries *by, const number *keys,
+        const number *values, float scaling, Mask mask, const long D) {
     WRITTEN;
-    for (long begin = seen.first / 32 * 32; begin <= by->most; begin += KEYS) {
-        if (by->most + 1 - begin > 32) look_at(of, by, keys, values, scaling, begin, seen, KEYS, D);
-        else look_at(of, by, keys, values, scaling, begin, seen, 32, D);
+    for (long begin = mask.first / 32 * 32; begin <= by->most; begin += KEYS) {
+        if (by->most + 1 - begin > 32) attend_block(of, by, keys, values, scaling, begin, mask, KEYS, D);
+        else attend_block(of, by, keys, values, scaling, begin, mask, 32, D);
     }
 }
 
-// Writes what query i found (D). Returns the log of its sum of exponentials.
+// Writes query i's attention (D). Returns the log of its sum of exponentials.
 static inline float settle(Found of, long i, number *out, const long D) {
     float sum = _mm512_reduce_add_ps(_mm512_load_ps(of.lanes + i * 16));
     for (long d = 0; d < D; d++) out[d] = narrow(of.values[i * D + d] / sum);
     return of.most[i] / LOG2_E + logf(sum);
 }
 
-// Attention of up to 32 queries (32, D) to all of P packed keys and values. Writes what each found, and the log of its sum.
-static inline __attribute__((always_inline)) void look_far(const number *queries, long rows, const number *keys,
+// Attention of up to 32 queries (32, D) to all of P packed keys and values. Writes it, and the log of each one's sum.
+static inline __attribute__((always_inline)) void attend_all(const number *queries, long rows, const number *keys,
         const number *values, number *out, float *sums, float scaling, long P, const long D) {
-    number asked[QUERIES * D] __attribute__((aligned(64)));
+    number padded[QUERIES * D] __attribute__((aligned(64)));
     NOTHING_FOUND(found, D);
-    memcpy(asked, queries, rows * D * sizeof(number));
-    memset(asked + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
-    look_together(found, &(Asked){asked, .rows = rows, .least = P - 1, .most = P - 1}, keys, values, scaling, (Seen){.P = P}, D);
+    memcpy(padded, queries, rows * D * sizeof(number));
+    memset(padded + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
+    attend_blocks(found, &(Queries){padded, .rows = rows, .least = P - 1, .most = P - 1}, keys, values, scaling, (Mask){.P = P}, D);
     for (long i = 0; i < rows; i++) sums[i] = settle(found, i, out + i * D, D);
 }
 

@@ -23,7 +23,7 @@ from openvino.frontend.pytorch.patch_model import __make_16bit_traceable as keep
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from constitutional_ai.engine.cpu.int8 import rounded
+from constitutional_ai.engine.open import round_to_int8
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.local.openvino.scores import FILE, Scores
 
@@ -175,7 +175,7 @@ def _to_int8(model: ov.Model) -> None:
         weight = product.input_value(1).get_node()
         weight = weight.input_value(0).get_node() if weight.get_type_name() == "Convert" else weight
         if weight.get_type_name() == "Constant":
-            whole_FE, scales_F = rounded(torch.tensor(weight.get_data(dtype=np.float32)))
+            whole_FE, scales_F = round_to_int8(torch.tensor(weight.get_data(dtype=np.float32)))
             widened = ops.convert(ops.constant(whole_FE.numpy()), "f32")
             back = ops.multiply(widened, ops.constant(scales_F[:, None].numpy()))
             product.input(1).replace_source_output(back.output(0))

@@ -1,14 +1,15 @@
-"""OpenVINO GenAI in this process: the fast engine on a CPU. Extra ``openvino``.
+"""OpenVINO GenAI in this process: a fast engine for CPUs. Extra ``openvino``.
 
-Answers come from its continuous batching with a cache of prefixes, and each request's own seed fixes its draws (they
-are not those of the transformers backend). It reports nothing about what it reads, so scores come from the same
-exported model, run by OpenVINO itself (``openvino_scores.py``).
+Completions come from its continuous batching with a cache of prefixes, and each request's own seed fixes its draws
+(they are not those of other engines). It gives no log-probabilities of a prompt, so scores come from the same
+exported model, run by OpenVINO itself (``scores.py``).
 """
 
 from __future__ import annotations
 
 import constitutional_ai.models.local.openvino.quiet  # isort: skip  # noqa: F401
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,9 @@ import openvino_genai as genai
 from safetensors import SafetensorError
 
 from constitutional_ai import machine
-from constitutional_ai.engine.decode_loop import Ending
+from constitutional_ai.engine.sampling import StoppingCriteria
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.batching import Batch, Batcher
+from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.local.continuous import Continuous, Stepped
 from constitutional_ai.models.local.exported import exported, local_folder
 from constitutional_ai.models.local.openvino.export_ir import FORM, unsupported, write_ir
@@ -31,11 +32,11 @@ from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion
 
 AT_ONCE = 64
-"""Sequences in the engine."""
+"""Sequences in the engine at once."""
 STEP_TOKENS = 2048
-"""Read in one step. More would keep those that answer waiting."""
+"""Tokens prefilled in one step. More would delay the sequences in decode."""
 CACHE_SHARE, CACHE_GIGABYTES = 0.2, 4
-"""Of this machine's memory, and at most, for keys and values."""
+"""Limits for keys and values: a share of this machine's memory, and at most so many GB."""
 SCORE_BATCH, SCORE_TOKENS = 16, 32_768
 
 
@@ -46,7 +47,7 @@ class OpenVinoModel:
     """Whether the export keeps weights in 8 bits."""
 
     def __init__(self, name: str, path: str | Path, *, precision: str | None = None) -> None:
-        """``precision`` is ``f32`` or ``bf16``; None takes the one in which this processor is fast."""
+        """``precision`` is ``f32`` or ``bf16``; None is the one in which this processor is fast."""
         self.name = name
         self._tokens = Tokens(name, path)
         if (why := unsupported(self._tokens.config)) is not None:
@@ -61,23 +62,23 @@ class OpenVinoModel:
             size=SCORE_BATCH,
             key=lambda r: 0,
             length=lambda r: len(r.continuations) * (len(r.context) + max(map(len, r.continuations))),
-            begins=lambda r: r.context,
-            padded=SCORE_TOKENS,
+            prompt=lambda r: r.context,
+            max_tokens=SCORE_TOKENS,
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         request = self._tokens.generation(context, sampling)
-        said = await self._generations.ask(request)
-        if said is None:
+        completion = await self._generations.ask(request)
+        if completion is None:
             raise RecordError(f"no room in OpenVINO's cache for {len(request.tokens)} tokens of context")
-        return self._tokens.completion(request, said)
+        return self._tokens.completion(request, completion)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
 
 
 class Int8OpenVinoModel(OpenVinoModel):
-    """With its weights in 8 bits, and everything else in the precision asked for."""
+    """The same with its weights in 8 bits; all else keeps its precision."""
 
     int8 = True
 
@@ -91,29 +92,27 @@ def _exported(name: str, path: str | Path, int8: bool) -> Path:
 
 
 class _Scorer:
-    """Loads the model a second time when a first score is asked; many models are never asked for one."""
+    """Loads the model a second time when a first score is requested; many models never need it."""
 
     def __init__(self, folder: Path, precision: str | None) -> None:
         self._folder, self._precision = folder, precision
         self._scores: Scores | None = None
 
-    def __call__(self, batch: Batch[Scoring, list[float]]) -> None:
+    def __call__(self, requests: list[Scoring], _: threading.Event) -> list[list[float]]:
         if self._scores is None:
             self._scores = Scores(self._folder, self._precision)
-        requests = batch.requests
-        scores = self._scores.score([r.context for r in requests], [r.continuations for r in requests])
-        batch.answer_all(scores)
+        return self._scores.score([r.context for r in requests], [r.continuations for r in requests])
 
 
 class _Running(NamedTuple):
     handle: Any
     most: int
-    ending: Ending
-    said: list[int]
+    stopping: StoppingCriteria
+    completion: list[int]
 
 
 class _Paged:
-    """The engine that ``Continuous`` keeps busy. A result is what was said, or None when there was no room for it."""
+    """The engine that ``Continuous`` keeps busy. A result is a completion's ids, or None when the cache had no room."""
 
     def __init__(self, folder: Path, properties: dict[str, str], tokens: Tokens) -> None:
         scheduler = genai.SchedulerConfig()
@@ -130,18 +129,18 @@ class _Paged:
     def add(self, number: int, request: Generation) -> None:
         ids = ov.Tensor(np.array([request.tokens], dtype=np.int64))
         handle = self._pipeline.add_request(number, ids, self._config(request.sampling))
-        ending = Ending(self._tokens.tokenizer, self._tokens.ends, request.stop)
-        self._running[number] = _Running(handle, request.sampling.max_tokens, ending, [])
+        stopping = StoppingCriteria(self._tokens.tokenizer, self._tokens.ends, request.stop)
+        self._running[number] = _Running(handle, request.sampling.max_tokens, stopping, [])
 
     def step(self) -> Stepped[list[int] | None]:
         self._pipeline.step()
         stepped: Stepped[list[int] | None] = Stepped([], [])
         for number, running in list(self._running.items()):
-            ended = self._read_on(running)
-            if running.said:
+            ended = self._take_new(running)
+            if running.completion:
                 stepped.read.append(number)
             if ended:
-                stepped.done.append((number, running.said))
+                stepped.done.append((number, running.completion))
             elif running.handle.get_status() != genai.GenerationStatus.RUNNING:
                 stepped.done.append((number, None))
             else:
@@ -158,13 +157,13 @@ class _Paged:
             self._pipeline.step()  # its blocks are free only after a step
 
     @staticmethod
-    def _read_on(running: _Running) -> bool:
-        """Takes what is new, and says whether it came to an end."""
+    def _take_new(running: _Running) -> bool:
+        """Append the new tokens; return whether the completion has ended."""
         while running.handle.can_read():
             for output in running.handle.read().values():
                 for token in output.generated_ids:
-                    running.said.append(token)
-                    if running.ending(running.said) or len(running.said) == running.most:
+                    running.completion.append(token)
+                    if running.stopping(running.completion) or len(running.completion) == running.most:
                         return True
         return False
 

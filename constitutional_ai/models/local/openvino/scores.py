@@ -18,7 +18,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from constitutional_ai.engine.pieces import common
+from constitutional_ai.engine.open import common_prefix
 
 FILE = "openvino_model.xml"
 WORTH_SHARING = 32
@@ -86,9 +86,9 @@ class Scores:
 
         At least one token of every context is left, because the logits after it are wanted.
         """
-        length = min(common(min(contexts), max(contexts)), min(map(len, contexts)) - 1)
+        length = min(common_prefix(min(contexts), max(contexts)), min(map(len, contexts)) - 1)
         shared = contexts[0][:length]
-        known = common(shared, self._held)
+        known = common_prefix(shared, self._held)
         self._request.reset_state()
         if len(shared) < WORTH_SHARING:
             return 0

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.engine.attention import Forward
-from constitutional_ai.engine.kept_rows import KEY, Kept, KeptRows
-from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.sequence_engine import SequenceEngine
+from constitutional_ai.engine.session_cache import KEY_TOKENS, Session, SessionCache
 from tests.engine.asked import BEGINNING, ROWS, all_say, greedy, said
 
 
@@ -20,7 +20,7 @@ class Reads:
 
     def __init__(self, forward: Forward) -> None:
         self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
-        self.leaves_out = forward.leaves_out
+        self.skips_masked = forward.skips_masked
         self.forward, self.shapes = forward, []
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -31,7 +31,7 @@ class Reads:
 def test_rows_that_go_on_are_read_from_where_they_ended(model: Any, forward: Forward, tokenizer: Any) -> None:
     """Of different lengths, with more to read after what they said, beside one that is new, in another order."""
     seen = Reads(forward)
-    engine = SharedEngine(seen, tokenizer, {2})
+    engine = SequenceEngine(seen, tokenizer, {2})
     own = [[*BEGINNING, *range(5 + n, 55 + 3 * n)] for n in range(5)]
     first = said(engine, own)
     assert all_say(model, own, first)
@@ -51,7 +51,7 @@ def test_a_row_that_goes_on_alone_reads_what_it_said_and_what_is_new(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     seen = Reads(forward)
-    engine = SharedEngine(seen, tokenizer, {2})
+    engine = SequenceEngine(seen, tokenizer, {2})
     row = list(range(5, 85))
     (text,) = said(engine, [row])
     seen.shapes.clear()
@@ -62,7 +62,7 @@ def test_a_row_that_goes_on_alone_reads_what_it_said_and_what_is_new(
 
 def test_nothing_is_kept_where_weights_may_change(forward: Forward, tokenizer: Any) -> None:
     seen = Reads(forward)
-    engine = SharedEngine(seen, tokenizer, {2}, keep=False)
+    engine = SequenceEngine(seen, tokenizer, {2}, keep=False)
     said(engine, ROWS[:1])
     before = seen.shapes[0]
     seen.shapes.clear()
@@ -70,28 +70,30 @@ def test_nothing_is_kept_where_weights_may_change(forward: Forward, tokenizer: A
     assert seen.shapes[0] == before
 
 
-def kept(tokens: list[int], begun: int = 0) -> Kept:
+def kept(tokens: list[int], begun: int = 0) -> Session:
     """Its keys and values are its tokens, so that they can be told apart."""
     own = torch.tensor(tokens[begun:], dtype=torch.float32)
-    return Kept(tokens, begun, own.expand(1, 2, 1, -1)[..., None])
+    return Session(tokens, begun, own.expand(1, 2, 1, -1)[..., None])
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(KEY, KEY + 8), st.integers(0, 2)), min_size=1, max_size=12
+        st.tuples(st.integers(0, 3), st.integers(KEY_TOKENS, KEY_TOKENS + 8), st.integers(0, 2)),
+        min_size=1,
+        max_size=12,
     ),
     st.integers(0, 5),
 )
 def test_what_is_found_is_the_longest_beginning_after_what_is_shared(
     rows: list[tuple[int, int, int]], begun: int
 ) -> None:
-    store = KeptRows(limit=10**9)
+    store = SessionCache(limit=10**9)
     entries = []
     for start, length, end in rows:
         tokens = [*range(start + length), *[90 + end] * 3]
         entries.append((tokens, start))
         store.keep(kept(tokens, start))
-    asked = [*range(KEY + 6), 91, 91, 91, 5]
+    asked = [*range(KEY_TOKENS + 6), 91, 91, 91, 5]
     found = store.longest(asked, begun)
     expected = 0
     for tokens, start in entries:
@@ -106,7 +108,7 @@ def test_what_is_found_is_the_longest_beginning_after_what_is_shared(
 
 def test_memory_is_bounded_and_the_row_used_longest_ago_goes_first() -> None:
     size = kept(list(range(40))).kv.nbytes
-    store = KeptRows(limit=3 * size)
+    store = SessionCache(limit=3 * size)
     rows = [[n, *range(100, 139)] for n in range(4)]
     for row in rows[:3]:
         store.keep(kept(row))
@@ -118,8 +120,8 @@ def test_memory_is_bounded_and_the_row_used_longest_ago_goes_first() -> None:
     assert [store.longest(row, 0).shape[-2] for row in rows] == [40, 0, 40, 40]
 
 
-@pytest.mark.parametrize("length", [KEY - 1, KEY])
+@pytest.mark.parametrize("length", [KEY_TOKENS - 1, KEY_TOKENS])
 def test_a_short_row_is_not_kept(length: int) -> None:
-    store = KeptRows(limit=10**9)
+    store = SessionCache(limit=10**9)
     store.keep(kept(list(range(length))))
-    assert bool(store.bytes) == (length >= KEY)
+    assert bool(store.bytes) == (length >= KEY_TOKENS)

@@ -14,16 +14,16 @@ static inline void rotate(const number *restrict head, const number *restrict co
     }
 }
 
-// Turns token n = b x T + t, and lays it down where attention reads it: see ``turn`` for what is what.
-static inline void turn_one(const number *heads, const number *cosine, const number *sine, number *queries, number *keys,
-                            number *values, const int64_t *column, const int64_t *stride, long n, long B, long T, long K,
-                            long G, long D) {
+// Rotates token n = b x T + t and writes its keys and values into the KV cache: arguments as of ``apply_rotary``.
+static inline void rotate_token(const number *heads, const number *cosine, const number *sine, number *queries, number *keys,
+                                number *values, const int64_t *stride, long column, long n, long B, long T, long K, long G,
+                                long D) {
     long b = n / T, t = n % T;
     const number *from = heads + n * (G + 2) * K * D, *c = cosine + n * D, *s = sine + n * D;
     for (long k = 0; k < K; k++) {
         for (long g = 0; g < G; g++, from += D) rotate(from, c, s, queries + (((k * B + b) * G + g) * T + t) * D, D);
     }
-    int64_t to = b * stride[0] + (column[b] + t) * stride[2];
+    int64_t to = b * stride[0] + (column + t) * stride[2];
     for (long k = 0; k < K; k++, from += D) rotate(from, c, s, keys + to + k * stride[1], D);
     for (long k = 0; k < K; k++, from += D) memcpy(values + to + k * stride[1], from, D * sizeof(number));
 }

@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.engine.attention import Forward
-from constitutional_ai.engine.decode_loop import Decoding
-from constitutional_ai.engine.pieces import PIECE, WORTH, branches, common, pieces
-from constitutional_ai.engine.row_engine import SharedEngine
+from constitutional_ai.engine.prefill_chunks import (
+    CHUNK_TOKENS,
+    MIN_SHARED,
+    chunks,
+    common_prefix,
+    shared_subprefixes,
+)
+from constitutional_ai.engine.sampling import Decoding
+from constitutional_ai.engine.sequence_engine import SequenceEngine
 from tests.engine.asked import BEGINNING, CONTINUATIONS, all_say, said
 
 PRINCIPLES = [[5 + (n + 7) * m % 280 for m in range(1, 40)] for n in range(3)]
@@ -27,7 +33,7 @@ class Counting:
 
     def __init__(self, forward: Forward) -> None:
         self.config, self.device, self.dtype = forward.config, forward.device, forward.dtype
-        self.leaves_out = forward.leaves_out
+        self.skips_masked = forward.skips_masked
         self._forward, self.read = forward, 0
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -39,14 +45,14 @@ def test_rows_of_a_branch_say_what_a_plain_forward_pass_says(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     how = Decoding(list(range(11)), 1.3, 9, ())
-    assert all_say(model, MIXED, said(SharedEngine(forward, tokenizer, {2}), MIXED, how), how)
+    assert all_say(model, MIXED, said(SequenceEngine(forward, tokenizer, {2}), MIXED, how), how)
 
 
 def test_rows_of_a_branch_score_what_they_score_alone(forward: Forward, tokenizer: Any) -> None:
     ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] + CONTINUATIONS for n in range(len(MIXED))]
-    together = SharedEngine(forward, tokenizer, {2}).score(MIXED, ends)
+    together = SequenceEngine(forward, tokenizer, {2}).score(MIXED, ends)
     for number, row in enumerate(MIXED):
-        (alone,) = SharedEngine(forward, tokenizer, {2}).score([row], [ends[number]])
+        (alone,) = SequenceEngine(forward, tokenizer, {2}).score([row], [ends[number]])
         assert together[number] == pytest.approx(alone, rel=1e-4, abs=1e-4)
 
 
@@ -55,14 +61,14 @@ def test_several_answers_to_each_of_several_prompts_read_each_prompt_once(
 ) -> None:
     counting = Counting(forward)
     prompts = [[*BEGINNING[:50], *principle] for principle in PRINCIPLES]
-    said(SharedEngine(counting, tokenizer, {2}), prompts * 8, Decoding(list(range(24)), 1.0, 1, ()))
+    said(SequenceEngine(counting, tokenizer, {2}), prompts * 8, Decoding(list(range(24)), 1.0, 1, ()))
     assert counting.read == 50 + 3 * 39 + 21  # and the last token of each of the others, which is answered
 
 
 def test_both_orders_under_each_principle_read_the_principle_once(forward: Forward, tokenizer: Any) -> None:
     counting = Counting(forward)
     rows = [[*BEGINNING, *principle, *end] for principle in PRINCIPLES for end in ([8] * 4, [9] * 4)]
-    SharedEngine(counting, tokenizer, {2}).score(rows, [[[7], [9]]] * 6)
+    SequenceEngine(counting, tokenizer, {2}).score(rows, [[[7], [9]]] * 6)
     assert counting.read == 150 + 3 * 43 + 3 * 4
 
 
@@ -73,17 +79,17 @@ def test_both_orders_under_each_principle_read_the_principle_once(forward: Forwa
     st.integers(0, 20),
 )
 def test_a_branch_goes_out_from_a_row_that_is_in_none(rows: list[list[int]], known: int) -> None:
-    found = branches(rows, [min(known, len(row) - 1) for row in rows])
+    found = shared_subprefixes(rows, [min(known, len(row) - 1) for row in rows])
     for number, (leader, length) in found.items():
         assert leader not in found
-        assert length <= common(rows[leader], rows[number]) and length < len(rows[number])
-        assert length - min(known, len(rows[number]) - 1) >= WORTH
+        assert length <= common_prefix(rows[leader], rows[number]) and length < len(rows[number])
+        assert length - min(known, len(rows[number]) - 1) >= MIN_SHARED
 
 
 @given(st.dictionaries(st.integers(0, 500), st.integers(1, 700), max_size=60))
 def test_pieces_hold_every_row_once_and_few_tokens(lengths: dict[int, int]) -> None:
-    made = list(pieces(lengths))
+    made = list(chunks(lengths))
     assert sorted(i for piece in made for i in piece) == sorted(lengths)
     for piece in made:
-        assert len(piece) == 1 or len(piece) * lengths[piece[0]] <= 1.25 * PIECE
+        assert len(piece) == 1 or len(piece) * lengths[piece[0]] <= 1.25 * CHUNK_TOKENS
         assert lengths[piece[0]] == max(lengths[i] for i in piece)

@@ -1,0 +1,75 @@
+"""The KV cache of a batch: keys and values of each sequence's own tokens, without the prefix that all share.
+
+They are written in place; transformers' ``DynamicCache`` copies all of them at every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from constitutional_ai.engine.attention import KeysValues
+
+
+class KVCache:
+    """A tensor (layers, 2, sequences, key heads, columns, head size) with a column for each token."""
+
+    def __init__(self, model: Any, sequences: int, columns: int) -> None:
+        config = model.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, 2, sequences, config.num_key_value_heads, columns, size)
+        # A mask is added to scores, so NaN in a masked column would still spread: start from zeros.
+        new = torch.empty if model.skips_masked else torch.zeros
+        self._all = new(shape, dtype=model.dtype, device=model.device)
+        self._sequences, self._attended = slice(0), slice(0)
+        self.column = 0
+        """Where the next forward pass writes its first token."""
+        self.first: torch.Tensor | None = None
+        """In decode, each sequence's first column (B,). None in prefill."""
+
+    @property
+    def kv(self) -> KeysValues:
+        """All keys and values, by layer."""
+        return [(keys, values) for keys, values in self._all]
+
+    def at(self, sequences: slice, column: int, attended: slice, first: list[int] | None = None) -> KVCache:
+        """Prepare the next forward pass: it writes tokens of ``sequences`` from ``column`` on.
+
+        It attends to the columns ``attended``; in decode, each sequence does so from its ``first`` column on.
+        """
+        self._sequences, self._attended, self.column = sequences, attended, column
+        self.first = torch.tensor(first, device=self._all.device) if first is not None else None
+        return self
+
+    def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of the sequences in work, all columns of them."""
+        keys, values = self._all[number]
+        return keys[self._sequences], values[self._sequences]
+
+    def attended(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and values that the forward pass attends to in layer ``number``."""
+        keys, values = self.layer(number)
+        return keys[:, :, self._attended], values[:, :, self._attended]
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new keys and values; return those to attend to. transformers calls this in every layer."""
+        columns = slice(self.column, self.column + key.shape[2])
+        for kept, new in zip(self.layer(layer_idx), (key, value), strict=True):
+            kept[:, :, columns] = new
+        return self.attended(layer_idx)
+
+    def move(self, to: list[int], source: list[int]) -> None:
+        """Copy the sequences ``source`` over those at ``to``."""
+        self._all[:, :, to] = self._all[:, :, source]
+
+    def fill(self, sequence: int, column: int, kv: torch.Tensor) -> None:
+        """Write known keys and values (layers, 2, K, tokens, D) from ``column`` on."""
+        if kv.shape[-2]:
+            self._all[:, :, sequence, :, column : column + kv.shape[-2]] = kv
+
+    def copy(self, sequence: int, columns: slice) -> torch.Tensor:
+        """Return a copy (layers, 2, K, tokens, D) of some columns of one sequence."""
+        return self._all[:, :, sequence, :, columns].clone()

@@ -1,0 +1,119 @@
+"""The door of the engine: all that the rest of the package uses of it, beside ``sampling``.
+
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from constitutional_ai.engine.cpu.process import tune_process
+from constitutional_ai.engine.cpu.threads import all_threads, release_threads
+from constitutional_ai.engine.prefill_chunks import common_prefix
+
+if TYPE_CHECKING:
+    import torch
+
+    from constitutional_ai.engine.sampling import Decoding
+
+__all__ = [
+    "Engine",
+    "all_threads",
+    "common_prefix",
+    "int8_dtype",
+    "open_engine",
+    "release_threads",
+    "round_to_int8",
+    "supports_config",
+    "tune_process",
+]
+
+
+class Engine(Protocol):
+    """Generates and scores batches of token ids."""
+
+    shares: bool
+    """Whether a prefix that the sequences of a batch share is computed once."""
+
+    def generate(
+        self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
+    ) -> list[list[int]]:
+        """Return the completion ids of each prompt, the end token included."""
+
+    def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
+        """Return the natural log-probability of every continuation of each context."""
+
+    def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
+        """Return the tokens of one sequence in ``score``, for limits on memory."""
+
+    def paths(self) -> dict[str, str]:
+        """Return which code computes attention and matrix products."""
+
+
+def open_engine(
+    model: Any,
+    tokenizer: Any,
+    ends: set[int],
+    *,
+    fixed: bool,
+    int8: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Engine | None:
+    """Return an engine for a causal language model of transformers; None where it has to be asked by ``generate``.
+
+    ``fixed``: its weights will not change. On an x86 processor they are then taken over, and ``model`` cannot be used
+    afterwards. ``int8`` keeps them in 8 bits and computes all else in ``dtype``, if ``int8_dtype`` gives one; None
+    where that is impossible.
+    """
+    from constitutional_ai.engine import prefixes
+    from constitutional_ai.engine.attention import Forward, TransformersForward
+    from constitutional_ai.engine.cpu import decoder
+    from constitutional_ai.engine.sequence_engine import SequenceEngine
+
+    if not prefixes.supports(model):
+        return None
+    forward: Forward
+    if int8:
+        from constitutional_ai.engine.cpu.build import load_kernels
+
+        computed_in = int8_dtype(dtype)
+        if computed_in is None or not decoder.supports_int8(model):
+            return None
+        forward = decoder.Decoder(model, int8=load_kernels(computed_in), dtype=computed_in)
+    elif fixed and decoder.supports(model):
+        forward = decoder.Decoder(model)
+    else:
+        forward = TransformersForward(model)
+    return SequenceEngine(forward, tokenizer, ends, keep=fixed)
+
+
+def supports_config(config: Any) -> bool:
+    """Return whether ``open_engine`` gives an engine for plain models of this configuration."""
+    from constitutional_ai.engine import prefixes
+
+    return prefixes.supports_config(config)
+
+
+def round_to_int8(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights rounded to whole numbers (F, E) from -127 to 127, and the scales (F) that undo it.
+
+    Raises ModelError for inf and NaN.
+    """
+    from constitutional_ai.engine.cpu.int8 import rounded
+
+    return rounded(weight_FE)
+
+
+def int8_dtype(dtype: torch.dtype | None = None) -> torch.dtype | None:
+    """Return what is computed in beside weights in 8 bits: ``dtype``, or the best; None without kernels for it."""
+    import torch
+
+    from constitutional_ai import machine
+    from constitutional_ai.engine.cpu.build import load_kernels
+
+    for tried in (dtype,) if dtype else (machine.best_dtype(), torch.float32):
+        if (kernels := load_kernels(tried)) and kernels.supports_int8:
+            return tried
+    return None

@@ -1,0 +1,82 @@
+"""Log-probabilities of continuations. A shared prefix is prefilled once, and so is a context for its continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from constitutional_ai.engine.attention import KeysValues
+from constitutional_ai.engine.kv_cache import KVCache
+from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
+from constitutional_ai.engine.reader import Reader
+from constitutional_ai.engine.session_cache import EMPTY
+
+KNOWN_PER_NEW = 8
+"""A chunk may hold this many times as many known tokens as new ones: known tokens take memory, but no time."""
+
+
+def score(reader: Reader, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
+    """Return the natural log-probability of every continuation of each context."""
+    prefix_len, prefix = reader.shared_prefix(contexts)
+    shared = shared_subprefixes(contexts, [prefix_len] * len(contexts))
+    starts = [shared[i][1] if i in shared else prefix_len for i in range(len(contexts))]
+    each = zip(contexts, starts, continuations, strict=True)
+    inputs = [PrefillInput.of(context[start:], start, ends) for context, start, ends in each]
+    taken: dict[int, int] = {}  # of each leader the tokens that others take over
+    for leader, length in shared.values():
+        taken[leader] = max(length - prefix_len, taken.get(leader, 0))
+    of_leaders: dict[int, torch.Tensor] = {}
+    scores: dict[int, list[float]] = {}
+    sizes = [max(len(new.tokens), len(c) // KNOWN_PER_NEW) for new, c in zip(inputs, contexts, strict=True)]
+    for leaders in (True, False):
+        for chunk in chunks({i: size for i, size in enumerate(sizes) if (i not in shared) == leaders}):
+            known = [
+                of_leaders[shared[i][0]][..., : starts[i] - prefix_len, :] if i in shared else EMPTY
+                for i in chunk
+            ]
+            keep = 1 + max(extra_tokens(continuations[i]) for i in chunk)
+            new = [inputs[i] for i in chunk]
+            logits, cache = _prefill(reader, new, known, prefix, keep, any(i in taken for i in chunk))
+            for place, i in enumerate(chunk):
+                scores[i] = _sums(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
+                if i in taken and cache:
+                    column = cache.kv[0][0].shape[2] - len(inputs[i].tokens)
+                    of_leaders[i] = cache.copy(place, slice(column, column + taken[i]))
+    return [scores[i] for i in range(len(contexts))]
+
+
+def _prefill(
+    reader: Reader,
+    inputs: list[PrefillInput],
+    known: list[torch.Tensor],
+    prefix: KeysValues | None,
+    keep: int,
+    cached: bool,
+) -> tuple[torch.Tensor, KVCache | None]:
+    """Return logits (B, ``keep``, V), and the KV cache if some tokens are ``known`` or it is asked for."""
+    lengths = [kv.shape[-2] for kv in known]
+    most, width = max(lengths), max(len(each.tokens) for each in inputs)
+    if not (most or cached):
+        return reader.prefill(inputs, prefix, keep=keep, known=lengths), None
+    cache = KVCache(reader.model, len(inputs), most + width)
+    for place, kv in enumerate(known):
+        cache.fill(place, most - lengths[place], kv)
+    cache.at(slice(0, len(inputs)), most, slice(most + width))
+    return reader.prefill(inputs, prefix, cache, keep=keep, known=lengths), cache
+
+
+def extra_tokens(continuations: Sequence[list[int]]) -> int:
+    """Return the number of tokens computed beside the context: a continuation's last one predicts nothing."""
+    return sum(len(tokens) - 1 for tokens in continuations)
+
+
+def _sums(logits_XV: torch.Tensor, continuations: Sequence[list[int]]) -> list[float]:
+    """Sum log-probabilities; the logits follow the context's last token, then all but each continuation's last."""
+    places, wanted, at = [], [], 0
+    for tokens in continuations:
+        places.append([0, *range(at + 1, at + len(tokens))])
+        wanted.append(tokens)
+        at += len(tokens) - 1
+    logps = logits_XV.float().log_softmax(-1)
+    return [float(logps[p, w].sum()) for p, w in zip(places, wanted, strict=True)]

@@ -1,0 +1,54 @@
+"""The engine that computes once what the sequences of a batch share.
+
+The prefix of all sequences is kept once, and all attend to it. Where only some share more (several answers to one
+prompt, one principle in both orders), the first of them is prefilled and the others copy its keys and values.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from constitutional_ai.engine.attention import Forward
+from constitutional_ai.engine.generate import generate
+from constitutional_ai.engine.reader import Reader
+from constitutional_ai.engine.sampling import Decoding, StoppingCriteria
+from constitutional_ai.engine.score import extra_tokens, score
+
+
+class SequenceEngine:
+    """Answers batches of token ids with a model that ``prefixes.supports``. Not for two threads at once."""
+
+    shares = True
+
+    def __init__(self, forward: Forward, tokenizer: Any, ends: set[int], *, keep: bool = True) -> None:
+        """``keep`` prefixes and sessions from batch to batch; not where weights may change in between."""
+        self.reader, self._tokenizer, self._ends = Reader(forward, keep=keep), tokenizer, ends
+
+    def generate(
+        self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
+    ) -> list[list[int]]:
+        """Return the completion ids of each prompt, the end token included."""
+        stopping = StoppingCriteria(self._tokenizer, self._ends, decoding.stop)
+        with torch.inference_mode():
+            return generate(self.reader, prompts, decoding, stopping, cancelled)
+
+    def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
+        """Return the natural log-probability of every continuation of each context."""
+        with torch.inference_mode():
+            return score(self.reader, contexts, continuations)
+
+    def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
+        """Return the tokens of one sequence in ``score``: the context once, then its continuations."""
+        return len(context) + extra_tokens(continuations)
+
+    def forget(self) -> None:
+        """Drop what is kept from batch to batch."""
+        self.reader.forget()
+
+    def paths(self) -> dict[str, str]:
+        """Return which code computes attention and matrix products."""
+        return self.reader.model.paths()
