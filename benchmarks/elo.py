@@ -14,14 +14,15 @@ import choix
 import numpy as np
 from results import Row, report
 
-from constitutional_ai.metrics.elo import Ratings, elo
+from constitutional_ai.metrics.elo import EloRating, elo
 from constitutional_ai.records import Match
 
 QUICK = bool(os.environ.get("QUICK"))
 TOURNAMENTS = 100 if QUICK else 1000
 RESAMPLES = 300
 ALLOWED = (0.90, 1.0) if QUICK else (0.93, 0.97)
-TRUTH = {"sl-cai": 0.0, "h-rlhf": -60.0, "hh-rlhf": 40.0, "rl-cai": 120.0}
+ANCHOR = "sl-cai"
+TRUTH = {ANCHOR: 0.0, "h-rlhf": -60.0, "hh-rlhf": 40.0, "rl-cai": 120.0}
 
 
 def tournament(truth: dict[str, float], count: int, rng: random.Random) -> list[Match]:
@@ -46,9 +47,9 @@ def on_shared_prompts(truth: dict[str, float], prompts: int, rng: random.Random)
     return made
 
 
-def held(found: Ratings) -> list[bool]:
+def held(ratings: dict[str, EloRating]) -> list[bool]:
     """For each model but the anchor, whether its interval holds the truth."""
-    rated = [(TRUTH[name], one.elo) for name, one in found.of.items() if name != found.anchor]
+    rated = [(TRUTH[name], one.elo) for name, one in ratings.items() if name != ANCHOR]
     assert all(one.low is not None and one.high is not None for _, one in rated)
     return [(one.low or 0) <= truth <= (one.high or 0) for truth, one in rated]
 
@@ -56,7 +57,7 @@ def held(found: Ratings) -> list[bool]:
 def coverage(name: str, play: Any, resamples: int, measured: bool = True) -> Row:
     rng, found = random.Random(1), []
     for seed in range(TOURNAMENTS):
-        found += held(elo(play(rng), anchor="sl-cai", resamples=resamples, seed=seed))
+        found += held(elo(play(rng), anchor=ANCHOR, resamples=resamples, seed=seed))
     share = float(np.mean(found))
     bar = f"{ALLOWED[0]} to {ALLOWED[1]}" if measured else ""
     return Row(
@@ -76,14 +77,14 @@ def furthest_from_choix(tournaments: int = 20 if QUICK else 200) -> float:
         matches = tournament(truth, 400, rng)
         ours = elo(matches, anchor="m00")
         names = sorted(truth)
-        if any(ours.of[name].unrated for name in names):
+        if any(ours[name].unrated for name in names):
             continue
         wins = [(m.a, m.b) if m.winner == "a" else (m.b, m.a) for m in matches]
         theirs = choix.opt_pairwise(
             len(names), [(names.index(w), names.index(loser)) for w, loser in wins], alpha=0, tol=1e-10
         )
         points = 400 / np.log(10) * (theirs - theirs[0])
-        furthest = max(furthest, *(abs(points[n] - (ours.of[m].elo.value or 0)) for n, m in enumerate(names)))
+        furthest = max(furthest, *(abs(points[n] - (ours[m].elo.value or 0)) for n, m in enumerate(names)))
     return float(furthest)
 
 
@@ -93,7 +94,7 @@ def seconds_of_fifty_thousand() -> float:
     began = time.process_time()  # what else the machine does counts for nothing
     found = elo(matches, anchor="m0", resamples=1000)
     seconds = time.process_time() - began
-    assert all(one.unrated is None for one in found.of.values())
+    assert all(one.unrated is None for one in found.values())
     return seconds
 
 

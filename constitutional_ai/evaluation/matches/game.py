@@ -1,24 +1,24 @@
-"""Matches: two models answer one human, somebody picks, and the talk goes on with what was picked (EV-7).
+"""Matches: two models reply to one human, a judge picks a reply, and the conversation goes on with it (EV-7).
 
-Crowdworkers picked in the paper, told to prefer the less evasive of two equally harmless replies (EV-11). Here a
-feedback model does, asked as for labels (``label``) in both orders, under one instruction of ours for each
-test; or a preference model, whose higher score wins. Each choice is a win (EV-9), and choices on one prompt are not
-independent of each other.
+In the paper crowdworkers picked, with the instruction to prefer the less evasive of two equally harmless replies
+(EV-11). Here a feedback model does, with the questions of the feedback stage in both orders, under one instruction of
+ours for each test; or a preference model, whose higher score wins. Each choice is a win (EV-9). Choices on one prompt
+are not independent of each other.
 
-A tie is an exact one: two equal replies, or two orders that cancel each other. The talk then goes on with one of the
-two, by lot; where nobody could choose it ends, and that is no label.
+A tie is an exact one: two equal replies, or two orders that cancel each other. The conversation then goes on with a
+random one of the two. Where no choice could be made the match ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import RecordError
-from constitutional_ai.evaluation.matches.human_turns import human_turn, human_turns, spoken
+from constitutional_ai.evaluation.matches.human_turns import human_turns
 from constitutional_ai.evaluation.matches.pairings import Pairing
 from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.models.model import Model, Sampling
@@ -44,15 +44,16 @@ from constitutional_ai.seeding import rng, seed_of
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """A match under way: what both models are to answer now."""
+    """A match that is not over: the conversation to which both models reply now."""
 
     pairing: Pairing
     talk: Prompt
+    """The conversation so far; it ends with a human turn."""
     turn: int = 1
-    """Number of the human turn that the talk ends with."""
+    """Number of that human turn."""
 
     @classmethod
-    def begun(cls, pairing: Pairing) -> Game:
+    def start(cls, pairing: Pairing) -> Game:
         return cls(pairing, _talk(pairing, human_turns(pairing.prompt)[0]))
 
     @property
@@ -60,8 +61,8 @@ class Game:
         return f"{self.pairing.id}.{self.turn}"
 
     @property
-    def replies(self) -> tuple[str, str]:
-        """Ids of the replies of a and of b. Matches that have come to one talk share them."""
+    def reply_ids(self) -> tuple[str, str]:
+        """Ids of the replies of a and of b. Matches that have reached the same conversation share them."""
         return reply_id(self.talk, self.pairing.a), reply_id(self.talk, self.pairing.b)
 
     @property
@@ -70,8 +71,9 @@ class Game:
         turns = human_turns(self.pairing.prompt)
         return turns[self.turn] if self.turn < len(turns) else None
 
-    def carried_on(self, so_far: Conversation, human: Conversation) -> Game:
-        return Game(self.pairing, _talk(self.pairing, (*so_far, *human)), self.turn + 1)
+    def next(self, picked: Conversation, human: Conversation) -> Game:
+        """Return the match after the conversation with the picked reply and the next human turn."""
+        return Game(self.pairing, _talk(self.pairing, (*picked, *human)), self.turn + 1)
 
 
 def _talk(pairing: Pairing, conversation: Conversation) -> Prompt:
@@ -80,22 +82,22 @@ def _talk(pairing: Pairing, conversation: Conversation) -> Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Which of two replies is better, and how that was found."""
+    """Which of two replies is better, and what that rests on."""
 
     probability_a: float | None
-    """P(a's is better), averaged over the orders; None where nobody could choose."""
+    """P(a's is better), averaged over the orders; None where no choice could be made."""
     judgements: tuple[Judgement, ...] = ()
     """Every question put to a judge; none for two equal replies."""
     flipped: bool | None = None
     """Whether the two orders disagree; None where there were not two."""
     scores: tuple[float, float] | None = None
-    """Of a and b, where a preference model chose."""
+    """Scores of a and b, where a preference model chose."""
     failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MatchTurn:
-    """One turn of a match: two replies to one talk, and which was picked."""
+    """One turn of a match: two replies to one conversation, and which was picked."""
 
     id: str
     prompt: str
@@ -105,69 +107,38 @@ class MatchTurn:
     b: str
     turn: int
     comparison: Comparison
-    """The talk so far, and the two replies."""
+    """The conversation so far, and the two replies."""
     judge: str
     opinion: Opinion
 
     @property
     def winner(self) -> Side | Literal["tie"] | None:
-        """None where nobody chose."""
-        said = self.opinion.probability_a
-        if said is None:
+        """None where no choice was made."""
+        probability = self.opinion.probability_a
+        if probability is None:
             return None
-        if abs(said - 0.5) <= TIE:
+        if abs(probability - 0.5) <= TIE:
             return "tie"
-        return "a" if said > 0.5 else "b"
+        return "a" if probability > 0.5 else "b"
 
     @property
     def match(self) -> Match:
         return Match(self.id, self.prompt, self.a, self.b, self.winner)
 
-    def so_far(self, seed: int) -> Conversation | None:
-        """The talk with the reply that was picked; None where nobody chose."""
+    def picked(self, seed: int) -> Conversation | None:
+        """Return the conversation with the reply that was picked; None where no choice was made."""
         if self.winner is None:
             return None
         side = rng(seed, "tie", self.id).choice(("a", "b")) if self.winner == "tie" else self.winner
-        picked = self.comparison.a if side == "a" else self.comparison.b
-        return (*self.comparison.prompt.conversation, Message("assistant", picked.text))
+        reply = self.comparison.a if side == "a" else self.comparison.b
+        return (*self.comparison.prompt.conversation, Message("assistant", reply.text))
 
 
-Choosing = Callable[[Comparison], Awaitable[Opinion]]
+Chooser = Callable[[Comparison], Awaitable[Opinion]]
 
 
-async def play(
-    pairing: Pairing,
-    *,
-    models: Mapping[str, Model],
-    choosing: Choosing,
-    judge: str,
-    human: Model | None = None,
-    turns: int = 1,
-    sampling: Sampling,
-    seed: int,
-) -> list[MatchTurn]:
-    """A whole match, of models that are in memory together. ``tournament.py`` plays many, in rounds.
-
-    It lasts as long as the prompt has human turns, and to ``turns`` of them where ``human`` writes those that lack.
-    """
-    game: Game | None = Game.begun(pairing)
-    made: list[MatchTurn] = []
-    while game:
-        talk = game.talk
-        replies = await asyncio.gather(
-            *[reply(talk, m, model=models[m], sampling=sampling, seed=seed) for m in (pairing.a, pairing.b)]
-        )
-        made.append(await choose(game, *[r.completion for r in replies], choosing=choosing, judge=judge))
-        so_far, said = made[-1].so_far(seed), game.own_next
-        if so_far and not said and human and game.turn < turns:
-            wrote = await human_turn(so_far, talk.kind, model=human, sampling=sampling, seed=seed)
-            said = (Message("user", spoken(wrote)),) if spoken(wrote) else None
-        game = game.carried_on(so_far, said) if so_far and said else None
-    return made
-
-
-async def reply(talk: Prompt, label: str, *, model: Model, sampling: Sampling, seed: int) -> Response:
-    """What the model called ``label`` says next in a talk; it may be nothing, which is then judged as it is."""
+async def sample_reply(talk: Prompt, label: str, *, model: Model, sampling: Sampling, seed: int) -> Response:
+    """Sample the reply of the model called ``label``. It may be empty, and is then judged as it is."""
     name = reply_id(talk, label)
     draw = replace(sampling, seed=seed_of(seed, "match", name))
     return Response(name, talk, await model.generate(talk.conversation, draw))
@@ -177,14 +148,14 @@ def reply_id(talk: Prompt, label: str) -> str:
     return f"{talk.id}.{label}"
 
 
-async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing, judge: str) -> MatchTurn:
-    """The choice between two replies. Equal ones are a tie that nobody is asked about."""
+async def choose(game: Game, a: Completion, b: Completion, *, chooser: Chooser, judge: str) -> MatchTurn:
+    """Choose between two replies. Equal ones are a tie that no judge is asked about."""
     comparison, models = Comparison(game.id, game.talk, a, b), (game.pairing.a, game.pairing.b)
     if a.text == b.text:
         opinion = Opinion(0.5)
     else:
         try:
-            opinion = await choosing(comparison)
+            opinion = await chooser(comparison)
         except RecordError as error:
             opinion = Opinion(None, failure=Failure(game.id, type(error).__name__, str(error)))
     return MatchTurn(game.id, game.pairing.prompt.id, *models, game.turn, comparison, judge, opinion)
@@ -196,26 +167,26 @@ async def choose(game: Game, a: Completion, b: Completion, *, choosing: Choosing
 async def by_judge(
     comparison: Comparison, *, model: Model, settings: Feedback, seed: int, few_shots: FewShots | None = None
 ) -> Opinion:
-    """A feedback model's opinion under the instruction of the prompt's test, in both orders whatever ``settings`` say.
+    """Return a feedback model's opinion, under the instruction of the prompt's test and always in both orders.
 
-    Raises RecordError when it gives none.
+    Raises RecordError if it gives none.
     """
     both = settings.model_copy(update={"both_orders": True})
     instruction = INSTRUCTIONS[comparison.prompt.kind]
-    said = await label(
+    choice = await label(
         comparison, model=model, constitution=instruction, settings=both, few_shots=few_shots, seed=seed
     )
-    return Opinion(said.probability_a, said.judgements, said.flipped)
+    return Opinion(choice.probability_a, choice.judgements, choice.flipped)
 
 
-async def by_score(comparison: Comparison, *, reward: Callable[[Conversation], Awaitable[float]]) -> Opinion:
-    """A preference model's opinion: the sigmoid of the difference of its two scores (PM-4).
+async def by_score(comparison: Comparison, *, score: Callable[[Conversation], Awaitable[float]]) -> Opinion:
+    """Return a preference model's opinion: the sigmoid of the difference of its two scores (PM-4).
 
-    Raises RecordError when a score is no number.
+    Raises RecordError if it cannot score a reply.
     """
     talk = comparison.prompt.conversation
     a, b = await asyncio.gather(
-        *[reward((*talk, Message("assistant", one.text))) for one in (comparison.a, comparison.b)]
+        *[score((*talk, Message("assistant", one.text))) for one in (comparison.a, comparison.b)]
     )
     return Opinion(softmax_first(a, b), scores=(a, b))
 
@@ -254,4 +225,4 @@ INSTRUCTIONS: dict[Kind, Constitution] = {
     "red_team": Constitution(name="matches: harmlessness", principles=(HARMLESSNESS,)),
     "helpful": Constitution(name="matches: helpfulness", principles=(HELPFULNESS,)),
 }
-"""What a judge is told in either test (EV-8, EV-11)."""
+"""The judge's instruction in each test (EV-8, EV-11)."""

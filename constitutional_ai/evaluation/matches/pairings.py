@@ -1,8 +1,8 @@
-"""Who plays whom on which prompt (EV-8).
+"""Decides who plays whom on which prompt (EV-8).
 
-Every two models on every prompt would be quadratic: the paper's 24 snapshots make 276 pairs. Ratings need no more than
-that chains of matches connect all models, so a prompt is played by a bounded number of pairs. These are taken in turn
-from a round robin of all models, which begins anew when it ends: any two pairs of models meet equally often, give or
+All pairs of models on every prompt would be quadratic: the paper's 24 snapshots make 276 pairs. Ratings only need
+chains of matches that connect all models, so a bounded number of pairs plays on each prompt. The pairs are taken in
+turn from a round robin of all models, which starts again when it ends. So any two pairs meet equally often, give or
 take one, and as many pairs as there are models already connect them all.
 """
 
@@ -36,24 +36,27 @@ class Pairing:
 def pairings(
     prompts: Iterable[Prompt], models: Sequence[str], *, seed: int, per_prompt: int = PER_PROMPT
 ) -> list[Pairing]:
-    """Each prompt with ``per_prompt`` different pairs of models, or with all where there are fewer.
+    """Pair each prompt with ``per_prompt`` different pairs of models, or with all pairs if there are fewer.
 
-    A prompt is given more than ``per_prompt`` only where else there would be fewer matches than models. Which models
-    meet on which prompt is drawn by ``seed``; the order of either changes nothing.
+    A prompt gets more than ``per_prompt`` only if there would otherwise be fewer matches than models. ``seed`` draws
+    which models meet on which prompt; the order of prompts and models changes nothing.
     """
     ordered = sorted({p.id: p for p in prompts}.values(), key=lambda p: seed_of(seed, "pairings", p.id))
     players = sorted(models)
     rng(seed, "pairings").shuffle(players)
-    every = list(_round_robin(players))
-    if not (ordered and every):
+    pairs = list(_round_robin(players))
+    if not (ordered and pairs):
         return []
-    count = min(len(every), max(per_prompt, math.ceil(len(players) / len(ordered))))
-    turns = cycle(every)
+    count = min(len(pairs), max(per_prompt, math.ceil(len(players) / len(ordered))))
+    turns = cycle(pairs)
     return [Pairing(prompt, *pair) for prompt in ordered for pair in islice(turns, count)]
 
 
 def _round_robin(players: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """All pairs in rounds, by the circle method: nobody plays twice in a round, and two rounds on end connect all."""
+    """Yield all pairs in rounds, by the circle method.
+
+    Nobody plays twice in a round, and any two rounds in a row connect all players.
+    """
     ring = [*players, None] if len(players) % 2 else list(players)
     for _ in range(len(ring) - 1):
         for one, other in zip(ring[: len(ring) // 2], reversed(ring), strict=False):

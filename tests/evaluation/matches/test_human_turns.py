@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from constitutional_ai.evaluation.matches.human_turns import (
-    STOPS,
+    NEXT_TURN,
     WRITE,
-    human_turn,
     human_turns,
-    spoken,
+    parse_human_turn,
+    write_human_turn,
 )
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.models.scripted import ScriptedModel
@@ -65,7 +65,7 @@ def said(text: str) -> Response:
     ],
 )
 def test_only_one_human_turn_is_read(wrote: str, turn: str) -> None:
-    assert spoken(said(wrote)) == turn
+    assert parse_human_turn(said(wrote)) == turn
 
 
 @pytest.mark.parametrize("kind", ["red_team", "helpful"])
@@ -79,8 +79,8 @@ def test_a_model_is_asked_for_the_humans_next_turn(fmt: str, kind: Kind) -> None
 
     model = replace(ScriptedModel(say=say), format=fmt)  # type: ignore[arg-type]
     so_far = talk("u Rob him!", "a I will not.")
-    made = asyncio.run(human_turn(so_far, kind, model=model, sampling=Sampling(), seed=0))
-    assert (made.id, spoken(made)) == (f"{conversation_id(so_far)}.human", "Why not?")
+    made = asyncio.run(write_human_turn(so_far, kind, model=model, sampling=Sampling(), seed=0))
+    assert (made.id, parse_human_turn(made)) == (f"{conversation_id(so_far)}.human", "Why not?")
     assert "\n\nHuman: Rob him!\n\nAssistant: I will not.\n\n" in asked[0]
     assert asked[0].endswith("\n\nHuman:" if fmt == "plain" else f"{WRITE}\n\nAssistant:")
     assert made.prompt.conversation[0].content in asked[0]
@@ -88,4 +88,4 @@ def test_a_model_is_asked_for_the_humans_next_turn(fmt: str, kind: Kind) -> None
 
 
 def test_servers_take_no_more_than_four_stop_strings() -> None:
-    assert len(STOPS) <= 4
+    assert len(NEXT_TURN) <= 4

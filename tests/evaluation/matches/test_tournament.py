@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import asyncio
 import gc
 import math
 import re
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.matches import tournament
-from constitutional_ai.evaluation.matches.game import MatchTurn, by_judge, play
-from constitutional_ai.evaluation.matches.pairings import pairings
+from constitutional_ai.evaluation.matches.game import MatchTurn
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import ScriptedModel
@@ -160,31 +157,6 @@ def test_a_tie_may_be_half_a_win_for_each(suite: Suite) -> None:
     assert [found["elo.harmlessness", name].value for name in ("start", "rl-cai")] == pytest.approx(
         [0, 0], abs=1e-6
     )
-
-
-def test_a_round_plays_what_a_whole_match_plays(suite: Suite) -> None:
-    suite = replace(suite, turns=3, human="human")
-    made = {choice.id: choice for choice in tournament.played(suite)}
-    assert {len(c.comparison.prompt.conversation) for c in made.values()} == {1, 3, 5}
-    whole = [
-        asyncio.run(
-            play(
-                one,
-                models=CAST,
-                choosing=partial(
-                    by_judge, model=CAST["judge"], settings=suite.feedback, few_shots=suite.few_shots, seed=0
-                ),
-                judge="judge",
-                human=CAST["human"],
-                turns=3,
-                sampling=tournament._sampling(suite),
-                seed=0,
-            )
-        )
-        for kind in tournament.TESTS
-        for one in pairings(PROMPTS[kind], ["start", "sl-cai", "rl-cai"], seed=0)
-    ]
-    assert made == {choice.id: choice for match in whole for choice in match}
 
 
 def test_the_talk_goes_on_with_what_was_picked(suite: Suite) -> None:
