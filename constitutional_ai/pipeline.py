@@ -20,7 +20,7 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
-from constitutional_ai.stages.feedback import comparisons, preference_labels, the_preference_model
+from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
 from constitutional_ai.stages.job import Job
 from constitutional_ai.stages.reinforcement import rl_cai_model
@@ -34,7 +34,7 @@ PIPELINE: dict[str, Callable[[Job], None]] = {
     layout.SL_CAI_MODEL: sl_cai_model,
     layout.COMPARISONS: comparisons,
     layout.PREFERENCE_LABELS: preference_labels,
-    layout.PREFERENCE_MODEL: the_preference_model,
+    layout.PREFERENCE_MODEL: preference_model,
     layout.RL_CAI_MODEL: rl_cai_model,
     layout.EVALUATION: evaluation,
 }

@@ -36,7 +36,7 @@ from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
-from constitutional_ai.stages.feedback import comparisons, preference_labels, the_pm
+from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model_stage
 from constitutional_ai.stages.rehearsal import AT_ONCE, LETTERS, Nowhere, Rehearsal, Rehearsed
 from constitutional_ai.stages.supervised import drafts, responses, revisions
 
@@ -94,7 +94,8 @@ def estimate(
         before = len(job.asked)
         make(job)
         made += [_of(stage, name, len(job.run.rows(stage, Prompt)), model) for model in job.asked[before:]]
-    made += [_trained(job, stage) for stage in TRAININGS if stage != layout.PREFERENCE_MODEL or the_pm(job)]
+    without = set() if preference_model_stage(job) else {layout.PREFERENCE_MODEL}
+    made += [_trained(job, stage) for stage in TRAININGS if stage not in without]
     made += [_evaluated(job)]
     measured = _measured(job, made) if measure else {}
     method = METHODS[recipe.feedback.method]

@@ -1,4 +1,4 @@
-"""Stages of AI feedback: pairs, labels, and the preference model that learns them (section 4.1; FB, PM)."""
+"""The stages of AI feedback: pairs of answers, their labels, and the preference model (section 4.1; FB, PM)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, usage
-from constitutional_ai.rl_cai.feedback import compare, gate, label
+from constitutional_ai.rl_cai.feedback.compare import compare
+from constitutional_ai.rl_cai.feedback.gate import gate_questions, gate_result
+from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
@@ -22,54 +24,46 @@ from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
 from constitutional_ai.stages.job import Job, sources
 
-SECOND = "second"
-"""Folder of the preference model that RL never sees."""
-PRETRAINING = "pretraining"
-"""Folder of the preference model that has only been pretrained."""
-
 
 def comparisons(job: Job) -> None:
-    """Red-team prompts → pairs of the SL-CAI model's answers (FB-1, FB-2)."""
-    setting = job.recipe.comparisons
+    """Make pairs of the SL-CAI model's answers to red-team prompts (FB-1, FB-2)."""
+    setting, prompts = job.recipe.comparisons, job.training_prompts("red_team")
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
-        prompts = job.training_prompts("red_team")
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
         with job.loaded(job.trained(layout.SL_CAI_MODEL)) as model:
 
             async def step(item: tuple[Prompt, int]) -> Comparison:
                 prompt, number = item
-                return await compare.compare(
+                return await compare(
                     prompt, number=number, model=model, sampling=setting.sampling, seed=job.recipe.seed
                 )
 
             yield Pass(items, step)
 
-    used = job.training_prompts("red_team")
     job.rows(
         layout.COMPARISONS,
         Comparison,
         passes,
         config=job.config("comparisons"),
-        inputs={"prompts": digest_of(p.id for p in used), **job.made(layout.SL_CAI_MODEL)},
+        inputs={"prompts": digest_of(p.id for p in prompts), **job.made(layout.SL_CAI_MODEL)},
     )
 
 
 def preference_labels(job: Job) -> None:
-    """Pairs → the feedback model's soft labels under the constitution, after the gate (FB-3 to FB-7)."""
-    setting = job.recipe.feedback
+    """Label the pairs with the feedback model, under the constitution and after the gate (FB-3 to FB-7)."""
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
         with job.loaded(job.recipe.models.feedback) as model:
             step = partial(
-                label.label,
+                label,
                 model=model,
                 constitution=job.constitution,
-                settings=setting,
+                settings=job.recipe.feedback,
                 few_shots=load_few_shots(job.few_shots),
                 seed=job.recipe.seed,
             )
-            spent = await pass_the_gate(job, step)
+            spent = await _pass_the_gate(job, step)
             yield Pass({c.id: c for c in job.run.rows(layout.COMPARISONS, Comparison)}, step, spent)
 
     job.rows(
@@ -81,13 +75,13 @@ def preference_labels(job: Job) -> None:
     )
 
 
-async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
-    """Puts the gate questions to the feedback model, and says what they cost.
+async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
+    """Put the gate questions to the feedback model, and return the tokens that they cost.
 
     Raises GateClosed if it is no better than chance (pitfall 27).
     """
-    asked = [question.comparison(job.recipe.seed) for question in gate.gate_questions()]
-    sides = {comparison.id: side for comparison, side in asked}
+    questions = [question.comparison(job.recipe.seed) for question in gate_questions()]
+    sides = {comparison.id: side for comparison, side in questions}
 
     async def answer(comparison: Comparison) -> GateAnswer:
         return GateAnswer(comparison.id, await step(comparison), sides[comparison.id])
@@ -96,11 +90,11 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         layout.PREFERENCE_LABELS,
         layout.GATE,
         GateAnswer,
-        Pass({comparison.id: comparison for comparison, _ in asked}, answer),
+        Pass({comparison.id: comparison for comparison, _ in questions}, answer),
         concurrency=job.recipe.concurrency,
         max_failures=job.recipe.max_failures,
     )
-    result = gate.gate_result(job.recipe.models.feedback, answers)
+    result = gate_result(job.recipe.models.feedback, answers)
     job.say(f"gate: the feedback model gets {result}.")
     if not result.passed:
         warning = (
@@ -108,18 +102,18 @@ async def pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
             "be noise. Use a larger models.feedback, or another feedback.method."
         )
         if job.recipe.feedback.gate == "stop":
-            raise GateClosed(warning + " To go on all the same: feedback.gate=warn")
+            raise GateClosed(warning + " To continue all the same: feedback.gate=warn")
         job.say("warning: " + warning)
     costs = [usage(answer) for answer in answers]
     return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
 
 
-def the_preference_model(job: Job) -> None:
-    """AI harmlessness labels and people's helpfulness comparisons → the preference model (PM-1 to PM-4)."""
+def preference_model(job: Job) -> None:
+    """Train the preference model on AI harmlessness labels and people's helpfulness comparisons (PM-1 to PM-4)."""
     setting, seed = job.recipe.preference_model, job.recipe.seed
     stage = layout.PREFERENCE_MODEL
 
-    if not the_pm(job):
+    if not preference_model_stage(job):
         return
 
     def train(folder: Path) -> Trained:
@@ -127,10 +121,10 @@ def the_preference_model(job: Job) -> None:
         rows, notes = job.fitting(stage, rows, "preference_model")
         held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
         rows, mixture = job.mixed(stage, rows, "preference_model", training_pairs.PEOPLE)
-        first = pretrained(job, folder / PRETRAINING) if setting.pretraining else {}
+        first = _pretrained(job, folder / layout.PRETRAINING) if setting.pretraining else {}
         if setting.second:
             other, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
-            _trained(job, folder / SECOND, other, {**first, "held_out": held_out})
+            _train_once(job, folder / layout.SECOND, other, {**first, "held_out": held_out})
         given = job.given(folder, rows, "preference_model")
         checkpoint = train_preference_model(**given | first, held_out=held_out)
         kept_apart = dict(Counter(row["source"] for row in held_out))
@@ -149,8 +143,8 @@ def the_preference_model(job: Job) -> None:
     )
 
 
-def pretrained(job: Job, folder: Path) -> dict[str, Any]:
-    """The preference model after its pretraining, as the base of the training proper (PM-3)."""
+def _pretrained(job: Job, folder: Path) -> dict[str, Any]:
+    """Pretrain the preference model, and return it as the base of the training proper (PM-3)."""
     setting = job.recipe.preference_model.pretraining
     assert setting is not None
     pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
@@ -158,30 +152,31 @@ def pretrained(job: Job, folder: Path) -> dict[str, Any]:
         job.say(f"pretraining: left out of {setting.file}: {format_counts(pairs.unusable)}.")
     rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
     rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
-    _trained(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
+    _train_once(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
     return {"base": folder / layout.WEIGHTS}
 
 
-def _trained(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
-    """Another preference model of the stage, unless it is there."""
+def _train_once(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
+    """Train another preference model of the stage, unless it is complete."""
     folder.mkdir(exist_ok=True)
-    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last: a kill later does not cost it
+    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so the model is complete
         train_preference_model(**job.given(folder, rows, "preference_model") | otherwise)
 
 
-def the_pm(job: Job) -> list[str]:
-    """The preference model's stage, if this run has one: neither DPO nor d-RLAIF needs it."""
+def preference_model_stage(job: Job) -> list[str]:
+    """Return the stage of the preference model, or nothing in a run that needs none: with DPO or d-RLAIF."""
     how = job.recipe.rl_cai
     return [layout.PREFERENCE_MODEL] if how.algorithm != "dpo" and how.reward == "preference_model" else []
 
 
 def helpfulness_digest(job: Job) -> dict[str, str]:
+    """Return the digest of people's helpfulness comparisons, as an input of a stage."""
     file = training_pairs.helpfulness_file(job.recipe.preference_model.helpfulness.file)
     return {"helpfulness": digest_file(file)}
 
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The AI's labelled pairs and people's helpfulness pairs, and how many of these could not be used, by why."""
+    """Return rows of the AI's labels and of people's pairs, and counts of people's that cannot be used, by reason."""
     people = job.recipe.preference_model.helpfulness
     helpful = training_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
     if helpful.unusable:

@@ -16,7 +16,7 @@ from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
-from constitutional_ai.stages.feedback import the_pm
+from constitutional_ai.stages.feedback import preference_model_stage
 from constitutional_ai.stages.job import Job
 
 
@@ -28,7 +28,7 @@ def evaluation(job: Job) -> None:
         for kind in KINDS
         for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
-    pm = the_pm(job)
+    pm = preference_model_stage(job)
     models = {
         layout.START: job.recipe.models.helpful,
         layout.SL_CAI: job.trained(layout.SL_CAI_MODEL),

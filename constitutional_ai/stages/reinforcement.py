@@ -19,7 +19,7 @@ from constitutional_ai.rl_cai.reinforcement import adapters, dpo, monitor, reinf
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
-from constitutional_ai.stages.feedback import SECOND, helpfulness_digest, labelled_pairs, the_pm
+from constitutional_ai.stages.feedback import helpfulness_digest, labelled_pairs, preference_model_stage
 from constitutional_ai.stages.job import Job, sources
 
 STAGE = layout.RL_CAI_MODEL
@@ -35,7 +35,7 @@ def rl_cai_model(job: Job) -> None:
         inputs = helpfulness_digest(job) | job.made(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
     else:
         prompts = digest_of(p.id for p in job.training_prompts(*KINDS))
-        inputs = {"prompts": prompts} | job.made(layout.SL_CAI_MODEL, *the_pm(job))
+        inputs = {"prompts": prompts} | job.made(layout.SL_CAI_MODEL, *preference_model_stage(job))
     job.run.make_model(
         STAGE,
         partial(_by_pairs if directly else _by_reward, job),
@@ -122,7 +122,7 @@ def second_model(job: Job, policy: Any) -> Scores | None:
     """The score of the preference model that RL never sees, if one was trained."""
     if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
         return None
-    return _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve() / SECOND, SECOND)
+    return _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve() / layout.SECOND, layout.SECOND)
 
 
 def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:

@@ -26,10 +26,10 @@ from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.rl_cai.reinforcement.adapters import HEAD, WEIGHTS, AdapterScores, lent, policy_on
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
 from constitutional_ai.rl_cai.reinforcement.reinforce import Algorithm, examples, reinforce
+from constitutional_ai.runs.layout import SECOND
 from constitutional_ai.runs.run import Run
 from constitutional_ai.sl_cai import finetune
 from constitutional_ai.stages import reinforcement
-from constitutional_ai.stages.feedback import SECOND
 from constitutional_ai.stages.job import Job
 from constitutional_ai.training import launch, snapshots
 from constitutional_ai.training.settings import Training
