@@ -1,4 +1,4 @@
-"""Several addresses that serve one model: the load is spread over them, and a dead one is left out for a while."""
+"""Spread requests over several addresses that serve one model, and leave out an unreachable one for a while."""
 
 from __future__ import annotations
 
@@ -12,51 +12,55 @@ from weakref import WeakKeyDictionary
 from constitutional_ai.models.hosted.pace import Pace
 
 Client = TypeVar("Client")
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 REST_SECONDS = 30.0
-"""How long an address that could not be reached is left out."""
+"""How long an unreachable address is left out."""
 OVERLOADED = (429, 503, 529)
+"""HTTP status codes of a server that is overloaded."""
 
 
 class Address(Generic[Client]):
-    """One server's address, its pace, and a client for the event loop that runs."""
+    """The address of one server, with its pace and a client for the running event loop."""
 
     def __init__(
         self, url: str, connect: Callable[[Address[Client]], AbstractAsyncContextManager[Client]]
     ) -> None:
         self.url, self._connect = url, connect
         self.pace, self._out_until = Pace(), 0.0
-        # A client belongs to the event loop that made its connections, and every stage has a loop of its own.
+        # A client is bound to the event loop of its connections, and every stage has a loop of its own.
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Client, Any]] = WeakKeyDictionary()
 
     async def client(self) -> Client:
+        """Return the client for the running event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            opened = self._opened()
-            self._clients[loop] = await anext(opened), opened
+            connection = self._open()
+            self._clients[loop] = await anext(connection), connection
         return self._clients[loop][0]
 
-    async def _opened(self) -> AsyncIterator[Client]:
-        """Stands open until the loop ends: ``asyncio.run`` closes all generators, and so the connections."""
+    async def _open(self) -> AsyncIterator[Client]:
+        """Yield a client that stays open until the loop ends: ``asyncio.run`` closes all generators."""
         async with self._connect(self) as client:
             yield client
 
     @property
     def is_out(self) -> bool:
+        """Whether the address is left out now."""
         return time.monotonic() < self._out_until
 
     def leave_out(self) -> None:
+        """Leave the address out for ``REST_SECONDS``."""
         self._out_until = time.monotonic() + REST_SECONDS
 
-    async def heard(self, response: Any) -> None:
-        """For an HTTP client's hook: every response, those that it retries by itself included."""
+    async def on_response(self, response: Any) -> None:
+        """Slow down when the server is overloaded. A hook for an HTTP client, which may hide this by trying again."""
         if response.status_code in OVERLOADED:
             self.pace.overloaded(_seconds(response.headers.get("retry-after")))
 
 
 def _seconds(retry_after: str | None) -> float:
-    """As a number of seconds; a date is the client's to read. No server holds us for more than a minute."""
+    """Return the seconds of a ``Retry-After`` header, at most 60; 0 for a date, which the client handles."""
     try:
         return min(60.0, max(0.0, float(retry_after or 0)))
     except ValueError:
@@ -64,32 +68,33 @@ def _seconds(retry_after: str | None) -> float:
 
 
 class Pool(Generic[Client]):
-    """``away`` are the errors that say an address cannot be reached."""
+    """The addresses that serve one model."""
 
     def __init__(
         self,
         urls: Sequence[str],
         connect: Callable[[Address[Client]], AbstractAsyncContextManager[Client]],
-        away: type[Exception],
+        unreachable: type[Exception],
     ) -> None:
+        """Open clients with ``connect``. ``unreachable`` is the error of an address that cannot be reached."""
         self.addresses = [Address(url, connect) for url in urls]
-        self._away = away
+        self._unreachable = unreachable
 
-    async def ask(self, asking: Callable[[Client], Awaitable[Answer]]) -> Answer:
-        """The answer of the address with most room. Raises the last error where none can be reached."""
+    async def send(self, request: Callable[[Client], Awaitable[Reply]]) -> Reply:
+        """Send a request to the address with most room. Raises the last error when none can be reached."""
         tried: set[str] = set()
         while True:
             address = self._best(tried)
             try:
                 async with address.pace:
-                    return await asking(await address.client())
-            except self._away:
+                    return await request(await address.client())
+            except self._unreachable:
                 address.leave_out()
                 tried.add(address.url)
                 if len(tried) == len(self.addresses):
                     raise
 
     def _best(self, tried: set[str]) -> Address[Client]:
-        """Not one that is left out, unless all are."""
+        """Return the untried address with most room. One that is left out is returned only when all are."""
         left = [address for address in self.addresses if address.url not in tried]
         return max([a for a in left if not a.is_out] or left, key=lambda a: a.pace.free)

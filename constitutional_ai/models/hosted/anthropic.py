@@ -1,7 +1,7 @@
-"""Anthropic's Messages API: conversations only, no log-probabilities, no seeds.
+"""A model behind Anthropic's Messages API: conversations only, no log-probabilities, no seeds.
 
-The key is read from ``ANTHROPIC_API_KEY`` and never written anywhere; another address from ``ANTHROPIC_BASE_URL``.
-Retries, ``Retry-After`` and time-outs are the ``anthropic`` client's.
+The key is read from ``ANTHROPIC_API_KEY`` and never written anywhere; ``ANTHROPIC_BASE_URL`` may name another address.
+The ``anthropic`` client handles retries, ``Retry-After`` and time-outs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RETRIES, TIMEOUT_SECONDS = 4, 600.0
 
 
 class AnthropicModel:
-    """``anthropic:<model>``."""
+    """The model ``anthropic:<model>``. Raises ModelError without a key."""
 
     format: Format = "chat"
 
@@ -49,15 +49,15 @@ class AnthropicModel:
             open_telemetry={"traces": False, "propagation": False},
             max_retries=RETRIES,
             timeout=TIMEOUT_SECONDS,
-            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [address.heard]}),
+            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [address.on_response]}),
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         if isinstance(context, str):
-            raise ModelError(f"{self.name} continues no raw text. Ask it in chat format: format=chat or auto.")
+            raise ModelError(f"{self.name} cannot continue raw text. Set format=chat, or auto.")
         settings = _settings(context, sampling)
-        with self._translating():
-            reply: Any = await self._pool.ask(
+        with self._translating_errors():
+            reply: Any = await self._pool.send(
                 lambda client: client.messages.create(model=self._model, **settings)
             )
         text, stopped = cut_at_stop(_text(reply), sampling.stop)
@@ -71,17 +71,17 @@ class AnthropicModel:
         )
 
     @contextmanager
-    def _translating(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except anthropic.AnthropicError as error:
-            raise self._translated(error) from None  # the client's own traceback may show the key
+            raise self._translate(error) from None  # the client's own traceback may show the key
         except json.JSONDecodeError as error:
             raise RecordError(f"the server's reply cannot be read: {error}") from None
 
-    def _translated(self, error: anthropic.AnthropicError) -> Exception:
-        """The API is away or refuses us: the user must act. This one request is bad: only its record fails."""
-        said = str(error).replace(self._key or "", "(key)")
+    def _translate(self, error: anthropic.AnthropicError) -> Exception:
+        """Return a ModelError where the user must act, a RecordError where only this request is bad."""
+        message = str(error).replace(self._key or "", "(key)")
         if isinstance(error, anthropic.APITimeoutError):
             return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
         if isinstance(error, anthropic.APIConnectionError):
@@ -89,8 +89,8 @@ class AnthropicModel:
         if isinstance(error, anthropic.AuthenticationError | anthropic.PermissionDeniedError):
             return ModelError("the API refuses the key. Set ANTHROPIC_API_KEY.")
         if isinstance(error, anthropic.NotFoundError):
-            return ModelError(f"the API does not know the model '{self._model}': {said}")
-        return RecordError(said)
+            return ModelError(f"the API does not know the model '{self._model}': {message}")
+        return RecordError(message)
 
 
 def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
@@ -101,13 +101,13 @@ def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
         "messages": [{"role": m.role, "content": m.content} for m in conversation if m.role != "system"],
         **({"system": system} if system else {}),
         **({"stop_sequences": stop} if stop else {}),
-        # 1 is the API's own; the client has no word for others, which some models refuse.
+        # 1 is the API's default. The client has no parameter for others, which some models refuse.
         **({} if sampling.temperature == 1 else {"extra_body": {"temperature": sampling.temperature}}),
     }
 
 
 def _text(reply: Any) -> str:
-    """What is said in a reply; a stranger's server may send anything."""
+    """Return the text of a reply. Raises RecordError: the server may send anything."""
     parts = getattr(reply, "content", None)
     if not isinstance(parts, list) or getattr(reply, "usage", None) is None:
         raise RecordError("the reply holds no answer")

@@ -1,7 +1,7 @@
-"""How many requests a server is given at once: found by trying, since no server says.
+"""Find how many requests to send to a server at once, by trying, since no server tells.
 
-The number doubles as long as that brings more answers a second, and goes back a step when it does not. A server that
-says it is overloaded is given half, and nothing at all for as long as it asks to be left alone (``Retry-After``).
+The number doubles as long as that gives more answers a second, and goes back one step when it does not. An overloaded
+server gets half as many, and none for as long as its ``Retry-After`` header demands.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import time
 from collections import deque
 from types import TracebackType
 
-FIRST, MOST = 8, 512
+FIRST, HIGHEST = 8, 512
+"""The limits on requests at once: at the start, and ever."""
 GAIN = 1.1
-"""Times as many answers a second, for twice as many requests at once, that make these worth it."""
+"""Factor by which the rate of answers must grow to justify a doubled limit."""
 
 
 class Pace:
-    """``async with pace:`` around each request. One event loop at a time, which may be another each time."""
+    """A limit on requests at once: write ``async with pace:`` around each.
+
+    It may be used in several event loops, but one after another.
+    """
 
     def __init__(self) -> None:
         self.limit = FIRST
@@ -28,20 +32,20 @@ class Pace:
 
     @property
     def free(self) -> float:
-        """Share of its requests that it could still be given; below zero when others wait already."""
+        """Share of the limit that is unused; below zero when requests are waiting."""
         return 1 - (self._busy + len(self._waiting)) / self.limit
 
     async def __aenter__(self) -> None:
-        while self._busy >= self.limit or self._waiting_time() > 0:
+        while self._busy >= self.limit or self._pause() > 0:
             if self._busy < self.limit:
-                await asyncio.sleep(self._waiting_time())
+                await asyncio.sleep(self._pause())
                 continue
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
-                self._wake()  # the turn may have come just now
+                self._wake()  # this turn may have come just now, and must go to another request
                 raise
         self._busy += 1
         self._all_busy |= self._busy >= self.limit
@@ -58,32 +62,34 @@ class Pace:
             self._wake()
 
     def overloaded(self, seconds: float = 0.0) -> None:
-        """The server says that this is too much, and to leave it alone for so long."""
+        """Halve the limit, and send nothing for so many seconds."""
         now = time.monotonic()
         self._not_before = max(self._not_before, now + seconds)
-        if self._answered or now - self._since > 1:  # of the many told so at once, one counts
+        if self._answered or now - self._since > 1:  # many requests report one overload; it counts once
             self.limit, self._climbing = max(1, self.limit // 2), False
             self._begin_window()
 
     def _next_window(self) -> None:
-        """After as many answers as there may be requests at once."""
+        """Adapt the limit to the rate of the last window, which has as many answers as the limit."""
         rate = self._answered / max(1e-9, time.monotonic() - self._since)
         if self._climbing and self._all_busy:
             if rate >= GAIN * self._rate:
-                self._rate, self.limit = rate, min(2 * self.limit, MOST)
+                self._rate, self.limit = rate, min(2 * self.limit, HIGHEST)
             else:
                 self.limit, self._climbing = max(FIRST, self.limit // 2), False
         elif not self._climbing and self._all_busy and self.limit < FIRST:
-            self.limit += 1  # halved by an overload that may have passed
+            self.limit += 1  # recover from an overload that may have passed
         self._begin_window()
 
     def _begin_window(self) -> None:
         self._answered, self._since, self._all_busy = 0, time.monotonic(), False
 
-    def _waiting_time(self) -> float:
+    def _pause(self) -> float:
+        """Return the seconds for which nothing may be sent."""
         return self._not_before - time.monotonic()
 
     def _wake(self) -> None:
+        """Let the first waiting request start, if its event loop still runs."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done() and not turn.get_loop().is_closed():

@@ -1,12 +1,11 @@
-"""Any OpenAI-compatible server: vLLM, llama.cpp, SGLang, Ollama, hosted ones.
+"""A model behind an OpenAI-compatible server: vLLM, llama.cpp, SGLang, Ollama, hosted ones.
 
-Retries, ``Retry-After`` and time-outs are the ``openai`` client's. The key is read from ``CAI_API_KEY`` or
+The ``openai`` client handles retries, ``Retry-After`` and time-outs. The key is read from ``CAI_API_KEY`` or
 ``OPENAI_API_KEY`` and never written anywhere.
 
-All of them generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM and SGLang do, llama.cpp's own
-server and ``transformers serve`` do not, and llama-cpp-python gives the wrong numbers for a model that begins without a
-BOS token. So the first score of a model proves its servers, and one that cannot be trusted says so before it has made a
-label.
+All these servers generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM and SGLang do, llama.cpp's
+own server and ``transformers serve`` do not, and llama-cpp-python gives wrong numbers for a model without a BOS token.
+So the servers are tested before the first score, and wrong scores raise ModelError before there is a label.
 """
 
 from __future__ import annotations
@@ -29,20 +28,23 @@ from constitutional_ai.records import Completion, FinishReason, as_messages
 NO_KEY = "none"
 RETRIES, TIMEOUT_SECONDS = 4, 600.0
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
-SAME = 0.5
-"""Nats by which a token's log-probability may differ from generating it to reading it: low precision rounds."""
+TOLERANCE = 0.5
+"""Nats by which the log-probabilities of a generated token and of the same token in a prompt may differ: in low
+precision they are rounded."""
 LONGEST = 300
-"""Letters of what a server says of an error. It may be a page."""
+"""Characters to which the error message of a server is cut. It may be a page."""
 VOTES = "Use a server that does, or set feedback.method=votes, which needs none."
 
 
 class _Tokens(NamedTuple):
+    """Tokens with their log-probabilities; the first token of a prompt has none."""
+
     texts: list[str]
     logprobs: list[float | None]
 
 
 class ServerModel:
-    """``server:<model>@<url>``, or several addresses with commas between them.
+    """The model ``server:<model>@<url>``; several addresses are separated by commas.
 
     Conversations go to ``chat/completions``, raw text to ``completions``.
     """
@@ -54,70 +56,64 @@ class ServerModel:
         self._model, self._url = model, url
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
         self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError)
-        self._proven, self._proving = False, asyncio.Lock()
+        self._is_tested, self._testing = False, asyncio.Lock()
 
     def _connect(self, address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
             base_url=address.url,
             api_key=self._key,
-            # Where there are others, they are tried instead.
+            # When there are other addresses, these are tried instead.
             max_retries=RETRIES if len(self._pool.addresses) == 1 else 1,
             timeout=TIMEOUT_SECONDS,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [address.heard]}),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [address.on_response]}),
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         settings: dict[str, Any] = {
             "model": self._model,
             "temperature": sampling.temperature,
-            "top_p": 1.0,  # llama.cpp cuts at 0.95 unless told, vLLM where the model's own settings do (SL-10)
+            "top_p": 1.0,  # the default is 0.95 in llama.cpp, and the model's own setting in vLLM (SL-10)
             "max_tokens": sampling.max_tokens,
-            # Servers take a seed of 32 bits.
-            "seed": sampling.seed % 2**31,
+            "seed": sampling.seed % 2**31,  # servers take 32 bits
             "stop": list(sampling.stop[:4]) or openai.omit,
         }
-        with self._translating():
+        with self._translating_errors():
             if isinstance(context, str):
-                reply: Any = await self._pool.ask(
+                reply: Any = await self._pool.send(
                     lambda client: client.completions.create(prompt=context, **settings)
                 )
                 text = _first(reply).text
             else:
                 messages: Any = as_messages(context)
-                reply = await self._pool.ask(
+                reply = await self._pool.send(
                     lambda client: client.chat.completions.create(messages=messages, **settings)
                 )
                 text = _first(reply).message.content
-        # Cut inside an emoji, some servers' replies hold half of it, which no file can.
+        # A reply that is cut inside an emoji may hold half of it, which no file can.
         text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text, stopped = cut_at_stop(text, sampling.stop)
-        cut_short = reply.choices[0].finish_reason == "length" and not stopped
-        finish: FinishReason = "length" if cut_short else "stop"
-        tokens = reply.usage
-        return Completion(
-            text.strip(),
-            self.name,
-            finish,
-            tokens.prompt_tokens if tokens else 0,
-            tokens.completion_tokens if tokens else 0,
-        )
+        is_cut = reply.choices[0].finish_reason == "length" and not stopped
+        finish: FinishReason = "length" if is_cut else "stop"
+        usage = reply.usage
+        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        return Completion(text.strip(), self.name, finish, *tokens)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         if not isinstance(context, str):
             raise ModelError(
-                f"{self.name} gives no log-probabilities inside a chat. Set feedback.format=plain, "
-                "so that the question goes to its 'completions' address as plain text."
+                f"{self.name} gives no log-probabilities in a chat. Set feedback.format=plain, "
+                "so that the question goes to 'completions' as plain text."
             )
-        with self._translating():
-            await self._prove()
+        with self._translating_errors():
+            await self._test_once()
             prompts = [context + continuation for continuation in ("", *continuations)]
             before, *whole = await asyncio.gather(
-                *[self._pool.ask(partial(self._echo, prompt)) for prompt in prompts]
+                *[self._pool.send(partial(self._echo, prompt)) for prompt in prompts]
             )
         return [_beyond(before, echo) for echo in whole]
 
     async def _echo(self, prompt: str, client: openai.AsyncOpenAI) -> _Tokens:
-        """A prompt's tokens with their log-probabilities. Not every server takes 0 new tokens, so one is dropped."""
+        """Return the tokens of a prompt. One new token is requested and dropped: not every server takes 0."""
         reply: Any = await client.completions.create(
             model=self._model, prompt=prompt, echo=True, logprobs=1, max_tokens=1, temperature=0.0
         )
@@ -128,55 +124,55 @@ class ServerModel:
             raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo'). {VOTES}")
         return _Tokens(texts[:end], logprobs[:end])
 
-    async def _prove(self) -> None:
-        """Raises ModelError unless a token has the log-probability in a prompt with which it was generated."""
-        async with self._proving:
-            if self._proven:
+    async def _test_once(self) -> None:
+        """Raise ModelError unless a token has the log-probability in a prompt with which it was generated."""
+        async with self._testing:
+            if self._is_tested:
                 return
             try:
                 for address in [a for a in self._pool.addresses if not a.is_out]:
                     for probe in PROBES:
-                        await self._probe(await address.client(), probe)
+                        await self._test(await address.client(), probe)
             except (
                 openai.BadRequestError,
                 openai.UnprocessableEntityError,
                 openai.InternalServerError,
             ) as error:
-                raise ModelError(f"{self.name} cannot score a prompt: {self._said(error)} {VOTES}") from None
-            self._proven = True
+                raise ModelError(f"{self.name} cannot score a prompt: {self._message(error)} {VOTES}") from None
+            self._is_tested = True
 
-    async def _probe(self, client: openai.AsyncOpenAI, probe: str) -> None:
-        # At temperature 1 a server that reports what it sampled from reports the model's own distribution.
+    async def _test(self, client: openai.AsyncOpenAI, probe: str) -> None:
+        # At temperature 1 the distribution that is sampled from, which some servers report, is the model's own.
         reply: Any = await client.completions.create(
             model=self._model, prompt=probe, logprobs=1, max_tokens=1, temperature=1.0, seed=0
         )
         tokens = _tokens(reply)
-        told = tokens.logprobs[0] if tokens else None
-        if told is None:
+        generated = tokens.logprobs[0] if tokens else None
+        if generated is None:
             raise ModelError(f"{self.name} returns no log-probabilities as 'completions' do. {VOTES}")
         texts = (probe, probe + _first(reply).text)
         before, whole = await asyncio.gather(*[self._echo(text, client) for text in texts])
         if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
-            return  # an end, or half a character: read again it is another token, and proves nothing
-        found = _beyond(before, whole)
-        if not abs(found - told) <= SAME:
+            return  # an end of sequence or half a character is another token in a prompt, and tests nothing
+        read = _beyond(before, whole)
+        if not abs(read - generated) <= TOLERANCE:
             raise ModelError(
-                f"{self.name} gives a token the log-probability {told:.2f} when it generates it and {found:.2f} "
+                f"{self.name} gives a token the log-probability {generated:.2f} when it generates it and {read:.2f} "
                 f"when it reads it, so its scores mean nothing. {VOTES}"
             )
 
     @contextmanager
-    def _translating(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except openai.OpenAIError as error:
-            raise self._translated(error) from None  # the client's own traceback may show the key
+            raise self._translate(error) from None  # the client's own traceback may show the key
         except json.JSONDecodeError as error:
             raise RecordError(f"the server's reply cannot be read: {error}") from None
 
-    def _translated(self, error: openai.OpenAIError) -> Exception:
-        """The server is away or refuses us: the user must act. This one request is bad: only its record fails."""
-        url, said = self._url, self._said(error)
+    def _translate(self, error: openai.OpenAIError) -> Exception:
+        """Return a ModelError where the user must act, a RecordError where only this request is bad."""
+        url, message = self._url, self._message(error)
         if isinstance(error, openai.APITimeoutError):
             return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
         if isinstance(error, openai.APIConnectionError):
@@ -186,25 +182,26 @@ class ServerModel:
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return ModelError(f"{url} refuses the key. Set CAI_API_KEY.")
         if isinstance(error, openai.NotFoundError):
-            return ModelError(f"{url} does not know this model or address: {said}")
-        return RecordError(said)
+            return ModelError(f"{url} does not know this model or address: {message}")
+        return RecordError(message)
 
-    def _said(self, error: openai.OpenAIError) -> str:
-        said = str(error)
+    def _message(self, error: openai.OpenAIError) -> str:
+        """Return the server's message in one line, without the key."""
+        message = str(error)
         if (
             isinstance(error, openai.APIStatusError)
-            and said == f"Error code: {error.status_code}"
+            and message == f"Error code: {error.status_code}"
             and error.body
         ):
-            # The client repeats only what stands where OpenAI's does. FastAPI's stands under "detail".
-            told = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
-            said += f" - {told}"
-        said = said.replace(self._key, "(key)") if self._key != NO_KEY else said
-        return " ".join(said.split())[:LONGEST]
+            # The client repeats a message only where OpenAI puts it. FastAPI puts it under "detail".
+            detail = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
+            message += f" - {detail}"
+        message = message.replace(self._key, "(key)") if self._key != NO_KEY else message
+        return " ".join(message.split())[:LONGEST]
 
 
 def _first(reply: Any) -> Any:
-    """The first choice of a reply. What a stranger's server sends may be anything."""
+    """Return the first choice of a reply. Raises RecordError: the server may send anything."""
     choices = getattr(reply, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     if choice is None or (
@@ -215,21 +212,22 @@ def _first(reply: Any) -> Any:
 
 
 def _tokens(reply: Any) -> _Tokens | None:
-    """None where there are none. The first token of a prompt has no log-probability."""
-    given = getattr(_first(reply), "logprobs", None)
-    texts, logprobs = getattr(given, "tokens", None), getattr(given, "token_logprobs", None)
+    """Return the tokens of a reply; None when there are none."""
+    choice = getattr(_first(reply), "logprobs", None)
+    texts, logprobs = getattr(choice, "tokens", None), getattr(choice, "token_logprobs", None)
     if not (isinstance(texts, list) and isinstance(logprobs, list) and texts and len(texts) == len(logprobs)):
         return None
     return _Tokens(texts, [x if isinstance(x, int | float) else None for x in logprobs])
 
 
 def _beyond(before: _Tokens, whole: _Tokens) -> float:
-    """Log-probability of the tokens that ``whole`` has after ``before``.
+    """Return the log-probability of the tokens of ``whole`` after those of ``before``.
 
-    By tokens, not by ``text_offset``: servers count a BOS token's own letters, or half a character as one or as none.
+    Tokens are counted, not characters (``text_offset``): servers may count the letters of a BOS token, or half a
+    character as one or as none.
     """
     start = len(before.texts)
     inside = [x for x in whole.logprobs[start:] if x is not None]
     if whole.texts[:start] != before.texts or not inside or len(inside) < len(whole.texts) - start:
-        raise RecordError("the server's tokens do not begin where the continuation begins")
+        raise RecordError("the server's tokens do not begin where the continuation does")
     return float(sum(inside))

@@ -98,8 +98,8 @@ def test_what_a_server_says_of_when_to_come_back(said: str | None, seconds: floa
         status_code, headers = 429, {} if said is None else {"retry-after": said}
 
     address: Address[None] = Address("http://x", lambda _: contextlib.nullcontext())  # type: ignore[arg-type]
-    asyncio.run(address.heard(Response()))
-    assert address.pace._waiting_time() == pytest.approx(seconds, abs=0.5)
+    asyncio.run(address.on_response(Response()))
+    assert address.pace._pause() == pytest.approx(seconds, abs=0.5)
     assert address.pace.limit in (FIRST, FIRST // 2)
 
 

@@ -98,7 +98,7 @@ def test_a_reply_that_is_none_is_no_bug(server: Server, reply: Any) -> None:
 
 
 def test_what_it_cannot_do_is_said_before_anything_runs(server: Server) -> None:
-    with pytest.raises(ModelError, match="Ask it in chat format"):
+    with pytest.raises(ModelError, match=r"cannot continue raw text\. Set format=chat"):
         generate("\n\nHuman: Hi")
     with pytest.raises(ModelError, match=r"Set feedback\.method=votes"):
         asyncio.run(load_model("anthropic:m").score(ASKED, [" (A)"]))

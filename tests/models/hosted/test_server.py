@@ -173,7 +173,7 @@ def test_a_score_sums_the_whole_continuation_and_nothing_else(server: Server) ->
 
 
 def test_tokens_that_straddle_the_border_are_no_score(server: Server) -> None:
-    with pytest.raises(RecordError, match="do not begin where the continuation begins"):
+    with pytest.raises(RecordError, match="do not begin where the continuation does"):
         score(server, "Is it s", ["o much"])
 
 
