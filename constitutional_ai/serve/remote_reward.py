@@ -1,4 +1,4 @@
-"""Rewards from a reward server (``cai serve``), for trainers that take a Python function: TRL and verl."""
+"""Reward functions for TRL and verl that ask a reward server (``cai serve``)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ RETRIES, TIMEOUT_SECONDS = 4, 600.0
 
 
 def remote_reward(url: str) -> Callable[..., list[float]]:
-    """A reward function for TRL's trainers. It raises ModelError when the server does not answer with scores.
+    """Return a reward function for TRL's trainers.
 
-    Prompts and completions are lists of messages, or strings; a string may be a plain dialogue or ChatML.
+    Prompts and completions are lists of messages, or strings; a string may be a plain dialogue or ChatML. The function
+    raises ModelError if the server does not answer with scores.
     """
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
@@ -30,7 +31,11 @@ def remote_reward(url: str) -> Callable[..., list[float]]:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any], *, url: str, **_: Any
 ) -> float:
-    """A custom reward function for verl. ``extra_info`` has the ``prompt``, or else the ``question``."""
+    """Return the score of one solution; this is a custom reward function for verl.
+
+    ``extra_info`` holds the ``prompt``, as messages or a string, or else the ``question``. Raises ModelError if the
+    server does not answer with scores.
+    """
     prompt = extra_info["prompt"] if "prompt" in extra_info else extra_info["question"]
     return _scores(url, [_messages(prompt, solution_str)])[0]
 
@@ -46,7 +51,7 @@ def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
 
 @cache
 def _client(url: str) -> openai.OpenAI:
-    """For its retries. Nothing of OpenAI's is asked, and no key of theirs is sent."""
+    """Return OpenAI's client, which is used for its retries: it talks to ``url`` alone, and sends no key."""
     return openai.OpenAI(base_url=url, api_key="none", max_retries=RETRIES, timeout=TIMEOUT_SECONDS)
 
 

@@ -1,6 +1,6 @@
-"""A preference model as an HTTP server, for the trainers of others. The forms are spelled out in docs/reward_server.md.
+"""Serves a preference model over HTTP to other trainers. docs/reward_server.md describes the requests.
 
-There is no key and no log of what is asked: it is meant for this machine, or for a network of one's own.
+There is no key, and no request is logged: it is meant for this machine, or for a private network.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.serve.reward_forms import FORMS, Form
 
 MAX_BYTES = 8 * 2**20
-"""Of one request."""
+"""The largest request."""
 AT_ONCE = 1024
-"""Conversations of one request that wait for a batch at the same time."""
+"""The most conversations of one request that wait for a batch at the same time."""
 
 
 def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
-    """The server as an ASGI application. What is asked for at one moment is scored in one batch."""
+    """Return the server as an ASGI application. Requests that come at the same time are scored in one batch."""
 
     async def score(request: Request) -> Response:
         body = await _body(request)
-        form, asked = await asyncio.to_thread(_read, request.url.path, body, scorable)
+        form, conversations = await asyncio.to_thread(_read, request.url.path, body, scorable)
         scores: list[float] = []
-        for start in range(0, len(asked), AT_ONCE):
-            scores += await asyncio.gather(*map(model.reward, asked[start : start + AT_ONCE]))
+        for start in range(0, len(conversations), AT_ONCE):
+            scores += await asyncio.gather(*map(model.reward, conversations[start : start + AT_ONCE]))
         return JSONResponse(form.answer(finite(scores)))
 
     async def health(request: Request) -> Response:
@@ -49,7 +49,7 @@ def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
 
 
 async def _body(request: Request) -> bytes:
-    """Reads a body that is too large to its end, for a client that is still sending hears no answer."""
+    """Read the body, to its end even if it is too large: a client that is still sending reads no answer."""
     body, size = bytearray(), 0
     async for part in request.stream():
         size += len(part)
@@ -61,21 +61,24 @@ async def _body(request: Request) -> bytes:
 
 
 def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Form, list[Conversation]]:
-    """Raises HTTPException when the request cannot be read, or holds a conversation that cannot be scored."""
+    """Return the request and its conversations.
+
+    Raises HTTPException when the request cannot be read, or holds a conversation that cannot be scored.
+    """
     try:
         form = FORMS[path](body)
-        asked = form.asked()
+        conversations = form.to_score()
     except ValidationError as error:
         fault = first_fault(error)
         raise HTTPException(400, str(fault) if fault.place else f"body: {fault}") from error
     except InputError as error:
         raise HTTPException(400, str(error)) from error
-    for number, conversation in enumerate(asked):
+    for number, conversation in enumerate(conversations):
         try:
             scorable.check(conversation)
         except RecordError as error:
             raise HTTPException(422, f"conversation {number} cannot be scored: {error}") from error
-    return form, asked
+    return form, conversations
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -88,7 +91,7 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def serve(folder: Path, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serves until it is interrupted. Raises InputError when the address cannot be had."""
+    """Serve until interrupted. Raises InputError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)

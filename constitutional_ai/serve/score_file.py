@@ -1,4 +1,4 @@
-"""``cai score`` and ``cai serve``: a preference model by name, and what it makes of conversations."""
+"""Scores the conversations of a file with a preference model (``cai score``), and starts its server (``cai serve``)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from constitutional_ai.runs.rows import write_rows
 
 STAGE = layout.PREFERENCE_MODEL
 BATCH = 256
-"""Rows that are held in memory at once."""
+"""Rows in memory at the same time."""
 NAMED = 10
-"""Of the rows that could not be scored; all are counted."""
+"""Reasons that are kept for rows that could not be scored; all such rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
+    """A row of the file of scores."""
+
     line: int
     """Its number in the file of conversations, from 1."""
     id: str | int | None
@@ -39,12 +41,12 @@ class ScoredRow:
 
 @dataclass
 class ScoredFile:
-    """What became of a file."""
+    """The scores of a file, and why some rows have none."""
 
     scores: array[float] = field(default_factory=lambda: array("d"))
     unscored: int = 0
     reasons: list[str] = field(default_factory=list)
-    """Of the first rows that could not be scored."""
+    """For the first rows that could not be scored."""
 
     def leave_out(self, line: int, why: str) -> None:
         self.unscored += 1
@@ -57,30 +59,31 @@ class ScoredFile:
 
     @property
     def sd(self) -> float | None:
-        """None for a single score."""
+        """Standard deviation; None for a single score."""
         return stdev(self.scores) if len(self.scores) > 1 else None
 
 
-class _Row(BaseModel):
+class _ConversationRow(BaseModel):
     """A conversation, a prompt and its answer, or a record of a run's 01-responses or 08-evaluation."""
 
     id: str | int | None = None
-    said: str | Conversation | Prompt = Field(
+    context: str | Conversation | Prompt = Field(
         (), validation_alias=AliasChoices("messages", "conversation", "prompt", "text")
     )
+    """The whole conversation where there is no reply."""
     reply: str | Conversation | Completion | Response = Field(
         (), validation_alias=AliasChoices("completion", "response")
     )
 
     def conversation(self) -> Conversation:
-        said, reply = self.said, self.reply
+        context, reply = self.context, self.reply
         if isinstance(reply, Response):
             return (*reply.prompt.conversation, Message("assistant", reply.text))
-        if isinstance(said, str):
+        if isinstance(context, str):
             if isinstance(reply, str):
-                return conversation_of(said + reply, said)
-            said = split_prompt(said)[0] if reply else conversation_of(said)
-        return (*(said.conversation if isinstance(said, Prompt) else said), *_turns(reply))
+                return conversation_of(context + reply, context)
+            context = split_prompt(context)[0] if reply else conversation_of(context)
+        return (*(context.conversation if isinstance(context, Prompt) else context), *_turns(reply))
 
 
 def _turns(reply: str | Conversation | Completion) -> Conversation:
@@ -89,7 +92,7 @@ def _turns(reply: str | Conversation | Completion) -> Conversation:
 
 
 def preference_model_folder(name: str) -> Path:
-    """Of a run, or the folder itself. Raises InputError."""
+    """Return the folder of a preference model: that of the run ``name``, or ``name`` itself. Raises InputError."""
     path = Path(name).expanduser()
     if not (path / layout.RUN).exists():
         if not (path / "config.json").exists():
@@ -105,7 +108,7 @@ def preference_model_folder(name: str) -> Path:
 
 
 def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) -> None:
-    """``cai serve``, until it is interrupted. Raises InputError."""
+    """Serve the preference model of that name until interrupted. Raises InputError."""
     folder = preference_model_folder(model)
     try:
         from constitutional_ai.serve.reward_server import serve
@@ -117,38 +120,38 @@ def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) ->
 
 
 def score_file(model: str, file: Path, out: Path) -> ScoredFile:
-    """Writes a row for each conversation of ``file`` that can be scored, in its order. Raises InputError."""
+    """Write a row for each conversation of ``file`` that can be scored, in the same order. Raises InputError."""
     if out.exists():
         raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
-    folder, made = preference_model_folder(model), ScoredFile()
+    folder, result = preference_model_folder(model), ScoredFile()
     if not file.is_file():
         raise InputError(f"no file '{file}' to read conversations from.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(out, ScoredRow, _scored(file, PreferenceModel(folder), Scorable(folder), made))
+        write_rows(out, ScoredRow, _scored(file, PreferenceModel(folder), Scorable(folder), result))
     except OSError as error:
         if isinstance(error, CaiError):
             raise
         raise InputError(f"cannot read '{file}' or write '{out}': {error.strerror}.") from error
-    if not made.scores:
+    if not result.scores:
         out.unlink()
         raise InputError(
-            f"{file} holds no conversation that could be scored. {' '.join(made.reasons[:1])}".rstrip()
+            f"{file} holds no conversation that could be scored. {' '.join(result.reasons[:1])}".rstrip()
         )
-    return made
+    return result
 
 
-def _scored(file: Path, model: PreferenceModel, scorable: Scorable, made: ScoredFile) -> Iterator[ScoredRow]:
-    rows = _rows(file, scorable, made)
+def _scored(file: Path, model: PreferenceModel, scorable: Scorable, result: ScoredFile) -> Iterator[ScoredRow]:
+    rows = _rows(file, scorable, result)
     while batch := list(islice(rows, BATCH)):
         scores = finite(model.scores([conversation for _, _, conversation in batch]))
-        made.scores.extend(scores)
+        result.scores.extend(scores)
         for (line, name, _), score in zip(batch, scores, strict=True):
             yield ScoredRow(line, name, score)
 
 
 def _rows(
-    file: Path, scorable: Scorable, made: ScoredFile
+    file: Path, scorable: Scorable, result: ScoredFile
 ) -> Iterator[tuple[int, str | int | None, Conversation]]:
     bar = Console(stderr=True)
     with open_with_bar(file, "rb", description="scoring", console=bar, transient=True) as stream:
@@ -156,12 +159,12 @@ def _rows(
             if not line.strip():
                 continue
             try:
-                row = _Row.model_validate_json(line)
+                row = _ConversationRow.model_validate_json(line)
                 conversation = row.conversation()
                 scorable.check(conversation)
             except ValidationError as error:
-                made.leave_out(number, str(first_fault(error)))
+                result.leave_out(number, str(first_fault(error)))
             except RecordError as error:
-                made.leave_out(number, str(error))
+                result.leave_out(number, str(error))
             else:
                 yield number, row.id, conversation

@@ -141,21 +141,6 @@ def test_the_openrlhf_server_that_gets_no_share_answers_too(server: Server) -> N
     assert reply == (200, {"rewards": [], "scores": [], "extra_logs": {}})
 
 
-@pytest.mark.parametrize("key", ["use_activation", "activation"])
-def test_verl_with_vllm_reads_the_last_probability(server: Server, judge: PreferenceModel, key: str) -> None:
-    asked = talk("Hi", "Hello there")
-    status, output = server.post("/classify", {"model": "pm", "input": chatml(asked), key: False})
-    assert status == 200
-    assert [output["data"][-1]["probs"][-1]] == near(judge.scores([asked]))
-
-
-def test_verl_with_sglang_reads_the_last_number_of_an_embedding(server: Server, judge: PreferenceModel) -> None:
-    asked = talk("Hi", "Hello there")
-    status, output = server.post("/v1/embeddings", {"model": "pm", "input": chatml(asked)})
-    assert status == 200
-    assert [output["data"][-1]["embedding"][-1]] == near(judge.scores([asked]))
-
-
 @pytest.mark.parametrize("asked", [{"prompt": as_messages(talk("Hi", "")[:1])}, {"question": "Hi"}])
 def test_verl_calls_our_function(server: Server, judge: PreferenceModel, asked: dict[str, Any]) -> None:
     score = compute_score(
@@ -241,10 +226,6 @@ BAD = [  # (path, body, status, what is said)
     ("/get_reward", {"query": "Hi"}, 400, "query: "),
     ("/get_reward", {"query": ["a", "b"], "prompts": ["a"]}, 400, "query has 2 texts, prompts 1"),
     ("/get_reward", {"query": ["no turns at all"]}, 422, "does not end with an answer"),
-    ("/classify", {"input": chatml(talk("Hi", "Hello"))}, 400, "use_activation: Field required"),
-    ("/classify", {"input": "x", "use_activation": True}, 400, "use_activation: Input should be False"),
-    ("/classify", {"input": {"a": 1}, "use_activation": False}, 400, "input"),
-    ("/v1/embeddings", {"input": "<|im_start|>root\nHi"}, 422, "does not end with an answer"),
     ("/nowhere", {}, 404, "Not Found"),
     ("/health", {}, 405, "Method Not Allowed"),
 ]
