@@ -1,7 +1,7 @@
 """A constitution: the only human oversight of harm (OV-1).
 
-The paper's is two lists with nothing tying them together: 16 pairs of critique and revision requests (SL-6), and 16
-preference questions (FB-6). So a principle may have the one side, the other, or both.
+The paper's has two unrelated lists: 16 pairs of a critique and a revision request (SL-6), and 16 preference questions
+(FB-6). So a principle may have a revision side, a preference side, or both.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ BUILT_IN = Path(__file__).parent
 
 
 class Principle(BaseModel):
+    """One principle, with the requests and questions that apply it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(min_length=1)
     critique: str | None = Field(default=None, min_length=1)
-    """Asks the model to find fault with its last answer."""
+    """Request to the model to find fault with its last answer."""
     revision: str | None = Field(default=None, min_length=1)
-    """Asks the model to write its last answer anew."""
+    """Request to the model to rewrite its last answer."""
     preference: str | None = Field(default=None, min_length=1)
-    """Asks which of two answers is better."""
+    """Question which of two answers is better."""
     upheld: str | None = Field(default=None, min_length=1)
-    """An assistant that lives by the principle, described to it ("You are …"). Ours: feedback by likelihood."""
+    """Description of an assistant that follows the principle ("You are …"). Ours, for feedback by likelihood."""
     broken: str | None = Field(default=None, min_length=1)
-    """An assistant that goes against the principle."""
+    """Description of an assistant that breaks the principle."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Relative chance of being drawn; the paper draws uniformly."""
     tags: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class Principle(BaseModel):
 
 
 class _Yaml(yaml.SafeDumper):
-    """Unquoted, the line breaks that word processors write (U+0085, U+2028, U+2029) are read again as spaces."""
+    """A dumper that quotes texts with U+0085, U+2028 or U+2029: unquoted, YAML reads these line breaks as spaces."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if set(data) & set("\x85\u2028\u2029") else None
@@ -65,6 +67,8 @@ _Yaml.add_representer(str, _Yaml.represent_str)
 
 
 class Constitution(BaseModel):
+    """A named list of principles."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
     name: str
@@ -80,39 +84,43 @@ class Constitution(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits of what the principles say and weigh: the version that every record carries."""
+        """12 hex digits that identify the texts and weights of the principles: the version that records carry."""
         text = "\n".join(p.model_dump_json(exclude={"tags"}) for p in self.principles)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def for_revision(self) -> tuple[Principle, ...]:
+        """Principles with a revision request."""
         return tuple(p for p in self.principles if p.revision)
 
     @cached_property
     def for_preference(self) -> tuple[Principle, ...]:
+        """Principles with a preference question."""
         return tuple(p for p in self.principles if p.preference)
 
     @cached_property
     def for_likelihood(self) -> tuple[Principle, ...]:
+        """Principles with a preference question and both descriptions."""
         return tuple(p for p in self.for_preference if p.upheld)
 
     def to_yaml(self) -> str:
+        """Return the text of a file that ``load_constitution`` reads."""
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return yaml.dump(data, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=112)
 
 
 def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
-    """One principle, independently of every other draw and with replacement (SL-9, FB-6).
+    """Draw one principle, with replacement and independently of every other draw (SL-9, FB-6).
 
-    Each runs a race of its own, named by itself, and the first wins: a constitution that lacks one, or has one more,
-    draws the others as before, so two such runs differ in nothing else.
+    Each principle gets an exponential time with its weight as rate, fixed by its name, and the earliest wins. So a
+    constitution with one principle fewer or more draws the others as before, and two such runs differ in nothing else.
     """
     start = rng.random()
     return min(principles, key=lambda p: -math.log((seed_of(start, p.name) + 1) / 2**63) / p.weight)
 
 
 def load_constitution(name: str | Path) -> Constitution:
-    """A constitution file, or one of ours by name. Raises InputError with the place of what is wrong."""
+    """Load a constitution from a file, or one of ours by name. Raises InputError naming the line and the key."""
     path = Path(name)
     if not path.is_file():
         path = BUILT_IN / f"{name}.yaml"
@@ -145,14 +153,14 @@ def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoRet
 
 
 def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
-    """Line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
+    """Return the line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
     line = 0
     for step in place:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if found is None:
+            entry = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if entry is None:
                 break
-            line, node = found[0].start_mark.line, found[1]
+            line, node = entry[0].start_mark.line, entry[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             line = node.start_mark.line

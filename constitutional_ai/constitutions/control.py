@@ -1,17 +1,17 @@
-"""Control arms: the same run under a constitution with its content taken out. Ours; the paper has none.
+"""Control constitutions: the same constitution with its content taken out. Ours; the paper has none.
 
-A recipe's ``control`` derives one from its ``constitution``, and all else stays. ``cai compare`` then says whether the
-constitution did it, or only the machinery around it.
+A recipe's ``control`` derives one from its ``constitution``; everything else in the run stays. ``cai compare`` then
+tells whether an effect comes from the constitution, or only from the procedure around it.
 
-* ``empty`` asks the same number of times, and names no standard, not even "better". Described alike, two assistants
-  are equally likely: every label by likelihood is then one half.
-* ``shuffled`` keeps every principle's words and their number, in an order drawn from the run's seed. What such a run
-  still does, the words alone do; one shuffle may lean some way by luck, so try several seeds.
+* ``empty`` asks as many questions, but names no standard, not even "better". Both assistants of feedback by likelihood
+  are described alike, so every such label is one half.
+* ``shuffled`` keeps every principle's words, in an order drawn from the run's seed. An effect that remains comes from
+  the words alone. One shuffle may have a bias by chance, so try several seeds.
 * ``without:NAME`` leaves one principle out.
 
-Names and weights stay, so both arms draw the same principles. Three things are not the constitution's and stay too:
-worked examples, which hold requests of their own (``few_shots=none`` in both arms is without them), people's
-helpfulness pairs, and the gate, which a control may well fail: leave ``feedback.gate`` at ``warn``.
+Names and weights stay, so both runs draw the same principles. Three things do not belong to the constitution and stay
+too: the worked examples, which hold requests of their own (set ``few_shots=none`` in both runs to remove them),
+people's helpfulness pairs, and the gate. A control may well fail the gate: leave ``feedback.gate`` at ``warn``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EMPTY = {
 
 
 def check_control(control: str) -> str:
-    """Raises ValueError when it is none of the three. ``none`` could mean two things, so it means nothing."""
+    """Return ``control``. Raises ValueError when it is none of the three; ``none`` would be ambiguous."""
     if control in ("empty", "shuffled") or control.removeprefix(WITHOUT) not in ("", control):
         return control
     raise ValueError(
@@ -42,7 +42,7 @@ def check_control(control: str) -> str:
 
 
 def apply_control(constitution: Constitution, control: str | None, seed: int) -> Constitution:
-    """The constitution that a control arm runs under. Raises InputError when there is nothing to leave out."""
+    """Return the control of a constitution. Raises InputError for a principle that cannot be left out."""
     if control is None:
         return constitution
     if control == "empty":
@@ -71,19 +71,19 @@ def _shuffled(principle: Principle, seed: int) -> dict[str, str]:
         if text := getattr(principle, side):
             texts[side] = " ".join(_reordered(text.split(), rng(seed, "shuffled", principle.name, side)))
     if principle.upheld and principle.broken:
-        # Together: each alone would keep its "no" or "yes", and their contrast is what is read.
+        # Shuffled together: shuffled alone, each would keep its "no" or "yes", and the label depends on their contrast.
         upheld, broken = principle.upheld.split(), principle.broken.split()
-        dealt = _reordered(upheld + broken, rng(seed, "shuffled", principle.name, "upheld"))
-        texts |= {"upheld": " ".join(dealt[: len(upheld)]), "broken": " ".join(dealt[len(upheld) :])}
+        words = _reordered(upheld + broken, rng(seed, "shuffled", principle.name, "upheld"))
+        texts |= {"upheld": " ".join(words[: len(upheld)]), "broken": " ".join(words[len(upheld) :])}
     return texts
 
 
 def _reordered(words: list[str], draws: random.Random) -> list[str]:
-    """Never as they were, unless all are one word."""
-    made = list(words)
-    while made == words and len(set(words)) > 1:
-        draws.shuffle(made)
-    return made
+    """Return the words in another order, unless all are the same word."""
+    order = list(words)
+    while order == words and len(set(words)) > 1:
+        draws.shuffle(order)
+    return order
 
 
 def _without(constitution: Constitution, name: str) -> list[Principle]:

@@ -1,6 +1,6 @@
-"""What is likely wrong with a constitution, before a run is spent on it; and what changed between two of them.
+"""Find what is likely wrong with a constitution before a run is spent on it, and what changed between two of them.
 
-The checks read words, not meaning, and English only: a finding is a place to look at, and no findings are no proof.
+The checks match English words, not meaning: a finding is a place to look at, and none is no proof.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
 
 from rapidfuzz import fuzz, process, utils
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.data.worked_examples import examples_in
+from constitutional_ai.data.worked_examples import FEW_SHOTS, examples_in
 
 Kind = Literal[
     "missing half",
@@ -31,24 +30,23 @@ Kind = Literal[
 ]
 Side = Literal["critique", "revision", "preference"]
 NEAR = 90.0
-"""Per cent of likeness from which two texts are near-duplicates; the letters' case and punctuation do not count."""
+"""Similarity in per cent from which two texts are near-duplicates; case and punctuation do not count."""
 
 TRANSCRIPT = re.compile(
     r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is|So the answer is|"
     r"Let's think step by step):|\[\[\[|\]\]\]"
 )
-FEW_SHOTS = Path(__file__).parent.parent / "data" / "few_shots"
-TELLING = 40
-"""Characters from which a sentence of a worked example is known again; shorter ones anybody may write."""
+SPECIFIC = 40
+"""Length in characters from which a sentence of a worked example is specific enough to be recognised."""
 LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b")
-ASKING: dict[Side, str] = {
+REQUEST_VERBS: dict[Side, str] = {
     "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
     "identify|imagine|list|look|make|name|note|point|quote|read|say|state|suppose|tell|think|write",
     "revision": "add|amend|answer|change|correct|cut|edit|fix|give|improve|leave|make|mend|modify|remove|rephrase|"
     "replace|respond|reword|rewrite|revise|say|shorten|soften|take|tell|turn|write",
     "preference": "choose|compare|decide|favor|favour|identify|judge|name|pick|prefer|rank|say|select|which",
 }
-UNSEEN = {  # what the judge cannot look at: it is shown the conversation and two answers
+UNSEEN = {  # what the feedback model cannot see: it is shown the conversation and two answers
     r"\b(?:previous|earlier|past|other) (?:conversations|chats|sessions)\b": "other conversations",
     r"\b(?:look(?:ing)? up|google|search(?:ing)? (?:the )?(?:web|internet|online))\b": "the internet",
     r"\bthis (?:image|picture|photo|screenshot|video|recording)\b": "pictures or recordings",
@@ -60,8 +58,10 @@ OPPOSED = [("longer", "shorter"), ("more formal", "less formal"), ("more detaile
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """Something that is likely wrong."""
+
     principle: str | None
-    """Its name; None for the constitution as a whole."""
+    """Name of the principle; None for the constitution as a whole."""
     kind: Kind
     message: str
 
@@ -70,51 +70,53 @@ class Finding:
 
 
 def lint(constitution: Constitution) -> list[Finding]:
-    """Findings in the order of the principles, the constitution's own first."""
-    found = [*_halves(constitution), *_twins(constitution), *_opposed(constitution)]
+    """Return the findings in the order of the principles, those on the whole constitution first."""
+    findings = [*_missing_halves(constitution), *_duplicates(constitution), *_opposed(constitution)]
     for principle in constitution.principles:
         for side, text in _texts(principle):
-            found += _wording(principle.name, side, text)
+            findings += _wording(principle.name, side, text)
     order = [None, *(p.name for p in constitution.principles)]
-    return sorted(found, key=lambda finding: order.index(finding.principle))
+    return sorted(findings, key=lambda finding: order.index(finding.principle))
 
 
 def _texts(principle: Principle) -> Iterator[tuple[Side, str]]:
-    for side in ASKING:
+    for side in REQUEST_VERBS:
         text = getattr(principle, side)
         if text:
             yield side, text
 
 
-def _halves(constitution: Constitution) -> Iterator[Finding]:
+def _missing_halves(constitution: Constitution) -> Iterator[Finding]:
     if not constitution.for_revision:
         yield Finding(None, "missing half", "no principle has a revision request: there is no supervised stage")
     if not constitution.for_preference:
         yield Finding(None, "missing half", "no principle has a preference question: there is no AI feedback")
 
 
-def _twins(constitution: Constitution) -> Iterator[Finding]:
-    """A principle written twice is drawn twice as often. A pair of requests counts as one text."""
+def _duplicates(constitution: Constitution) -> Iterator[Finding]:
+    """Find principles that are written twice, and so drawn twice as often. A pair of requests counts as one text."""
     pairs = [(p.name, f"{p.critique or ''}\n{p.revision}") for p in constitution.for_revision]
     questions = [(p.name, p.preference or "") for p in constitution.for_preference]
     for side, texts in (("requests", pairs), ("question", questions)):
         plain = [(name, utils.default_process(text) or text) for name, text in texts]
         for (first, one), (second, other) in combinations(plain, 2):
-            likeness = fuzz.ratio(one, other, score_cutoff=NEAR)
-            if likeness == 100.0:
-                yield Finding(second, "duplicate", f"the same {side} as '{first}', which so counts twice")
-            elif likeness:
-                yield Finding(second, "near-duplicate", f"{int(likeness)} % like the {side} of '{first}'")
+            similarity = fuzz.ratio(one, other, score_cutoff=NEAR)
+            if similarity == 100.0:
+                yield Finding(second, "duplicate", f"the same {side} as '{first}', which counts twice")
+            elif similarity:
+                yield Finding(
+                    second, "near-duplicate", f"{int(similarity)} % similar to the {side} of '{first}'"
+                )
 
 
 @cache
 def _worked_examples() -> dict[str, str]:
-    """Every telling sentence of the worked examples in ``FEW_SHOTS``, and what of it is compared."""
+    """Return every specific sentence of the worked examples, with its normal form, which is compared."""
     items = [item for file in FEW_SHOTS.glob("*.json") for _, item in examples_in(FEW_SHOTS, file.name)]
     texts = [text for item in items for text in _strings(item)]
     sentences = {s for text in texts for s in re.split(r"(?<=[.?!])\s+|\n|\[\[\[|\]\]\]|\b[A-Z]\w*: ", text)}
     compared = {sentence: utils.default_process(sentence) for sentence in sorted(sentences)}
-    return {sentence: words for sentence, words in compared.items() if len(words) >= TELLING}
+    return {sentence: words for sentence, words in compared.items() if len(words) >= SPECIFIC}
 
 
 def _strings(item: Any) -> Iterator[str]:
@@ -126,29 +128,31 @@ def _strings(item: Any) -> Iterator[str]:
 
 
 def _leaked(text: str) -> str | None:
-    """The sentence of a worked example that stands in a text, as good as word for word."""
+    """Return the sentence of a worked example that a text contains, almost word for word; else None."""
     words = utils.default_process(text)
-    if len(words) < TELLING:  # the shorter text is looked for in the longer
+    if len(words) < SPECIFIC:  # partial_ratio looks for the shorter text in the longer
         return None
-    found = process.extractOne(
+    match = process.extractOne(
         words, _worked_examples(), scorer=fuzz.partial_ratio, processor=None, score_cutoff=NEAR
     )
-    return found[2] if found else None
+    return match[2] if match else None
 
 
 def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
     if leaked := _leaked(text):
         yield Finding(
-            name, "few-shot", f"{side}: {leaked!r} is of the worked examples, which stand before our requests"
+            name, "few-shot", f"{side}: {leaked!r} is from the worked examples, which precede our requests"
         )
     if mark := TRANSCRIPT.search(text):
-        yield Finding(name, "transcript", f"{side}: {mark[0]!r} belongs to a transcript; our requests write it")
+        yield Finding(
+            name, "transcript", f"{side}: {mark[0]!r} belongs to a transcript, which our requests write"
+        )
     if letter := LETTER.search(text):
         yield Finding(
-            name, "option letter", f"{side}: {letter[0]!r}, but which answer has which letter is drawn"
+            name, "option letter", f"{side}: {letter[0]!r}, but which answer has which letter is random"
         )
-    if "?" not in text and not re.search(rf"\b(?:{ASKING[side]})\b", text, re.IGNORECASE):
-        yield Finding(name, "asks nothing", f"{side}: neither a question nor a request: say what to do")
+    if "?" not in text and not re.search(rf"\b(?:{REQUEST_VERBS[side]})\b", text, re.IGNORECASE):
+        yield Finding(name, "asks nothing", f"{side}: neither a question nor a request; write what to do")
     if side == "preference":
         for pattern, what in UNSEEN.items():
             if seen := re.search(pattern, text, re.IGNORECASE):
@@ -159,7 +163,7 @@ def _opposed(constitution: Constitution) -> Iterator[Finding]:
     questions = [(p.name, p.preference or "") for p in constitution.for_preference]
     for one, other in OPPOSED:
         wants = {name: (_wants(one, text), _wants(other, text)) for name, text in questions}
-        # "The longer, not the shorter": a question that speaks of both knows what it wants.
+        # A question with both words, as in "the longer, not the shorter", is no contradiction.
         some = [name for name, both in wants.items() if both == (True, False)]
         others = [name for name, both in wants.items() if both == (False, True)]
         if some and others:
@@ -167,30 +171,30 @@ def _opposed(constitution: Constitution) -> Iterator[Finding]:
 
 
 def _wants(word: str, text: str) -> bool:
-    """Whether the word stands there, and not as "no longer", "not longer" or "without being longer"."""
+    """Return whether the text has the word, other than in "no longer", "not longer" or "without being longer"."""
     return bool(re.search(rf"(?<!\bno )(?<!\bnot )(?<!\bwithout being )\b{word}\b", text, re.IGNORECASE))
 
 
 def diff(old: Constitution, new: Constitution) -> list[str]:
-    """Lines that say what changed: the versions, then each principle, matched by name and else by what it says."""
+    """Return lines that tell what changed: the versions, then each principle, matched by name or else by content."""
     lines = [f"{old.name} {old.digest} -> {new.name} {new.digest}"]
     before, after = ({p.name: p for p in c.principles} for c in (old, new))
-    gone = {name: _said(p) for name, p in before.items() if name not in after}
+    removed = {name: _content(p) for name, p in before.items() if name not in after}
     for name, principle in after.items():
         if name in before:
             lines += _changes(before[name], principle)
-        elif same := next((n for n, said in gone.items() if said == _said(principle)), None):
-            del gone[same]
+        elif same := next((n for n, content in removed.items() if content == _content(principle)), None):
+            del removed[same]
             lines.append(f"renamed {same} -> {name}")
         else:
             lines.append(f"added   {name}: {principle.preference or principle.revision}")
-    lines += [f"removed {name}: {before[name].preference or before[name].revision}" for name in gone]
+    lines += [f"removed {name}: {before[name].preference or before[name].revision}" for name in removed]
     if len(lines) == 1:
         lines.append("the same" if old.digest == new.digest else "only the order of the principles changed")
     return lines
 
 
-def _said(principle: Principle) -> str:
+def _content(principle: Principle) -> str:
     return principle.model_dump_json(exclude={"name", "tags"})
 
 

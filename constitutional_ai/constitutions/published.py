@@ -1,12 +1,12 @@
-"""Constitutions that others published, read into ours. Nothing of them ships with the project: the user names a path.
+"""Import constitutions that others published. None of them ships with the project: the user names a path.
 
 * the paper's supplementary repository, or its ``prompts/`` folder: 16 critique and revision pairs, 16 preference
-  questions; either of the two files by itself will do, and so will NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder,
-  which has the first file as it is and the questions as a numbered list between triple backticks
+  questions; or either of its two files; or NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder, which has the first file
+  unchanged and the questions as a numbered list between triple backticks
 * Hugging Face llm-swarm's JSON: ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``
 * plain text, one sentence a line: each becomes a preference question
 
-Wording is kept byte for byte, mistakes included. Only what our requests write around it themselves is taken off.
+Texts are kept byte for byte, mistakes included. Only the frame that our requests write around them is removed.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ KNOWN = (
 )
 
 Entry = dict[str, str]
-"""What a principle says: some of critique, revision and preference."""
+"""The texts of a principle: some of critique, revision and preference."""
 
 
 def import_constitution(source: Path) -> Constitution:
-    """Raises InputError, with the file and what to do, for whatever is none of the known formats."""
+    """Return the constitution in a file or folder. Raises InputError when it is in none of the formats above."""
     if source.is_dir():
         folder = (source / "prompts" if (source / "prompts").is_dir() else source).resolve()
-        found = [folder / name for name in (PAIRS, QUESTIONS, NEMO) if (folder / name).is_file()]
-        if not found:
+        files = [folder / name for name in (PAIRS, QUESTIONS, NEMO) if (folder / name).is_file()]
+        if not files:
             raise InputError(f"{source} holds neither {PAIRS} nor {QUESTIONS} nor {NEMO}. {KNOWN}")
         name = folder.parent.name if folder.name == "prompts" else folder.name
     else:
-        found, name = [source], source.stem
-    read = [_entries(path) for path in found]
+        files, name = [source], source.stem
+    read = [_entries(path) for path in files]
     description = " ".join(
-        [f"Imported from {', '.join(path.name for path in found)}.", *[note for _, note in read if note]]
+        [f"Imported from {', '.join(path.name for path in files)}.", *[note for _, note in read if note]]
     )
     return _constitution(source, name, description, [entry for entries, _ in read for entry in entries])
 
 
 def _entries(path: Path) -> tuple[list[Entry], str]:
-    """The file's principles, and a note on what was left out."""
+    """Return the principles of a file, and a note on what was left out."""
     text = read_text(path, KNOWN)
     if path.suffix in {".yaml", ".yml"}:
         raise InputError(f"{path} is YAML, as our own constitutions are: cai check {path}")
@@ -76,7 +76,7 @@ def _from_json(path: Path, data: Any) -> tuple[list[Entry], str]:
             return [{"preference": _question(path, f"[{n}]", text)} for n, text in enumerate(data)], ""
         case dict() if data and all(isinstance(v, dict) and "edit_request" in v for v in data.values()):
             return [_paper_pair(path, key, pair) for key, pair in data.items()], ""
-    raise InputError(f"{path} is JSON of no shape that we know. {KNOWN}")
+    raise InputError(f"{path} is JSON in no known format. {KNOWN}")
 
 
 def _swarm_pair(path: Path, number: int, pair: Any) -> Entry:
@@ -105,14 +105,14 @@ def _unframed(path: Path, key: str, text: str, frame: tuple[str, str]) -> str:
 
 
 def _question(path: Path, place: str, text: Any) -> str:
-    """Our requests write the blank line before the question and ``Options:`` after it (pitfall 16)."""
+    """Return a question without the blank line and ``Options:`` that our requests write around it (pitfall 16)."""
     if not isinstance(text, str):
-        raise InputError(f"{path}: {place} is no text. Every item must be one preference question.")
+        raise InputError(f"{path}: {place} is not a text. Every item must be one preference question.")
     return text.removeprefix("\n").removesuffix(" Options:")
 
 
 def _from_text(path: Path, text: str) -> list[Entry]:
-    if "```CONSTITUTION" in text:  # NeMo-Aligner: the judge's system prompt, with the list in it
+    if "```CONSTITUTION" in text:  # NeMo-Aligner: the list is in the judge's system prompt
         listed = text.partition("```CONSTITUTION")[2].partition("```")[0]
         lines = re.findall(r"^[ \t]*\d+\.[ \t]+(\S.*)$", listed, flags=re.MULTILINE)
     else:
@@ -123,12 +123,12 @@ def _from_text(path: Path, text: str) -> list[Entry]:
 def _constitution(source: Path, name: str, description: str, entries: list[Entry]) -> Constitution:
     if not entries:
         raise InputError(f"{source} holds no principle. {KNOWN}")
-    made: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
     principles = []
     for entry in entries:
         side = "revision" if "revision" in entry else "preference"
-        principles.append({"name": f"{side}{made[side]}", **entry})
-        made[side] += 1
+        principles.append({"name": f"{side}{numbers[side]}", **entry})
+        numbers[side] += 1
     try:
         data = {"name": name, "description": description, "principles": principles}
         return Constitution.model_validate(data)

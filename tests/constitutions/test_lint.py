@@ -47,7 +47,7 @@ FOUND: list[tuple[Principle, str, str]] = [  # (principle, kind, what the messag
         "few-shot",
         "preference: 'Ask for what the job really takes",
     ),
-    (ask("Is (A) kinder?"), "option letter", "'(A)', but which answer has which letter is drawn"),
+    (ask("Is (A) kinder?"), "option letter", "'(A)', but which answer has which letter is random"),
     (ask("Prefer answer B when in doubt."), "option letter", "'answer B'"),
     (ask("The assistant should be kind."), "asks nothing", "preference: neither a question nor a request"),
     (Principle(name="p", revision="Kindness above all."), "asks nothing", "revision: neither"),
