@@ -53,7 +53,7 @@ def make(name: str, start: Path | None, changes: list[str], until: str, console:
         shutil.copytree(start, out)
     recipe = load_recipe(str(RECIPE), [f"out={out}", *changes])
     with Bars(console) as bars:
-        return run_pipeline(recipe, progress=bars, say=bars.say, until=until)
+        return run_pipeline(recipe, progress=bars, notify=bars.say, until=until)
 
 
 def asks_back(name: str, model: str) -> Metric:

@@ -34,6 +34,7 @@ from constitutional_ai.training import launch  # before TRL: it silences its tel
 from constitutional_ai.training.datasets import load_tokenizer, within
 from constitutional_ai.training.settings import Training
 from constitutional_ai.training.shared_prompt import parts
+from constitutional_ai.training.training_job import TrainingJob
 
 QUICK = bool(os.environ.get("QUICK"))
 STEPS, TIMES = (2, 1) if QUICK else (4, 3)
@@ -51,12 +52,24 @@ class Built(Exception):
     """Stops a stage where its trainer is ready."""
 
 
+def job(rows: list[dict[str, Any]], how: Training, folder: Path) -> TrainingJob[Training]:
+    return TrainingJob(
+        rows=rows,
+        base=BASE,
+        base_name="",
+        folder=folder,
+        settings=how,
+        seed=0,
+        on_step=lambda done, total: None,
+    )
+
+
 def ours(stage: Callable[..., Any], rows: list[dict[str, Any]], how: Training, folder: Path) -> Any:
     with mock.patch.object(
         launch, "train", side_effect=lambda trainer, *_: (_ for _ in ()).throw(Built(trainer))
     ):
         try:
-            stage(rows, base=BASE, base_name="", folder=folder, training=how, seed=0, on_step=None)
+            stage(job(rows, how, folder))
         except Built as built:
             return built.args[0]
 
@@ -69,7 +82,7 @@ def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, tun
         "SFT": (SFTTrainer, SFTConfig, ("prompt", "completion"), "CAUSAL_LM"),
         "PM": (RewardTrainer, RewardConfig, ("prompt", "chosen", "rejected"), "SEQ_CLS"),
     }[kind]
-    same = launch.arguments(how, folder, seed=0)
+    same = launch.arguments(job(rows, how, folder))
     names = "output_dir learning_rate lr_scheduler_type per_device_train_batch_size num_train_epochs seed bf16"
     given = {name: same[name] for name in names.split()}
     if tuned:

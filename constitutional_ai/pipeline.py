@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
-from constitutional_ai.report.card import write_cards
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
@@ -44,13 +43,38 @@ def run_pipeline(
     recipe: Recipe,
     *,
     progress: Progress,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     until: str | None = None,
     redo: str | None = None,
+    after_stage: Callable[[Run, Recipe, Constitution], object] = lambda *_: None,
 ) -> Run:
-    """Makes what is missing of a run, in order, up to and including ``until``; ``redo`` first forgets a stage."""
+    """Complete the stages of a run, in order, up to and including ``until``.
+
+    ``redo`` first removes a stage and all later ones, which are made from its output. ``after_stage`` is called after
+    each stage. Raises CaiError when a stage cannot be completed; what is complete stays.
+    """
     trackers.check(recipe.report_to)
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    check_principles(recipe, constitution)
+    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    # Reads one row, so that a bad file is an error now and not hours later.
+    training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
+    texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
+    with open_run(Path(recipe.out), texts, progress) as run:
+        job = Job(run, recipe, constitution, prompts, notify)
+        job.few_shots_digest()
+        for stage, make in PIPELINE.items():
+            if stage == redo:  # only now, because the earlier stages have been checked
+                run.remove_stages(*list(PIPELINE)[list(PIPELINE).index(redo) :])
+            make(job)
+            after_stage(run, recipe, constitution)
+            if stage == until:
+                break
+        return run
+
+
+def check_principles(recipe: Recipe, constitution: Constitution) -> None:
+    """Raise InputError if a constitution lacks principles that the recipe needs."""
     if not constitution.for_revision or not constitution.for_preference:
         raise InputError(
             f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
@@ -60,19 +84,3 @@ def run_pipeline(
             f"feedback.method={recipe.feedback.method} needs principles with 'upheld' and 'broken', and constitution "
             f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
         )
-    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
-    training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)  # a bad file says so now
-    texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
-    with open_run(Path(recipe.out), texts, progress) as run:
-        job = Job(run, recipe, constitution, prompts, say)
-        job.shown_first()
-        for stage, make in PIPELINE.items():
-            if stage == redo:  # only now: what comes before has been checked
-                run.remove_stages(
-                    *list(PIPELINE)[list(PIPELINE).index(redo) :]
-                )  # later ones are made from its output
-            make(job)
-            write_cards(run, recipe, constitution)
-            if stage == until:
-                break
-        return run

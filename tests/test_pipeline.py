@@ -43,15 +43,14 @@ from constitutional_ai.records import (
     Response,
     RevisionChain,
 )
-from constitutional_ai.rl_cai.reinforcement import reinforce
+from constitutional_ai.report.card import write_cards
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.rows import adapter, digest_file, read_rows
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
-from constitutional_ai.sl_cai import finetune
 from constitutional_ai.sl_cai.draft_prompts import EARLIER
-from constitutional_ai.stages import feedback, held_out, reinforcement
+from constitutional_ai.stages import feedback, held_out, reinforcement, supervised
 from constitutional_ai.training import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
@@ -85,7 +84,8 @@ def settings(model: str, out: Path, **changes: Any) -> dict[str, Any]:
 
 def make(asked: dict[str, Any], **how: Any) -> tuple[Run, list[str]]:
     said: list[str] = []
-    return run_pipeline(Recipe.model_validate(asked), progress=Silent(), say=said.append, **how), said
+    recipe = Recipe.model_validate(asked)
+    return run_pipeline(recipe, progress=Silent(), notify=said.append, after_stage=write_cards, **how), said
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_helpful_rows_make_up_the_share_that_the_recipe_asks_for(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SL-16, PM-1."""
-    for module, name in ((finetune, "finetune"), (feedback, "train_preference_model")):
-        monkeypatch.setattr(module, name, lambda **_: Checkpoint("model", "base", "digest"))
+    for module, name in ((supervised, "finetune"), (feedback, "train_preference_model")):
+        monkeypatch.setattr(module, name, lambda *_: Checkpoint("model", "base", "digest"))
     asked = settings(model, copied)
     asked["preference_model"] = {**asked["preference_model"], "helpful_share": 0.25}
     run, told = make(asked, redo="06-preference-model", until="06-preference-model")
@@ -279,7 +279,7 @@ def revised(
 ) -> tuple[Run, list[str], list[dict[str, Any]]]:
     """A run until SL-CAI with an untidy model: the run, what was told, and the rows that were to be trained on."""
     monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel(say=untidy))
-    monkeypatch.setattr(finetune, "finetune", lambda **_: Checkpoint("model", "base", "digest"))
+    monkeypatch.setattr(supervised, "finetune", lambda *_: Checkpoint("model", "base", "digest"))
     mine = folder / "mine.yaml"
     mine.write_text(
         "name: mine\nprinciples:\n  - {name: p, revision: Rewrite it.}\n"
@@ -423,9 +423,9 @@ def nothing(*_: object, **__: object) -> Any:
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "load_model", nothing)
     for module, name in (
-        (finetune, "finetune"),
+        (supervised, "finetune"),
         (feedback, "train_preference_model"),
-        (reinforce, "reinforce"),
+        (reinforcement, "reinforce"),
         (reinforcement, "PreferenceModel"),
         (held_out, "PreferenceModel"),
     ):

@@ -31,13 +31,16 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.pipeline import run_pipeline
     from constitutional_ai.recipes.recipe_file import load_recipe
+    from constitutional_ai.report.card import write_cards
     from constitutional_ai.report.page.page import write_report
 
     quiet_libraries()
     console = Console(highlight=False)
     asked = load_recipe(recipe, changes)
     with Bars(console) as bars:
-        made = run_pipeline(asked, progress=bars, say=bars.say, until=until, redo=redo)
+        made = run_pipeline(
+            asked, progress=bars, notify=bars.say, until=until, redo=redo, after_stage=write_cards
+        )
     if until is None or until == layout.STAGES[-1]:
         console.print(f"report: {write_report(made)}")
     else:

@@ -106,7 +106,7 @@ def _prompts_seen(run: Run, recipe: Recipe) -> int | None:
     """
     how = recipe.rl_cai
     steps = [row["step"] for row in read_steps(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
-    if not steps or how.algorithm == "dpo":
+    if not steps or not how.method.samples:
         return None
     return int(max(steps)) // how.passes * (how.batch_size // how.answers)
 

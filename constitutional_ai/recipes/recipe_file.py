@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 from constitutional_ai.constitutions.constitution import line_of
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
+from constitutional_ai.runs import layout
 
 BUILT_IN = Path(__file__).parent
+FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate")}
+"""Keys by section that recipes once had. Ignored in the ``recipe.yaml`` of an old run; unknown in any other recipe."""
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
@@ -33,6 +36,8 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
     data = {key: value for key, value in data.items() if value is not None}  # a section left empty
+    if (path.parent / layout.RUN).exists():
+        _drop_former_keys(data)
     changed = [_change(data, change) for change in changes]
     try:
         recipe = Recipe.model_validate(data)
@@ -40,6 +45,13 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         _refuse(path, node, error, changed)
     check_feedback(recipe.models, recipe.feedback, recipe.rl_cai.reward)
     return recipe
+
+
+def _drop_former_keys(data: dict[str, Any]) -> None:
+    for section, keys in FORMER_KEYS.items():
+        for key in keys:
+            if isinstance(data.get(section), dict):
+                data[section].pop(key, None)
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:

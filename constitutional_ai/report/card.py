@@ -97,7 +97,7 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
     about, models = ABOUT[manifest.stage], recipe.models
     is_pm = manifest.stage == layout.PREFERENCE_MODEL
     base = (models.preference_model if is_pm else None) or models.pretrained
-    by_pm = recipe.rl_cai.algorithm != "dpo" and recipe.rl_cai.reward == "preference_model"
+    by_pm = recipe.rl_cai.uses_preference_model
     learned = is_pm or (about.tag == "rl-cai" and by_pm)
     scores = run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT
     steps = read_steps(run.stage(manifest.stage) / layout.STEPS)

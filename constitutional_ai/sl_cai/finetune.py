@@ -1,12 +1,12 @@
-"""SL-CAI: the pretrained model finetuned on revisions and on sampled helpful answers (section 3.2; SL-15 to SL-19).
+"""Finetune the pretrained model into SL-CAI, on revisions and on helpful responses (section 3.2; SL-15 to SL-19).
 
-Loss on the answer only; the paper does not say. All rounds' revisions are trained on, not only the last (SL-16).
+The loss is on the answer only; the paper does not say. Revisions of all rounds are trained on, not only the last
+(SL-16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from constitutional_ai.records import (
@@ -19,6 +19,7 @@ from constitutional_ai.records import (
     as_messages,
 )
 from constitutional_ai.training.settings import Training
+from constitutional_ai.training.training_job import TrainingJob
 
 REVISIONS, HELPFUL = "revisions", "helpful"
 
@@ -26,9 +27,9 @@ REVISIONS, HELPFUL = "revisions", "helpful"
 def examples(
     chains: Iterable[RevisionChain], helpful: Iterable[Response], rounds: int | None = None
 ) -> list[dict[str, Any]]:
-    """Rows in TRL's prompt-completion form: every revision without a fault, then every helpful answer.
+    """Return rows in TRL's prompt-completion form: every revision without a fault, then every helpful response.
 
-    ``rounds`` takes the revisions of the first so many rounds only (SL-17); None takes all.
+    ``rounds`` limits them to the revisions of the first rounds (SL-17); None takes all.
     """
     rows = [
         _row(chain.initial.prompt.conversation, revision.revised, f"{chain.id}/r{number}", REVISIONS)
@@ -48,18 +49,8 @@ def _row(conversation: Conversation, answer: Completion, name: str, source: str)
     }
 
 
-def finetune(
-    rows: list[dict[str, Any]],
-    *,
-    base: str | Path,
-    base_name: str,
-    folder: Path,
-    training: Training,
-    seed: int,
-    on_step: Any,
-    report_to: Sequence[str] = (),
-) -> Checkpoint:
-    """Trains ``base`` on ``rows`` and saves it to ``folder/model``."""
+def finetune(job: TrainingJob[Training]) -> Checkpoint:
+    """Train the pretrained model on ``examples`` and save it."""
     from datasets import Dataset
     from trl import SFTConfig
 
@@ -68,20 +59,20 @@ def finetune(
     from constitutional_ai.training.datasets import load_tokenizer
     from constitutional_ai.training.packing import packs
 
-    model = launch.load(base, training)
+    model = launch.load(job.base, job.settings)
     packed = packs(model.config)
     trainer = CompletionLossTrainer(
         model=model,
         args=SFTConfig(
-            **launch.arguments(training, folder, seed=seed, report_to=report_to),
-            max_length=None,  # what is too long was left out, and counted: TRL would cut it
+            **launch.arguments(job),
+            max_length=None,  # longer rows were left out and counted; TRL would cut them
             padding_free=packed,
-            # Padded, texts of like length go together; the batches come in random order.
+            # With padding, texts of similar length go together; the batches come in random order.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
-        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in rows]),
-        processing_class=load_tokenizer(base),
-        peft_config=launch.lora(training, "CAUSAL_LM"),
+        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in job.rows]),
+        processing_class=load_tokenizer(job.base),
+        peft_config=launch.lora(job.settings, "CAUSAL_LM"),
     )
-    launch.train(trainer, folder, on_step)
-    return launch.save(trainer.model, trainer.processing_class, folder, base_model=base_name)
+    launch.train(trainer, job)
+    return launch.save(trainer.model, trainer.processing_class, job)

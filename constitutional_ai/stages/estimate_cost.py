@@ -36,7 +36,7 @@ from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
-from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model_stage
+from constitutional_ai.stages.feedback import comparisons, preference_labels
 from constitutional_ai.stages.rehearsal import AT_ONCE, LETTERS, Nowhere, Rehearsal, Rehearsed
 from constitutional_ai.stages.supervised import drafts, responses, revisions
 
@@ -94,8 +94,11 @@ def estimate(
         before = len(job.asked)
         make(job)
         made += [_of(stage, name, len(job.run.rows(stage, Prompt)), model) for model in job.asked[before:]]
-    without = set() if preference_model_stage(job) else {layout.PREFERENCE_MODEL}
-    made += [_trained(job, stage) for stage in TRAININGS if stage not in without]
+    made += [
+        _trained(job, stage)
+        for stage in TRAININGS
+        if stage != layout.PREFERENCE_MODEL or job.preference_model_stages
+    ]
     made += [_evaluated(job)]
     measured = _measured(job, made) if measure else {}
     method = METHODS[recipe.feedback.method]
@@ -174,7 +177,7 @@ def _trained(job: Rehearsal, stage: str) -> Estimate:
             len(run.rows(layout.REVISIONS, Prompt)) * (recipe.sl_cai.rounds or recipe.revisions.rounds)
             + helpful
         )
-    elif stage == layout.PREFERENCE_MODEL or recipe.rl_cai.algorithm == "dpo":
+    elif stage == layout.PREFERENCE_MODEL or not recipe.rl_cai.method.samples:
         rows = pairs + len(helped)
     else:
         rows = min(len(job.training_prompts(*KINDS)), recipe.rl_cai.prompts or sys.maxsize)

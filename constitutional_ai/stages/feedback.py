@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def comparisons(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with job.loaded(job.trained(layout.SL_CAI_MODEL)) as model:
+        with job.loaded(job.trained_model(layout.SL_CAI_MODEL)) as model:
 
             async def step(item: tuple[Prompt, int]) -> Comparison:
                 prompt, number = item
@@ -41,12 +41,12 @@ def comparisons(job: Job) -> None:
 
             yield Pass(items, step)
 
-    job.rows(
+    job.make_rows(
         layout.COMPARISONS,
         Comparison,
         passes,
         config=job.config("comparisons"),
-        inputs={"prompts": digest_of(p.id for p in prompts), **job.made(layout.SL_CAI_MODEL)},
+        inputs={"prompts": digest_of(p.id for p in prompts), **job.outputs(layout.SL_CAI_MODEL)},
     )
 
 
@@ -66,12 +66,12 @@ def preference_labels(job: Job) -> None:
             spent = await _pass_the_gate(job, step)
             yield Pass({c.id: c for c in job.run.rows(layout.COMPARISONS, Comparison)}, step, spent)
 
-    job.rows(
+    job.make_rows(
         layout.PREFERENCE_LABELS,
         PreferenceLabel,
         passes,
-        config=job.config("feedback", "models.feedback") | job.shown_first(),
-        inputs={"constitution": job.constitution.digest, **job.made(layout.COMPARISONS)},
+        config=job.config("feedback", "models.feedback") | job.few_shots_digest(),
+        inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
     )
 
 
@@ -95,7 +95,7 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         max_failures=job.recipe.max_failures,
     )
     result = gate_result(job.recipe.models.feedback, answers)
-    job.say(f"gate: the feedback model gets {result}.")
+    job.notify(f"gate: the feedback model gets {result}.")
     if not result.passed:
         warning = (
             "The feedback model is no better than chance on questions whose right answer is clear, so its labels may "
@@ -103,7 +103,7 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         )
         if job.recipe.feedback.gate == "stop":
             raise GateClosed(warning + " To continue all the same: feedback.gate=warn")
-        job.say("warning: " + warning)
+        job.notify("warning: " + warning)
     costs = [usage(answer) for answer in answers]
     return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
 
@@ -113,23 +113,24 @@ def preference_model(job: Job) -> None:
     setting, seed = job.recipe.preference_model, job.recipe.seed
     stage = layout.PREFERENCE_MODEL
 
-    if not preference_model_stage(job):
+    if not job.preference_model_stages:
         return
 
     def train(folder: Path) -> Trained:
         rows, unusable = labelled_pairs(job, stage)
-        rows, notes = job.fitting(stage, rows, "preference_model")
+        rows, notes = job.usable_rows(stage, rows, "preference_model")
         held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
-        rows, mixture = job.mixed(stage, rows, "preference_model", training_pairs.PEOPLE)
-        first = _pretrained(job, folder / layout.PRETRAINING) if setting.pretraining else {}
+        rows, mixture = job.mix_rows(stage, rows, "preference_model", training_pairs.PEOPLE)
+        start: dict[str, Any] = (
+            {"base": pretrain(job, folder / layout.PRETRAINING)} if setting.pretraining else {}
+        )
         if setting.second:
-            other, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
-            _train_once(job, folder / layout.SECOND, other, {**first, "held_out": held_out})
-        given = job.given(folder, rows, "preference_model")
-        checkpoint = train_preference_model(**given | first, held_out=held_out)
-        kept_apart = dict(Counter(row["source"] for row in held_out))
-        more = {"sources": dict(sources(rows)), "held_out": kept_apart, "unusable": unusable}
-        return Trained(checkpoint, len(rows), notes | mixture | more)
+            second, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
+            _train_beside(job, folder / layout.SECOND, second, held_out, **start)
+        training = replace(job.training_job(folder, rows, "preference_model"), **start)
+        checkpoint = train_preference_model(training, held_out)
+        counts = {"sources": dict(sources(rows)), "held_out": dict(sources(held_out)), "unusable": unusable}
+        return Trained(checkpoint, len(rows), notes | mixture | counts)
 
     job.run.make_model(
         stage,
@@ -138,48 +139,45 @@ def preference_model(job: Job) -> None:
         inputs={
             **helpfulness_digest(job),
             **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
-            **job.made(layout.PREFERENCE_LABELS),
+            **job.outputs(layout.PREFERENCE_LABELS),
         },
     )
 
 
-def _pretrained(job: Job, folder: Path) -> dict[str, Any]:
-    """Pretrain the preference model, and return it as the base of the training proper (PM-3)."""
+def pretrain(job: Job, folder: Path) -> Path:
+    """Pretrain the preference model, and return its weights, the base of the training proper (PM-3)."""
     setting = job.recipe.preference_model.pretraining
     assert setting is not None
     pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
     if pairs.unusable:
-        job.say(f"pretraining: left out of {setting.file}: {format_counts(pairs.unusable)}.")
-    rows, _ = job.fitting("pretraining", pairs.rows, "preference_model")
+        job.notify(f"pretraining: left out of {setting.file}: {format_counts(pairs.unusable)}.")
+    rows, _ = job.usable_rows("pretraining", pairs.rows, "preference_model")
     rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
-    _train_once(job, folder, rows, {"training": job.recipe.preference_model.model_copy(update=rates)})
-    return {"base": folder / layout.WEIGHTS}
+    _train_beside(job, folder, rows, settings=job.recipe.preference_model.model_copy(update=rates))
+    return folder / layout.WEIGHTS
 
 
-def _train_once(job: Job, folder: Path, rows: list[dict[str, Any]], otherwise: dict[str, Any]) -> None:
-    """Train another preference model of the stage, unless it is complete."""
+def _train_beside(
+    job: Job, folder: Path, rows: list[dict[str, Any]], held_out: Sequence[dict[str, Any]] = (), **changes: Any
+) -> None:
+    """Train another preference model of the stage, unless it is complete; ``changes`` are fields of its job."""
     folder.mkdir(exist_ok=True)
-    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so the model is complete
-        train_preference_model(**job.given(folder, rows, "preference_model") | otherwise)
-
-
-def preference_model_stage(job: Job) -> list[str]:
-    """Return the stage of the preference model, or nothing in a run that needs none: with DPO or d-RLAIF."""
-    how = job.recipe.rl_cai
-    return [layout.PREFERENCE_MODEL] if how.algorithm != "dpo" and how.reward == "preference_model" else []
+    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so a later kill does not cost it
+        training = job.training_job(folder, rows, "preference_model")
+        train_preference_model(replace(training, **changes), held_out)
 
 
 def helpfulness_digest(job: Job) -> dict[str, str]:
-    """Return the digest of people's helpfulness comparisons, as an input of a stage."""
+    """Return the digest of the file of people's comparisons."""
     file = training_pairs.helpfulness_file(job.recipe.preference_model.helpfulness.file)
     return {"helpfulness": digest_file(file)}
 
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return rows of the AI's labels and of people's pairs, and counts of people's that cannot be used, by reason."""
+    """Return the AI's pairs and people's helpfulness pairs, and counts of the latter that are unusable, by reason."""
     people = job.recipe.preference_model.helpfulness
     helpful = training_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
     if helpful.unusable:
-        job.say(f"{stage}: left out of {people.file}: {format_counts(helpful.unusable)}.")
+        job.notify(f"{stage}: left out of {people.file}: {format_counts(helpful.unusable)}.")
     labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
     return training_pairs.examples(labels) + helpful.rows, dict(helpful.unusable)

@@ -1,4 +1,4 @@
-"""The last stage: every model answers what no training saw."""
+"""The last stage: every model answers held-out prompts, which no training saw."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
-from constitutional_ai.stages.feedback import preference_model_stage
 from constitutional_ai.stages.job import Job
 
 
 def evaluation(job: Job) -> None:
-    """Held-out prompts → every model's answers, verdicts and rates."""
+    """Sample every model's answers to held-out prompts, judge them, and write their rates."""
     setting, seed = job.recipe.evaluation, job.recipe.seed
     prompts = [
         prompt
         for kind in KINDS
         for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
-    pm = preference_model_stage(job)
+    pm = job.preference_model_stages
     models = {
         layout.START: job.recipe.models.helpful,
-        layout.SL_CAI: job.trained(layout.SL_CAI_MODEL),
-        layout.RL_CAI: job.trained(layout.RL_CAI_MODEL),
+        layout.SL_CAI: job.trained_model(layout.SL_CAI_MODEL),
+        layout.RL_CAI: job.trained_model(layout.RL_CAI_MODEL),
         **(snapshots(job) if setting.snapshots else {}),
     }
 
@@ -42,38 +41,39 @@ def evaluation(job: Job) -> None:
             with job.loaded(name) as model:
 
                 async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
-                    # Not `respond`: a model that says nothing is measured here, not passed over.
-                    draw = replace(setting.sampling, seed=seed_of(seed, "evaluate", prompt.id))
+                    # Not `respond`: an empty answer is measured here, not a failure.
+                    sampling = replace(setting.sampling, seed=seed_of(seed, "evaluate", prompt.id))
                     response = Response(
-                        f"{prompt.id}.0", prompt, await model.generate(prompt.conversation, draw)
+                        f"{prompt.id}.0", prompt, await model.generate(prompt.conversation, sampling)
                     )
                     talk = (*prompt.conversation, Message("assistant", response.text))
                     reward = await rewards.reward(talk) if rewards else None
                     return Answer(f"{prompt.id}.{role}", role, response, answer_rates.verdict(response), reward)
 
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
-            del model, step  # before the next is loaded
-        # Before stage.json: a complete stage has its metrics.
+            del model, step  # so that the model is freed before the next is loaded
+        # Written before stage.json, so that a complete stage has its metrics.
         write_metrics(job.run, list(models))
 
-    job.rows(
+    job.make_rows(
         layout.EVALUATION,
         Answer,
         passes,
         config=job.config("evaluation", "models.helpful"),
         inputs={
             "prompts": digest_of(p.id for p in prompts),
-            **job.made(layout.SL_CAI_MODEL, *pm, layout.RL_CAI_MODEL),
+            **job.outputs(layout.SL_CAI_MODEL, *pm, layout.RL_CAI_MODEL),
         },
     )
 
 
 def snapshots(job: Job) -> dict[str, str]:
-    """RL-CAI after so many prompts: ``rl-cai@00000064`` and so on (RL-6)."""
+    """Return RL-CAI's snapshots by role: ``rl-cai@00000064`` is the one after 64 prompts (RL-6)."""
     return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 
 def write_metrics(run: Run, models: list[str]) -> None:
+    """Write the rates of all answers to ``metrics.json``."""
     metrics = answer_rates.metrics(run.rows(layout.EVALUATION, Answer), models)
     text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
     write_atomically(run.stage(layout.EVALUATION) / layout.METRICS, text)

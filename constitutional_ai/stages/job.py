@@ -1,4 +1,4 @@
-"""What every stage of a run is given: the run, the recipe, and the few things that all stages do alike."""
+"""What every stage of a run needs: the run, the recipe, and what several stages do alike."""
 
 from __future__ import annotations
 
@@ -29,23 +29,31 @@ from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import HasId, Pass
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
 from constitutional_ai.training.mixture import mixed
+from constitutional_ai.training.training_job import TrainingJob
 
 Row = TypeVar("Row", bound=HasId)
+Rows = list[dict[str, Any]]
+Notes = dict[str, Any]
+"""What a stage adds to ``notes`` of its ``stage.json``."""
 
 
 @dataclass(frozen=True)
 class Job:
+    """One execution of a recipe in a run directory."""
+
     run: Run
     recipe: Recipe
     constitution: Constitution
     prompts: dict[Kind, Prompts]
-    say: Callable[[str], None]
-    """Tells the user something that must not be missed."""
-    said: set[str] = field(default_factory=set)
-    """What is said once in a run, however many stages would."""
+    notify: Callable[[str], None]
+    """Shows the user a message that must not be missed."""
+    shown: set[str] = field(default_factory=set)
+    """Messages already shown in this run, of those that are shown only once."""
+
+    # -- prompts and worked examples
 
     def training_prompts(self, *kinds: Kind) -> list[Prompt]:
-        """The prompts of some kinds that trainings may see: of each the file's, within its limit, then drafted ones."""
+        """Return the training prompts of some kinds: for each kind those of its file, within its limit, then drafts."""
         files, seed = self.recipe.prompts, self.recipe.seed
         chosen = [
             sample_prompts(self.prompts[kind].train, getattr(files, kind).limit, seed) + self.drafted[kind]
@@ -54,56 +62,64 @@ class Job:
         return [prompt for prompts in chosen for prompt in prompts]
 
     @property
-    def to_draft(self) -> dict[Kind, int]:
-        """How many prompts to draft of which kinds; nothing where the recipe asks for none."""
+    def drafts_wanted(self) -> dict[Kind, int]:
+        """How many prompts to draft, for the kinds of which the recipe wants any."""
         wanted: dict[Kind, int] = {kind: getattr(self.recipe.prompts, kind).generate for kind in KINDS}
         return {kind: number for kind, number in wanted.items() if number}
 
     @cached_property
     def drafted(self) -> dict[Kind, list[Prompt]]:
-        """The drafts that ``00-prompts`` kept. Read once, after that stage."""
-        made: dict[Kind, list[Prompt]] = {kind: [] for kind in KINDS}
-        if not self.to_draft:
-            return made
-        if not (self.run.stage(layout.PROMPTS) / layout.DRAFTED).exists():
-            raise InputError(
-                f"{self.run.stage('00-prompts') / layout.DRAFTED} is gone. Pass --redo 00-prompts."
-            )
+        """The drafts that stage ``00-prompts`` kept. Read once, after that stage."""
+        drafts: dict[Kind, list[Prompt]] = {kind: [] for kind in KINDS}
+        if not self.drafts_wanted:
+            return drafts
+        file = self.run.stage(layout.PROMPTS) / layout.DRAFTED
+        if not file.exists():
+            raise InputError(f"{file} is gone. Pass --redo {layout.PROMPTS}.")
         for prompt in self.run.rows(layout.PROMPTS, Prompt, layout.DRAFTED):
-            made[prompt.kind].append(prompt)
-        return made
+            drafts[prompt.kind].append(prompt)
+        return drafts
 
     @property
     def few_shots(self) -> Path | None:
-        """The folder of the worked examples; None where there are to be none."""
+        """The folder of the worked examples; None if the recipe wants none."""
         return few_shots_folder(self.recipe.few_shots)
 
-    def shown_first(self) -> dict[str, str]:
-        """Digest of the worked examples. Raises InputError when their files are not as the paper's are."""
+    def few_shots_digest(self) -> dict[str, str]:
+        """Return the digest of the worked examples. Raises InputError when a file has not the paper's format."""
         if self.few_shots is None:
             return {"few_shots": "none"}
         shots = load_few_shots(self.few_shots)
         return {"few_shots": digest_of([critique_revision(self.few_shots), repr(shots)])}
 
+    # -- what a stage is made from
+
     def config(self, *keys: str) -> dict[str, Any]:
-        """The named parts of the recipe by dotted key; ``seed`` shapes every stage."""
+        """Return the named parts of the recipe by dotted key, and ``seed``, which shapes every stage."""
         wanted = ("seed", *keys)
         settings = flat(self.recipe.model_dump(mode="json"))
         return {k: v for k, v in settings.items() if any(k == key or k.startswith(key + ".") for key in wanted)}
 
-    def made(self, *stages: str) -> dict[str, str]:
-        """Digests of what earlier stages made."""
+    def outputs(self, *stages: str) -> dict[str, str]:
+        """Return the digests of the output of earlier stages."""
         return {stage: self.run.output_digest(stage) for stage in stages}
 
     def weights(self, stage: str) -> str:
-        """Folder of the weights that a stage trained."""
+        """Return the folder of the weights that a stage trained."""
         return str(self.run.stage(stage).resolve() / layout.WEIGHTS)
 
-    def trained(self, stage: str) -> str:
-        """Name of the model that a stage trained."""
+    def trained_model(self, stage: str) -> str:
+        """Return the name, as in a recipe, of the model that a stage trained."""
         return f"hf:{self.weights(stage)}"
 
-    def rows(
+    @property
+    def preference_model_stages(self) -> tuple[str, ...]:
+        """The preference model's stage, or nothing if reinforcement needs none (DPO, d-RLAIF)."""
+        return (layout.PREFERENCE_MODEL,) if self.recipe.rl_cai.uses_preference_model else ()
+
+    # -- records
+
+    def make_rows(
         self,
         stage: str,
         row_type: type[Row],
@@ -111,8 +127,9 @@ class Job:
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
-        notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
+        notes: Callable[[Sequence[Row]], Notes] = lambda rows: {},
     ) -> Sequence[Row]:
+        """Make or read the records of a stage, within the recipe's limits (see ``Run.make_rows``)."""
         return self.run.make_rows(
             stage,
             row_type,
@@ -127,97 +144,95 @@ class Job:
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
-        """As ``loaded``, with its calls kept where the recipe says."""
-        cache = self.recipe.cache
-        file = (
-            None
-            if cache is None
-            else self.run.folder / layout.CALLS
-            if cache == "run"
-            else Path(cache).expanduser()
-        )
+        """Load a model for the length of the block; its calls are cached where the recipe says."""
         with (
-            loaded(name, engine=self.recipe.engine, say=self._say_once) as model,
-            cached(model, name, file, self.say) as asked,
+            loaded(name, engine=self.recipe.engine, say=self._notify_once) as model,
+            cached(model, name, self._cache_file(), self.notify) as cached_model,
         ):
-            yield asked
+            yield cached_model
 
-    def _say_once(self, text: str) -> None:
-        if text not in self.said:
-            self.said.add(text)
-            self.say(text)
+    def _cache_file(self) -> Path | None:
+        cache = self.recipe.cache
+        if cache is None:
+            return None
+        return self.run.folder / layout.CALLS if cache == "run" else Path(cache).expanduser()
+
+    def _notify_once(self, text: str) -> None:
+        if text not in self.shown:
+            self.shown.add(text)
+            self.notify(text)
 
     def _budget(self, stage: str) -> Budget:
         return self.run.budget(self.recipe.budget.tokens, self.recipe.budget.hours, excluding=stage)
 
-    def fitting(
-        self, stage: str, rows: list[dict[str, Any]], section: str, *, free: int = 0
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The rows that are not too long for a section of the recipe, and how many are, as notes.
+    # -- trainings
 
-        Nor has any a stop string in an answer; those that have are left out, and format_counts, too.
-        ``free`` tokens are kept for an answer yet to be sampled. Raises InputError when no row is left.
+    def usable_rows(self, stage: str, rows: Rows, section: str, *, reserve: int = 0) -> tuple[Rows, Notes]:
+        """Return the rows that a section of the recipe can train on, and counts of the others.
+
+        Left out are rows with a stop string in an answer, and rows longer than ``max_length``, from which ``reserve``
+        tokens are kept free for an answer yet to be sampled. Raises InputError when no row is left.
         """
         from constitutional_ai.training.datasets import within, without_stop_strings
 
-        given, rows = rows, without_stop_strings(rows)
-        notes: dict[str, Any] = {"with_stop_string": len(given) - len(rows)} if len(rows) < len(given) else {}
+        total, rows = len(rows), without_stop_strings(rows)
+        notes: Notes = {"with_stop_string": total - len(rows)} if len(rows) < total else {}
         if notes:
-            self.say(
-                f"{stage}: {len(given) - len(rows)} of {len(given)} rows speak for the human in an answer, and are "
-                "left out."
+            self.notify(
+                f"{stage}: {total - len(rows)} of {total} rows speak for the human in an answer, and are left out."
             )
-        room = getattr(self.recipe, section).max_length - free
-        kept, left_out = within(rows, model_path(self._base(section)), room)
+        room = getattr(self.recipe, section).max_length - reserve
+        kept, too_long = within(rows, model_path(self._base(section)), room)
         if not kept:
             raise InputError(
-                f"{stage} has nothing to train on ({left_out} of {len(given)} rows are longer than "
+                f"{stage} has nothing to train on ({too_long} of {total} rows are longer than "
                 f"{section}.max_length allows). Raise {section}.max_length, or the limits under prompts."
             )
-        if not left_out:
+        if not too_long:
             return kept, notes | {"too_long": 0}
         by_source = dict(sources(rows) - sources(kept))
         of = f" ({format_counts(by_source)})" if by_source else ""
-        self.say(
-            f"{stage}: {left_out} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
+        self.notify(
+            f"{stage}: {too_long} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."
         )
-        notes |= {"too_long": left_out} | ({"too_long_by_source": by_source} if by_source else {})
+        notes |= {"too_long": too_long} | ({"too_long_by_source": by_source} if by_source else {})
         return kept, notes
 
-    def mixed(
-        self, stage: str, rows: list[dict[str, Any]], section: str, helpful: str
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Rows in the proportion that ``helpful_share`` of a section asks for, and notes of what that makes."""
+    def mix_rows(self, stage: str, rows: Rows, section: str, helpful: str) -> tuple[Rows, Notes]:
+        """Return rows in the proportion of the section's ``helpful_share``, and their counts by source."""
         share = getattr(self.recipe, section).helpful_share
         used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)
         have, cut = dict(sources(used)), dict(sources(rows) - sources(used))
         more = f", and leaves out {format_counts(cut)} for {section}.helpful_share={share}" if cut else ""
-        self.say(f"{stage}: learns from {format_counts(have)}{more}.")
+        self.notify(f"{stage}: learns from {format_counts(have)}{more}.")
         return used, {"sources": have, "cut_for_helpful_share": cut}
 
-    def given(self, folder: Path, rows: list[dict[str, Any]], section: str) -> dict[str, Any]:
-        """What all trainings are given. Writes ``dataset.jsonl``: exactly what the trainer is about to see."""
+    def training_job(self, folder: Path, rows: Rows, section: str) -> TrainingJob[Any]:
+        """Return the training of a section of the recipe on ``rows``, from the recipe's base model.
+
+        Writes ``dataset.jsonl``: exactly what the trainer is about to see. Raises BudgetSpent, now or in ``on_step``.
+        """
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(folder / layout.DATASET, lines)
-        training, budget = getattr(self.recipe, section), self._budget(folder.name)
+        settings, budget = getattr(self.recipe, section), self._budget(folder.name)
         budget.check(folder.name)
 
         def on_step(done: int, total: int) -> None:
             self.run.progress.step(folder.name, done, total)
-            # A step is asked after its checkpoint only: what came after one would have to be made again.
-            if done < total and done % training.checkpoint_steps == 1 % training.checkpoint_steps:
+            # The budget is checked only in the step after a checkpoint: later steps would have to be repeated.
+            if done < total and done % settings.checkpoint_steps == 1 % settings.checkpoint_steps:
                 budget.check(folder.name)
 
-        return {
-            "rows": rows,
-            "base": model_path(self._base(section)),
-            "base_name": self._base(section),
-            "folder": folder,
-            "training": training,
-            "seed": self.recipe.seed,
-            "on_step": on_step,
-            "report_to": self.recipe.report_to,
-        }
+        return TrainingJob(
+            rows=rows,
+            base=model_path(self._base(section)),
+            base_name=self._base(section),
+            folder=folder,
+            settings=settings,
+            seed=self.recipe.seed,
+            on_step=on_step,
+            report_to=self.recipe.report_to,
+        )
 
     def _base(self, section: str) -> str:
         models = self.recipe.models
@@ -225,5 +240,5 @@ class Job:
 
 
 def sources(rows: Iterable[dict[str, Any]]) -> Counter[str]:
-    """How many rows come from where, as far as they say so."""
+    """Count rows by source; rows that name none are not counted."""
     return Counter(row["source"] for row in rows if "source" in row)

@@ -154,9 +154,9 @@ class Rehearsal(Job):
     @cached_property
     def drafted(self) -> dict[Kind, list[Prompt]]:
         """As if every draft were kept."""
-        return {kind: [_draft(kind, n) for n in range(self.to_draft.get(kind, 0))] for kind in KINDS}
+        return {kind: [_draft(kind, n) for n in range(self.drafts_wanted.get(kind, 0))] for kind in KINDS}
 
-    def rows(
+    def make_rows(
         self, stage: str, row_type: type[Row], passes: Callable[[], AsyncIterable[Pass[Any, Row]]], **how: Any
     ) -> list[Row]:
         async def all_passes() -> list[Row]:

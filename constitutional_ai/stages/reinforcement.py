@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -15,78 +16,80 @@ from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
-from constitutional_ai.rl_cai.reinforcement import adapters, dpo, monitor, reinforce
+from constitutional_ai.rl_cai.reinforcement import adapters, monitor
+from constitutional_ai.rl_cai.reinforcement.dpo import optimise
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
+from constitutional_ai.rl_cai.reinforcement.reinforce import Reward, examples, reinforce
+from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
-from constitutional_ai.stages.feedback import helpfulness_digest, labelled_pairs, preference_model_stage
-from constitutional_ai.stages.job import Job, sources
+from constitutional_ai.stages.feedback import helpfulness_digest, labelled_pairs
+from constitutional_ai.stages.job import Job, Rows, sources
+from constitutional_ai.training.training_job import TrainingJob
 
 STAGE = layout.RL_CAI_MODEL
 Scores = Callable[[list[Conversation]], list[float]]
 
 
 def rl_cai_model(job: Job) -> None:
-    """The SL-CAI model, rewarded by the preference model → the RL-CAI model (RL-1 to RL-6)."""
+    """Reinforce the SL-CAI model, which gives the RL-CAI model (RL-1 to RL-6)."""
     setting = job.recipe.rl_cai
-    directly = setting.algorithm == "dpo"
-    judge = ["feedback", "models.feedback"] if setting.reward == "feedback" else []
-    if directly:
-        inputs = helpfulness_digest(job) | job.made(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
-    else:
+    keys = ["rl_cai"]
+    if setting.method.samples:
         prompts = digest_of(p.id for p in job.training_prompts(*KINDS))
-        inputs = {"prompts": prompts} | job.made(layout.SL_CAI_MODEL, *preference_model_stage(job))
-    job.run.make_model(
-        STAGE,
-        partial(_by_pairs if directly else _by_reward, job),
-        config=job.config("rl_cai", *(["preference_model.helpfulness"] if directly else judge)),
-        inputs=inputs,
-    )
+        inputs = {"prompts": prompts} | job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages)
+        keys += ["feedback", "models.feedback"] if setting.reward == "feedback" else []
+    else:
+        inputs = helpfulness_digest(job) | job.outputs(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
+        keys += ["preference_model.helpfulness"]
+    train = _by_reward if setting.method.samples else _by_pairs
+    job.run.make_model(STAGE, partial(train, job), config=job.config(*keys), inputs=inputs)
 
 
 def _by_reward(job: Job, folder: Path) -> Trained:
+    """Sample answers and learn from their rewards."""
     setting = job.recipe.rl_cai
     prompts = sample_prompts(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
-    rows, notes = job.fitting(STAGE, reinforce.examples(prompts), "rl_cai", free=setting.max_tokens)
+    rows, notes = job.usable_rows(STAGE, examples(prompts), "rl_cai", reserve=setting.max_tokens)
     stopper = monitor.stopper(setting.stop_above)
-    policy = the_policy(job)
-    with rewarding(job, policy) as reward:
-        checkpoint = reinforce.reinforce(
-            **job.given(folder, rows, "rl_cai") | _base(job),
+    policy = load_policy(job)
+    with reward_function(job, policy) as reward:
+        checkpoint = reinforce(
+            _training_job(job, folder, rows),
             policy=policy,
             reward=reward,
-            reinforcing=setting.reinforcing,
-            watch=partial(monitor.watch, second=second_model(job, policy)),
+            watch=partial(monitor.watch, second=second_scores(job, policy)),
             callbacks=[stopper, *_snapshots(job, folder)],
         )
     if stopper.reason:
-        job.say(f"{STAGE}: stopped early: {stopper.reason}.")
+        job.notify(f"{STAGE}: stopped early: {stopper.reason}.")
     more = {"sources": dict(sources(rows)), "stopped": stopper.reason, "unscored": _unscored(job, folder)}
     return Trained(checkpoint, len(rows), notes | more)
 
 
 def _unscored(job: Job, folder: Path) -> float:
-    """Share of answers that got no reward, and so taught nothing."""
-    lines = (folder / layout.STEPS).read_text(encoding="utf-8").splitlines()
-    batches = [
-        row["unscored"] for row in map(json.loads, lines) if "unscored" in row
-    ]  # not in later passes over one
-    share = fmean(batches)
+    """Return the share of answers that got no reward, and so taught nothing."""
+    steps = map(json.loads, (folder / layout.STEPS).read_text(encoding="utf-8").splitlines())
+    share = fmean(
+        row["unscored"] for row in steps if "unscored" in row
+    )  # only the first pass over a batch has it
     if share:
-        job.say(f"{STAGE}: {share:.1%} of the answers could not be scored, and taught nothing.")
+        job.notify(f"{STAGE}: {share:.1%} of the answers could not be scored, and taught nothing.")
     return share
 
 
 def _by_pairs(job: Job, folder: Path) -> Trained:
+    """Learn from the labelled pairs themselves."""
     pairs, unusable = labelled_pairs(job, STAGE)
-    rows, notes = job.fitting(STAGE, pairs, "rl_cai")
-    given = job.given(folder, rows, "rl_cai") | _base(job)
-    checkpoint = dpo.optimise(**given, beta=job.recipe.rl_cai.kl_weight)
+    rows, notes = job.usable_rows(STAGE, pairs, "rl_cai")
+    checkpoint = optimise(_training_job(job, folder, rows))
     return Trained(checkpoint, len(rows), notes | {"sources": dict(sources(rows)), "unusable": unusable})
 
 
-def _base(job: Job) -> dict[str, str]:
-    return {"base": job.weights(layout.SL_CAI_MODEL), "base_name": layout.SL_CAI}
+def _training_job(job: Job, folder: Path, rows: Rows) -> TrainingJob[RLTraining]:
+    """Return the training of RL-CAI, which starts from SL-CAI."""
+    training = job.training_job(folder, rows, "rl_cai")
+    return replace(training, base=job.weights(layout.SL_CAI_MODEL), base_name=layout.SL_CAI)
 
 
 def _snapshots(job: Job, folder: Path) -> list[Any]:
@@ -95,19 +98,22 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
         return []
     from constitutional_ai.training.snapshots import Snapshots
 
-    prompts = setting.batch_size // setting.answers
-    return [Snapshots(folder, setting.snapshot_every, prompts_per_batch=prompts, passes=setting.passes)]
+    batch = setting.prompts_per_batch
+    return [Snapshots(folder, setting.snapshot_every, prompts_per_batch=batch, passes=setting.passes)]
 
 
-def the_policy(job: Job) -> Any:
-    """SL-CAI's adapter on the pretrained model, which then serves the others too; None where RL starts otherwise."""
+def load_policy(job: Job) -> Any:
+    """Load SL-CAI's adapter on the pretrained model, which can then serve as other models too.
+
+    Returns None if RL does not continue with that adapter.
+    """
     base = model_path(job.recipe.models.pretrained)
     return adapters.policy_on(base, job.run.stage(layout.SL_CAI_MODEL), job.recipe.rl_cai)
 
 
 @contextmanager
-def rewarding(job: Job, policy: Any) -> Iterator[reinforce.Reward]:
-    """What RL is rewarded by: the preference model, or the feedback model itself."""
+def reward_function(job: Job, policy: Any) -> Iterator[Reward]:
+    """Give the reward of the recipe: the preference model's score, or the feedback model's rating."""
     models = job.recipe.models
     if job.recipe.rl_cai.reward == "preference_model":
         yield _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve(), "preference_model")
@@ -118,18 +124,23 @@ def rewarding(job: Job, policy: Any) -> Iterator[reinforce.Reward]:
             yield _rating(job, model)
 
 
-def second_model(job: Job, policy: Any) -> Scores | None:
-    """The score of the preference model that RL never sees, if one was trained."""
+def second_scores(job: Job, policy: Any) -> Scores | None:
+    """Return the scores of the preference model that RL never sees; None if there is none."""
     if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
         return None
-    return _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve() / layout.SECOND, layout.SECOND)
+    folder = job.run.stage(layout.PREFERENCE_MODEL).resolve() / layout.SECOND
+    return _scores(job, policy, folder, layout.SECOND)
 
 
 def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
-    """Those of a preference model: of its adapter on the policy's base, where it has the same, or of a whole one."""
+    """Return the scores of the preference model in ``folder``.
+
+    Its adapter is put on the policy's base, if it has one and that base; otherwise the whole model is loaded.
+    """
     models = job.recipe.models
-    bare = job.recipe.preference_model.pretraining is None  # else its adapter stands on other weights
-    if policy and bare and models.preference_model in (None, models.pretrained) and adapters.adapter_of(folder):
+    pretrained = job.recipe.preference_model.pretraining is not None  # then its adapter stands on other weights
+    same_base = models.preference_model in (None, models.pretrained) and not pretrained
+    if policy and same_base and adapters.adapter_of(folder):
         return adapters.AdapterScores(policy, folder, name).scores
     return PreferenceModel(folder / layout.WEIGHTS).scores
 

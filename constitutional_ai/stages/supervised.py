@@ -13,20 +13,24 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.runs.runner import Pass
-from constitutional_ai.sl_cai import clean, draft_prompts, finetune, respond, revise
+from constitutional_ai.sl_cai import clean, draft_prompts
+from constitutional_ai.sl_cai.finetune import HELPFUL, examples, finetune
+from constitutional_ai.sl_cai.respond import respond
+from constitutional_ai.sl_cai.revise import revise
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
 from constitutional_ai.stages.job import Job
 
 
 def drafts(job: Job) -> None:
     """Training prompts → more of their kinds, drafted by a pretrained model and sifted (SL-3). Only if asked for."""
-    if not job.to_draft:
+    if not job.drafts_wanted:
         return
     setting, recipe, stage = job.recipe.generation, job.recipe, layout.PROMPTS
     train = [p for file in job.prompts.values() for p in file.train]
     held_out = [p for file in job.prompts.values() for p in file.held_out]
     shown = {
-        kind: draft_prompts.seed_prompts(job.prompts[kind].train, kind, setting.shots) for kind in job.to_draft
+        kind: draft_prompts.seed_prompts(job.prompts[kind].train, kind, setting.shots)
+        for kind in job.drafts_wanted
     }
 
     async def passes() -> AsyncIterator[Pass[tuple[Kind, int], Draft]]:
@@ -44,17 +48,17 @@ def drafts(job: Job) -> None:
                     seed=recipe.seed,
                 )
 
-            numbered = [(kind, n) for kind, count in job.to_draft.items() for n in range(count)]
+            numbered = [(kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)]
             yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
 
     def notes(made: Sequence[Draft]) -> dict[str, Any]:
         sifted = draft_prompts.sift(made, train, held_out)
         write_rows(job.run.stage(stage) / layout.DRAFTED, Prompt, sifted.kept)
         for kind, counts in sifted.counts.items():
-            job.say(f"{stage}: of the {kind} drafts, {draft_prompts.in_words(counts)}.")
+            job.notify(f"{stage}: of the {kind} drafts, {draft_prompts.in_words(counts)}.")
         return {"drafts": {kind: dict(counts) for kind, counts in sifted.counts.items()}}
 
-    job.rows(
+    job.make_rows(
         stage,
         Draft,
         passes,
@@ -76,14 +80,12 @@ def responses(job: Job) -> None:
 
             async def step(item: tuple[Prompt, int]) -> Response:
                 prompt, number = item
-                return await respond.respond(
-                    prompt, number=number, model=model, sampling=setting.sampling, seed=seed
-                )
+                return await respond(prompt, number=number, model=model, sampling=setting.sampling, seed=seed)
 
             yield Pass(items, step)
 
     used = job.training_prompts(*KINDS)
-    job.rows(
+    job.make_rows(
         layout.RESPONSES,
         Response,
         passes,
@@ -100,7 +102,7 @@ def revisions(job: Job) -> None:
         initial = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind == "red_team"]
         with job.loaded(job.recipe.models.helpful) as model:
             step = partial(
-                revise.revise,
+                revise,
                 model=model,
                 constitution=job.constitution,
                 rounds=setting.rounds,
@@ -116,15 +118,15 @@ def revisions(job: Job) -> None:
     def notes(chains: Sequence[RevisionChain]) -> dict[str, Any]:
         found = clean.hits(chains)
         if found:
-            job.say(f"02-revisions: {clean.in_words(chains)}.")
+            job.notify(f"{layout.REVISIONS}: {clean.in_words(chains)}.")
         return {"cleaned": {rule: found[rule] for rule in setting.clean}}
 
-    job.rows(
+    job.make_rows(
         layout.REVISIONS,
         RevisionChain,
         passes,
-        config=job.config("revisions", "models.helpful") | job.shown_first(),
-        inputs={"constitution": job.constitution.digest, **job.made(layout.RESPONSES)},
+        config=job.config("revisions", "models.helpful") | job.few_shots_digest(),
+        inputs={"constitution": job.constitution.digest, **job.outputs(layout.RESPONSES)},
         notes=notes,
     )
 
@@ -135,14 +137,14 @@ def sl_cai_model(job: Job) -> None:
     def train(folder: Path) -> Trained:
         chains = job.run.rows(layout.REVISIONS, RevisionChain)
         helpful = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind != "red_team"]
-        rows = finetune.examples(chains, helpful, job.recipe.sl_cai.rounds)
-        rows, notes = job.fitting(folder.name, rows, "sl_cai")
-        rows, mixture = job.mixed(folder.name, rows, "sl_cai", finetune.HELPFUL)
-        return Trained(finetune.finetune(**job.given(folder, rows, "sl_cai")), len(rows), notes | mixture)
+        rows = examples(chains, helpful, job.recipe.sl_cai.rounds)
+        rows, notes = job.usable_rows(folder.name, rows, "sl_cai")
+        rows, mixture = job.mix_rows(folder.name, rows, "sl_cai", HELPFUL)
+        return Trained(finetune(job.training_job(folder, rows, "sl_cai")), len(rows), notes | mixture)
 
     job.run.make_model(
         layout.SL_CAI_MODEL,
         train,
         config=job.config("sl_cai", "models.pretrained"),
-        inputs=job.made(layout.RESPONSES, layout.REVISIONS),
+        inputs=job.outputs(layout.RESPONSES, layout.REVISIONS),
     )

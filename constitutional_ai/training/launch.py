@@ -1,7 +1,7 @@
-"""What every training here shares: TRL's arguments, LoRA, metrics as they come, and weights saved whole.
+"""What all trainings share: TRL's arguments, LoRA, logged metrics, and saving whole weights.
 
-Traps of TRL 1.16 held here: its defaults raise on a CPU (bf16), checkpoint activations without need, and call the
-hub at construction.
+It avoids three traps of TRL 1.16, whose defaults raise on a CPU (bf16), checkpoint activations without need, and call
+the hub at construction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,25 @@ from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding, trackers
 from constitutional_ai.training.settings import Training
+from constitutional_ai.training.training_job import OnStep, TrainingJob
 
 CHECKPOINTS, PREFIX, ADAPTER = "checkpoints", "checkpoint-", "adapter"
-OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
 
 
-def arguments(training: Training, folder: Path, *, seed: int, report_to: Sequence[str] = ()) -> dict[str, Any]:
-    """Keyword arguments that SFTConfig, RewardConfig and RLOOConfig have in common."""
+def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
+    """Return the keyword arguments that all of TRL's config classes have in common."""
+    training = job.settings
     gpu = torch.cuda.is_available()
     bf16 = torch.cuda.is_bf16_supported() if gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
     micro = training.micro_batch or training.batch_size
     return {
-        "output_dir": str(folder / CHECKPOINTS),
+        "output_dir": str(job.folder / CHECKPOINTS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "num_train_epochs": training.epochs,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": training.batch_size // micro,
-        "seed": seed % 2**32,
+        "seed": job.seed % 2**32,
         "bf16": bool(bf16),  # autocast over float32 weights: 2.6 times float32 on this project's test CPU
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
@@ -53,15 +52,15 @@ def arguments(training: Training, folder: Path, *, seed: int, report_to: Sequenc
         "save_strategy": "steps",
         "save_steps": training.checkpoint_steps,
         "save_total_limit": 1,
-        "report_to": list(report_to) or "none",
-        "run_name": str(folder),
+        "report_to": list(job.report_to) or "none",
+        "run_name": str(job.folder),
     }
 
 
 def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
-    """The model to be trained.
+    """Load the model to be trained. Raises ModelError when it cannot be loaded.
 
-    Weights that are themselves trained are float32; under LoRA the base is frozen and stays in the fast type, which
+    If all weights are trained, they are float32. Under LoRA the base is frozen and stays in the fast number type, which
     makes sampling during RL several times faster on a CPU.
     """
     dtype = torch.float32 if training.lora_rank is None else machine.best_dtype()
@@ -73,7 +72,7 @@ def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausal
 
 
 def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
-    """None where all weights are trained."""
+    """Return LoRA's configuration, or None if all weights are trained."""
     if training.lora_rank is None:
         return None
     rank = training.lora_rank
@@ -81,12 +80,12 @@ def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
 
 
 class Metrics(TrainerCallback):  # type: ignore[misc]
-    """Writes every logged row to ``metrics.jsonl``, and tells how far the training is."""
+    """A callback that writes every logged row to ``metrics.jsonl`` and reports each step."""
 
     def __init__(self, path: Path, resumed_at: int, on_step: OnStep) -> None:
         rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
         self._file = path.open("w", encoding="utf-8")
-        # Steps after the checkpoint are made again; a torn last line is one of them.
+        # Steps after the checkpoint are repeated; a torn last line belongs to one of them.
         self._file.writelines(r for r in rows if r.endswith("\n") and json.loads(r)["step"] <= resumed_at)
         self._on_step = on_step
 
@@ -102,41 +101,41 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         self._file.close()
 
 
-def train(trainer: Trainer, folder: Path, on_step: OnStep) -> None:
-    """Runs the training, from its last checkpoint if it was killed. Our callbacks replace those that print."""
+def train(trainer: Trainer, job: TrainingJob[Training]) -> None:
+    """Run the training, from its last checkpoint if there is one. Our callbacks replace those that print."""
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    checkpoint = last_checkpoint(job.folder / CHECKPOINTS)
     done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
-    metrics = Metrics(folder / layout.STEPS, done, on_step)
+    metrics = Metrics(job.folder / layout.STEPS, done, job.on_step)
     trainer.add_callback(metrics)
-    with contextlib.closing(metrics), trackers.tracking(trainer, folder):
+    with contextlib.closing(metrics), trackers.tracking(trainer, job.folder):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole: its ``trainer_state.json`` is written last."""
+    """Return the newest complete checkpoint; its ``trainer_state.json`` is written last."""
     whole = [state.parent for state in folder.glob(f"{PREFIX}*/trainer_state.json")]
     return max(whole, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
-def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, base_model: str) -> Checkpoint:
-    """Saves whole weights (adapters merged in) under ``folder/model``, in the type they are used in.
+def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> Checkpoint:
+    """Save whole weights (adapters merged in) under ``model``, in the number type they are used in.
 
-    What LoRA trained is also saved as it is, in peft's form, under ``folder/adapter``.
+    Weights that LoRA trained are also saved on their own, in peft's form, under ``adapter``.
     """
     if hasattr(model, "merge_and_unload"):
         # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
-        model.save_pretrained(folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
+        model.save_pretrained(job.folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
         model = rounding.merged(model)
-    path = folder / layout.WEIGHTS
+    path = job.folder / layout.WEIGHTS
     rounding.cast(model, machine.best_dtype()).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return Checkpoint(str(path), base_model, digest_of_weights(path))
+    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+    return Checkpoint(str(path), job.base_name, digest_of_weights(path))
 
 
 def digest_of_weights(folder: Path) -> str:
-    """sha256 over all safetensors in a folder, 16 hex digits."""
+    """Return 16 hex digits of the sha256 over all safetensors files in a folder."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:

@@ -30,8 +30,12 @@ VALUE_HEAD = "value_head.safetensors"
 
 @dataclass
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
+    """GRPO's configuration, and that of the advantages and the value head."""
+
     gae_lambda: float = 0.95
+    """1 trusts the rewards, 0 the value head. The paper does not say; γ is 1 (RL-2)."""
     value_learning_rate: float = 1e-3
+    """The value head's own, because it learns from nothing."""
 
     def __post_init__(self) -> None:
         # The paper samples one answer to a prompt (RL-1). TRL wants groups of two or more, which PPO does not look at:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from constitutional_ai.records import Checkpoint
 from constitutional_ai.training import launch  # before transformers' trainer: it silences its telemetry
 from constitutional_ai.training.packing import causal_mask, hidden_states, packs
 from constitutional_ai.training.settings import Training
+from constitutional_ai.training.training_job import TrainingJob
 
 RIDGE = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Penalties tried for the head, in units of the features' mean square; the one that predicts left-out rows best."""
@@ -39,49 +39,32 @@ class Regression(NamedTuple):
     """Of the first rows, before the model was saved."""
 
 
-def regress(
-    rows: Sequence[Target],
-    *,
-    tokenizer: Any,
-    base: str | Path,
-    base_name: str,
-    folder: Path,
-    training: Training,
-    seed: int,
-    on_step: launch.OnStep,
-    report_to: Sequence[str] = (),
-    depth: float = 1.0,
-    checked: int = 8,
-) -> Regression:
-    """Trains the lower ``depth`` (a share) of the layers of ``base``, with a scalar head, on ``rows``, and saves it to
-    ``folder/model``.
+def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, checked: int = 8) -> Regression:
+    """Train the lower ``depth`` (a share) of the base's layers, with a scalar head, on ``Target`` rows, and save them.
 
-    Raises InputError where the layers of ``base`` cannot be told.
+    Returns the predictions for the first ``checked`` rows too. Raises InputError if the base's layers cannot be found.
     """
     from peft import get_peft_model
     from transformers import AutoModelForSequenceClassification, TrainingArguments, set_seed
 
-    set_seed(seed % 2**32)
-    model = launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1)
+    set_seed(job.seed % 2**32)
+    model = launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
     if depth < 1:
         keep(model, depth)
-    packed = packs(model.config)
-    collator = Collator(tokenizer.pad_token_id, packed)
-    begin_head(model, rows, collator)
-    if config := launch.lora(training, "SEQ_CLS", modules_to_save=["score"]):
+    collator = Collator(tokenizer.pad_token_id, packs(model.config))
+    begin_head(model, job.rows, collator)
+    if config := launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"]):
         model = get_peft_model(model, config)
     trainer = _trainer()(
         model=model,
-        args=TrainingArguments(
-            **launch.arguments(training, folder, seed=seed, report_to=report_to), remove_unused_columns=False
-        ),
-        train_dataset=list(rows),
+        args=TrainingArguments(**launch.arguments(job), remove_unused_columns=False),
+        train_dataset=list(job.rows),
         data_collator=collator,
         processing_class=tokenizer,
     )
-    launch.train(trainer, folder, on_step)
-    predicted = predict(trainer.model, rows[:checked], collator)
-    checkpoint = launch.save(as_trained(trainer.model, training), tokenizer, folder, base_model=base_name)
+    launch.train(trainer, job)
+    predicted = predict(trainer.model, job.rows[:checked], collator)
+    checkpoint = launch.save(as_trained(trainer.model, job.settings), tokenizer, job)
     del trainer, model
     gc.collect()  # trainers hold their models in cycles
     return Regression(checkpoint, predicted)

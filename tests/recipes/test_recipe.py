@@ -53,8 +53,8 @@ def test_written_out_it_holds_every_key_and_reads_back_the_same(tmp_path: Path, 
         ("prompts.red_team.limit=null", lambda r: r.prompts.red_team.limit is None),
         ("sl_cai.learning_rate=1e-4", lambda r: r.sl_cai.learning_rate == 1e-4),
         ("sl_cai.lora_rank=null", lambda r: r.sl_cai.lora_rank is None),
-        ("rl_cai.algorithm=grpo", lambda r: r.rl_cai.reinforcing.algorithm == "grpo"),
-        ("rl_cai.algorithm=ppo", lambda r: r.rl_cai.reinforcing.algorithm == "ppo"),
+        ("rl_cai.algorithm=grpo", lambda r: r.rl_cai.algorithm == "grpo"),
+        ("rl_cai.algorithm=ppo", lambda r: r.rl_cai.algorithm == "ppo"),
         ("feedback.both_orders=false", lambda r: r.feedback.both_orders is False),
         ("models.helpful=server:m@http://localhost:1/v1", lambda r: r.models.helpful.startswith("server:m@")),
         ("revisions.clean=[opener, empty]", lambda r: r.revisions.clean == ("opener", "empty")),
@@ -67,11 +67,10 @@ def test_any_key_can_be_changed_on_the_command_line(change: str, value: object) 
 
 
 def test_the_recipe_paper_reinforces_as_the_paper_does() -> None:
-    ours = load_recipe("paper").rl_cai.reinforcing
+    ours = load_recipe("paper").rl_cai
     assert (ours.algorithm, ours.answers) == ("ppo", 1)  # RL-1
     assert (ours.kl_weight, ours.clip, ours.passes) == (0.001, 0.2, 1)  # RL-2
     assert ours.sampling == Sampling(temperature=1.0, max_tokens=128)  # RL-2
-    assert ours.truncated == "score"
 
 
 def test_only_the_recipe_paper_cleans_nothing_as_the_paper_says_nothing_of_it() -> None:
@@ -209,3 +208,12 @@ def test_a_share_is_neither_nothing_nor_all(section: str) -> None:
     for share in ("0", "1", "1.5"):
         with pytest.raises(InputError, match=rf"{section}\.helpful_share"):
             load_recipe("demo", [f"{section}.helpful_share={share}"])
+
+
+def test_a_former_key_is_ignored_in_the_recipe_of_an_old_run_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("rl_cai: {gae_lambda: 0.9, value_learning_rate: 0.001, truncated: mask, passes: 2}\n")
+    with pytest.raises(InputError, match="unknown key"):
+        load_recipe(str(path))
+    (tmp_path / "run.json").write_text("{}")
+    assert load_recipe(str(path)).rl_cai.passes == 2

@@ -96,7 +96,7 @@ def test_a_run_makes_as_many_calls_as_were_estimated(
     made = {e.stage: e.calls for e in estimate(recipe) if e.stage != "07-rl-cai-model" and e.calls}
     assert not (tmp_path / "run").exists()
     gate = recipe.feedback.model_copy(update={"gate": "warn"})
-    run_pipeline(recipe.model_copy(update={"feedback": gate}), progress=Silent(), say=lambda said: None)
+    run_pipeline(recipe.model_copy(update={"feedback": gate}), progress=Silent(), notify=lambda text: None)
     assert made == dict(calls)
 
 

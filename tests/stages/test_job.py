@@ -55,7 +55,7 @@ def small(out: Path, **budget: Any) -> Recipe:
 
 
 def until_responses(recipe: Recipe) -> Run:
-    return run_pipeline(recipe, progress=Silent(), say=lambda said: None, until="01-responses")
+    return run_pipeline(recipe, progress=Silent(), notify=lambda text: None, until="01-responses")
 
 
 def test_a_run_stops_at_its_budget_and_goes_on_under_a_higher_one(tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_a_training_ends_after_a_checkpoint_once_the_hours_are_spent(tiny: Path,
     folder = tmp_path / "run" / "03-sl-cai-model"
     with open_run(tmp_path / "run", {}, Silent()) as run:
         folder.mkdir()
-        free = job(run, **asked).given(folder, [], "sl_cai")["on_step"]
+        free = job(run, **asked).training_job(folder, [], "sl_cai").on_step
         for step in range(1, 21):
             free(step, 20)
         with pytest.raises(BudgetSpent, match="03-sl-cai-model"):
-            job(run, **asked, budget={"hours": 1e-9}).given(folder, [], "sl_cai")
+            job(run, **asked, budget={"hours": 1e-9}).training_job(folder, [], "sl_cai")
         hours = 2 / 3600
-        late = job(run, **asked, budget={"hours": hours}).given(folder, [], "sl_cai")["on_step"]
+        late = job(run, **asked, budget={"hours": hours}).training_job(folder, [], "sl_cai").on_step
         late(5, 20)
         asyncio.run(asyncio.sleep(2.1))
         for step in (6, 7, 8):  # of a checkpoint at 8, only the step after it is lost

@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from constitutional_ai.training.launch import arguments, digest_of_weights, load, lora, save
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 LORA, WHOLE = Training(lora_rank=4), Training()
 
 
 def test_nothing_is_reported_or_drawn_by_others() -> None:
-    made = arguments(WHOLE, Path("here"), seed=2**40)
+    made = arguments(training_job(seed=2**40))
     assert made["report_to"] == "none"
     assert made["save_total_limit"] == 1
     assert made["activation_checkpointing"] is False
@@ -26,7 +27,7 @@ def test_nothing_is_reported_or_drawn_by_others() -> None:
 def test_all_three_configs_of_trl_take_them() -> None:
     from trl import RewardConfig, RLOOConfig, SFTConfig
 
-    made = arguments(Training(batch_size=8), Path("here"), seed=0)
+    made = arguments(training_job(settings=Training(batch_size=8)))
     for config in (SFTConfig(**made), RewardConfig(**made), RLOOConfig(**made, num_generations=4)):
         assert config.report_to == []
         assert config.push_to_hub is False
@@ -48,7 +49,7 @@ def test_weights_that_are_trained_are_float32(tiny: Path) -> None:
 def test_saved_weights_are_what_was_trained_and_their_digest_proves_it(tiny: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    first = save(model, tokenizer, tmp_path, base_model="hf:tiny")
+    first = save(model, tokenizer, training_job(folder=tmp_path))
     assert (first.path, first.base_model) == (str(tmp_path / "model"), "hf:tiny")
     assert first.digest == digest_of_weights(tmp_path / "model") != digest_of_weights(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(first.path, dtype=torch.float32)
@@ -57,7 +58,7 @@ def test_saved_weights_are_what_was_trained_and_their_digest_proves_it(tiny: Pat
     assert AutoTokenizer.from_pretrained(first.path).chat_template == tokenizer.chat_template
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] += 1
-    assert save(model, tokenizer, tmp_path, base_model="hf:tiny").digest != first.digest
+    assert save(model, tokenizer, training_job(folder=tmp_path)).digest != first.digest
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, about transformers
@@ -69,7 +70,7 @@ def test_adapters_are_merged_into_what_is_saved(tiny: Path, tmp_path: Path) -> N
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight += 1.0
-    save(model, AutoTokenizer.from_pretrained(tiny), tmp_path, base_model="hf:tiny")
+    save(model, AutoTokenizer.from_pretrained(tiny), training_job(folder=tmp_path))
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny, tmp_path / "model"))
     assert before.keys() == after.keys()
     changed = {k for k in before if not torch.equal(before[k].float(), after[k].float())}

@@ -1,4 +1,4 @@
-"""What PPO adds to TRL's trainer and can be tested without a training. The rest: tests/rl_cai/test_reinforce.py."""
+"""What PPO adds to TRL's trainer and can be tested without a training. The rest: tests/rl_cai/reinforcement/."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from constitutional_ai.training.launch import arguments
 from constitutional_ai.training.ppo import PPOConfig, ValueHead
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 
 def test_values_start_at_zero_and_never_pull_on_the_policy() -> None:
@@ -37,7 +38,7 @@ def test_values_are_float32_under_autocast_and_do_not_depend_on_the_size_of_hidd
 @pytest.mark.parametrize("micro", [1, 3])
 def test_one_answer_to_a_prompt_is_enough(tmp_path: Path, answers: int, micro: int) -> None:
     """Also in batches of odd size, which hold no groups of two."""
-    given = arguments(Training(batch_size=9, micro_batch=micro), tmp_path, seed=0)
+    given = arguments(training_job(folder=tmp_path, settings=Training(batch_size=9, micro_batch=micro)))
     config = PPOConfig(**given, num_generations=answers)
     assert config.num_generations == answers
     assert config.generation_batch_size == 9

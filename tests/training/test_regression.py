@@ -26,6 +26,7 @@ from constitutional_ai.training.regression import (
     scores,
 )
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 
 def targets(tokenizer: Any) -> list[Target]:
@@ -113,17 +114,8 @@ def trained(base: Path, folder: Path, **changes: Any) -> Regression:
     folder.mkdir(exist_ok=True)
     tokenizer, depth = tokenizer_of(base), changes.pop("depth", 1.0)
     settings = {"epochs": 3, "batch_size": 6, "learning_rate": 2e-3, "checkpoint_steps": 2, **changes}
-    return regress(
-        targets(tokenizer),
-        tokenizer=tokenizer,
-        base=base,
-        base_name="hf:tiny",
-        folder=folder,
-        training=Training(**settings),
-        seed=0,
-        depth=depth,
-        on_step=lambda *_: None,
-    )
+    job = training_job(targets(tokenizer), base, folder, Training(**settings))
+    return regress(job, tokenizer=tokenizer, depth=depth)
 
 
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}, {"micro_batch": 2}])

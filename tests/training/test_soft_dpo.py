@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOTrainer
 
 from constitutional_ai.rl_cai.reinforcement.dpo import optimise
+from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training import launch
-from constitutional_ai.training.settings import Training
 from constitutional_ai.training.soft_dpo import SoftDPOTrainer
+from tests.training.jobs import training_job
 
 BETA = 0.1
 
@@ -31,9 +32,10 @@ def rows(*p_chosen: float) -> list[dict[str, Any]]:
 
 
 def optimised(tiny: Path, folder: Path, *p_chosen: float, **changes: Any) -> None:
-    training = Training(learning_rate=1e-2, batch_size=4, max_length=64, **changes)
-    given = {"base": tiny, "base_name": "t", "beta": BETA, "folder": folder, "training": training}
-    optimise(rows(*p_chosen), **given, seed=0, on_step=lambda done, total: None)
+    settings = RLTraining(
+        algorithm="dpo", kl_weight=BETA, learning_rate=1e-2, batch_size=4, max_length=64, **changes
+    )
+    optimise(training_job(rows(*p_chosen), tiny, folder, settings))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from trl import RewardConfig, RewardTrainer  # isort: skip
 
 from constitutional_ai.training.settings import Training
 from constitutional_ai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer, soft_label_loss
+from tests.training.jobs import training_job
 
 TRAINING = Training(learning_rate=1e-2, batch_size=4, max_length=64)
 
@@ -72,7 +73,7 @@ def rows(*p_chosen: float) -> list[dict[str, Any]]:
 
 def trainer_of(kind: type, parts: tuple[Any, Any], data: list[dict[str, Any]], **more: Any) -> Any:
     model, tokenizer = copy.deepcopy(parts[0]), parts[1]
-    arguments = {**launch.arguments(TRAINING, Path("unused"), seed=0), "bf16": False, "save_strategy": "no"}
+    arguments = {**launch.arguments(training_job(settings=TRAINING)), "bf16": False, "save_strategy": "no"}
     return kind(
         model=model,
         args=RewardConfig(**arguments, max_length=64),
@@ -110,7 +111,7 @@ def test_a_few_steps_learn_the_side_that_the_label_names(
 ) -> None:
     trainer = soft(parts, *[p] * 16)
     steps: list[tuple[int, int]] = []
-    launch.train(trainer, tmp_path, lambda done, total: steps.append((done, total)))
+    launch.train(trainer, training_job(folder=tmp_path, on_step=lambda *step: steps.append(step)))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     model, tokenizer = trainer.model.eval(), parts[1]
     scores = {}

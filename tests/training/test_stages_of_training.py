@@ -25,6 +25,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # isort: sk
 from constitutional_ai.training.completion_loss import CompletionLossTrainer
 from constitutional_ai.training.datasets import within, without_stop_strings
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 
 class Caught(Exception):
@@ -51,15 +52,7 @@ def rows(*answers: str) -> list[dict[str, Any]]:
 
 def sft(tiny: Path, tmp_path: Path, *answers: str) -> Any:
     with pytest.raises(Caught) as stopped:
-        finetune(
-            rows(*answers),
-            base=tiny,
-            base_name="hf:tiny",
-            folder=tmp_path,
-            training=Training(max_length=64, batch_size=2),
-            seed=0,
-            on_step=print,
-        )
+        finetune(training_job(rows(*answers), tiny, tmp_path, Training(max_length=64, batch_size=2)))
     return stopped.value.trainer
 
 
@@ -102,7 +95,7 @@ def test_answers_left_out_for_that_are_counted_in_the_notes(tiny: Path) -> None:
     recipe = Recipe(models={"pretrained": f"hf:{tiny}"})
     job = Job(None, recipe, None, {}, said.append)  # type: ignore[arg-type]  # neither run nor constitution is asked
     fine, forged = rows("No.", "No.\n\nHuman: Why?")
-    assert job.fitting("03", [fine, forged], "sl_cai") == ([fine], {"with_stop_string": 1, "too_long": 0})
+    assert job.usable_rows("03", [fine, forged], "sl_cai") == ([fine], {"with_stop_string": 1, "too_long": 0})
     assert said == ["03: 1 of 2 rows speak for the human in an answer, and are left out."]
 
 
@@ -177,10 +170,8 @@ def digest(
     **more: Any,
 ) -> str:
     folder.mkdir(exist_ok=True)
-    setting = Training(**{"max_length": 64, "batch_size": 2, "learning_rate": 1e-2, "epochs": 2, **more})
-    return train(
-        data, base=base, base_name="t", folder=folder, training=setting, seed=0, on_step=on_step
-    ).digest
+    settings = Training(**{"max_length": 64, "batch_size": 2, "learning_rate": 1e-2, "epochs": 2, **more})
+    return train(training_job(data, base, folder, settings, on_step=on_step)).digest
 
 
 @TRAINED

@@ -19,6 +19,7 @@ from constitutional_ai.runs.runner import Silent
 from constitutional_ai.sl_cai.finetune import examples, finetune
 from constitutional_ai.training import trackers
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and trl, about each other
 
@@ -45,16 +46,8 @@ def train(tiny: Path, folder: Path, *report_to: str) -> None:
     folder.mkdir()
     prompt = Prompt.of((Message("user", "How do I bake bread?"),), "helpful", "test")
     answers = [Response(f"{n}", prompt, Completion("Mix flour.", "m", "stop", 0, 0)) for n in range(2)]
-    finetune(
-        examples([], answers),
-        base=tiny,
-        base_name="hf:tiny",
-        folder=folder,
-        training=Training(batch_size=2),
-        seed=0,
-        on_step=lambda *_: None,
-        report_to=report_to,
-    )
+    settings = Training(batch_size=2)
+    finetune(training_job(examples([], answers), tiny, folder, settings, report_to=report_to))
 
 
 def test_no_tracker_is_told_of_anything_unless_the_recipe_names_it(
@@ -94,5 +87,5 @@ def test_a_tracker_that_is_not_installed_is_one_sentence_before_anything_runs(
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     recipe = Recipe(out=str(tmp_path / "run"), report_to=("trackio",))
     with pytest.raises(InputError, match=r"trackio, which is not installed\. Type: pip install trackio$"):
-        run_pipeline(recipe, progress=Silent(), say=print)
+        run_pipeline(recipe, progress=Silent(), notify=print)
     assert not (tmp_path / "run").exists()

@@ -30,6 +30,7 @@ from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.training.settings import Training
+from constitutional_ai.training.training_job import TrainingJob
 
 TOLERANCE = 0.25
 """How far a rating may move, of 4, when the weights are saved: bfloat16 moves it by some 0.02."""
@@ -164,17 +165,16 @@ def _train(
             f"{len(targets) - len(fitting)} of {len(targets)} conversations are longer than max_length, so too few "
             "are left to train on. Pass --set max_length=2048"
         )
-    made = regress(
-        fitting,
-        tokenizer=tokenizer,
+    job = TrainingJob(
+        rows=fitting,
         base=weights,
         base_name=base,
         folder=folder,
-        training=training,
+        settings=training,
         seed=seed,
-        depth=training.depth,
         on_step=partial(run.progress.step, folder.name),
     )
+    made = regress(job, tokenizer=tokenizer, depth=training.depth)
     kept = [one for one, target in zip(rows, targets, strict=True) if len(target.ids) <= training.max_length]
     check_saved(made.predicted, _rate(made.checkpoint, kept[: len(made.predicted)]))
     return len(fitting), len(targets) - len(fitting), made.checkpoint

@@ -18,56 +18,36 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.records import Checkpoint, Conversation
 from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm_report
 from constitutional_ai.rl_cai.preference_model.scorer import SPREAD, PreferenceModel, Scorer, tokenizer_of
-from constitutional_ai.rl_cai.preference_model.training_pairs import conversations
+from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS, conversations
 from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training
+from constitutional_ai.training.training_job import TrainingJob
 
 CHECKED = 8
 """Training pairs whose scores are compared before and after saving."""
 TOLERANCE = 0.25
-"""How far they may move, as a share of their size. bfloat16 moves the embedded model's by 0.02 to 0.15; another head
-moves them by 0.45 and more."""
+"""How far these scores may move, as a share of their size. bfloat16 moves those of the embedded model by 0.02 to 0.15;
+another head moves them by 0.45 and more."""
 
 
-def train_preference_model(
-    rows: list[dict[str, Any]],
-    *,
-    base: str | Path,
-    base_name: str,
-    folder: Path,
-    training: Training,
-    seed: int,
-    on_step: Any,
-    report_to: Sequence[str] = (),
-    held_out: Sequence[dict[str, Any]] = (),
-) -> Checkpoint:
-    """Trains ``base`` with a fresh scalar head on ``rows`` and saves it to ``folder/model``.
+def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[str, Any]] = ()) -> Checkpoint:
+    """Train the base with a fresh scalar head on ``training_pairs.examples``, and save it.
 
-    What it makes of the pairs ``held_out`` goes to ``report.json``, their scores to ``held_out.jsonl``, and where its
-    scores lie to ``model/preference_model.json``. Raises ModelError if what was saved scores otherwise than what was
-    trained.
+    The pairs ``held_out`` are scored afterwards: the scores go to ``held_out.jsonl``, accuracy and calibration to
+    ``report.json``, and mean and scale of the scores to ``model/preference_model.json``. Raises ModelError if the saved
+    model scores otherwise than the trained one.
     """
-    some = [talk for row in rows[:CHECKED] for talk in conversations(row)]
-    checkpoint, trained = _train(rows, some, base, base_name, folder, training, seed, on_step, report_to)
+    checked = [talk for row in job.rows[:CHECKED] for talk in conversations(row)]
+    checkpoint, trained = _train(job, checked)
     gc.collect()  # trainers hold their models in cycles
     saved = PreferenceModel(checkpoint.path)
-    check_saved(trained, saved.scores(some))
-    _report(saved, held_out, folder)
+    check_saved(trained, saved.scores(checked))
+    _report(saved, held_out, job.folder)
     return checkpoint
 
 
-def _train(
-    rows: list[dict[str, Any]],
-    some: Sequence[Conversation],
-    base: str | Path,
-    base_name: str,
-    folder: Path,
-    training: Training,
-    seed: int,
-    on_step: Any,
-    report_to: Sequence[str],
-) -> tuple[Checkpoint, list[float]]:
-    """The saved model, and the scores of ``some`` conversations before it was saved."""
+def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple[Checkpoint, list[float]]:
+    """Return the saved model, and the scores of the conversations ``checked`` before it was saved."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig
@@ -76,29 +56,28 @@ def _train(
     from constitutional_ai.training.packing import packs
     from constitutional_ai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer
 
-    tokenizer = tokenizer_of(base)
-    columns = ("prompt", "chosen", "rejected", "p_chosen")
-    set_seed(seed % 2**32)  # the head's first weights are drawn
-    model = launch.load(base, training, auto=AutoModelForSequenceClassification, num_labels=1)
+    tokenizer = tokenizer_of(job.base)
+    set_seed(job.seed % 2**32)  # the head's first weights are random
+    model = launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
     packed = packs(model.config)
     trainer = SoftLabelTrainer(
         model=model,
         args=RewardConfig(
-            **launch.arguments(training, folder, seed=seed, report_to=report_to),
-            max_length=None,  # what is too long was left out, and counted: TRL drops it without a word
-            # Padded, pairs of like length go together; the batches come in random order.
+            **launch.arguments(job),
+            max_length=None,  # longer pairs were left out and counted; TRL would drop them silently
+            # With padding, pairs of similar length go together; the batches come in random order.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
         train_dataset=Dataset.from_list(
-            [{k: r[k] for k in columns} | {"length": length_of_longer_side(r)} for r in rows]
+            [{key: row[key] for key in COLUMNS} | {"length": length_of_longer_side(row)} for row in job.rows]
         ),
         data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id, packed=packed),
         processing_class=tokenizer,
-        peft_config=launch.lora(training, "SEQ_CLS", modules_to_save=["score"]),
+        peft_config=launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"]),
     )
-    launch.train(trainer, folder, on_step)
-    scores = Scorer(trainer.model.eval(), tokenizer).scores(some)
-    return launch.save(trainer.model, tokenizer, folder, base_model=base_name), scores
+    launch.train(trainer, job)
+    scores = Scorer(trainer.model.eval(), tokenizer).scores(checked)
+    return launch.save(trainer.model, tokenizer, job), scores
 
 
 def length_of_longer_side(pair: dict[str, Any]) -> int:
@@ -108,15 +87,13 @@ def length_of_longer_side(pair: dict[str, Any]) -> int:
 
 
 def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
-    """Raises ModelError if scores moved by more than rounding between memory and disk.
+    """Raise ModelError if scores moved by more than rounding between memory and disk.
 
-    A head that is lost on the way is replaced by a random one without a word, and RL would then learn noise.
+    A head that is lost in saving is silently replaced by a random one, and RL would then learn noise.
     """
-    size, moved = (
-        _root_mean_square(trained),
-        _root_mean_square([a - b for a, b in zip(trained, saved, strict=True)]),
-    )
-    if not moved <= TOLERANCE * size:  # so that what is no number is refused, too
+    size = _root_mean_square(trained)
+    moved = _root_mean_square([a - b for a, b in zip(trained, saved, strict=True)])
+    if not moved <= TOLERANCE * size:  # also true for NaN
         raise ModelError(
             f"scores of the saved preference model are off by {moved:.3f} from the trained one's, which are of size "
             f"{size:.3f}: its head was lost in saving. Set preference_model.lora_rank=null, or name another "
@@ -129,6 +106,7 @@ def _root_mean_square(values: Sequence[float]) -> float:
 
 
 def _report(model: PreferenceModel, held_out: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Score the held-out pairs and write the three files about them."""
     scores = model.scores([talk for row in held_out for talk in conversations(row)])
     pairs = list(zip(scores[::2], scores[1::2], strict=True))
     report = pm_report([Scored.of(row, pair) for row, pair in zip(held_out, pairs, strict=True)])

@@ -20,6 +20,7 @@ from constitutional_ai.rl_cai.preference_model.training_pairs import conversatio
 from constitutional_ai.runs.rows import adapter
 from constitutional_ai.training import launch
 from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 
 def talk(asked: str, answer: str) -> tuple[Message, ...]:
@@ -45,16 +46,7 @@ def trained(base: Path, folder: Path, **changes: Any) -> PreferenceModel:
     rows = helpfulness("built-in", 16, 0).rows
     folder.mkdir(exist_ok=True)
     training = Training(batch_size=6, max_length=512, learning_rate=1e-2, **changes)
-    made = train_preference_model(
-        rows[:12],
-        base=base,
-        base_name="hf:tiny",
-        folder=folder,
-        training=training,
-        seed=0,
-        on_step=lambda *_: None,
-        held_out=rows[12:],
-    )
+    made = train_preference_model(training_job(rows[:12], base, folder, training), rows[12:])
     return PreferenceModel(made.path)
 
 
@@ -92,10 +84,10 @@ def test_lengths_are_measured_with_the_preference_models_tokenizer(
     recipe = Recipe(models=models, preference_model={"max_length": 2 * size}, sl_cai={"max_length": 2 * size})
     said: list[str] = []
     job = Job(None, recipe, None, {}, said.append)  # type: ignore[arg-type]  # neither run nor constitution is asked
-    assert job.fitting("03", [row], "sl_cai") == ([row], {"too_long": 0})
+    assert job.usable_rows("03", [row], "sl_cai") == ([row], {"too_long": 0})
     small = {**row, "id": "small", "source": "ai"}
     small |= {side: [{**row[side][0], "content": "No."}] for side in ("prompt", "chosen", "rejected")}
-    kept, notes = job.fitting("06", [row, small], "preference_model")
+    kept, notes = job.usable_rows("06", [row, small], "preference_model")
     assert (kept, notes) == ([small], {"too_long": 1, "too_long_by_source": {"people": 1}})
     assert "(1 × people)" in said[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,19 @@ from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.rl_cai.reinforcement.adapters import HEAD, WEIGHTS, AdapterScores, lent, policy_on
+from constitutional_ai.rl_cai.reinforcement.algorithms import AlgorithmName
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
-from constitutional_ai.rl_cai.reinforcement.reinforce import Algorithm, examples, reinforce
+from constitutional_ai.rl_cai.reinforcement.reinforce import examples, reinforce
 from constitutional_ai.runs.layout import SECOND
 from constitutional_ai.runs.run import Run
-from constitutional_ai.sl_cai import finetune
+from constitutional_ai.sl_cai.finetune import examples as revision_rows
+from constitutional_ai.sl_cai.finetune import finetune
 from constitutional_ai.stages import reinforcement
 from constitutional_ai.stages.job import Job
 from constitutional_ai.training import launch, snapshots
 from constitutional_ai.training.settings import Training
-from tests.rl_cai.reinforcement.test_reinforce import HOW, each_algorithm, kill_at, logged
+from tests.rl_cai.reinforcement.test_reinforce import HOW, changed, each_algorithm, kill_at, logged
+from tests.training.jobs import training_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, about transformers
 
@@ -58,17 +60,16 @@ def in_float32(patch: pytest.MonkeyPatch) -> None:
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SL-CAI and two preference models, made of the same model; what is whole is saved without rounding."""
     folder = tmp_path_factory.mktemp("run")
-    given = {"base": tiny, "base_name": f"hf:{tiny}", "training": LORA, "on_step": lambda *_: None}
     prompt = Prompt.of((Message("user", "How do I bake bread?"),), "helpful", "test")
     answers = [Response(str(n), prompt, Completion(f"Mix {n} cups.", "m", "stop", 0, 0)) for n in range(8)]
     for stage in (SL_CAI, PM, f"{PM}/{SECOND}"):
         (folder / stage).mkdir()
     with pytest.MonkeyPatch.context() as patch:
         in_float32(patch)
-        finetune.finetune(finetune.examples([], answers), folder=folder / SL_CAI, seed=0, **given)
+        finetune(training_job(revision_rows([], answers), tiny, folder / SL_CAI, LORA))
         for seed, stage in enumerate((PM, f"{PM}/{SECOND}")):
             rows = helpfulness("built-in", 8, seed).rows
-            train_preference_model(rows, folder=folder / stage, seed=seed, **given)
+            train_preference_model(training_job(rows, tiny, folder / stage, LORA, seed=seed))
     return folder
 
 
@@ -122,8 +123,11 @@ def test_a_base_that_was_lent_rates_as_the_model_that_was_loaded_apart(
     near: dict[str, float], tiny: Path, run: Path
 ) -> None:
     job = job_of(run, tiny, rl_cai={"reward": "feedback"}, preference_model={})
-    policy = reinforcement.the_policy(job)
-    with reinforcement.rewarding(job, policy) as lent_base, reinforcement.rewarding(job, None) as loaded:
+    policy = reinforcement.load_policy(job)
+    with (
+        reinforcement.reward_function(job, policy) as lent_base,
+        reinforcement.reward_function(job, None) as loaded,
+    ):
         assert isinstance(loaded, FeedbackReward)
         assert not isinstance(lent_base, FeedbackReward)
         assert lent_base(TALKS[:2]) == pytest.approx(
@@ -160,23 +164,18 @@ def test_after_scoring_the_policy_learns_and_answers_as_before(run: Path, policy
 # -- trained
 
 
-def reinforced(tiny: Path, run: Path, folder: Path, algorithm: Algorithm = "rloo", **more: Any) -> Checkpoint:
+def reinforced(
+    tiny: Path, run: Path, folder: Path, algorithm: AlgorithmName = "rloo", **more: Any
+) -> Checkpoint:
     """Two epochs of two batches each."""
     folder.mkdir(exist_ok=True)
     policy = policy_on(tiny, run / SL_CAI, LORA)
     asked = [Prompt.of((Message("user", f"Tell me {n}."),), "red_team", "test") for n in range(4)]
-    given = {"seed": 0, "on_step": lambda *_: None} | more
-    return reinforce(
-        examples(asked),
-        base=run / SL_CAI / "model",
-        base_name="sl-cai",
-        folder=folder,
-        training=LORA.model_copy(update={"epochs": 2}),
-        reinforcing=replace(HOW, algorithm=algorithm),
-        policy=policy,
-        reward=AdapterScores(policy, run / PM, "pm").scores,
-        **given,
-    )
+    how = changed(HOW, **LORA.model_dump(), algorithm=algorithm)
+    callbacks = more.pop("callbacks", ())
+    job = training_job(examples(asked), run / SL_CAI / "model", folder, how, base_name="sl-cai", **more)
+    reward = AdapterScores(policy, run / PM, "pm").scores
+    return reinforce(job, policy=policy, reward=reward, callbacks=callbacks)
 
 
 def of(adapter: str, model: Any) -> dict[str, Tensor]:
@@ -187,7 +186,7 @@ def of(adapter: str, model: Any) -> dict[str, Tensor]:
 
 @each_algorithm
 def test_only_the_policy_learns_and_the_reference_stays_sl_cai(
-    tiny: Path, run: Path, tmp_path: Path, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, run: Path, tmp_path: Path, algorithm: AlgorithmName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, seen = launch.train, []
 
@@ -215,7 +214,7 @@ def test_only_the_policy_learns_and_the_reference_stays_sl_cai(
 
 @each_algorithm
 def test_a_killed_training_on_one_base_ends_at_the_weights_of_the_unbroken_one(
-    tiny: Path, run: Path, tmp_path: Path, algorithm: Algorithm
+    tiny: Path, run: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
     unbroken = reinforced(tiny, run, tmp_path / "unbroken", algorithm)
     with pytest.raises(KeyboardInterrupt):
@@ -262,9 +261,9 @@ def job_of(run: Path, tiny: Path, **changes: Any) -> Job:
 
 def scorers(job: Job) -> list[type]:
     """Of the two preference models' scores."""
-    policy = reinforcement.the_policy(job)
-    with reinforcement.rewarding(job, policy) as reward:
-        return [found.__self__.__class__ for found in (reward, reinforcement.second_model(job, policy))]
+    policy = reinforcement.load_policy(job)
+    with reinforcement.reward_function(job, policy) as reward:
+        return [found.__self__.__class__ for found in (reward, reinforcement.second_scores(job, policy))]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +290,7 @@ def test_the_base_is_shared_where_all_three_were_made_of_it_alike(
 def test_the_last_training_of_a_run_goes_on_with_sl_cais_adapter(
     tiny: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Job, "made", lambda *_: {})
+    monkeypatch.setattr(Job, "outputs", lambda *_: {})
     rl = {"prompts": 2, "max_tokens": 4, "max_length": 512}
     reinforcement.rl_cai_model(job_of(shutil.copytree(run, tmp_path / "run"), tiny, rl_cai=rl))
     made = json.loads((tmp_path / "run" / reinforcement.STAGE / "adapter" / "adapter_config.json").read_text())

@@ -16,28 +16,29 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, TrainerCallback
 
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.model import Sampling
 from constitutional_ai.records import Checkpoint, Conversation, Message, Prompt
-from constitutional_ai.rl_cai.reinforcement.reinforce import Algorithm, Reinforcing, examples, reinforce
+from constitutional_ai.rl_cai.reinforcement.algorithms import ALGORITHMS, AlgorithmName
+from constitutional_ai.rl_cai.reinforcement.reinforce import examples, reinforce
+from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training import launch
 from constitutional_ai.training.advantages import gae, kl_shaped_rewards, whitened
 from constitutional_ai.training.datasets import load_tokenizer
-from constitutional_ai.training.settings import Training
+from tests.training.jobs import training_job
 
 each_algorithm = pytest.mark.parametrize("algorithm", ["rloo", "grpo", "ppo"])
-HOW = Reinforcing(
-    algorithm="rloo",
+HOW = RLTraining(
     kl_weight=0.1,
     answers=2,
-    passes=1,
-    clip=0.2,
-    gae_lambda=0.95,
-    value_learning_rate=1e-2,
-    truncated="score",
-    sampling=Sampling(max_tokens=6),
+    max_tokens=6,
+    batch_size=4,
+    micro_batch=2,
+    learning_rate=1e-2,
+    checkpoint_steps=1,
 )
-WHOLE = Training(batch_size=4, micro_batch=2, learning_rate=1e-2, checkpoint_steps=1)
-ADAPTER = WHOLE.model_copy(update={"lora_rank": 2})
+
+
+def changed(how: RLTraining, **changes: Any) -> RLTraining:
+    return RLTraining.model_validate({**how.model_dump(), **changes})
 
 
 def tenths(talks: list[Conversation]) -> list[float]:
@@ -45,21 +46,13 @@ def tenths(talks: list[Conversation]) -> list[float]:
     return [len(talk[-1].content) / 10 for talk in talks]
 
 
-def run(
-    base: Path, folder: Path, how: Reinforcing, training: Training = WHOLE, prompts: int = 4, **more: Any
-) -> Checkpoint:
+def run(base: Path, folder: Path, how: RLTraining, prompts: int = 4, **more: Any) -> Checkpoint:
     folder.mkdir(exist_ok=True)
     asked = [Prompt.of((Message("user", f"Tell me {n}."),), "red_team", "test") for n in range(prompts)]
-    given = {"reward": tenths, "seed": 0, "on_step": lambda *_: None} | more
-    return reinforce(
-        examples(asked),
-        base=base,
-        base_name="sl-cai",
-        folder=folder,
-        training=training,
-        reinforcing=how,
-        **given,
-    )
+    own = {name: more.pop(name) for name in ("policy", "watch", "callbacks") if name in more}
+    reward = more.pop("reward", tenths)
+    job = training_job(examples(asked), base, folder, how, base_name="sl-cai", **more)
+    return reinforce(job, reward=reward, **own)
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -124,8 +117,8 @@ def test_rloo_measures_each_answer_by_the_others_of_its_prompt(
     exact: None, kept: list[Any], tiny: Path, tmp_path: Path
 ) -> None:
     """Looked at in the second step: in the first the policy is still the reference."""
-    how = replace(HOW, answers=4, kl_weight=0.5)
-    run(tiny, tmp_path, how, WHOLE.model_copy(update={"micro_batch": 4}), prompts=2)
+    how = changed(HOW, answers=4, kl_weight=0.5, micro_batch=4)
+    run(tiny, tmp_path, how, prompts=2)
     (batch,), trainer = kept[0]._buffered_inputs, kept[0]
     sl_cai = AutoModelForCausalLM.from_pretrained(tiny)
     with torch.no_grad():
@@ -141,7 +134,7 @@ def test_rloo_measures_each_answer_by_the_others_of_its_prompt(
 
 
 def test_ppo_learns_from_the_advantage_of_each_token(
-    exact: None, kept: list[Any], tiny: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, exact: None, kept: list[Any], tiny: Path, tmp_path: Path
 ) -> None:
     """Looked at after the first of two passes over the second batch."""
     seen: list[tuple[Any, Tensor]] = []
@@ -153,9 +146,11 @@ def test_ppo_learns_from_the_advantage_of_each_token(
         )
         seen[0][0].load_state_dict(trainer.model.state_dict())
 
-    how = replace(HOW, algorithm="ppo", answers=1, passes=2, kl_weight=0.5)
-    training = WHOLE.model_copy(update={"micro_batch": 4})
-    run(tiny, tmp_path, how, training, prompts=8, callbacks=[At(3, look=before_the_batch)])
+    ppo = ALGORITHMS["ppo"]
+    learns_fast = replace(ppo, arguments={**ppo.arguments, "value_learning_rate": 1e-2})
+    monkeypatch.setitem(ALGORITHMS, "ppo", learns_fast)
+    how = changed(HOW, algorithm="ppo", answers=1, passes=2, kl_weight=0.5, micro_batch=4)
+    run(tiny, tmp_path, how, prompts=8, callbacks=[At(3, look=before_the_batch)])
     (batch,), trainer = kept[0]._buffered_inputs, kept[0]
     (policy, head), sl_cai = seen[0], AutoModelForCausalLM.from_pretrained(tiny)
     mask, tokens = batch["completion_mask"], batch["completion_ids"].shape[1]
@@ -202,12 +197,13 @@ class Gradients(TrainerCallback):
             self.compared += 1
 
 
-@pytest.mark.parametrize("training", [WHOLE, ADAPTER], ids=["whole", "adapter"])
+@pytest.mark.parametrize("rank", [None, 2], ids=["whole", "adapter"])
 def test_ppos_first_step_has_ratio_one_and_the_gradient_of_the_policy(
-    exact: None, kept: list[Any], tiny: Path, tmp_path: Path, training: Training
+    exact: None, kept: list[Any], tiny: Path, tmp_path: Path, rank: int | None
 ) -> None:
-    gradients, how = Gradients(kept), replace(HOW, algorithm="ppo", answers=1)
-    run(tiny, tmp_path, how, training.model_copy(update={"micro_batch": 4}), callbacks=[gradients])
+    gradients = Gradients(kept)
+    how = changed(HOW, algorithm="ppo", answers=1, micro_batch=4, lora_rank=rank)
+    run(tiny, tmp_path, how, callbacks=[gradients])
     (batch,) = kept[0]._buffered_inputs
     assert gradients.compared > 0
     advantages, mask = batch["advantages"], batch["completion_mask"]
@@ -223,11 +219,11 @@ def test_ppos_first_step_has_ratio_one_and_the_gradient_of_the_policy(
 
 @each_algorithm
 def test_the_kl_weight_reaches_the_training_and_the_reference_is_sl_cai(
-    tiny: Path, tmp_path: Path, algorithm: Algorithm
+    tiny: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
-    how = replace(HOW, algorithm=algorithm)
-    free = run(tiny, tmp_path / "free", replace(how, kl_weight=0.0))
-    held = run(tiny, tmp_path / "held", replace(how, kl_weight=5.0))
+    how = changed(HOW, algorithm=algorithm)
+    free = run(tiny, tmp_path / "free", changed(how, kl_weight=0.0))
+    held = run(tiny, tmp_path / "held", changed(how, kl_weight=5.0))
     assert free.digest != held.digest
     first, second = (row["kl"] for row in logged(tmp_path / "held"))
     assert first == pytest.approx(0, abs=1e-6)
@@ -238,23 +234,21 @@ def test_the_kl_weight_reaches_the_training_and_the_reference_is_sl_cai(
 
 
 @each_algorithm
-def test_answers_cut_off_are_scored_or_left_out(
-    exact: None, tiny: Path, tmp_path: Path, algorithm: Algorithm
+def test_answers_cut_off_are_scored_as_if_they_had_ended(
+    exact: None, tiny: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
-    """All are, here: six random tokens do not happen to end a turn."""
-    how = replace(HOW, algorithm=algorithm)
-    scored, masked = (run(tiny, tmp_path / name, replace(how, truncated=name)) for name in ("score", "mask"))
+    """All are cut off here: six random tokens do not happen to end a turn."""
+    trained = run(tiny, tmp_path, changed(HOW, algorithm=algorithm))
     before = weights(tiny)
-    assert any(not torch.equal(w, before[name]) for name, w in weights(scored.path).items())
-    assert all(torch.equal(w, before[name]) for name, w in weights(masked.path).items())
-    assert [row["completions/clipped_ratio"] for row in logged(tmp_path / "score")] == [1.0, 1.0]
+    assert any(not torch.equal(w, before[name]) for name, w in weights(trained.path).items())
+    assert [row["completions/clipped_ratio"] for row in logged(tmp_path)] == [1.0, 1.0]
 
 
 @each_algorithm
 def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
-    exact: None, tiny: Path, tmp_path: Path, algorithm: Algorithm
+    exact: None, tiny: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
-    how = replace(HOW, algorithm=algorithm, kl_weight=0.0)
+    how = changed(HOW, algorithm=algorithm, kl_weight=0.0)
     made = run(tiny, tmp_path, how, reward=lambda talks: [None] * len(talks))
     before = weights(tiny)
     assert all(torch.equal(w, before[name]) for name, w in weights(made.path).items())
@@ -265,7 +259,7 @@ def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
 
 @each_algorithm
 def test_in_the_plain_format_an_answer_ends_where_the_policy_begins_to_speak_for_the_human(
-    monkeypatch: pytest.MonkeyPatch, kept: list[Any], tiny_plain: Path, tmp_path: Path, algorithm: Algorithm
+    monkeypatch: pytest.MonkeyPatch, kept: list[Any], tiny_plain: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
     """Both what is rewarded and what is learned from (pitfall 17)."""
     said = load_tokenizer(tiny_plain)(" No.\n\nHuman: More!", return_tensors="pt")["input_ids"]
@@ -278,7 +272,7 @@ def test_in_the_plain_format_an_answer_ends_where_the_policy_begins_to_speak_for
     run(
         tiny_plain,
         tmp_path,
-        replace(HOW, algorithm=algorithm),
+        changed(HOW, algorithm=algorithm),
         reward=lambda talks: (judged.extend(talks), tenths(talks))[1],
     )
     assert {talk[-1] for talk in judged} == {Message("assistant", "No.")}
@@ -302,21 +296,21 @@ def kill_at(step: int) -> Callable[[int, int], None]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "training", "passes"),
-    [("rloo", WHOLE, 1), ("grpo", ADAPTER, 1), ("ppo", WHOLE, 1), ("ppo", ADAPTER, 2)],
+    ("algorithm", "rank", "passes"),
+    [("rloo", None, 1), ("grpo", 2, 1), ("ppo", None, 1), ("ppo", 2, 2)],
     ids=["rloo", "grpo", "ppo", "ppo with two passes"],
 )
 def test_a_training_killed_twice_and_resumed_ends_at_the_weights_of_the_unbroken_one(
-    tiny: Path, tmp_path: Path, algorithm: Algorithm, training: Training, passes: int
+    tiny: Path, tmp_path: Path, algorithm: AlgorithmName, rank: int | None, passes: int
 ) -> None:
     """Killed in the first and in the second of two epochs of three batches each, at the last step on a batch."""
-    how, twice = replace(HOW, algorithm=algorithm, passes=passes), training.model_copy(update={"epochs": 2})
-    whole = run(tiny, tmp_path / "whole", how, twice, prompts=6)
+    how = changed(HOW, algorithm=algorithm, passes=passes, epochs=2, lora_rank=rank)
+    whole = run(tiny, tmp_path / "whole", how, prompts=6)
     for batch in (3, 6):
         with pytest.raises(KeyboardInterrupt):
-            run(tiny, tmp_path / "killed", how, twice, prompts=6, on_step=kill_at(batch * passes))
+            run(tiny, tmp_path / "killed", how, prompts=6, on_step=kill_at(batch * passes))
     steps: list[int] = []
-    resumed = run(tiny, tmp_path / "killed", how, twice, prompts=6, on_step=lambda done, _: steps.append(done))
+    resumed = run(tiny, tmp_path / "killed", how, prompts=6, on_step=lambda done, _: steps.append(done))
     assert steps[0] == 5 * passes + 1  # from the end of the last batch but one
     assert resumed.digest == whole.digest
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
@@ -343,7 +337,7 @@ def test_whoever_watches_sees_every_answer_and_is_written_down(tiny: Path, tmp_p
 
 
 def test_what_is_saved_is_a_language_model_without_the_value_head(tiny: Path, tmp_path: Path) -> None:
-    made = run(tiny, tmp_path, replace(HOW, algorithm="ppo"))
+    made = run(tiny, tmp_path, changed(HOW, algorithm="ppo"))
     assert weights(made.path).keys() == weights(tiny).keys()
 
 

@@ -1,0 +1,76 @@
+"""The algorithms of reinforcement. To add one, add its name and an entry to ``ALGORITHMS``.
+
+r = PM score − λ·KL(policy ‖ SL-CAI). Where the KL divergence stands, and what an answer's score is compared with, makes
+the difference:
+
+- rloo: each answer's baseline is the mean of the other answers to the same prompt. The KL divergence is in the reward,
+  summed over the answer, and raw scores are used. There is no value head.
+- grpo: the same groups, but scores are centred and divided by the standard deviation of their group, and the loss is
+  averaged over the tokens of a batch. The KL divergence is in the loss, token by token, by an estimate that is never
+  negative; so λ counts in standard deviations of a group's scores, not in scores.
+- ppo: the paper's (RL-1). One answer to a prompt is enough. The KL divergence is in the reward of each token, the score
+  in that of the last one, and a value head is the baseline (``training/ppo.py``).
+- dpo: not in the paper, but users expect it. It samples nothing and learns from the preference labels, so it needs no
+  preference model; λ is its β (``training/soft_dpo.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+AlgorithmName = Literal["rloo", "grpo", "ppo", "dpo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """What the stages and settings must know of an algorithm."""
+
+    trainer: Callable[[], tuple[Any, Any]]
+    """Returns the trainer class and its config class. TRL is imported only when this is called."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the config class, besides those that all trainings share. Defaults of TRL that matter are
+    spelled out."""
+    samples: bool = True
+    """True: samples answers and learns from their rewards. False: learns from labelled pairs of answers."""
+    needs_group: bool = False
+    """Whether an answer's advantage is computed from other answers to the same prompt."""
+
+
+def _rloo() -> tuple[Any, Any]:
+    from trl import RLOOConfig, RLOOTrainer
+
+    return RLOOTrainer, RLOOConfig
+
+
+def _grpo() -> tuple[Any, Any]:
+    from trl import GRPOConfig, GRPOTrainer
+
+    return GRPOTrainer, GRPOConfig
+
+
+def _ppo() -> tuple[Any, Any]:
+    from constitutional_ai.training.ppo import PPOConfig, PPOTrainer
+
+    return PPOTrainer, PPOConfig
+
+
+def _dpo() -> tuple[Any, Any]:
+    from trl import DPOConfig
+
+    from constitutional_ai.training.soft_dpo import SoftDPOTrainer
+
+    return SoftDPOTrainer, DPOConfig
+
+
+TOKEN_MEAN = {"loss_type": "dapo", "entropy_coef": 0.0}
+"""The loss is the mean over all tokens of a batch, without an entropy bonus (RL-2)."""
+
+ALGORITHMS: dict[AlgorithmName, Algorithm] = {
+    "rloo": Algorithm(trainer=_rloo, arguments={"normalize_advantages": False}, needs_group=True),
+    "grpo": Algorithm(trainer=_grpo, arguments={**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True),
+    "ppo": Algorithm(trainer=_ppo, arguments=TOKEN_MEAN),
+    # Log-probabilities under the reference are computed first, so only one model is in memory.
+    "dpo": Algorithm(trainer=_dpo, arguments={"precompute_ref_log_probs": True}, samples=False),
+}

@@ -1,0 +1,85 @@
+"""Settings of reinforcement learning (section 4.2; RL-1 to RL-7)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from constitutional_ai.rl_cai.reinforcement.algorithms import ALGORITHMS, Algorithm, AlgorithmName
+from constitutional_ai.rl_cai.reinforcement.monitor import Watched
+from constitutional_ai.training.settings import Sampled, Training
+
+
+class RLTraining(Training, Sampled):
+    """The training of RL-CAI. ``batch_size`` counts answers."""
+
+    algorithm: AlgorithmName = "rloo"
+    """rloo or grpo, which need no value head; ppo, the paper's (RL-1); or dpo, which samples nothing and learns from
+    the preference model's own pairs."""
+    reward: Literal["preference_model", "feedback"] = "preference_model"
+    """Whose score is the reward: the preference model's (the paper), or the feedback model's own rating (d-RLAIF)."""
+    kl_weight: float = Field(default=0.001, ge=0, allow_inf_nan=False)
+    """λ of RL-2; β of dpo, where 0.1 is usual."""
+    answers: int = Field(default=4, ge=1)
+    """Answers to each prompt. rloo and grpo compare them with each other, so they need two; the paper's PPO samples
+    1."""
+    passes: int = Field(default=1, ge=1)
+    """Steps on each batch of answers: the K of RL-2, which the paper leaves open. With 1 no ratio is ever clipped."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """ε of RL-2: limits each token's ratio, and PPO's values; under rloo, the whole answer's ratio."""
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    prompts: int | None = Field(default=None, ge=1)
+    """How many prompts, red-team and helpful ones in the proportion of the files; null uses all."""
+    snapshot_every: int | None = Field(default=None, ge=1)
+    """Prompts between snapshots, which are whole models (RL-6); null keeps the last model only."""
+    stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Limits of the monitor's figures: the training ends when one stays above its limit (pitfall 28)."""
+
+    @property
+    def method(self) -> Algorithm:
+        return ALGORITHMS[self.algorithm]
+
+    @property
+    def uses_preference_model(self) -> bool:
+        return self.method.samples and self.reward == "preference_model"
+
+    @property
+    def prompts_per_batch(self) -> int:
+        return self.batch_size // self.answers
+
+    @model_validator(mode="after")
+    def _settings_fit_each_other(self) -> RLTraining:
+        if "kl" in self.stop_above and not self.kl_weight:
+            raise ValueError(
+                "stop_above.kl needs a kl_weight above 0: without it there is no reference to measure by"
+            )
+        if self.method.samples:
+            self._check_batches()
+        else:
+            self._check_pairs()
+        return self
+
+    def _check_pairs(self) -> None:
+        """Raise ValueError for settings that need sampled answers."""
+        idle = {"reward=feedback": self.reward == "feedback"}
+        idle |= {name: bool(getattr(self, name)) for name in ("stop_above", "snapshot_every")}
+        if any(idle.values()):
+            raise ValueError(
+                f"{self.algorithm} samples nothing, so {next(k for k in idle if idle[k])} has no meaning there"
+            )
+        if not self.kl_weight:
+            raise ValueError(
+                f"{self.algorithm} needs a kl_weight above 0: without one nothing holds the policy to SL-CAI"
+            )
+
+    def _check_batches(self) -> None:
+        """Raise ValueError if batches do not consist of whole groups of answers."""
+        if self.batch_size % self.answers:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
+        if self.answers < 2 and self.method.needs_group:
+            raise ValueError(
+                f"{self.algorithm} measures an answer by others to the same prompt: set answers to 2 or more"
+            )
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be 2 or more: PPO whitens advantages over a batch")
