@@ -116,7 +116,7 @@ def test_every_stage_is_complete_and_proves_what_it_was_made_from(finished: Run)
         assert done.records > 0
         for name, digest in done.inputs.items():
             if name in STAGES:
-                assert digest == finished.output(name)
+                assert digest == finished.output_digest(name)
 
 
 def test_every_record_goes_back_to_a_prompt(finished: Run) -> None:
@@ -252,7 +252,7 @@ DPO = {"algorithm": "dpo", "kl_weight": 0.1}
 def test_every_training_reports_to_the_trackers_that_the_recipe_names(
     copied: Path, model: str, monkeypatch: pytest.MonkeyPatch, stage: int, how: dict[str, Any]
 ) -> None:
-    def stop(trainer: Any, folder: Path, on_step: Any) -> None:
+    def stop(trainer: Any, job: Any) -> None:
         raise Stopped(trainer.args.report_to, trainer.args.run_name)
 
     monkeypatch.setitem(sys.modules, "trackio", MagicMock(__spec__=ModuleSpec("trackio", None)))
@@ -599,7 +599,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(model: str, tmp_path: 
     broken, _ = make(asked, until="02-revisions")
     for stage, row_type in (("01-responses", Response), ("02-revisions", RevisionChain)):
         assert broken.rows(stage, row_type) == whole.rows(stage, row_type)
-        assert broken.output(stage) == whole.output(stage)
+        assert broken.output_digest(stage) == whole.output_digest(stage)
 
 
 def test_an_interrupted_run_says_how_to_go_on(model: str, tmp_path: Path) -> None:
@@ -765,7 +765,7 @@ def test_drafts_broken_off_go_on_and_end_as_unbroken_ones(asks: dict[str, Any], 
     again, _ = make({**asks, "out": str(broken)}, until="01-responses")
     assert again.rows("00-prompts", Draft) == whole.rows("00-prompts", Draft)
     assert drafted(again) == drafted(whole)
-    assert again.output("01-responses") == whole.output("01-responses")
+    assert again.output_digest("01-responses") == whole.output_digest("01-responses")
 
 
 def test_where_none_are_asked_for_there_is_no_stage(asks: dict[str, Any]) -> None:
