@@ -1,8 +1,8 @@
-"""What can go wrong, by who can mend it.
+"""Everything that can go wrong, by who can mend it.
 
 * CaiError                the user can mend it: one sentence, no traceback
     * InputError          a file, a key or a value the user wrote (also a ``ValueError``)
-    * StageChanged        a stage on disk was made from something else than is asked for now
+    * StageChanged        a stage on disk was made with other settings or inputs than those of now
     * TooManyFailures     more records failed than ``max_failures`` allows
     * GateClosed          the feedback model judges no better than chance and the recipe says stop
     * ModelError          a model or its server could not be loaded or reached
@@ -34,7 +34,7 @@ class InputError(CaiError, ValueError):
 
 
 class StageChanged(CaiError):
-    """A stage on disk was made from other inputs or settings than it would be made from now."""
+    """A stage on disk was made with other settings or inputs than those of now."""
 
 
 class TooManyFailures(CaiError):
@@ -66,11 +66,11 @@ class RefusedAnswer(UnreadableAnswer):
 
 
 class EmptyAnswer(RecordError):
-    """The model said nothing."""
+    """The model answered with no text."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` with a leading space, or the known words when none is near."""
+    """Return `` Did you mean 'x'?`` with a leading space, or the known words when none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."

@@ -1,10 +1,8 @@
-"""Makes text from models and strangers safe to show."""
+"""Make the text of models and strangers safe to show."""
 
 from __future__ import annotations
 
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-
-
 _VISIBLE = (
     {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
     | {0x7F: "\u2421", 0x2028: "\n", 0x2029: "\n"}
@@ -14,10 +12,8 @@ _VISIBLE = (
 
 
 def visible(text: str) -> str:
-    r"""A model's or a stranger's text, safe to show: what would move the cursor, or turn the order of reading,
-    becomes a sign that can be seen.
+    r"""Return ``text`` with visible signs in place of characters that move the cursor or change the reading order.
 
-    >>> from constitutional_ai.report import visible
     >>> visible("\x1b[2Jgone?")
     '␛[2Jgone?'
     """

@@ -11,7 +11,7 @@ import random
 
 
 def seed_of(*what: object) -> int:
-    """A 63-bit seed named by ``what``.
+    """Return the 63-bit seed that ``what`` names.
 
     >>> seed_of(0, "3f2a9c.0", "round", 1) == seed_of(0, "3f2a9c.0", "round", 1)
     True
@@ -21,5 +21,5 @@ def seed_of(*what: object) -> int:
 
 
 def rng(*what: object) -> random.Random:
-    """A generator of its own for one draw."""
+    """Return the random generator of the draw that ``what`` names."""
     return random.Random(seed_of(*what))
