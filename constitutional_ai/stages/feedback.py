@@ -16,6 +16,7 @@ from constitutional_ai.rl_cai.feedback.gate import gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import training_pairs
+from constitutional_ai.rl_cai.preference_model.settings import HelpfulnessFile
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import digest_file
@@ -94,18 +95,23 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         concurrency=job.recipe.concurrency,
         max_failures=job.recipe.max_failures,
     )
-    result = gate_result(job.recipe.models.feedback, answers)
-    job.notify(f"gate: the feedback model gets {result}.")
-    if not result.passed:
-        warning = (
-            "The feedback model is no better than chance on questions whose right answer is clear, so its labels may "
-            "be noise. Use a larger models.feedback, or another feedback.method."
-        )
-        if job.recipe.feedback.gate == "stop":
-            raise GateClosed(warning + " To continue all the same: feedback.gate=warn")
-        job.notify("warning: " + warning)
+    _check_gate(job, answers)
     costs = [usage(answer) for answer in answers]
     return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
+
+
+def _check_gate(job: Job, answers: Sequence[GateAnswer]) -> None:
+    result = gate_result(job.recipe.models.feedback, answers)
+    job.notify(f"gate: the feedback model gets {result}.")
+    if result.passed:
+        return
+    warning = (
+        "The feedback model is no better than chance on questions whose right answer is clear, so its labels may be "
+        "noise. Use a larger models.feedback, or another feedback.method."
+    )
+    if job.recipe.feedback.gate == "stop":
+        raise GateClosed(warning + " To continue all the same: feedback.gate=warn")
+    job.notify("warning: " + warning)
 
 
 def preference_model(job: Job) -> None:
@@ -148,9 +154,7 @@ def pretrain(job: Job, folder: Path) -> Path:
     """Pretrain the preference model, and return its weights, the base of the training proper (PM-3)."""
     setting = job.recipe.preference_model.pretraining
     assert setting is not None
-    pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
-    if pairs.unusable:
-        job.notify(f"pretraining: left out of {setting.file}: {format_counts(pairs.unusable)}.")
+    pairs = _peoples_pairs(job, "pretraining", setting)
     rows, _ = job.usable_rows("pretraining", pairs.rows, "preference_model")
     rates = {"learning_rate": setting.learning_rate, "epochs": setting.epochs}
     _train_beside(job, folder, rows, settings=job.recipe.preference_model.model_copy(update=rates))
@@ -175,9 +179,14 @@ def helpfulness_digest(job: Job) -> dict[str, str]:
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Return the AI's pairs and people's helpfulness pairs, and counts of the latter that are unusable, by reason."""
-    people = job.recipe.preference_model.helpfulness
-    helpful = training_pairs.helpfulness(people.file, people.limit, job.recipe.seed, people.stronger_than)
-    if helpful.unusable:
-        job.notify(f"{stage}: left out of {people.file}: {format_counts(helpful.unusable)}.")
+    people = _peoples_pairs(job, stage, job.recipe.preference_model.helpfulness)
     labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
-    return training_pairs.examples(labels) + helpful.rows, dict(helpful.unusable)
+    return training_pairs.examples(labels) + people.rows, dict(people.unusable)
+
+
+def _peoples_pairs(job: Job, training: str, setting: HelpfulnessFile) -> training_pairs.Helpfulness:
+    """Read people's pairs, and tell the user how many of the file's are left out."""
+    pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
+    if pairs.unusable:
+        job.notify(f"{training}: left out of {setting.file}: {format_counts(pairs.unusable)}.")
+    return pairs
