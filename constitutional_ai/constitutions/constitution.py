@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from constitutional_ai.data.lines import line_of, read_yaml
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.seeding import seed_of
 
@@ -129,11 +130,7 @@ def load_constitution(name: str | Path) -> Constitution:
         raise InputError(
             f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}"
         )
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    data, node = read_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold 'name:' and 'principles:'; see {BUILT_IN / 'default.yaml'}.")
     try:
@@ -150,20 +147,3 @@ def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoRet
         message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
     where = ".".join(map(str, place)) or "the constitution"
     raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
-
-
-def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
-    """Return the line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
-    line = 0
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            entry = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if entry is None:
-                break
-            line, node = entry[0].start_mark.line, entry[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1

@@ -1,4 +1,4 @@
-"""Read files that people wrote: text, JSON and JSON lines. Each error is one sentence with the file and the line.
+"""Read files that people wrote: text, YAML, JSON and JSON lines. Each error is one sentence with the file and the line.
 
 All are UTF-8, with or without a byte order mark, and may be compressed (``.gz``).
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from constitutional_ai.errors import InputError, first_fault
@@ -38,6 +39,35 @@ def read_text(path: Path, hint: str = "") -> str:
     if "\0" in text:
         raise InputError(f"{path} is not text: it holds NUL bytes. {hint}".rstrip())
     return text
+
+
+def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
+    """Return what a YAML file holds, and its tree of nodes, for ``line_of``.
+
+    Raises InputError as ``read_text`` does, and for what is not YAML.
+    """
+    text = read_text(path)
+    try:
+        return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
+    """Return the line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
+    line = 0
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
 
 
 def read_json(path: Path, hint: str = "") -> Any:

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.data.lines import read_yaml
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS
 from constitutional_ai.evaluation.paired import Difference, by_prompt, differences
@@ -151,13 +151,10 @@ def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
 def _settings(run: Run) -> dict[str, Any]:
     """By dotted key. A setting that came after the run has its default. Not checked: an old run may have others."""
     path = run.folder / layout.RECIPE
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(said, dict):
+    settings, _ = read_yaml(path)
+    if not isinstance(settings, dict):
         raise InputError(f"{path} is no recipe of a run.")
-    return flat(Recipe().model_dump(mode="json")) | flat(said)
+    return flat(Recipe().model_dump(mode="json")) | flat(settings)
 
 
 def _plain(compared: Compared) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from constitutional_ai.constitutions.constitution import line_of
+from constitutional_ai.data.lines import line_of, read_yaml
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
 from constitutional_ai.runs import layout
@@ -28,11 +28,8 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         known = [p.stem for p in BUILT_IN.glob("*.yaml")]
         raise InputError(f"no recipe '{name}': neither a file nor one of ours.{did_you_mean(name, known)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    data, node = read_yaml(path)
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
     data = {key: value for key, value in data.items() if value is not None}  # a section left empty

@@ -43,13 +43,13 @@ class StageManifest:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed ``PACKAGES``."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            packages[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
 @cache

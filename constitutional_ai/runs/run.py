@@ -66,7 +66,7 @@ class Run:
     folder: Path
     progress: Progress = SILENT
     settings_source: str = "the recipe"
-    """Where the settings of a stage come from, for errors."""
+    """Source of the settings of a stage, for errors."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
     """What to do when they have changed, for errors."""
 
@@ -135,7 +135,7 @@ class Run:
         if self._is_done(stage, config, inputs):
             return StoredRows(records, row_type)
         started = time.monotonic()
-        made = asyncio.run(
+        result = asyncio.run(
             run_rows(
                 self.stage(stage),
                 passes(),
@@ -151,13 +151,13 @@ class Run:
             config,
             inputs,
             output=digest_file(records),
-            records=len(made.records),
-            failures=made.failures,
-            tokens=made.tokens,
+            records=len(result.records),
+            failures=result.failures,
+            tokens=result.tokens,
             started=started,
-            notes=notes(made.records),
+            notes=notes(result.records),
         )
-        return made.records
+        return result.records
 
     async def make_extra_rows(
         self,
@@ -174,7 +174,7 @@ class Run:
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
 
-        made = await run_rows(
+        result = await run_rows(
             self.stage(stage),
             one_pass(),
             row_type,
@@ -183,7 +183,7 @@ class Run:
             progress=self.progress,
             file=file,
         )
-        return list(made.records)
+        return list(result.records)
 
     def make_model(
         self,

@@ -64,7 +64,7 @@ class Pass(NamedTuple, Generic[Item, Row]):
     """Some items of a stage, and the step that makes a record from one."""
 
     items: Mapping[str, Item]
-    """By the id of the record that each gives."""
+    """Keyed by the id of the record that each gives."""
     step: Callable[[Item], Awaitable[Row]]
     spent: Usage = Usage(0, 0)
     """Tokens spent before the pass on what is no record of the stage, such as the gate's questions."""

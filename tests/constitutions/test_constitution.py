@@ -67,7 +67,7 @@ def test_a_mistake_is_refused_with_its_place(tmp_path: Path, text: str, said: st
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"name: \xff\xfe\n")
-    with pytest.raises(InputError, match="is not YAML"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         load_constitution(path)
 
 
