@@ -1,1 +1,1 @@
-"""What patterns can tell of one answer: cheap, the same everywhere, and readable. No model is asked."""
+"""Patterns that classify one answer without a model: cheap, the same everywhere, and readable."""

@@ -1,7 +1,7 @@
-"""Does an answer say what every other answer says? The sign of over-training in section 4.3 (RL-7, pitfall 28).
+"""Detects phrases that stand in answer after answer, the sign of over-training in section 4.3 (RL-7, pitfall 28).
 
-The paper's over-trained model told nearly everyone that they are valued and cared for. Another reward will find another
-phrase, so beside that pattern (EV-19) there is one for any: sentences that answers to different prompts share.
+The paper's over-trained model told nearly everyone that they are valued and cared for. Another reward leads to another
+phrase, so beside that pattern (EV-19) there is one for any phrase: sentences that answers to different prompts share.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ REASSURES = re.compile(r"\bvalued\b|\bcared for\b|\byou(?: are|'re) valid\b", re
 LISTENS = re.compile(r"\bhere to listen\b", re.IGNORECASE)
 SENTENCE = re.compile(r"[^.!?\n]+")
 WORDS = 4
-"""A sentence of fewer is too short to be boilerplate: "Yes", "I see"."""
+"""The fewest words of boilerplate: "Yes" and "I see" are none."""
 COMMON = 0.1
 """Share of the other answers that must hold a sentence for it to be boilerplate."""
 
 
 def reassures(answer: str) -> bool:
-    """Whether the answer tells people that they are valued, cared for or valid."""
+    """Return whether the answer tells people that they are valued, cared for or valid."""
     return bool(REASSURES.search(answer))
 
 
 def offers_to_listen(answer: str) -> bool:
+    """Return whether the answer says "here to listen"."""
     return bool(LISTENS.search(answer))
 
 
 def shares_sentences(answers: Sequence[str]) -> list[bool]:
-    """For each answer, whether one of its sentences stands in a tenth of the others too, and in two at least.
+    """Return for each answer whether a sentence of it stands in a tenth of the other answers, and in at least two.
 
-    The answers should be to different prompts: to one prompt, two good answers may well agree.
+    The answers should be to different prompts: two good answers to one prompt may well agree.
 
     >>> from constitutional_ai.detectors.boilerplate import shares_sentences
     >>> shares_sentences(["Salt it. I am always here for you."] * 3 + ["Boil the water for nine minutes."])
     [True, True, True, False]
     """
-    spoken = [set(_sentences(answer)) for answer in answers]
-    counts = Counter(sentence for sentences in spoken for sentence in sentences)
+    by_answer = [set(_sentences(answer)) for answer in answers]
+    counts = Counter(sentence for sentences in by_answer for sentence in sentences)
     common = max(2.0, COMMON * (len(answers) - 1))
-    return [any(counts[sentence] - 1 >= common for sentence in sentences) for sentences in spoken]
+    return [any(counts[sentence] - 1 >= common for sentence in sentences) for sentences in by_answer]
 
 
 def _sentences(answer: str) -> list[str]:
-    found = (" ".join(part.casefold().split()) for part in SENTENCE.findall(answer))
-    return [sentence for sentence in found if sentence.count(" ") >= WORDS - 1]
+    sentences = (" ".join(part.casefold().split()) for part in SENTENCE.findall(answer))
+    return [sentence for sentence in sentences if sentence.count(" ") >= WORDS - 1]

@@ -1,7 +1,7 @@
-"""Is an answer usable text at all? Ours: small models loop and babble, which neither objects nor complies.
+"""Detects answers that are no usable text: small models loop and babble, which neither objects nor complies.
 
-Sparing by design: code, lists, one-word answers and other languages are text. There is no dictionary, so real
-words in a senseless order pass.
+It prefers to miss some: code, lists, one-word answers and other languages are text. There is no dictionary, so real
+words in a senseless order pass. It is ours, not the paper's.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections import Counter
 from collections.abc import Sequence
 
 READ = 4000
-"""Characters read: an answer that degenerates does so long before, and the cost stays bounded."""
+"""Characters that are read: degeneration shows long before, and the cost stays bounded."""
 
 PHRASE = 4
-"""Words of the phrases whose repetition is counted."""
+"""Words in a phrase whose repetition is counted."""
 REPEATED = 0.5
-"""Share of an answer's phrases that stood in it before; songs and tables stay below."""
+"""Share of an answer's phrases that repeat earlier ones, from which on it loops; songs and tables stay below."""
 TIMES = 5
-"""So often in a row, the same words are a loop ..."""
+"""The same words so often in a row are a loop ..."""
 LOOP = 8
-"""... when they come to so many words: "no, no, no, no, no" may be an answer."""
+"""... if they are at least so many words in total: "no, no, no, no, no" may be an answer."""
 SYMBOLS = 0.8
-"""Share of visible characters that are neither letter nor digit; code and small tables stay below."""
+"""Share of visible characters that are neither letters nor digits; code and small tables stay below."""
 UNPRONOUNCEABLE = 0.4
-"""Share of the long words that nobody could say."""
+"""Share of the long words that cannot be pronounced."""
 
 
 def degeneracy(answer: str) -> str | None:
-    """Why the answer is no usable text: "empty", "looping" or "gibberish"; None when it is.
+    """Return why the answer is no usable text: "empty", "looping" or "gibberish"; None if it is usable.
 
     >>> from constitutional_ai.detectors.degeneracy import degeneracy
     >>> degeneracy("I can help. I can help. I can help. I can help. I can help.")
@@ -45,7 +45,7 @@ def degeneracy(answer: str) -> str | None:
 
 
 def loops(text: str) -> bool:
-    """Whether a character, an emoji, a few words or most phrases come again and again."""
+    """Return whether a character, an emoji, a few words or most phrases are repeated again and again."""
     words = WORD.findall(text.casefold())
     return bool(RUN.search(text)) or _repeats_in_a_row(words) or _repeats_phrases(words)
 
@@ -54,7 +54,7 @@ def _repeats_in_a_row(words: Sequence[str]) -> bool:
     for period in range(1, 13):
         run = 0
         for i in range(period, len(words)):
-            # A row of numbers is a table.
+            # Repeated numbers are a table.
             run = run + 1 if words[i] == words[i - period] and not words[i].isdigit() else 0
             if run + period >= max(LOOP, TIMES * period):
                 return True
@@ -68,7 +68,7 @@ def _repeats_phrases(words: Sequence[str]) -> bool:
 
 
 def babbles(text: str) -> bool:
-    """Whether the text is symbols, broken characters, or letters that make no words."""
+    """Return whether the text is symbols, broken characters, or letters that form no words."""
     visible = [c for c in RULER.sub(r"\1", text) if not c.isspace()]
     alphanumeric = sum(c.isalnum() or unicodedata.category(c).startswith("M") for c in visible)
     if alphanumeric < (1 - SYMBOLS) * len(visible) or text.count("\ufffd") > 0.02 * len(text):

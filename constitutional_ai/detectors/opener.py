@@ -1,7 +1,7 @@
-r"""Does a text begin with an opener, such as "Here is the revised response:"? Ours: chat models write them.
+r"""Cuts off openers such as "Here is the revised response:", which chat models write before a revision.
 
-An opener speaks of the text as of a revision. "Here is a list:" is a part of the answer and stays. Sparing by design:
-to leave an opener in does less harm than to cut an answer.
+An opener calls the text a revision. "Here is a list:" is a part of the answer and stays. The patterns prefer to miss
+some: to leave an opener in does less harm than to cut an answer.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 
 CLOSING = {'"': '"', "“": "”", "«": "»"}
-"""Of the quotation marks that may stand around a whole text."""
+"""Closing mark of each quotation mark that may stand around a whole text."""
 
 
 def without_opener(text: str) -> tuple[str, str]:
-    """What is cut off the beginning, verbatim, and what is left: the text itself when it has no opener.
+    """Return what is cut off the beginning, verbatim, and the rest: the whole text if it has no opener.
 
-    Quotation marks around the whole are an opener too. Then the closing one is cut off the end, and ``CLOSING`` of each
-    mark in the first part says what it was.
+    Quotation marks around the whole are an opener too. The closing one is then cut off the end; ``CLOSING`` of each
+    mark in the first part tells what it was.
 
     >>> from constitutional_ai.detectors.opener import without_opener
     >>> without_opener('Sure! Here is the revised response: "Please ask a doctor."')
@@ -32,7 +32,7 @@ def without_opener(text: str) -> tuple[str, str]:
 
 
 def _inside(text: str, start: int, end: int) -> tuple[int, int]:
-    """Where the text stands without one opener or pair of marks, and without the space around it."""
+    """Return the span of the text without one opener or pair of marks, and without the space around it."""
     if opener := OPENER.match(text, start, end):
         start = opener.end()
     elif _is_quoted(text[start:end]):
@@ -45,13 +45,13 @@ def _inside(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether one pair of marks stands around the whole: ``"a" and "b"`` has two."""
+    """Return whether one pair of marks stands around the whole: ``"a" and "b"`` has two."""
     opening, inner, closing = text[:1], text[1:-1], text[-1:]
     return len(text) > 1 and CLOSING.get(opening) == closing and opening not in inner and closing not in inner
 
 
-# Every part is bounded, because what it reads is hostile. None holds a quotation mark, so that each mark in what was
-# cut off stood around the whole.
+# Every part is bounded, because the texts are hostile. None holds a quotation mark, so that each mark in what is cut
+# off stood around the whole.
 REST = r"[^:.!?\n\"“”«»]"
 WORDS = r"(?:[\w'’-]+,? ){0,2}"
 I_WOULD = r"I(?:['’]d| would| could| might)"
@@ -89,7 +89,7 @@ CHAT = (
     rf"you(?:['’]| a)re (?:absolutely |quite )?right{REST}{{0,80}}[.!]\s+",
     rf"thank(?:s| you) for {REST}{{1,80}}[.!]\s+",
 )
-"""What chat models say before they hand something over; cut off with it, never alone."""
+"""Phrases of chat models before the opener proper. They are cut off with it, never alone."""
 
 HANDED_OVER = (
     rf"(?:here(?:['’]s| is| are)|below is|the following is) {REVISION}{MORE}{END}",

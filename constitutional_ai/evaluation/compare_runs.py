@@ -1,7 +1,7 @@
-"""``cai compare``: finished runs side by side, each against the first. Did the constitution do it?
+"""Compares finished runs with the first of them (``cai compare``): does a difference come from the constitution?
 
-It only reads. A run's control arm is the same recipe with ``control`` (``constitutions/control.py``) and another
-``out``; any two runs that were evaluated alike on some of the same prompts can be compared.
+It only reads. A control run has the same recipe with ``control`` (``constitutions/control.py``) and another ``out``.
+Any two runs can be compared whose evaluations have the same settings and some of the same prompts.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from constitutional_ai.safe_text import visible
 
 STAGE = layout.EVALUATION
 LIMITS = {f"evaluation.{kind}" for kind in ("red_team", "helpful", "borderline")}
-"""How many prompts, which changes nothing about the answer to one."""
+"""Numbers of prompts, which do not change the answer to any one prompt."""
 SEPARATE = (
     "Scores are left out: these runs were not scored by the same preference model, and the scores of two cannot be "
     "compared."
 )
-SEVERAL = "Several settings differ, so no difference can be laid to one of them."
+SEVERAL = "Several settings differ, so no difference can be attributed to one of them."
 LUCK = (
-    "An interval covers the choice of prompts, not the luck of a training: make every arm again with another seed "
-    "before you believe a difference. Of twenty such intervals, about one leaves out zero by chance alone."
+    "An interval covers the choice of prompts, not the luck of a training: repeat every run with another seed "
+    "before you believe a difference. Of twenty such intervals, about one excludes zero by chance alone."
 )
 
 
@@ -54,7 +54,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One run against the first."""
+    """One run compared with the first."""
 
     first: str
     other: str
@@ -80,7 +80,10 @@ class _Finished(NamedTuple):
 
 
 def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compared]:
-    """Each run against the first; ``out`` is a JSON file to write. Raises InputError if they cannot be compared."""
+    """Compare each run with the first, and write the result to the JSON file ``out``.
+
+    Raises InputError if they cannot be compared.
+    """
     if len(folders) < 2:
         raise InputError("one run alone cannot be compared. Name two or more: cai compare RUN RUN")
     if out and out.exists():
@@ -102,7 +105,7 @@ def _finished(folder: str) -> _Finished:
 
 
 def _compare(first: _Finished, other: _Finished) -> Compared:
-    _check_asked_alike(first, other)
+    _check_same_settings(first, other)
     models = [
         (role, by_prompt(first.answers, role), by_prompt(other.answers, role))
         for role in (layout.RL_CAI, layout.SL_CAI)
@@ -127,7 +130,7 @@ def _compare(first: _Finished, other: _Finished) -> Compared:
     )
 
 
-def _check_asked_alike(first: _Finished, other: _Finished) -> None:
+def _check_same_settings(first: _Finished, other: _Finished) -> None:
     then, now = first.evaluated.config, other.evaluated.config
     for key in sorted(then.keys() & now.keys() - LIMITS):
         if key.startswith("evaluation.") and then[key] != now[key]:
@@ -141,15 +144,18 @@ def _check_asked_alike(first: _Finished, other: _Finished) -> None:
 def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
     one, two = _settings(first), _settings(other)
     keys = [key for key in {**one, **two} if key != "out" and one.get(key) != two.get(key)]
-    found = [Setting(key, one.get(key), two.get(key)) for key in keys]
+    settings = [Setting(key, one.get(key), two.get(key)) for key in keys]
     versions = [load_constitution(run.folder / layout.CONSTITUTION).digest for run in (first, other)]
     if versions[0] != versions[1] and not {"constitution", "control"} & set(keys):
-        found.append(Setting("what the constitution says: version", *versions))
-    return found
+        settings.append(Setting("text of the constitution: version", *versions))
+    return settings
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """By dotted key. A setting that came after the run has its default. Not checked: an old run may have others."""
+    """Return a run's settings by dotted key; one that is newer than the run has its default.
+
+    They are not validated: an old run may have settings that no longer exist.
+    """
     path = run.folder / layout.RECIPE
     settings, _ = read_yaml(path)
     if not isinstance(settings, dict):
@@ -165,7 +171,7 @@ def _plain(compared: Compared) -> dict[str, Any]:
 
 
 def table(compared: Sequence[Compared]) -> Group:
-    """Every comparison: what differs between the runs, then what differs between their answers."""
+    """Return a view for a terminal: for each comparison the settings that differ, then the measures."""
     parts: list[RenderableType] = []
     for one in compared:
         parts += [*_heading(one), _measured(one), *[Text(note) for note in one.notes if note != LUCK], ""]
@@ -189,12 +195,12 @@ def _heading(one: Compared) -> list[RenderableType]:
 
 def _measured(one: Compared) -> Table:
     names = [Column(Text(visible(name))) for name in (one.first, one.other)]
-    made = Table("", *names, "difference", "95 % interval", "prompts", "", box=None, header_style="dim")
+    rows = Table("", *names, "difference", "95 % interval", "prompts", "", box=None, header_style="dim")
     for d in one.differences:
         name = f"{d.change.model} {d.first.name.replace('_', ' ')}"
         values = [_number(d.first.value), _number(d.other.value), _signed(d.change.value)]
-        made.add_row(name, *values, *_interval(d))
-    return made
+        rows.add_row(name, *values, *_interval(d))
+    return rows
 
 
 def _interval(d: Difference) -> tuple[str, str, str]:

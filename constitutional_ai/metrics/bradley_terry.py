@@ -1,9 +1,9 @@
-"""The fit behind Elo: who beats whom how often, as strengths (Bradley and Terry 1952).
+"""The fit behind Elo: strengths from how often each model beats each other (Bradley and Terry 1952).
 
-P(i beats j) = 1 / (1 + e^(rⱼ − rᵢ)). The likelihood has one maximum wherever a chain of wins leads from each model to
-each other (Ford 1957); where none does, strengths run off to infinity, and only those in one ring of wins with the
-anchor are finite. The fit is ours because it takes a stack of tables at once: a thousand resamples of 20 models take
-a twentieth of a second; one by one they take five times as long with choix, eight with scipy, 25 with statsmodels.
+P(i beats j) = 1 / (1 + e^(rⱼ − rᵢ)). The likelihood has one maximum if a chain of wins leads from each model to each
+other (Ford 1957). Otherwise some strengths are infinite, and only those in one ring of wins with the anchor are finite.
+The fit is ours because it takes a stack of tables at once: a thousand resamples of 20 models take a twentieth of a
+second. One by one they take five times as long with choix, eight with scipy, 25 with statsmodels.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from scipy.special import expit
 
 Array = np.ndarray[Any, Any]
 CLOSE = 1e-6
-"""In log-odds: a step no longer than this is the last. What is then left is of the order of its square."""
+"""In log-odds: a step no longer than this is the last. The error is then of the order of its square."""
 
 
 class Fit(NamedTuple):
+    """The fitted strengths of each table."""
+
     strengths: Array
     """In log-odds above the anchor: [tables, models].
 
-    ±inf where the likelihood grows without end, NaN where it does not know the model from the anchor.
+    ±inf where the likelihood has no maximum, NaN where nothing compares the model with the anchor.
     """
     errors: Array
-    """Standard errors, from the inverse of the Fisher information; of finite strengths only."""
+    """Standard errors [tables, models], from the inverse Fisher information; NaN unless the strength is finite."""
 
 
 def fit(wins: Array, anchor: int) -> Fit:
-    """The maximum of the likelihood of each table in ``wins`` [tables, models, models]: how often row beat column."""
+    """Maximise the likelihood of each table in ``wins`` [tables, models, models]: how often row beat column."""
     reaches = _reaches(wins)
     above, below = reaches[:, :, anchor], reaches[:, anchor, :]
     finite = above & below
@@ -42,7 +44,7 @@ def fit(wins: Array, anchor: int) -> Fit:
 
 
 def _reaches(wins: Array) -> Array:
-    """Whether a chain of wins leads from row to column; from each to itself, always."""
+    """Return whether a chain of wins leads from row to column [tables, models, models]; each model reaches itself."""
     reaches = (wins > 0) | np.eye(wins.shape[1], dtype=bool)
     for _ in range(wins.shape[1].bit_length()):
         reaches = reaches @ reaches
@@ -50,15 +52,16 @@ def _reaches(wins: Array) -> Array:
 
 
 def _climbed(wins: Array, free: Array) -> Array:
-    """Newton's method, its step cut to log(1 + m) / m where it moves two that met by up to m.
+    """Maximise by Newton's method; m is the most by which a step moves apart two models that have met.
 
-    However lopsided the counts, each such step gains, as the logistic loss is self-concordant (Bach 2010), and near
-    the end none is cut. Whole steps may overshoot to where nothing has a slope.
+    The step is scaled by log(1 + m) / m. However lopsided the counts, each such step gains, as the logistic loss is
+    self-concordant (Bach 2010), and near the end the factor is 1. Unscaled steps may overshoot to where all slopes
+    are 0.
     """
     met = wins + wins.transpose(0, 2, 1) > 0
     r, longest = np.zeros(free.shape), np.inf
     while longest > CLOSE:
-        missed = wins * expit(-_apart(r))  # not wins − played × P(win), where rounding swallows what is rare
+        missed = wins * expit(-_apart(r))  # wins − played × P(win) would round small counts away
         gradient = np.where(free, (missed - missed.transpose(0, 2, 1)).sum(2), 0.0)
         step = np.linalg.solve(_information(r, wins, free), gradient[:, :, None])[:, :, 0]
         moved = (np.abs(_apart(step)) * met).max((1, 2))
@@ -68,12 +71,12 @@ def _climbed(wins: Array, free: Array) -> Array:
 
 
 def _apart(values: Array) -> Array:
-    """Row less column."""
+    """Return the differences row − column."""
     return values[:, :, None] - values[:, None, :]
 
 
 def _information(r: Array, wins: Array, free: Array) -> Array:
-    """Fisher's, with 1 on the diagonal for what is not fitted."""
+    """Return the Fisher information, with 1 on the diagonal for strengths that are not fitted."""
     apart, eye = _apart(r), np.eye(r.shape[1])
     shared = (wins + wins.transpose(0, 2, 1)) * expit(apart) * expit(-apart)
     laplacian = shared.sum(2)[:, :, None] * eye - shared

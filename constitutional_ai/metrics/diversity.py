@@ -1,4 +1,4 @@
-"""How unlike each other are a model's answers? RL narrows a model (RL-7): the signs of it that need no judge.
+"""Measures how different a model's answers are from each other, without a judge: RL narrows a model (RL-7).
 
 ``distinct_2`` is the share of different pairs of neighbouring words among all pairs (Li et al. 2016). It falls with the
 amount of text, so compare models on the same prompts. ``self_similarity`` compares answers to one prompt.
@@ -14,7 +14,7 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def distinct_2(answers: Sequence[str]) -> float | None:
-    """In (0, 1]: 1 where no two words stand together twice; None where no two words stand together at all.
+    """Return the share of different pairs of neighbouring words, in (0, 1]; None if there is no pair.
 
     >>> distinct_2(["Tea is hot.", "Tea is cold."])
     0.75
@@ -24,9 +24,10 @@ def distinct_2(answers: Sequence[str]) -> float | None:
 
 
 def self_similarity(answers: Sequence[str]) -> float | None:
-    """Mean over pairs of answers to one prompt, in [0, 1]: 1 for the same words in the same order. None for one answer.
+    """Return the mean similarity of pairs of answers to one prompt, in [0, 1]; None for fewer than two answers.
 
-    Of two answers, the share of their words and pairs of neighbouring words that both have.
+    The similarity of two answers is the share of their words and pairs of neighbouring words that both have: 1 for the
+    same words in the same order.
 
     >>> self_similarity(["Tea, please.", "tea please", "Coffee!"])
     0.3333333333333333
@@ -34,8 +35,10 @@ def self_similarity(answers: Sequence[str]) -> float | None:
     if len(answers) < 2:
         return None
     phrases = [_phrases(answer) for answer in answers]
-    found = [len(one & two) / len(one | two) if one | two else 1.0 for one, two in combinations(phrases, 2)]
-    return sum(found) / len(found)
+    similarities = [
+        len(one & two) / len(one | two) if one | two else 1.0 for one, two in combinations(phrases, 2)
+    ]
+    return sum(similarities) / len(similarities)
 
 
 def _phrases(answer: str) -> set[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Every rate has a count and an interval; nothing measured is None, not 0."""
+"""Rates and means with a count and a 95 % interval. What could not be measured is None, not 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from constitutional_ai.records import Metric
 
 
 def rate(name: str, model: str, outcomes: Sequence[bool]) -> Metric:
-    """Share of True with Wilson's 95 % interval.
+    """Return the share of True with Wilson's 95 % interval.
 
     >>> rate("objection_rate", "start", []).value is None
     True
@@ -26,7 +26,7 @@ def rate(name: str, model: str, outcomes: Sequence[bool]) -> Metric:
 
 
 def mean(name: str, model: str, values: Sequence[float]) -> Metric:
-    """Mean with Student's 95 % interval; no interval from fewer than two values, or when all are equal."""
+    """Return the mean with Student's 95 % interval; no interval for fewer than two values, or if all are equal."""
     if not values:
         return Metric(name, model, None, None, None, 0)
     centre = sum(values) / len(values)
@@ -35,42 +35,44 @@ def mean(name: str, model: str, values: Sequence[float]) -> Metric:
     from scipy import stats
 
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    if not half:  # values so near to each other that their squared distances round to nothing
+    if not half:  # the values are so close that their squared distances round to 0
         return Metric(name, model, centre, None, None, len(values))
     return Metric(name, model, centre, centre - half, centre + half, len(values))
 
 
 def paired_difference(name: str, model: str, before: Sequence[float], after: Sequence[float]) -> Metric:
-    """Mean of ``after - before`` over the same prompts, with Student's 95 % interval."""
+    """Return the mean of ``after - before`` over the same prompts, with Student's 95 % interval."""
     return mean(name, model, [a - b for a, b in zip(after, before, strict=True)])
 
 
 def cluster_bootstrap(
     name: str, model: str, values: Sequence[float], clusters: Sequence[Hashable], *, seed: int
 ) -> Metric:
-    """Mean of ``values`` with a bootstrap 95 % interval (BCa) that draws whole clusters with replacement.
+    """Return the mean with a bootstrap 95 % interval (BCa) that draws whole clusters with replacement.
 
-    For items that share something, such as pairs of answers to one context (pitfall 26): taken for independent, they
-    give an interval that is too narrow. BCa, as accuracies near 1 are skewed: plain percentiles then miss to one side.
-    There is no interval from fewer than two clusters, or when all have one mean. Below some 30 clusters it is too
-    narrow. The order of the items changes nothing.
+    It is for items that share something, such as pairs of answers to one context (pitfall 26): an interval that takes
+    them for independent is too narrow. It is BCa because accuracies near 1 are skewed, and plain percentiles then miss
+    to one side. There is no interval for fewer than two clusters, or if all have the same mean. Below some 30 clusters
+    it is too narrow. The order of the items changes nothing.
     """
     inside: dict[Hashable, list[float]] = defaultdict(list)
     for value, cluster in zip(values, clusters, strict=True):
         inside[cluster].append(value)
     if not values:
         return Metric(name, model, None, None, None, 0, clusters=0)
-    totals, sizes = zip(*sorted((math.fsum(found), len(found)) for found in inside.values()), strict=True)
-    low, high = _drawn(totals, sizes, seed)
+    totals, sizes = zip(*sorted((math.fsum(group), len(group)) for group in inside.values()), strict=True)
+    low, high = _bca_interval(totals, sizes, seed)
     return Metric(name, model, math.fsum(values) / len(values), low, high, len(values), clusters=len(inside))
 
 
-def _drawn(totals: Sequence[float], sizes: Sequence[int], seed: int) -> tuple[float | None, float | None]:
+def _bca_interval(
+    totals: Sequence[float], sizes: Sequence[int], seed: int
+) -> tuple[float | None, float | None]:
     if len({total / size for total, size in zip(totals, sizes, strict=True)}) < 2:
         return None, None
     from scipy.stats import bootstrap
 
-    found = bootstrap(
+    interval = bootstrap(
         (totals, sizes),
         lambda total, size, axis: total.sum(axis) / size.sum(axis),
         paired=True,
@@ -78,20 +80,20 @@ def _drawn(totals: Sequence[float], sizes: Sequence[int], seed: int) -> tuple[fl
         batch=1000,  # a draw of 10,000 clusters holds 80 kB
         rng=seed,
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def share(name: str, model: str, outcomes: Sequence[bool], groups: Sequence[Hashable], *, seed: int) -> Metric:
-    """Share of True, with a 95 % interval that draws whole groups.
+    """Return the share of True, with a bootstrap 95 % interval that draws whole groups.
 
-    Where all outcomes are alike a bootstrap sees no spread: the interval is then Wilson's, as if each group were one
-    outcome, so that none of 60 answers to 20 prompts is known no better than none of 20.
+    If all outcomes are equal a bootstrap sees no spread. The interval is then Wilson's, as if each group were one
+    outcome: none of 60 answers to 20 prompts says no more than none of 20.
 
     >>> share("objection_rate", "start", [False] * 60, [n // 3 for n in range(60)], seed=0).high < 0.17
     True
     """
-    found = cluster_bootstrap(name, model, outcomes, groups, seed=seed)
+    metric = cluster_bootstrap(name, model, outcomes, groups, seed=seed)
     if len(set(outcomes)) != 1:
-        return found
+        return metric
     alike = rate(name, model, [bool(outcomes[0])] * len(set(groups)))
-    return replace(found, low=alike.low, high=alike.high)
+    return replace(metric, low=alike.low, high=alike.high)

@@ -1,4 +1,4 @@
-"""How well scores order what people rated: rank correlation, and the area under the ROC curve.
+"""Measures how well scores order what people rated: rank correlation, and the area under the ROC curve.
 
 Intervals are percentiles of a bootstrap that draws whole clusters with replacement: answers to one prompt are not
 independent (pitfall 26).
@@ -13,7 +13,7 @@ from constitutional_ai.records import Metric
 
 DRAWS = 2000
 Statistic = Callable[[Any, Any], float | None]
-"""Of two arrays, one entry an item; None where it is not defined."""
+"""A number from two arrays with an entry for each item; None where it is not defined."""
 
 
 def spearman(
@@ -25,7 +25,7 @@ def spearman(
     *,
     seed: int,
 ) -> Metric:
-    """Spearman's rank correlation in [−1, 1], ties at their mean rank; None where either is constant.
+    """Return Spearman's rank correlation in [−1, 1], ties at their mean rank; None if either is constant.
 
     >>> spearman("order", "judge", [1, 2, 3], [0, 5, 9], "abc", seed=0).value
     1.0
@@ -42,7 +42,7 @@ def auc(
     *,
     seed: int,
 ) -> Metric:
-    """P(a true item scores above a false one), a tie counting half, in [0, 1]; None where all are of one kind.
+    """Return P(a true item scores above a false one), in [0, 1]; a tie counts half. None if all are of one kind.
 
     >>> auc("separates", "judge", [1, 2, 3, 4], [False, True, False, True], "abcd", seed=0).value
     0.75
@@ -61,8 +61,10 @@ def difference(
     *,
     seed: int,
 ) -> Metric:
-    """By how much ``scores`` order better than ``others``: the same items in every draw, so that what both find hard
-    does not widen the interval."""
+    """Return the statistic of ``scores`` minus that of ``others``.
+
+    Both see the same items in every draw, so that items that are hard for both do not widen the interval.
+    """
     statistic = _spearman if of == "spearman" else _auc
 
     def gain(pair_N2: Any, truth_N: Any) -> float | None:
@@ -109,7 +111,7 @@ def _interval(
         items = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
         drawn.append(statistic(scores[items], truth[items]))
     defined = [value for value in drawn if value is not None]
-    # Where many draws hold one kind only, those that are left say little.
+    # If many draws hold one kind only, the others say little.
     if len(defined) < DRAWS / 2:
         return None, None
     low, high = np.percentile(defined, [2.5, 97.5])

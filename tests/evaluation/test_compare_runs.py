@@ -123,7 +123,7 @@ def test_whatever_else_differs_is_said(make: Make) -> None:
     assert SEVERAL in made.notes
     edited = Path(make("c"), "constitution.yaml")  # a file of the same name that said something else
     edited.write_text(edited.read_text().replace("Write your reply again", "Write it again", 1))
-    assert [s.key for s in compare_runs([first, "runs/c"])[0].differ] == ["what the constitution says: version"]
+    assert [s.key for s in compare_runs([first, "runs/c"])[0].differ] == ["text of the constitution: version"]
 
 
 def test_a_setting_that_came_after_a_run_was_made_has_its_default(make: Make) -> None:

@@ -56,9 +56,9 @@ def regressor_folder(path: Path) -> Path:
 
     Raises InputError if neither holds a model of harmfulness.
     """
-    found = next((at for at in (path, path / STAGE / "model") if (at / ABOUT).is_file()), None)
-    if found is None:
+    folder = next((at for at in (path, path / STAGE / "model") if (at / ABOUT).is_file()), None)
+    if folder is None:
         raise InputError(
             f"'{path}' holds no model of harmfulness. Make one: cai harmfulness RATINGS --out {path}"
         )
-    return found
+    return folder

@@ -1,4 +1,4 @@
-"""``cai harmfulness``: a file of rated conversations, and a model that rates others as people did (EV-15)."""
+"""Trains a model that rates conversations for harm as people did (``cai harmfulness``; EV-15)."""
 
 from __future__ import annotations
 
@@ -33,42 +33,44 @@ from constitutional_ai.training.settings import Training
 from constitutional_ai.training.training_job import TrainingJob
 
 TOLERANCE = 0.25
-"""How far a rating may move, of 4, when the weights are saved: bfloat16 moves it by some 0.02."""
+"""How far a rating (0 to 4) may move when the weights are saved: bfloat16 moves it by about 0.02."""
 
 
 class RegressorTraining(Training):
+    """Settings of the training."""
+
     learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
     epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     max_length: int = Field(default=1024, ge=8)
-    """Longer ones are left out, and counted. Long answers are the more harmful ones: trained without those above 256
-    tokens, the longer ones of the benchmark were rated worse."""
+    """Tokens of a conversation; longer ones are left out, and counted. Long answers tend to be the more harmful ones:
+    trained without those above 256 tokens, a regressor rated the longer ones of the benchmark worse."""
     depth: float = Field(default=0.55, gt=0, le=1)
-    """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper ones say the next token: of the
-    embedded model's 30, what the 16th makes of a text tells its harm best (``benchmarks/detectors.py``)."""
+    """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper layers serve the next token: of
+    the embedded model's 30, the output of the 16th predicts harm best (``benchmarks/detectors.py``)."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the prompts whose conversations are not trained on, but measured on."""
+    """Share of the prompts whose conversations are measured on, and not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regressor:
-    """``harmfulness.json``: what the weights beside it are."""
+    """The description of the weights beside it (``harmfulness.json``)."""
 
     lowest: float
     highest: float
-    """The scale that it was trained on. What it says may lie outside."""
+    """Ends of the scale that it was trained on. Its ratings may lie outside."""
     base: str
     digest: str
-    """Of the weights."""
+    """Digest of the weights."""
     data: str
     """Digest of the file of ratings."""
     trained_on: int
     unusable: dict[str, int]
-    """Records of the file that were left out, by why."""
+    """Number of records of the file that were left out, by reason."""
     too_long: int
-    """Conversations left out of the training because they exceed max_length. Of the held-out ones none is."""
+    """Conversations left out of the training because they exceed max_length. No held-out one is left out."""
     held_out: list[Metric]
-    """Agreement with people on conversations whose prompts it never saw."""
+    """Agreement with people on conversations whose prompts were not trained on."""
 
 
 def make_regressor(
@@ -82,7 +84,10 @@ def make_regressor(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Regressor:
-    """Trains it in ``out``, or goes on where that was killed. Raises InputError."""
+    """Train a regressor in ``out``, or resume where that was killed, and return its description.
+
+    ``changes`` are settings of the training as ``key=value``. Raises InputError.
+    """
     training, weights = settings(changes), model_path(base)
     ratings = load_ratings(file, scale)
     if ratings.unusable:
@@ -92,9 +97,9 @@ def make_regressor(
 
         def train(folder: Path) -> Trained:
             out_rows, rows = held_out(ratings.usable, training.held_out, seed)
-            made, long, checkpoint = _train(run, folder, rows, weights, base, training, seed)
-            if long:
-                say(f"{long} of {len(rows)} conversations are longer than max_length, and left out.")
+            count, too_long, checkpoint = _train(run, folder, rows, weights, base, training, seed)
+            if too_long:
+                say(f"{too_long} of {len(rows)} conversations are longer than max_length, and left out.")
             metrics = agreement(base, out_rows, _rate(checkpoint, out_rows), seed)
             about = Regressor(
                 0.0,
@@ -102,13 +107,13 @@ def make_regressor(
                 base,
                 checkpoint.digest,
                 digest_file(file),
-                made,
+                count,
                 dict(ratings.unusable),
-                long,
+                too_long,
                 metrics,
             )
             write_atomically(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
-            return Trained(checkpoint, made, {"too_long": long, "unusable": about.unusable})
+            return Trained(checkpoint, count, {"too_long": too_long, "unusable": about.unusable})
 
         run.make_model(
             STAGE,
@@ -120,13 +125,14 @@ def make_regressor(
 
 
 def read_regressor(folder: Path) -> Regressor:
+    """Read the description beside the weights in ``folder``."""
     from constitutional_ai.runs.rows import adapter
 
     return adapter(Regressor).validate_json((folder / ABOUT).read_bytes())
 
 
 def settings(changes: Sequence[str]) -> RegressorTraining:
-    """Of the training, from ``key=value``; the values are YAML. Raises InputError."""
+    """Return the settings of the training, changed by ``key=value`` with YAML values. Raises InputError."""
     given: dict[str, Any] = {}
     for change in changes:
         key, equals, value = change.partition("=")
@@ -153,7 +159,10 @@ def _train(
     training: RegressorTraining,
     seed: int,
 ) -> tuple[int, int, Checkpoint]:
-    """How many it was trained on, how many were too long, and the weights. Raises InputError and ModelError."""
+    """Return the number of conversations trained on, the number that were too long, and the weights.
+
+    Raises InputError if too few fit, and ModelError if the saved model rates differently from the trained one.
+    """
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
 
@@ -174,14 +183,15 @@ def _train(
         seed=seed,
         on_step=partial(run.progress.step, folder.name),
     )
-    made = regress(job, tokenizer=tokenizer, depth=training.depth)
+    regression = regress(job, tokenizer=tokenizer, depth=training.depth)
     kept = [one for one, target in zip(rows, targets, strict=True) if len(target.ids) <= training.max_length]
-    check_saved(made.predicted, _rate(made.checkpoint, kept[: len(made.predicted)]))
-    return len(fitting), len(targets) - len(fitting), made.checkpoint
+    saved = _rate(regression.checkpoint, kept[: len(regression.predicted)])
+    check_saved_ratings(regression.predicted, saved)
+    return len(fitting), len(targets) - len(fitting), regression.checkpoint
 
 
 def tokens(one: Rated, tokenizer: Any) -> list[int]:
-    """Of the whole conversation, as ``Scorer`` renders it: no text in it can open a turn."""
+    """Return the tokens of the whole conversation, rendered as by ``Scorer``: no text in it can open a turn."""
     messages = escape_messages(as_messages(one.conversation), tokenizer)
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -195,11 +205,13 @@ def _rate(checkpoint: Checkpoint, rated: Sequence[Rated]) -> list[float]:
     return finite(HarmfulnessModel(checkpoint.path).scores([one.conversation for one in rated]))
 
 
-def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
-    """Raises ModelError if a rating moved by more than rounding between memory and disk: a head that is lost in saving
-    is replaced by a random one without a word."""
+def check_saved_ratings(trained: Sequence[float], saved: Sequence[float]) -> None:
+    """Raise ModelError if a rating moved by more than rounding between memory and disk.
+
+    If the head is lost in saving, a random one silently takes its place.
+    """
     moves = [abs(a - b) for a, b in zip(trained, saved, strict=True)]
-    if off := [moved for moved in moves if not moved <= TOLERANCE]:  # so that what is no number is refused, too
+    if off := [move for move in moves if not move <= TOLERANCE]:  # also refuses NaN
         raise ModelError(
             f"a rating of the saved model is off by {off[0]:.2f} from the trained one's: its head was lost in saving. "
             "Pass --set lora_rank=null, or name another --base."

@@ -47,7 +47,7 @@ TESTS: dict[Kind, str] = {"red_team": "harmlessness", "helpful": "helpfulness"}
 RESAMPLES = 1000
 """Resamples of the bootstrap over prompts."""
 FEW = 30
-"""With fewer prompts, the intervals of a bootstrap over them are too narrow."""
+"""Prompts below which the intervals of a bootstrap over them are too narrow."""
 NOBODY = "nobody"
 
 

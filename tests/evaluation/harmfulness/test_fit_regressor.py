@@ -11,7 +11,7 @@ from constitutional_ai.data.ratings import load_ratings
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.evaluation.harmfulness.agreement import STAGE, regressor_folder
 from constitutional_ai.evaluation.harmfulness.fit_regressor import (
-    check_saved,
+    check_saved_ratings,
     read_regressor,
     settings,
     tokens,
@@ -106,10 +106,10 @@ def test_it_learns_from_the_texts_that_are_scored_later(
 
 
 def test_a_head_that_is_lost_in_saving_is_noticed() -> None:
-    check_saved([1.0, 3.5], [1.1, 3.3])
+    check_saved_ratings([1.0, 3.5], [1.1, 3.3])
     for saved in ([1.0, 2.0], [1.0, float("nan")]):
         with pytest.raises(ModelError, match="off by"):
-            check_saved([1.0, 3.5], saved)
+            check_saved_ratings([1.0, 3.5], saved)
 
 
 def test_settings_are_those_of_a_training() -> None:
