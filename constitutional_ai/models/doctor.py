@@ -56,7 +56,15 @@ def examine(name: str, reference: str | None = None) -> list[Check]:
     )
     if reference is None and name.startswith(LOCAL_SCHEMES):
         reference = name
-    return [load, *asyncio.run(_examine(model, reference))]
+    return [load, *_paths(model), *asyncio.run(_examine(model, reference))]
+
+
+def _paths(model: Model) -> list[Check]:
+    """Return which code computes attention and matrix products, for a model whose engine tells."""
+    if not hasattr(model, "paths"):
+        return []
+    paths: dict[str, str] = model.paths()
+    return [Check("computes with", "yes", "; ".join(f"{part}: {code}" for part, code in paths.items()))]
 
 
 async def _examine(model: Model, reference: str | None) -> list[Check]:

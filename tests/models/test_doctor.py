@@ -110,6 +110,7 @@ def test_the_command_prints_every_check(exact: None, tiny: Path) -> None:
     result = CliRunner().invoke(main, ["doctor", f"hf:{tiny}"])
     assert result.exit_code == 0, result.output
     assert "tokens a second" in result.output
+    assert "attention:" in result.output and "products:" in result.output
     assert CliRunner().invoke(main, ["doctor", "hf:./nowhere"]).exit_code == 1
 
 

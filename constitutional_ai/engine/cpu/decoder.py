@@ -164,7 +164,10 @@ class Decoder:
     def paths(self) -> dict[str, str]:
         """Return which code computes attention and matrix products."""
         number, kernels = str(self.dtype).removeprefix("torch."), self._kernels
-        attention = f"{kernels.instruction_set} kernels" if kernels else "torch"
+        attention = "torch"
+        if kernels:
+            attention = f"{kernels.instruction_set} kernels"
+            attention += "" if kernels.has_tiles else " in decode, torch in prefill"
         products = "oneDNN"
         if isinstance(self._head, Linear8):
             products = "kernels for 8-bit weights"
