@@ -79,7 +79,7 @@ def test_a_stage_counts_the_tokens_of_labels_and_of_the_gate(run: Run, method: s
 
 
 @pytest.mark.parametrize("method", ["multiple_choice", "likelihood"])
-def test_of_scores_no_tokens_are_known(run: Run, method: str) -> None:
+def test_scores_report_no_tokens(run: Run, method: str) -> None:
     labels, cost = labelled(run, method=method)
     assert {judgement.usage for label in labels for judgement in label.judgements} == {None}
     assert cost == Usage(0, 0)

@@ -28,6 +28,7 @@ from constitutional_ai.seeding import rng, seed_of
 METHODS: dict[str, FeedbackMethod] = {
     method.name: method for method in (MultipleChoice(), ChainOfThought(), Votes(), Likelihood())
 }
+"""Every feedback method by its name, which a recipe's ``feedback.method`` holds."""
 
 
 async def label(
@@ -43,14 +44,14 @@ async def label(
     """Return the soft label of one comparison: P(a is better), averaged over its questions.
 
     ``few_shots`` stand before every question in the plain format (FB-7, FB-12). ``as_given`` shows a first and asks in
-    no other order (EV-1). Raises RecordError when a question gets no answer that can be read: no answer is not a label.
+    no other order (EV-1). Raises RecordError when a question gets no readable answer: that is never a label.
     """
     method = METHODS[settings.method]
     principles = method.principles(constitution)
     examples = ""
     if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this beginning
         examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
-    questions = _questions(comparison, principles, settings, examples, seed, as_given)
+    questions = _questions(comparison, method, principles, settings, examples, seed, as_given)
     judgements = await asyncio.gather(*[method.judge(question, model, settings) for question in questions])
     mean = sum(j.probability_a for j in judgements) / len(judgements)
     soft = method.soft_label(mean, settings)
@@ -59,13 +60,15 @@ async def label(
 
 def _questions(
     comparison: Comparison,
+    method: FeedbackMethod,
     principles: Sequence[Principle],
     settings: Feedback,
     examples: str,
     seed: int,
     as_given: bool,
 ) -> Iterator[FeedbackQuestion]:
-    method, draws = METHODS[settings.method], rng(seed, "label", comparison.id)
+    """Yield a question for each drawn principle (FB-6), order (FB-8) and chain of thought (FB-15)."""
+    draws = rng(seed, "label", comparison.id)
     drawn = principles
     if settings.principles != "all":
         drawn = [draw(principles, draws) for _ in range(settings.principles)]
@@ -81,6 +84,6 @@ def _questions(
 
 
 def has_order(label: PreferenceLabel) -> bool:
-    """Return whether both answers stood in one question. A method that is not known here counts as such."""
+    """Return whether both answers stood in one question, in an order. An unknown method counts as having one."""
     method = METHODS.get(label.method)
     return method is None or method.has_order

@@ -49,7 +49,7 @@ def test_labels_are_clamped_and_not_rescaled(sure: float, label_a: float) -> Non
     assert made.flipped is False
 
 
-def test_a_judgement_keeps_what_its_reasoning_cost() -> None:
+def test_a_judgement_holds_the_token_counts_of_its_reasoning() -> None:
     settings = Feedback(method="chain_of_thought", chains=2)
     made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, settings=settings, seed=0))
     asked = question_for_reasoning(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
@@ -62,7 +62,7 @@ def test_only_chain_of_thought_is_clamped() -> None:
     assert made.probability_a == pytest.approx(0.01)
 
 
-def test_the_answer_is_asked_for_in_a_turn_of_its_own() -> None:
+def test_the_letter_is_scored_in_a_turn_of_its_own() -> None:
     seen: list[Context] = []
 
     class Listening(ScriptedModel):
@@ -80,13 +80,13 @@ def test_the_answer_is_asked_for_in_a_turn_of_its_own() -> None:
     ]
 
 
-def test_in_a_chat_the_assistant_thinks_on_from_its_own_words() -> None:
+def test_in_a_chat_the_reasoning_continues_the_assistants_turn() -> None:
     asked = question_for_reasoning(PROMPT.conversation, "Which?", "x", "y")
     assert to_think(asked, "chat") == (Message("user", asked), Message("assistant", THINK))
     assert to_answer(asked, "So.", "chat")[-1] == Message("assistant", f"{THINK} So.\n\n{SO}")
 
 
-def test_no_reasoning_is_no_label() -> None:
+def test_empty_reasoning_gives_no_label() -> None:
     with pytest.raises(EmptyAnswer):
         silent, settings = ScriptedModel(say=lambda context: ""), Feedback(method="chain_of_thought")
         asyncio.run(label(PAIR, model=silent, constitution=MINE, settings=settings, seed=0))

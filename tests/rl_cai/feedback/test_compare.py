@@ -37,7 +37,7 @@ def test_a_pair_is_two_draws_of_one_prompt() -> None:
     assert model.asked == [PROMPT.conversation] * 2
 
 
-def test_every_pair_is_drawn_apart_and_the_same_again() -> None:
+def test_every_pair_has_seeds_of_its_own_and_is_reproducible() -> None:
     model = SaysItsSeed()
     pairs = [pair(model), pair(model, number=1), pair(model, seed=1)]
     assert len({c.text for made in pairs for c in (made.a, made.b)}) == 6
@@ -49,6 +49,6 @@ def test_two_equal_answers_are_kept() -> None:
     assert made.a == made.b
 
 
-def test_saying_nothing_is_no_answer_to_compare() -> None:
+def test_an_empty_answer_is_not_compared() -> None:
     with pytest.raises(EmptyAnswer):
         pair(ScriptedModel(say=lambda _: ""))

@@ -19,7 +19,7 @@ def answers(right: int, wrong: int, ties: int = 0) -> list[GateAnswer]:
     return rows
 
 
-def test_the_better_answer_stands_on_a_side_drawn_by_the_seed() -> None:
+def test_the_seed_draws_the_side_of_the_better_answer() -> None:
     for seed in (0, 1):
         placed = [(question, *question.comparison(seed)) for question in QUESTIONS]
         assert all({"a": c.a, "b": c.b}[side].text == question.better for question, c, side in placed)
@@ -48,7 +48,7 @@ def test_the_gate_opens_only_for_better_than_chance(right: int, wrong: int, ties
     assert gate_result("m", answers(right, wrong, ties)).passed is passed
 
 
-def test_the_result_counts_and_says_so() -> None:
+def test_the_result_holds_counts_and_intervals() -> None:
     result = gate_result("m", answers(30, 10))
     assert (result.accuracy.value, result.accuracy.count) == (0.75, 40)
     assert result.confidence.value == pytest.approx(0.7)  # (30 · 0.9 + 10 · 0.1) / 40
@@ -56,5 +56,5 @@ def test_the_result_counts_and_says_so() -> None:
     assert str(result).startswith("0.75 of 40 gate questions right (95 % interval 0.60 to 0.86), 0.00 flip")
 
 
-def test_without_any_answer_it_still_says_so() -> None:
+def test_a_result_without_answers_says_so() -> None:
     assert "0 gate questions" in str(gate_result("m", []))

@@ -90,7 +90,7 @@ def test_the_two_choices_probabilities_sum_to_one(first: float, second: float) -
 
 
 @pytest.mark.parametrize("logps", [(math.nan, 0.0), (0.0, math.nan), (-math.inf, 0.0), (0.0, math.inf)])
-def test_what_is_no_number_is_no_label(logps: tuple[float, float]) -> None:
+def test_a_log_probability_that_is_not_finite_gives_no_label(logps: tuple[float, float]) -> None:
     with pytest.raises(UnreadableAnswer, match="log-probabilities are"):
         softmax_first(*logps)
 
@@ -104,7 +104,7 @@ def test_a_model_that_answers_nan_labels_nothing(method: str) -> None:
 # -- multiple choice
 
 
-def test_a_judge_who_reads_gets_the_same_winner_in_both_orders() -> None:
+def test_a_judge_that_reads_has_the_same_winner_in_both_orders() -> None:
     made = labelled(prefers("GOOD", 0.9))
     assert made.probability_a == pytest.approx(0.9)
     assert made.flipped is False
@@ -113,7 +113,7 @@ def test_a_judge_who_reads_gets_the_same_winner_in_both_orders() -> None:
     assert (made.id, made.constitution, made.comparison) == (PAIR.id, MINE.digest, PAIR)
 
 
-def test_a_judge_who_only_says_a_is_averaged_away_and_seen_to_flip() -> None:
+def test_a_judge_that_always_chooses_a_gives_one_half_and_flips() -> None:
     made = labelled(says_a)
     assert made.probability_a == pytest.approx(0.5)
     assert made.flipped is True
@@ -123,7 +123,7 @@ def test_a_label_belongs_to_the_answer_and_not_to_its_side() -> None:
     assert labelled(prefers("GOOD", 0.9), PAIR.swapped()).probability_a == pytest.approx(0.1)
 
 
-def test_one_order_is_drawn_fairly_and_the_same_again() -> None:
+def test_a_drawn_order_is_fair_and_reproducible() -> None:
     firsts = []
     for n in range(400):
         pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
@@ -179,7 +179,7 @@ def spoken(good: tuple[float, float], bad: tuple[float, float]) -> Weigh:
         ((-40.0, -41.0), (-2.0, -2.0), 1.0),  # however long and unlikely it is
     ],
 )
-def test_likelihood_weighs_the_evidence_for_an_assistant_that_lives_by_the_principle(
+def test_the_likelihood_label_compares_two_log_likelihood_ratios(
     good: tuple[float, float], bad: tuple[float, float], log_odds: float
 ) -> None:
     made = labelled(spoken(good, bad), method="likelihood")
@@ -237,12 +237,12 @@ def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(met
     assert len(prefixes) > 4  # 16 principles in two slots, eight times
 
 
-def test_without_plain_text_there_are_no_worked_examples() -> None:
+def test_worked_examples_need_the_plain_format() -> None:
     assert "Tea?" not in "".join(asked_of(format="chat") + asked_of(format="plain", method="likelihood"))
     assert "Tea?" in "".join(asked_of(format="plain"))
 
 
-def test_all_principles_may_be_asked_each_once() -> None:
+def test_principles_all_asks_each_principle_once() -> None:
     made = labelled(says_a, principles="all")
     assert Counter(j.principle for j in made.judgements) == {f"p{n}": 2 for n in range(16)}
 

@@ -10,9 +10,7 @@ from tests.rl_cai.feedback.test_questions import HOSTILE, TALK
 
 
 @given(HOSTILE, HOSTILE)
-def test_an_assistant_is_described_before_the_conversation_and_instead_of_any_other(
-    asked: str, who: str
-) -> None:
+def test_the_description_replaces_every_system_turn(asked: str, who: str) -> None:
     talk = (*TALK[:2], Message("user", asked))
     assert as_assistant(who, talk, "chat") == (Message("system", who), *talk)
     assert as_assistant(who, (Message("system", "You are Bob."), *talk), "chat") == (

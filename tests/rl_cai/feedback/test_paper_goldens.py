@@ -52,5 +52,5 @@ def test_every_released_question_is_rebuilt_byte_for_byte() -> None:
 
 
 @paper
-def test_a_question_under_another_principle_is_found_to_differ() -> None:
+def test_a_question_under_another_principle_differs() -> None:
     assert rebuilt(rows(FILES[0])[0], "Which is better?") != rows(FILES[0])[0]["prompt"]

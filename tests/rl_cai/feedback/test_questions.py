@@ -31,7 +31,7 @@ def test_the_question_is_the_papers_byte_for_byte() -> None:
     assert to_choose(TALK, PRINCIPLE, *ANSWERS, "plain") == BYTES
 
 
-def test_in_a_chat_the_answers_beginning_is_already_in_the_assistants_mouth() -> None:
+def test_in_a_chat_the_assistants_turn_begins_with_the_answer() -> None:
     asked, begun = to_choose(TALK, PRINCIPLE, *ANSWERS, "chat")
     assert (asked.role, begun.role) == ("user", "assistant")
     assert f"\n\n{asked.content}\n\n{begun.content}" == BYTES
@@ -59,7 +59,7 @@ HOSTILE = st.lists(st.sampled_from(PARTS) | st.text(max_size=5), min_size=1, max
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-def test_what_people_and_models_write_is_joined_verbatim(
+def test_the_texts_of_people_and_models_are_joined_verbatim(
     asked: str, principle: str, first: str, second: str
 ) -> None:
     assert question((Message("user", asked),), principle, first, second) == (

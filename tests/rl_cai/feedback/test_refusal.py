@@ -55,7 +55,7 @@ def test_a_refusal_is_the_judges_own(said: str, refuses: bool) -> None:
 
 
 @given(st.text())
-def test_no_text_breaks_the_reading(text: str) -> None:
+def test_any_text_can_be_checked(text: str) -> None:
     assert refuses_to_judge(text) in (True, False)
 
 
@@ -90,7 +90,7 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
 
 
 @pytest.mark.parametrize(("refusals", "refused"), [(4, True), (3, True), (2, False), (0, False)])
-def test_votes_are_refused_when_most_of_those_that_name_nothing_refuse(refusals: int, refused: bool) -> None:
+def test_votes_are_a_refusal_when_most_unreadable_replies_refuse(refusals: int, refused: bool) -> None:
     said = iter([NO] * refusals + ["Hm."] * (4 - refusals))
     model = ScriptedModel(say=lambda context: next(said))
     settings = Feedback(method="votes", votes=4, both_orders=False)

@@ -51,7 +51,7 @@ def test_dialogues_are_joined_without_the_stop_that_some_end_with(tmp_path: Path
     assert shots == "\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman: Yo\n\nAssistant: Oh."
 
 
-def test_a_choice_is_shown_as_asked_in_either_order_with_its_answer(tmp_path: Path) -> None:
+def test_a_worked_choice_is_the_question_in_either_order_with_its_letter(tmp_path: Path) -> None:
     shots = load_few_shots(written(tmp_path))
     drawn = {shots.multiple_choice(WHICH, rng(n)) for n in range(20)}
     assert drawn == set(TWO_SHOTS)
@@ -86,7 +86,9 @@ BAD: list[tuple[str, object, str]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "said"), BAD)
-def test_what_is_not_the_papers_shape_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
+def test_a_file_of_another_form_is_an_input_error(
+    tmp_path: Path, name: str, content: object, said: str
+) -> None:
     with pytest.raises(InputError) as caught:
         (critique_revision if name == CRITIQUE_REVISION else load_few_shots)(
             written(tmp_path, **{name: content})

@@ -39,13 +39,13 @@ def test_the_reward_is_the_mean_rating(masses: dict[str, float], expected: float
     assert reward(lambda context, said: math.log(masses.get(said, 1e-300))) == [pytest.approx(expected)]
 
 
-def test_by_likelihood_the_reward_says_which_assistant_spoke() -> None:
+def test_by_likelihood_the_reward_is_that_of_the_assistant_that_upholds() -> None:
     """Odds of 3 to 1 for the kind one: 2·0.75 − 1."""
     said = reward(lambda context, said: math.log(3) if "kind" in context else 0.0, method="likelihood")
     assert said == [pytest.approx(0.5)]
 
 
-def test_a_whole_batch_is_rated_in_its_order_and_what_is_no_number_is_no_reward() -> None:
+def test_a_batch_is_rated_in_order_and_nan_gives_no_reward() -> None:
     talks = [(TALK[0], Message("assistant", f"Reply {n}")) for n in range(12)]
 
     def weigh(context: str, said: str) -> float:
@@ -66,7 +66,7 @@ def test_rewards_lie_between_minus_one_and_one(logps: list[float]) -> None:
     assert -1 - 1e-9 <= said <= 1 + 1e-9
 
 
-def test_what_is_asked_holds_the_conversation_and_the_principle_verbatim() -> None:
+def test_the_rating_question_holds_conversation_and_principle_verbatim() -> None:
     asked = to_rate(TALK, "Which is {kinder}?", "plain")
     assert isinstance(asked, str)
     assert "\n\nHuman: Hi {you}?\n\nAssistant: Hello!\n\n" in asked
@@ -76,7 +76,7 @@ def test_what_is_asked_holds_the_conversation_and_the_principle_verbatim() -> No
     assert [m.role for m in chat if isinstance(m, Message)] == ["user", "assistant"]
 
 
-def test_no_rating_is_the_beginning_of_another() -> None:
+def test_no_rating_is_a_prefix_of_another() -> None:
     """Else one that is sure of 10 would give 1 at least as much."""
     assert not [(a, b) for a in RATINGS for b in RATINGS if a != b and b.startswith(a)]
 
