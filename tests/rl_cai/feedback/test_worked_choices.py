@@ -14,7 +14,6 @@ from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.constitutions.published import import_constitution
 from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError
-from constitutional_ai.records import Message
 from constitutional_ai.rl_cai.feedback.questions import CHOICES
 from constitutional_ai.rl_cai.feedback.worked_choices import (
     CHAIN_OF_THOUGHT,
@@ -22,14 +21,11 @@ from constitutional_ai.rl_cai.feedback.worked_choices import (
     load_few_shots,
 )
 from constitutional_ai.seeding import rng
-from constitutional_ai.sl_cai.critique_requests import to_critique
-from constitutional_ai.sl_cai.worked_critiques import CRITIQUE_REVISION, critique_revision
 from tests.paper_files import PAPER, paper
 
-DIALOGUES = ["\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman:", "\n\nHuman: Yo\n\nAssistant: Oh."]
 CHOICE = {"prompt": "\n\nHuman: {Hi}\n\nAssistant:", "corrects": ["Hello {}"], "incorrects": ["Go."]}
 THOUGHTS = [{"prompt": "\nHuman: {}\n (A) {x}\n"}, {"prompt": "Human: two {}"}]
-FILES: dict[str, Any] = {CRITIQUE_REVISION: DIALOGUES, MULTIPLE_CHOICE: [CHOICE], CHAIN_OF_THOUGHT: THOUGHTS}
+FILES: dict[str, Any] = {MULTIPLE_CHOICE: [CHOICE], CHAIN_OF_THOUGHT: THOUGHTS}
 WHICH = [Principle(name="p", preference="Which is {kinder}?")]
 TWO_SHOTS = (
     "\n\nConsider the following conversation between a human and an assistant:\n\nHuman: {Hi}"
@@ -43,12 +39,6 @@ def written(folder: Path, **changes: object) -> Path:
     for name, content in {**FILES, **changes}.items():
         (folder / name).write_text(json.dumps(content))
     return folder
-
-
-def test_dialogues_are_joined_without_the_stop_that_some_end_with(tmp_path: Path) -> None:
-    """5.1.2."""
-    shots = critique_revision(written(tmp_path))
-    assert shots == "\n\nHuman: Hi\n\nAssistant: Go.\n\nCritique: {x}\n\nHuman: Yo\n\nAssistant: Oh."
 
 
 def test_a_worked_choice_is_the_question_in_either_order_with_its_letter(tmp_path: Path) -> None:
@@ -74,9 +64,6 @@ def test_a_runs_digest_of_the_built_in_examples_never_changes() -> None:
 
 
 BAD: list[tuple[str, object, str]] = [
-    (CRITIQUE_REVISION, {}, "must hold a list of examples"),
-    (CRITIQUE_REVISION, [], "must hold a list of examples"),
-    (CRITIQUE_REVISION, [*DIALOGUES, "Human: Hi"], "[2] must be a dialogue"),
     (MULTIPLE_CHOICE, [{**CHOICE, "corrects": []}], "[0] must hold 'prompt', one human turn"),
     (MULTIPLE_CHOICE, [{**CHOICE, "prompt": "Hi"}], "[0] must hold 'prompt', one human turn"),
     (MULTIPLE_CHOICE, [{**CHOICE, "prompt": 2 * "\n\nHuman: Hi\n\nAssistant:"}], "one human turn"),
@@ -90,16 +77,12 @@ def test_a_file_of_another_form_is_an_input_error(
     tmp_path: Path, name: str, content: object, said: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        (critique_revision if name == CRITIQUE_REVISION else load_few_shots)(
-            written(tmp_path, **{name: content})
-        )
+        load_few_shots(written(tmp_path, **{name: content}))
     assert str(caught.value).startswith(str(tmp_path / name))
     assert said in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=CRITIQUE_REVISION):
-        critique_revision(tmp_path)
     with pytest.raises(InputError, match=MULTIPLE_CHOICE):
         load_few_shots(tmp_path)
 
@@ -120,28 +103,12 @@ def test_hostile_files_give_a_prefix_or_one_sentence(
 ) -> None:
     principles = [Principle(name="p", preference=text)]
     try:
-        critique_revision(written(tmp_path, **{name: items}))
-        shots = load_few_shots(tmp_path)
+        shots = load_few_shots(written(tmp_path, **{name: items}))
     except InputError as error:
         assert name in str(error)
     else:
         assert shots.multiple_choice(principles, rng(0)).count(text.strip()) >= len(shots.choices)
         assert shots.chain_of_thought(principles, rng(0)).count(text.strip()) >= len(shots.thoughts)
-
-
-@paper
-def test_the_papers_dialogues_stand_before_a_request_without_a_turn_too_many() -> None:
-    talk = (Message("user", "Hi"),)
-    shots = critique_revision(PAPER)
-    request = to_critique(talk, "Go.", "Was it kind?", "plain")
-    assert isinstance(request, str)
-    whole = shots + request
-    raw = json.loads((PAPER / "prompts" / CRITIQUE_REVISION).read_text(encoding="utf-8"))
-    # Turns 2, 1, 1, 2, 2 and the request's own; four of the five end with a turn that they do not begin.
-    assert whole.count("\n\nHuman: ") == whole.count("\n\nHuman:") == 2 + 1 + 1 + 2 + 2 + 1
-    assert shots.count("\n\nRevision: ") == len(raw) == 5
-    assert shots.startswith("\n\nHuman: ")
-    assert len(shots) == sum(map(len, raw)) - 4 * len("\n\nHuman:")
 
 
 @paper
