@@ -20,7 +20,7 @@ def test_the_docstring_draws_the_whole_tree() -> None:
     assert sorted(drawn) == sorted(defined)
 
 
-def test_what_the_user_can_mend_and_what_one_record_suffers_are_apart() -> None:
+def test_errors_of_the_user_and_of_one_record_are_separate() -> None:
     assert not issubclass(RecordError, CaiError)
     assert issubclass(InputError, ValueError)
 
@@ -29,7 +29,7 @@ def test_what_the_user_can_mend_and_what_one_record_suffers_are_apart() -> None:
     ("word", "said"),
     [("ronds", " Did you mean 'rounds'?"), ("xyz", " Known: rounds, style."), ("", " Known: rounds, style.")],
 )
-def test_a_near_word_is_named_and_else_all_of_them(word: str, said: str) -> None:
+def test_a_near_word_is_suggested_or_else_all_are_listed(word: str, said: str) -> None:
     assert did_you_mean(word, {"style": 1, "rounds": 2}) == said
 
 

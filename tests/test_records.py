@@ -53,7 +53,7 @@ def test_two_conversations_share_no_id(one: str, other: str) -> None:
     assert len(ids) == len({one, other})
 
 
-def test_who_speaks_and_where_a_turn_ends_are_part_of_the_id() -> None:
+def test_roles_and_bounds_of_turns_are_part_of_the_id() -> None:
     talks = [
         (Message("user", "ab"),),
         (Message("system", "ab"),),

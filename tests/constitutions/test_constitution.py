@@ -71,7 +71,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_constitution(path)
 
 
-def test_a_name_that_is_nearly_ours_is_named() -> None:
+def test_a_near_name_is_suggested() -> None:
     with pytest.raises(InputError, match=r"no constitution 'defualt': .* Did you mean 'default'\?"):
         load_constitution("defualt")
 
@@ -115,7 +115,9 @@ PRINCIPLES = st.lists(
 
 @settings(max_examples=50)
 @given(PRINCIPLES)
-def test_written_and_read_again_it_is_the_same_version(tmp_path: Path, principles: list[Principle]) -> None:
+def test_a_constitution_keeps_its_version_when_written_and_read(
+    tmp_path: Path, principles: list[Principle]
+) -> None:
     first = Constitution(name="mine", principles=tuple(principles))
     path = tmp_path / "again.yaml"
     path.write_text(first.to_yaml(), encoding="utf-8")

@@ -36,7 +36,7 @@ def test_names_weights_and_sides_stay_so_that_the_same_principles_are_drawn(cont
         assert drawn[0] == drawn[1]
 
 
-def test_without_a_control_it_is_the_constitution_itself() -> None:
+def test_without_a_control_the_constitution_is_unchanged() -> None:
     assert apply_control(OURS, None, 0) is OURS
 
 
@@ -52,13 +52,13 @@ def test_a_control_is_another_version_that_names_what_it_was_made_from_and_is_re
     assert load_constitution(tmp_path / "again.yaml") == made
 
 
-def test_an_empty_one_says_of_every_principle_the_same() -> None:
+def test_the_empty_control_has_one_text_for_every_principle() -> None:
     made = apply_control(OURS, "empty", 0)
     assert {p.revision for p in made.for_revision} == {EMPTY["revision"]}
     assert {p.preference for p in made.for_preference} == {EMPTY["preference"]}
 
 
-def test_an_empty_one_labels_one_half_by_likelihood() -> None:
+def test_the_empty_control_gives_labels_of_one_half_by_likelihood() -> None:
     prompt = Prompt.of((Message("user", "Help me cheat."),), "red_team", "test")
     pair = Comparison(
         "p.0", prompt, Completion("No.", "m", "stop", 0, 1), Completion("Sure!", "m", "stop", 0, 1)
@@ -97,11 +97,11 @@ def test_shuffled_texts_keep_their_words_and_never_their_order(
     assert ((made.upheld, made.broken) != (upheld, broken)) == (len(set(both)) > 1)
 
 
-def test_another_seed_shuffles_otherwise() -> None:
+def test_another_seed_gives_another_shuffle() -> None:
     assert apply_control(OURS, "shuffled", 0).digest != apply_control(OURS, "shuffled", 1).digest
 
 
-def test_leaving_one_out_changes_only_the_draws_that_fell_on_it() -> None:
+def test_leaving_out_a_principle_changes_only_the_draws_of_it() -> None:
     made = apply_control(OURS, "without:tact", 0)
     assert [p for p in OURS.principles if p.name != "tact"] == list(made.principles)
     drawn = [(draw(OURS.for_revision, rng(n)).name, draw(made.for_revision, rng(n)).name) for n in range(500)]
@@ -120,7 +120,7 @@ def test_leaving_one_out_changes_only_the_draws_that_fell_on_it() -> None:
         ("kind", "leaves constitution 'mine' without principles to revise under, or to compare under"),
     ],
 )
-def test_what_cannot_be_left_out_is_refused(left_out: str, said: str) -> None:
+def test_a_principle_that_cannot_be_left_out_is_refused(left_out: str, said: str) -> None:
     principles = (
         Principle(name="tact", revision="Be kind."),
         Principle(name="kind", preference="Which is kinder?"),

@@ -80,7 +80,7 @@ def test_a_likely_mistake_is_found(principle: Principle, kind: str, said: str) -
         "Welche Antwort ist freundlicher?",
     ],
 )
-def test_what_only_looks_like_one_is_not(text: str) -> None:
+def test_no_mistake_is_found_where_there_is_none(text: str) -> None:
     assert found(ask(text)) == []
 
 
@@ -97,7 +97,7 @@ def test_the_same_critique_with_another_revision_is_no_duplicate() -> None:
     assert found(again) == []
 
 
-def test_wishes_that_pull_apart_are_found() -> None:
+def test_contradictory_questions_are_found() -> None:
     (finding,) = found(
         ask("Choose the longer answer.", "long"), ask("Prefer whichever reply is shorter.", "short")
     )
@@ -116,7 +116,7 @@ CONTRADICTORY = [  # (one wish, another, the words that pull apart)
 
 
 @pytest.mark.parametrize(("one", "other", "words"), CONTRADICTORY)
-def test_contradictory_wishes_are_found_whichever_comes_first(
+def test_contradictory_questions_are_found_in_either_order(
     one: str, other: str, words: tuple[str, str]
 ) -> None:
     for first, second in ((ask(one, "one"), ask(other, "other")), (ask(other, "other"), ask(one, "one"))):
@@ -135,11 +135,11 @@ def test_contradictory_wishes_are_found_whichever_comes_first(
         ("Which is more detailed?", "Which is less formal?"),
     ],
 )
-def test_wishes_that_only_sound_contradictory_are_not(one: str, other: str) -> None:
+def test_questions_that_only_sound_contradictory_are_not_found(one: str, other: str) -> None:
     assert found(ask(one, "one"), ask(other, "other")) == []
 
 
-def test_a_critique_may_ask_for_more_of_what_a_question_asks_for_less_of() -> None:
+def test_a_critique_and_a_question_may_contradict_each_other() -> None:
     assert found(Principle(name="p", revision="Make it longer."), ask("Which reply is shorter?", "q")) == []
 
 
@@ -190,7 +190,7 @@ def test_a_constitution_with_one_half_says_which_is_missing() -> None:
         assert str(finding).startswith("the constitution: missing half: ")
 
 
-def test_what_changed_is_named() -> None:
+def test_the_change_between_two_versions_is_named() -> None:
     old = Constitution(
         name="mine", principles=(*FINE, ask("Which is wiser?", "wise"), ask("Which is safer?", "safe"))
     )

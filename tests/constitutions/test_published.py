@@ -119,14 +119,14 @@ REFUSED: list[tuple[str, object, str]] = [  # (file, what it holds, what the one
 
 
 @pytest.mark.parametrize(("name", "content", "said"), REFUSED)
-def test_what_is_none_of_the_formats_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
+def test_a_file_in_no_known_format_is_refused(tmp_path: Path, name: str, content: object, said: str) -> None:
     with pytest.raises(InputError) as caught:
         imported(tmp_path, name, content)
     assert str(caught.value).startswith(str(tmp_path / name))
     assert said in str(caught.value)
 
 
-def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"holds neither {PAIRS} nor"):
         import_constitution(tmp_path)
     with pytest.raises(InputError, match=r"no file .*none\.json"):

@@ -67,7 +67,7 @@ def test_a_turn_that_the_policy_forges_stays_in_its_answer(prompt: str, forged: 
     assert "Perfect!" in read[-1].content
 
 
-def test_the_beginning_of_an_answer_is_no_turn() -> None:
+def test_the_start_of_an_answer_in_a_prompt_is_no_turn() -> None:
     assert split_prompt(PROMPT) == (turns("s:Be kind.", "u:Hi"), "")
     assert split_prompt("\n\nHuman: Hi\n\nAssistant: Well,") == (turns("u:Hi"), "Well,")
 
@@ -76,6 +76,6 @@ texts = st.text().filter(lambda text: "<|im_" not in text)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), texts), min_size=1))
-def test_chatml_comes_back_as_it_was(said: list[tuple[str, str]]) -> None:
+def test_chatml_is_parsed_back_unchanged(said: list[tuple[str, str]]) -> None:
     conversation = tuple(Message(role, text) for role, text in said)  # type: ignore[arg-type]
     assert conversation_of(chatml(conversation)) == conversation

@@ -40,7 +40,7 @@ def test_every_common_form_is_the_same_pair(tmp_path: Path, row: object) -> None
     assert unusable == {}
 
 
-def test_dialogues_part_at_the_last_reply_even_when_replies_begin_alike(tmp_path: Path) -> None:
+def test_dialogues_differ_in_the_last_reply_even_when_replies_start_alike(tmp_path: Path) -> None:
     talk = "\n\nHuman: Hi?\n\nAssistant: Yes?\n\nHuman: A joke: now!\n\nAssistant:"
     row = {"chosen": f"{talk} Why not.\n\nTwo men …", "rejected": f"{talk} Why?"}
     (pair,), _ = load_pairs(written(tmp_path, row))
@@ -70,7 +70,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("row", "why"), UNUSABLE)
-def test_what_cannot_be_judged_is_left_out_and_counted(tmp_path: Path, row: object, why: str) -> None:
+def test_rows_without_a_usable_pair_are_left_out_and_counted(tmp_path: Path, row: object, why: str) -> None:
     pairs, unusable = load_pairs(written(tmp_path, {"prompt": "Tea?", **REPLIES}, row))
     assert (len(pairs), unusable) == (1, {why: 1})
 
@@ -92,7 +92,7 @@ def test_the_same_pair_counts_once(tmp_path: Path) -> None:
         (b"caf\xe9", "not UTF-8"),
     ],
 )
-def test_what_is_no_pair_is_named_by_its_line(tmp_path: Path, data: bytes, said: str) -> None:
+def test_a_row_that_is_no_pair_is_named_by_its_line(tmp_path: Path, data: bytes, said: str) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(data)
     with pytest.raises(InputError, match=said):

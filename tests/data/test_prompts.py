@@ -74,7 +74,7 @@ def write(path: Path, *rows: object) -> str:
     return str(path)
 
 
-def test_a_row_says_its_kind_tags_and_split(tmp_path: Path) -> None:
+def test_a_row_may_have_a_kind_tags_and_a_split(tmp_path: Path) -> None:
     file = write(
         tmp_path / "mine.jsonl",
         {"prompt": "One", "split": "train", "tags": ["t"]},
@@ -85,7 +85,7 @@ def test_a_row_says_its_kind_tags_and_split(tmp_path: Path) -> None:
     assert held_out == [Prompt.of((Message("user", "Two"),), "borderline", "mine.jsonl")]
 
 
-def test_a_fifth_is_held_out_where_rows_do_not_say_and_always_the_same(tmp_path: Path) -> None:
+def test_a_fixed_fifth_of_the_rows_without_a_split_is_held_out(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.jsonl", *[{"prompt": f"Question {n}"} for n in range(1000)])
     held_out = load_prompts(file, "red_team").held_out
     assert 150 < len(held_out) < 250  # 200, sd 13

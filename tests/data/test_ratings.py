@@ -97,7 +97,7 @@ def test_a_row_that_is_no_rating_is_named(tmp_path: Path, row: Any, said: str) -
         load_ratings(written(tmp_path, ATTEMPT, row))
 
 
-def test_what_is_left_out_is_counted_and_several_raters_are_averaged(tmp_path: Path) -> None:
+def test_rows_left_out_are_counted_and_several_raters_are_averaged(tmp_path: Path) -> None:
     rows = [
         SCORED,
         {**SCORED, "human_score": "0.75"},

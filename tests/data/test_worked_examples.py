@@ -75,14 +75,14 @@ def texts(data: Any) -> Iterator[str]:
             yield from texts(item)
 
 
-def test_they_are_as_many_as_the_papers_and_go_with_the_package() -> None:
+def test_our_worked_examples_are_as_many_as_the_papers_and_in_the_package() -> None:
     assert {path.name: len(read(path.name)) for path in FOLDER.iterdir()} == COUNTS
     project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text())
     globs = project["tool"]["setuptools"]["package-data"]["constitutional_ai"]
     assert set(FOLDER.iterdir()) <= {path for glob in globs for path in FOLDER.parents[1].glob(glob)}
 
 
-def test_a_dialogue_is_what_our_own_requests_write_and_ends_where_the_human_speaks() -> None:
+def test_a_worked_dialogue_equals_our_own_requests_and_ends_where_the_human_speaks() -> None:
     for text, (talk, answer, *asked, revision) in zip(read(CRITIQUE_REVISION), dialogues(), strict=True):
         critique_request, critique, wanted = asked
         written = to_revise(turns(talk), answer, (critique_request, critique), wanted, "plain")
@@ -99,7 +99,7 @@ def test_some_dialogues_have_earlier_turns() -> None:
     assert {len(turns(talk)) for talk, *_ in dialogues()} == {1, 3}
 
 
-def test_a_thought_is_what_our_own_requests_write_under_any_principle() -> None:
+def test_a_worked_chain_of_thought_equals_our_own_requests_under_any_principle() -> None:
     shown = load_few_shots(FOLDER).chain_of_thought([Principle(name="p", preference="Which {}?")], rng(0))
     rebuilt = ""
     for talk, first, second, thought, _, answer in thoughts():

@@ -97,7 +97,7 @@ def ask(model: Model, request: tuple[Context, Sampling | list[str]]) -> object:
 
 @settings(max_examples=40)
 @given(st.lists(requests, max_size=6))
-def test_a_cached_model_says_what_the_model_says_and_asks_it_once(
+def test_a_cached_model_answers_as_the_model_does_and_calls_it_once(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[Context, Sampling | list[str]]]
 ) -> None:
     plain, model = Counting(), Counting()
@@ -141,7 +141,7 @@ def test_another_seed_is_another_draw(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("temperature", "asked"), [(0.0, 1), (0.7, 2)])
-def test_a_server_is_asked_again_where_it_draws(path: Path, temperature: float, asked: int) -> None:
+def test_samples_of_a_server_are_not_cached(path: Path, temperature: float, asked: int) -> None:
     model = Counting()
     server = wrapped(model, path, seeded=False)
     for _ in range(2):
@@ -149,14 +149,14 @@ def test_a_server_is_asked_again_where_it_draws(path: Path, temperature: float, 
     assert len(model.asked) == asked
 
 
-def test_a_servers_scores_are_always_kept(path: Path) -> None:
+def test_scores_of_a_server_are_cached(path: Path) -> None:
     model = Counting()
     for _ in range(2):
         asyncio.run(wrapped(model, path, seeded=False).score("Hi", ["a"]))
     assert len(model.asked) == 1
 
 
-def test_what_failed_is_asked_again(path: Path) -> None:
+def test_errors_are_not_cached(path: Path) -> None:
     model = Broken()
     for _ in range(2):
         with pytest.raises(RecordError, match="no answer"):
@@ -165,7 +165,7 @@ def test_what_failed_is_asked_again(path: Path) -> None:
 
 
 @pytest.mark.parametrize("logp", [math.nan, -math.inf])
-def test_a_score_that_is_no_number_is_asked_again(path: Path, logp: float) -> None:
+def test_a_score_that_is_not_finite_is_not_cached(path: Path, logp: float) -> None:
     model = Counting(logp=logp)
     for _ in range(2):
         (found,) = asyncio.run(wrapped(model, path).score("Hi", ["a"]))
@@ -173,7 +173,7 @@ def test_a_score_that_is_no_number_is_asked_again(path: Path, logp: float) -> No
     assert len(model.asked) == 2
 
 
-def test_an_empty_answer_is_asked_again(path: Path) -> None:
+def test_an_empty_answer_is_not_cached(path: Path) -> None:
     model = Counting(text=lambda drawn: "")
     assert [text(wrapped(model, path)) for _ in range(2)] == ["", ""]
     assert len(model.asked) == 2
@@ -189,7 +189,7 @@ def test_the_same_weights_under_another_name_answer_in_that_name(path: Path) -> 
 # -- many at once
 
 
-def test_identical_requests_in_work_at_once_are_asked_once(path: Path) -> None:
+def test_identical_requests_in_progress_are_sent_once(path: Path) -> None:
     model = Counting()
     cached_model = wrapped(model, path)
 
@@ -200,7 +200,7 @@ def test_identical_requests_in_work_at_once_are_asked_once(path: Path) -> None:
     assert len(model.asked) == 1
 
 
-def test_who_gives_up_waiting_takes_the_answer_from_nobody(path: Path) -> None:
+def test_a_cancelled_caller_does_not_cancel_the_others(path: Path) -> None:
     model = wrapped(Counting(), path)
 
     async def first_gives_up() -> Completion:
@@ -212,7 +212,7 @@ def test_who_gives_up_waiting_takes_the_answer_from_nobody(path: Path) -> None:
     assert asyncio.run(first_gives_up()).text.startswith("answer")
 
 
-def test_a_failure_is_shared_by_those_who_wait_for_it(path: Path) -> None:
+def test_all_who_wait_for_a_request_get_its_error(path: Path) -> None:
     model = Broken()
     cached_model = wrapped(model, path)
 
@@ -247,7 +247,7 @@ def test_two_processes_may_write_one_file(path: Path) -> None:
     assert all(calls.get(f"{name} {n}") for name in "ab" for n in range(300))
 
 
-def test_a_file_may_be_made_by_many_at_once(path: Path) -> None:
+def test_several_threads_may_create_the_file(path: Path) -> None:
     """The change to WAL mode is the one moment at which SQLite does not wait for another connection."""
     with ThreadPoolExecutor(8) as pool:
         for n in range(50):
@@ -275,7 +275,7 @@ def test_a_kill_while_writing_damages_nothing(path: Path) -> None:
 # -- a damaged file
 
 
-def test_a_damaged_file_is_said_put_aside_and_begun_anew(path: Path) -> None:
+def test_a_damaged_file_is_renamed_with_a_warning_and_a_new_one_started(path: Path) -> None:
     path.write_bytes(b"no database " * 1000)
     said: list[str] = []
     calls = CallFile(path, said.append)
@@ -303,7 +303,7 @@ def test_damage_that_shows_only_later_is_found_too(path: Path) -> None:
     assert len(said) == 1
 
 
-def test_a_value_that_was_changed_on_disk_is_no_answer(path: Path) -> None:
+def test_a_value_that_was_changed_on_disk_is_ignored(path: Path) -> None:
     calls = CallFile(path, pytest.fail)
     calls.put("a", "true")
     sqlite3.connect(path, isolation_level=None).execute(
@@ -312,7 +312,7 @@ def test_a_value_that_was_changed_on_disk_is_no_answer(path: Path) -> None:
     assert calls.get("a") is None
 
 
-def test_a_file_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_created_gives_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Set cache= to another file"):
         CallFile(tmp_path / "file" / "calls.sqlite", print)
@@ -340,7 +340,7 @@ def test_scripted_models_and_runs_without_a_cache_are_left_as_they_are(path: Pat
     assert not path.exists()
 
 
-def test_a_model_is_its_files_wherever_they_lie(tiny: Path, tmp_path: Path, path: Path) -> None:
+def test_a_local_model_is_identified_by_its_files(tiny: Path, tmp_path: Path, path: Path) -> None:
     import shutil
 
     calls = CallFile(path, print)
@@ -354,7 +354,7 @@ def test_a_model_is_its_files_wherever_they_lie(tiny: Path, tmp_path: Path, path
     assert model_identity(f"hf:{copy}", calls) != before
 
 
-def test_a_servers_name_and_address_are_who_it_is(path: Path) -> None:
+def test_a_server_is_identified_by_its_name_and_address(path: Path) -> None:
     assert (
         model_identity("server:m@http://localhost:1/v1", CallFile(path, print))
         == "server:m@http://localhost:1/v1"

@@ -56,26 +56,26 @@ def test_a_sound_model_passes_every_check(exact: None, tiny: Path) -> None:
     assert found["scores whole continuations"] == found["scores are right"] == "yes"
 
 
-def test_scores_of_first_tokens_are_found_out(wrapped: str) -> None:
+def test_scores_of_first_tokens_only_fail_a_check(wrapped: str) -> None:
     found = outcomes(wrapped)
     assert found["scores whole continuations"] == found["scores are right"] == "no"
     assert CliRunner().invoke(main, ["doctor", wrapped]).exit_code == 1
 
 
-def test_a_model_that_draws_anew_each_time_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_ignores_the_seed_fails_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(range(10**6))
     model: Model = ScriptedModel(say=lambda context: f"Answer {next(drawn)}.")
     monkeypatch.setattr(doctor, "load_model", lambda name: model)
     assert outcomes("scripted:echo")["a seed fixes the answer"] == "no"
 
 
-def test_a_model_that_is_greedy_at_any_temperature_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_greedy_at_any_temperature_fails_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `transformers serve` is, for a model whose generation_config.json does not say `do_sample`."""
     monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=lambda context: "Once."))
     assert [outcomes("scripted:echo")[check] for check in SAMPLING] == ["yes", "no"]
 
 
-def test_one_seed_for_all_requests_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_for_all_requests_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(["Alone.", "Alone.", *map(str, range(10**3))])
     model = ScriptedModel(say=lambda context: "Yes." if "fruit" in context else next(drawn))
     monkeypatch.setattr(doctor, "load_model", lambda name: model)
@@ -84,7 +84,7 @@ def test_one_seed_for_all_requests_is_told_of(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("answered", [0, 1, 5])
-def test_a_model_that_fails_is_a_finding_too(answered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_model_fails_a_check(answered: int, monkeypatch: pytest.MonkeyPatch) -> None:
     count = itertools.count()
 
     def say(context: str) -> str:
@@ -97,7 +97,7 @@ def test_a_model_that_fails_is_a_finding_too(answered: int, monkeypatch: pytest.
     assert (last.outcome, last.details) == ("no", "Server is pinned to another model")
 
 
-def test_what_gives_no_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_local_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ScriptedModel(weigh=lambda context, continuation: -float(len(continuation.split())))
     monkeypatch.setattr(doctor, "load_model", lambda name: dataclasses.replace(words, name=name))
     found = {check.name: check for check in examine("scripted:echo")}
@@ -125,7 +125,7 @@ def test_the_command_prints_every_check(exact: None, tiny: Path) -> None:
         (float("nan"), True, "no"),
     ],
 )
-def test_scores_may_be_off_by_what_the_weights_are_rounded_by(
+def test_scores_may_differ_by_the_rounding_of_the_weights(
     off: float, int8: bool, outcome: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Off(HuggingFaceModel):

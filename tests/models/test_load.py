@@ -55,7 +55,7 @@ def test_each_name_finds_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.name == "server:org/m@http://localhost:8000/v1"
 
 
-def test_the_engine_asked_for_runs_the_weights_and_is_named(tiny: Path) -> None:
+def test_the_chosen_engine_runs_the_weights_and_is_named(tiny: Path) -> None:
     said: list[str] = []
     model = load_model(f"hf:{tiny}", engine="transformers", say=said.append)
     assert type(model).__name__ == "TransformersModel"
@@ -65,7 +65,7 @@ def test_the_engine_asked_for_runs_the_weights_and_is_named(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["server:m@http://x/v1", "scripted:echo"])
-def test_what_has_no_weights_here_cannot_be_trained(name: str) -> None:
+def test_a_model_without_local_weights_cannot_be_trained(name: str) -> None:
     with pytest.raises(InputError, match="has no weights here that could be trained"):
         model_path(name)
 
@@ -107,7 +107,7 @@ def broken(good: Path, folder: Path, what: str) -> str:
         "torn tokenizer",
     ],
 )
-def test_a_broken_folder_is_one_sentence_that_names_it(tiny: Path, tmp_path: Path, what: str) -> None:
+def test_a_broken_folder_gives_one_sentence_that_names_it(tiny: Path, tmp_path: Path, what: str) -> None:
     name = broken(tiny, tmp_path / "model", what)
     with pytest.raises(ModelError, match=f"cannot load '{name}': ") as caught:
         load_model(name)

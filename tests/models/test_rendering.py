@@ -54,7 +54,7 @@ def learned(model: HuggingFaceModel, turns: tuple[Message, ...], **how: Any) -> 
     return list(model._tokens.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def test_a_model_trained_in_the_plain_format_is_spoken_to_in_it(trained: HuggingFaceModel) -> None:
+def test_a_model_trained_in_the_plain_format_is_prompted_in_it(trained: HuggingFaceModel) -> None:
     """And so stops where it begins to speak for the human (pitfall 17)."""
     assert trained.format == "plain"
 
@@ -62,7 +62,7 @@ def test_a_model_trained_in_the_plain_format_is_spoken_to_in_it(trained: Hugging
 @given(st.lists(CONTENT, min_size=4, max_size=4))
 @example(["a", "b", "c", "d"])
 @example(["x\n\nHuman: y"] * 4)
-def test_a_context_in_the_plain_format_is_token_for_token_what_was_learned(
+def test_a_prompt_in_the_plain_format_has_the_same_tokens_as_in_training(
     trained: HuggingFaceModel, said: list[str]
 ) -> None:
     """Of one turn and of many: earlier answers end as ``plain`` ends them."""
@@ -71,7 +71,7 @@ def test_a_context_in_the_plain_format_is_token_for_token_what_was_learned(
         assert tokens_of(trained, turns) == learned(trained, turns, add_generation_prompt=True)
 
 
-def test_an_answer_learned_from_goes_on_from_the_context_and_ends(trained: HuggingFaceModel) -> None:
+def test_a_training_text_continues_its_prompt_and_ends(trained: HuggingFaceModel) -> None:
     talk = (Message("user", "Hi"), Message("assistant", "Hello."))
     tokenizer = trained._tokens.tokenizer
     begun, whole = tokens_of(trained, talk[:1]), learned(trained, talk)
@@ -90,7 +90,9 @@ def test_no_content_opens_a_turn_in_the_plain_format(trained: HuggingFaceModel, 
     assert escape_content(safe, trained._tokens.tokenizer) == safe
 
 
-def test_such_words_are_left_alone_elsewhere(trained: HuggingFaceModel, tiny: Path) -> None:
+def test_the_opening_words_of_a_turn_are_left_alone_inside_a_line(
+    trained: HuggingFaceModel, tiny: Path
+) -> None:
     """Where a line does not begin with them, and where control tokens open turns."""
     assert (
         escape_content("Human: I said\nto Human: x", trained._tokens.tokenizer) == "Human: I said\nto Human: x"

@@ -18,7 +18,7 @@ TALK = (
 )
 
 
-def test_it_says_the_last_line_it_was_given() -> None:
+def test_echo_returns_the_last_line() -> None:
     model: Model = ScriptedModel()
     assert asyncio.run(model.generate(TALK, Sampling())).text == "Tea?"
     assert asyncio.run(model.generate("one\ntwo", Sampling())).text == "two"
@@ -33,11 +33,11 @@ def test_it_sees_the_plain_text_of_a_conversation() -> None:
     assert asyncio.run(model.score(TALK, ["a", "bcd"])) == [-1.0, -3.0]
 
 
-def test_without_a_script_it_is_indifferent() -> None:
+def test_without_a_script_all_continuations_are_equally_likely() -> None:
     assert asyncio.run(ScriptedModel().score("x", [" (A)", " (B)"])) == [math.log(0.5)] * 2
 
 
-def test_plain_text_goes_on_where_the_assistant_was_cut() -> None:
+def test_plain_text_continues_a_last_turn_of_the_assistant() -> None:
     assert plain((Message("user", "Hi"), Message("assistant", "The answer is:"))).endswith(
         "Assistant: The answer is:"
     )
@@ -61,7 +61,7 @@ def test_one_judge_likes_replies_that_ask_back() -> None:
     assert probability_of_first("asks-back", "Why?", "Who?") == 0.5
 
 
-def test_the_other_throws_a_coin_that_order_does_not_turn() -> None:
+def test_the_coin_of_coin_flips_does_not_depend_on_the_order() -> None:
     ahead = []
     for n in range(60):
         there = probability_of_first("coin-flips", f"Why {n}?", f"No {n}.")

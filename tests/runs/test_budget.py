@@ -77,14 +77,14 @@ def test_no_budget_is_passed_once_it_is_known_what_the_dearest_record_costs(
         assert spent + 9 > budget  # nor is more left than the dearest would have cost
 
 
-def test_what_other_stages_spent_counts(tmp_path: Path) -> None:
+def test_the_cost_of_other_stages_counts(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match="30 tokens"):
         make(tmp_path, [10] * 20, Budget(35, spent=10))
     with pytest.raises(BudgetSpent, match=r"budget\.hours=1 .* 2\.00 hours"):
         make(tmp_path, [10] * 20, Budget(hours=1, seconds=7200))
 
 
-def test_hours_stop_a_stage_too_with_nothing_in_work(tmp_path: Path) -> None:
+def test_spent_hours_stop_a_stage_with_no_record_in_progress(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match=r"hours are spent.*higher budget\.hours"):
         make(tmp_path, [10] * 100_000, Budget(hours=0.2 / 3600))
     assert not (tmp_path / "failures.jsonl").exists() or not (tmp_path / "failures.jsonl").read_bytes()
@@ -95,7 +95,7 @@ def test_a_finished_stage_needs_no_budget(tmp_path: Path) -> None:
     assert make(tmp_path, [10] * 3, Budget(1, hours=1e-9)) == [10] * 3
 
 
-def test_a_run_sums_what_its_stages_spent(tmp_path: Path) -> None:
+def test_the_budget_of_a_run_covers_all_its_stages(tmp_path: Path) -> None:
     async def passes() -> AsyncIterator[Pass[str, Response]]:
         async def step(name: str) -> Response:
             return Response(name, PROMPT, Completion("x", "m", "stop", 7, 3))

@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("0*/*.json*"))}
 
 
-def test_its_stages_are_complete_and_nothing_is_made_anew(old: Path) -> None:
+def test_its_stages_are_complete_and_nothing_is_made_again(old: Path) -> None:
     before = contents(old)
     result = cai("run", old / layout.RECIPE, f"out={old}", "--until", layout.REVISIONS)
     assert result.exit_code == 0, result.output

@@ -44,7 +44,7 @@ def test_a_file_that_is_in_order_is_left_alone(tmp_path: Path) -> None:
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_of_a_record_that_is_there_twice_the_last_is_kept_and_both_are_paid(tmp_path: Path) -> None:
+def test_of_two_lines_with_one_id_the_last_is_kept_and_both_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     written(path, {"a": 1, "b": 2})
     made = written(path, {"a": 5})
@@ -66,7 +66,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
         RowIndex(path, Response)
 
 
-def test_stored_rows_are_a_sequence_that_is_read_when_it_is_asked(tmp_path: Path) -> None:
+def test_stored_rows_are_a_sequence(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [Failure(str(n), "é\n\u2028", "x" * n) for n in range(5)]
     with RowWriter(path, Failure) as writer:

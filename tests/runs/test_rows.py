@@ -91,7 +91,7 @@ def test_a_row_is_on_disk_once_append_returns(tmp_path: Path) -> None:
             assert len(list(read_rows(path, Failure))) == number
 
 
-def test_a_last_line_torn_anywhere_is_owed_again(tmp_path: Path) -> None:
+def test_a_record_whose_line_is_torn_anywhere_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     rows = failures("one", "zwölf", "{\n}")
     write(path, rows)
@@ -134,7 +134,7 @@ def test_a_bad_line_in_the_middle_is_named(tmp_path: Path, line: str, said: str)
     assert str(caught.value).endswith("Delete this line, then type the same command.")
 
 
-def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_sentence_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.symlink_to("/dev/full")
     with Path("/dev/full").open("ab", buffering=0) as full:
@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path) -> None
             writer.append(failures("one")[0])
 
 
-def test_a_write_that_the_system_cuts_short_is_a_full_disk_and_what_was_before_is_whole(tmp_path: Path) -> None:
+def test_a_short_write_is_a_full_disk_and_leaves_earlier_rows_whole(tmp_path: Path) -> None:
     """In a process that may write files of 200 bytes only."""
     path = tmp_path / "records.jsonl"
     code = f"""

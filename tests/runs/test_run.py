@@ -55,7 +55,7 @@ def test_a_stage_is_done_if_and_only_if_its_stage_json_exists(run: Run) -> None:
     assert run.manifest("01-responses") is not None
 
 
-def test_a_finished_stage_says_what_it_was_made_of_and_what_it_cost(run: Run) -> None:
+def test_the_manifest_of_a_stage_holds_its_settings_inputs_and_cost(run: Run) -> None:
     make(run, fail=1)
     done = run.manifest("01-responses")
     assert done is not None
@@ -86,7 +86,7 @@ def test_a_stage_with_too_many_failures_is_not_done(run: Run) -> None:
         (CONFIG, {"prompts": "c", "constitution": "c"}, "another version of constitution and prompts."),
     ],
 )
-def test_what_was_made_from_something_else_is_refused_and_kept(
+def test_a_stage_with_other_settings_or_inputs_is_refused_and_kept(
     run: Run, finished: bool, config: dict[str, Any], inputs: dict[str, str], said: str
 ) -> None:
     if finished:
@@ -106,7 +106,7 @@ def test_the_same_settings_after_json_are_the_same(run: Run) -> None:
     assert make(run, {"seed": 0, "tags": ("a", "b")}) == []
 
 
-def test_forgetting_makes_a_stage_anew_under_new_settings(run: Run) -> None:
+def test_a_removed_stage_is_made_again_with_new_settings(run: Run) -> None:
     make(run)
     run.remove_stages("01-responses", "02-revisions")
     assert not run.stage("01-responses").exists()
@@ -121,7 +121,7 @@ def test_an_edit_by_hand_is_noticed(run: Run) -> None:
     assert run.output_digest("01-responses") != before
 
 
-def test_a_model_is_made_once_and_its_checkpoint_found_again(run: Run) -> None:
+def test_a_model_is_trained_once_and_its_checkpoint_returned_again(run: Run) -> None:
     trained = []
 
     def train(folder: Path) -> Trained:
@@ -136,7 +136,7 @@ def test_a_model_is_made_once_and_its_checkpoint_found_again(run: Run) -> None:
     assert run.manifest("03-sl-cai-model").notes == {"base_model": "base", "too_long": 3}
 
 
-def test_a_training_that_breaks_leaves_no_finished_stage(run: Run) -> None:
+def test_a_training_that_fails_leaves_no_complete_stage(run: Run) -> None:
     def train(folder: Path) -> Trained:
         raise DiskFull("full")
 
@@ -163,7 +163,7 @@ def test_a_stage_gives_its_records_in_the_same_order_when_it_is_made_and_when_it
 # -- the folder
 
 
-def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with (
         pytest.raises(InputError, match="holds files that are not of a run"),
@@ -174,7 +174,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", ["", "deeper"])
-def test_a_file_is_no_folder_for_a_run(tmp_path: Path, inside: str) -> None:
+def test_a_file_cannot_be_the_folder_of_a_run(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("x")
     folder = tmp_path / "file" / inside
     with pytest.raises(InputError, match="is a file, not a folder"), open_run(folder, {}, Silent()):
@@ -184,7 +184,7 @@ def test_a_file_is_no_folder_for_a_run(tmp_path: Path, inside: str) -> None:
 @pytest.mark.parametrize(
     "left", ["recipe.yaml", "recipe.yaml.part", "constitution.yaml.part", "run.json.part", ".lock"]
 )
-def test_a_run_killed_at_its_very_beginning_can_be_begun_again(tmp_path: Path, left: str) -> None:
+def test_a_run_killed_at_its_start_can_be_started_again(tmp_path: Path, left: str) -> None:
     (tmp_path / left).write_text("tor")
     with open_run(tmp_path, {"recipe.yaml": "seed: 0\n"}, Silent()) as opened:
         assert len(make(opened)) == 5
@@ -207,13 +207,15 @@ except InputError as error:
     assert (run.folder / "recipe.yaml").read_text() == "seed: 0\n"
 
 
-def test_a_lock_left_by_a_dead_process_holds_nobody(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     for _ in range(2):
         with open_run(tmp_path, {}, Silent()) as opened:
             make(opened)
 
 
-def test_reading_what_is_no_run_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_run_names_the_runs_that_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no run in 'runs/dmo'\. Make one with: cai run demo"):
         read_run("runs/dmo")
@@ -224,7 +226,7 @@ def test_reading_what_is_no_run_says_how_to_make_one(tmp_path: Path, monkeypatch
     assert len(read_run("runs/demo").rows("01-responses", Response)) == 5
 
 
-def test_run_json_names_every_stage_that_was_begun(run: Run) -> None:
+def test_run_json_names_every_stage_that_was_started(run: Run) -> None:
     make(run)
     about = json.loads((run.folder / "run.json").read_text())
     assert about["stages"] == {"01-responses": {"config": CONFIG, "inputs": INPUTS}}

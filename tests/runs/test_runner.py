@@ -131,7 +131,7 @@ def test_a_failure_is_kept_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert sorted(kept, key=lambda f: f.id) == [Failure(n, "RecordError", f"{n} is bad") for n in ("3", "7")]
 
 
-def test_what_failed_is_owed_again_and_then_forgotten(tmp_path: Path) -> None:
+def test_failed_records_are_tried_again(tmp_path: Path) -> None:
     make(tmp_path, NAMES, fails_on("3"), max_failures=1)
     asked: list[str] = []
 
@@ -145,14 +145,14 @@ def test_what_failed_is_owed_again_and_then_forgotten(tmp_path: Path) -> None:
     assert not (tmp_path / "failures.jsonl").exists()
 
 
-def test_one_failure_too_many_stops_and_what_was_made_stays(tmp_path: Path) -> None:
+def test_one_failure_too_many_stops_the_stage_and_keeps_its_records(tmp_path: Path) -> None:
     with pytest.raises(TooManyFailures, match=r"3 records of .* failed, the last with RecordError: 6 is bad"):
         make(tmp_path, NAMES, fails_on("2", "4", "6"), max_failures=2, concurrency=1)
     assert on_disk(tmp_path) == ["0", "1", "3", "5"]
     assert len(list(read_rows(tmp_path / "failures.jsonl", Failure))) == 3
 
 
-def test_a_resume_makes_only_what_is_owed(tmp_path: Path) -> None:
+def test_a_resume_makes_only_the_missing_records(tmp_path: Path) -> None:
     make(tmp_path, NAMES[:5])
     with (tmp_path / "records.jsonl").open("ab") as file:
         file.write(b'{"id": "5", "torn')
@@ -168,12 +168,12 @@ def test_a_resume_makes_only_what_is_owed(tmp_path: Path) -> None:
     assert on_disk(tmp_path) == NAMES
 
 
-def test_a_record_that_is_not_wanted_any_more_is_not_returned(tmp_path: Path) -> None:
+def test_a_record_without_an_item_is_dropped(tmp_path: Path) -> None:
     make(tmp_path, NAMES)
     assert [r.id for r in make(tmp_path, ["4", "2"]).records] == ["4", "2"]
 
 
-def test_a_bad_line_on_disk_is_named_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_bad_line_on_disk_is_named_before_any_record_is_made(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match=r"records.jsonl:1: "):
         make(tmp_path, NAMES)
@@ -240,7 +240,7 @@ def test_a_failing_pass_frees_its_model(tmp_path: Path) -> None:
     assert freed
 
 
-def test_progress_is_told_what_was_there_and_what_it_cost(tmp_path: Path) -> None:
+def test_progress_gets_the_finished_records_and_the_cost_of_each_new_one(tmp_path: Path) -> None:
     make(tmp_path, ["0"])
     kept = Kept()
     make(tmp_path, ["0", "1", "2"], fails_on("2"), concurrency=1, max_failures=1, progress=kept)

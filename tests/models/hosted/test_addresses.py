@@ -43,7 +43,7 @@ def given(pace: Pace, *, capacity: int, requests: int, seconds: float = 0.01) ->
     return asyncio.run(all_of_them())
 
 
-def test_a_server_is_given_more_as_long_as_it_answers_faster_for_it() -> None:
+def test_the_limit_grows_as_long_as_the_rate_does() -> None:
     slow, fast = Pace(), Pace()
     given(slow, capacity=1, requests=200, seconds=0.005)
     most = given(fast, capacity=10_000, requests=1500, seconds=0.05)
@@ -58,7 +58,7 @@ def test_never_more_at_once_than_the_limit_and_none_is_forgotten() -> None:
     assert given(pace, capacity=100, requests=50) <= FIRST
 
 
-def test_an_overloaded_server_is_given_half_and_left_alone_for_as_long_as_it_says() -> None:
+def test_an_overload_halves_the_limit_and_pauses_for_as_long_as_the_server_demands() -> None:
     async def asked() -> float:
         async with pace:
             pace.overloaded(0.2)
@@ -93,7 +93,7 @@ def test_a_cancelled_waiter_passes_its_turn_on() -> None:
 @pytest.mark.parametrize(
     ("said", "seconds"), [("2", 2.0), ("1e9", 60.0), ("-3", 0.0), ("Wed, 21 Oct", 0.0), (None, 0.0)]
 )
-def test_what_a_server_says_of_when_to_come_back(said: str | None, seconds: float) -> None:
+def test_retry_after_is_read(said: str | None, seconds: float) -> None:
     class Response:
         status_code, headers = 429, {} if said is None else {"retry-after": said}
 
@@ -137,14 +137,14 @@ def test_a_dead_server_is_left_out_and_nothing_is_lost(three: list[Server]) -> N
     assert ask(model, 6) == ["You said Hi"] * 6  # in another event loop, as each stage has its own
 
 
-def test_where_all_are_dead_it_is_one_sentence(three: list[Server]) -> None:
+def test_when_all_servers_are_dead_there_is_one_sentence(three: list[Server]) -> None:
     for server in three:
         server._http.server_close()
     with pytest.raises(ModelError, match="Is the server running"):
         ask(ServerModel("m", urls(three)), 2)
 
 
-def test_every_server_is_proven_before_it_scores(three: list[Server]) -> None:
+def test_every_server_is_tested_before_it_scores(three: list[Server]) -> None:
     model = ServerModel("m", urls(three))
     assert asyncio.run(model.score("Is it so?", [" yes"])) == [-4.0]
     for server in three:

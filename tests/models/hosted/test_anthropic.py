@@ -45,7 +45,7 @@ def generate(context: Any = ASKED, **sampling: Any) -> Completion:
     return asyncio.run(load_model("anthropic:m").generate(context, Sampling(**sampling)))
 
 
-def test_a_conversation_is_asked_as_messages(server: Server) -> None:
+def test_a_conversation_is_sent_as_messages(server: Server) -> None:
     said = generate((Message("system", "Be kind."), *ASKED), max_tokens=7, stop=("\n", "END"))
     assert said == Completion("Hello there.", "anthropic:m", "stop", 5, 2)
     assert server.requests == [
@@ -60,12 +60,12 @@ def test_a_conversation_is_asked_as_messages(server: Server) -> None:
     ]
 
 
-def test_a_temperature_is_sent_where_it_is_not_the_apis_own(server: Server) -> None:
+def test_a_temperature_is_sent_unless_it_is_the_default(server: Server) -> None:
     generate(temperature=0.0)
     assert server.requests[0]["temperature"] == 0.0
 
 
-def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
+def test_an_answer_that_was_cut_has_finish_reason_length(server: Server) -> None:
     server.reply = message("Hello", stop="max_tokens")
     assert generate().finish_reason == "length"
 
@@ -79,7 +79,7 @@ def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
         (404, ModelError, "does not know the model 'm'"),
     ],
 )
-def test_a_refusal_is_the_records_or_the_users_to_mend(
+def test_an_http_error_fails_the_record_or_stops_the_run(
     server: Server, status: int, error: type[Exception], said: str
 ) -> None:
     server.status = status
@@ -91,13 +91,13 @@ def test_a_refusal_is_the_records_or_the_users_to_mend(
 
 
 @pytest.mark.parametrize("reply", [{}, [], {"content": None}, b"<html>", message()], ids=str)
-def test_a_reply_that_is_none_is_no_bug(server: Server, reply: Any) -> None:
+def test_a_malformed_reply_fails_its_record(server: Server, reply: Any) -> None:
     server.reply = reply
     with contextlib.suppress(RecordError, ModelError):
         assert generate().text == ""
 
 
-def test_what_it_cannot_do_is_said_before_anything_runs(server: Server) -> None:
+def test_the_errors_for_raw_text_and_scores_name_the_setting_to_change(server: Server) -> None:
     with pytest.raises(ModelError, match=r"cannot continue raw text\. Set format=chat"):
         generate("\n\nHuman: Hi")
     with pytest.raises(ModelError, match=r"Set feedback\.method=votes"):
@@ -107,7 +107,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(server: Server) -> None:
     assert load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=votes"])
 
 
-def test_without_a_key_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with pytest.raises(ModelError, match=r"needs a key\. Set ANTHROPIC_API_KEY\."):
         load_model("anthropic:m")

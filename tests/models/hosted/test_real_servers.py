@@ -241,7 +241,9 @@ def test_a_server_stops_before_a_stop_string(server: ServerModel, context: Conte
 @pytest.mark.parametrize(
     "name", ["ours", "llama_server"]
 )  # transformers has one seed for all that is asked at once
-def test_a_seed_fixes_an_answer_whatever_else_is_asked(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_seed_fixes_an_answer_whatever_else_is_in_the_batch(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     server: ServerModel = request.getfixturevalue(name)
     draws = [Sampling(max_tokens=12, seed=n) for n in range(8)]
 

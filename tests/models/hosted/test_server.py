@@ -157,7 +157,7 @@ def test_a_stop_string_that_the_server_overlooked_is_cut(server: Server) -> None
     assert server.requests[0]["stop"] == ["1", "2", "3", "4"]
 
 
-def test_half_an_emoji_in_a_reply_is_made_text_that_a_file_can_hold(server: Server) -> None:
+def test_half_an_emoji_in_a_reply_is_replaced(server: Server) -> None:
     server.reply = answer(
         "/chat/completions", {"model": "m", "messages": [{"content": "a \ud83d\ude00 and \ud83d"}]}
     )
@@ -189,14 +189,14 @@ def in_halves(prompt: str) -> Tokens:
 
 
 @pytest.mark.parametrize(("echo", "scores"), [(with_bos, [-5.0, -4.0]), (in_halves, [-6.0, -5.0])])
-def test_however_a_server_counts_its_tokens(
+def test_scores_do_not_depend_on_how_a_server_counts_tokens(
     server: Server, echo: Callable[[str], Tokens], scores: list[float]
 ) -> None:
     server.echo = echo
     assert score(server, "Été à Paris ☕:", [" café", " thé"]) == scores
 
 
-def test_a_server_is_proven_once(server: Server) -> None:
+def test_a_server_is_tested_once(server: Server) -> None:
     model = ServerModel("m", server.url)
 
     async def many() -> None:
@@ -214,7 +214,7 @@ def shifted(prompt: str) -> Tokens:
     return [(tokens[0][0], None), *[(text, value - 3.0) for text, value in tokens[1:] if value]]
 
 
-def test_a_server_that_reads_other_numbers_than_it_writes_scores_nothing(server: Server) -> None:
+def test_a_server_whose_scores_disagree_with_its_samples_is_refused(server: Server) -> None:
     server.echo = shifted
     with pytest.raises(ModelError, match=r"-3.00 when it generates it and -6.00 when it reads it"):
         score(server, "Is it so?", [" yes"])
@@ -239,7 +239,7 @@ def test_a_server_that_knows_no_echo_is_named(server: Server) -> None:
         score(server, "Is it so?", [" yes"])
 
 
-def test_what_to_type_when_a_chat_cannot_be_scored_is_a_key_of_the_recipe(server: Server) -> None:
+def test_the_error_for_a_chat_that_cannot_be_scored_names_a_recipe_key(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         score(server, ASKED, [" (A)"])
     (change,) = re.findall(r"Set ([\w.]+=\w+)", str(caught.value))
@@ -258,7 +258,7 @@ def test_what_to_type_when_a_chat_cannot_be_scored_is_a_key_of_the_recipe(server
         (404, ModelError, "does not know this model or address"),
     ],
 )
-def test_a_refusal_is_the_records_or_the_users_to_mend(
+def test_an_http_error_fails_the_record_or_stops_the_run(
     server: Server, status: int, error: type[Exception], said: str
 ) -> None:
     proven = ServerModel("m", server.url)
@@ -276,13 +276,13 @@ def test_a_refusal_is_the_records_or_the_users_to_mend(
     [{"detail": f"no {KEY}"}, {"detail": [{"msg": f"no {KEY}"}]}, {"wrong": f"no {KEY}"}, f"no {KEY}".encode()],
     ids=str,
 )
-def test_what_the_server_says_of_an_error_is_told_wherever_it_stands(server: Server, reply: Any) -> None:
+def test_the_servers_error_message_is_shown_wherever_it_is_in_the_body(server: Server, reply: Any) -> None:
     server.status, server.reply = 400, reply
     with pytest.raises(RecordError, match=r"Error code: 400 - .*no \(key\)"):
         generate(server)
 
 
-def test_a_page_for_an_error_is_cut_short_and_no_half_of_the_key_is_left(server: Server) -> None:
+def test_a_long_error_message_is_cut_and_shows_no_part_of_the_key(server: Server) -> None:
     server.status = 500
     for before in range(server_module.LONGEST - len(KEY) - 20, server_module.LONGEST):
         server.reply = b"x" * before + KEY.encode() + b"x" * 10**4
@@ -293,7 +293,7 @@ def test_a_page_for_an_error_is_cut_short_and_no_half_of_the_key_is_left(server:
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
-def test_a_server_that_refuses_to_score_anything_is_the_users_to_mend(server: Server, status: int) -> None:
+def test_a_server_that_refuses_every_score_stops_the_run(server: Server, status: int) -> None:
     server.status, server.reply = status, {"error": {"message": f"no echo for {KEY}"}}
     with pytest.raises(
         ModelError, match=r"cannot score a prompt: .*no echo for \(key\).*feedback.method=votes"
@@ -301,7 +301,7 @@ def test_a_server_that_refuses_to_score_anything_is_the_users_to_mend(server: Se
         score(server, "Hi", [" x"])
 
 
-def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "RETRIES", 0)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -315,14 +315,14 @@ def test_a_server_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     [b"<html>hello</html>", b"", {}, {"choices": []}, [], {"choices": [{"index": 0, "finish_reason": "stop"}]}],
     ids=str,
 )
-def test_a_reply_that_is_none_fails_its_record_or_the_model_but_is_no_bug(server: Server, reply: Any) -> None:
+def test_a_malformed_reply_fails_its_record_or_stops_the_run(server: Server, reply: Any) -> None:
     server.reply = reply
     for asking in (lambda: generate(server), lambda: score(server, "Hi", [" x"])):
         with pytest.raises((RecordError, ModelError)):
             asking()
 
 
-def test_an_answer_of_nothing_is_an_empty_text(server: Server) -> None:
+def test_an_empty_answer_is_an_empty_text(server: Server) -> None:
     server.reply = answer("/v1/chat/completions", {"model": "m", "messages": [{"content": ""}]})
     server.reply["choices"][0]["message"]["content"] = None
     server.reply["usage"] = None
