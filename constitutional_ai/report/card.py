@@ -1,7 +1,8 @@
-"""Model cards: ``model/README.md`` of every model that a run trained, in the form that Hugging Face's hub reads.
+"""Write a model card, ``model/README.md``, for every model that a run trained, in the format of Hugging Face's hub.
 
-A card is written when its model is made, and completed when the run is evaluated. It says what the model was made from,
-with which settings, and what was measured, with counts. Names in it are strangers' text: they are escaped.
+A card is written when its model is trained, and completed when the run is evaluated. It states the base model, the
+settings and the metrics with their counts. Names in it are strangers' text, so they are escaped. (The templates of
+``huggingface_hub.ModelCard`` escape nothing.)
 """
 
 from __future__ import annotations
@@ -31,40 +32,42 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
 
-class About(NamedTuple):
+class ModelKind(NamedTuple):
+    """What a card says of each model of its kind."""
+
     title: str
     tag: str
     task: str
-    """As the hub names tasks."""
+    """The hub's name of its task."""
     logged: dict[str, str]
-    """Keys of ``metrics.jsonl`` that the card shows, and what they are."""
+    """Keys of ``metrics.jsonl`` that the card shows, with their descriptions."""
     roles: tuple[str, ...] = layout.ROLES
-    """Models that the card shows measurements of."""
+    """Models whose metrics the card shows."""
 
 
 LOSS = {"loss": "loss"}
 ABOUT = {
-    layout.SL_CAI_MODEL: About("SL-CAI", "sl-cai", "text-generation", LOSS, layout.ROLES[:2]),
-    layout.PREFERENCE_MODEL: About(
+    layout.SL_CAI_MODEL: ModelKind("SL-CAI", "sl-cai", "text-generation", LOSS, layout.ROLES[:2]),
+    layout.PREFERENCE_MODEL: ModelKind(
         "preference model",
         "preference-model",
         "text-classification",
-        {**LOSS, "agreement": "share of pairs ranked as their label does"},
+        {**LOSS, "agreement": "share of pairs ranked like their label"},
     ),
-    layout.RL_CAI_MODEL: About(
+    layout.RL_CAI_MODEL: ModelKind(
         "RL-CAI",
         "rl-cai",
         "text-generation",
         {
             **LOSS,
             "reward": "reward",
-            "second_reward": "score of a preference model that it was not rewarded by",
+            "second_reward": "score of a preference model that gave no rewards",
             "kl": "KL divergence from SL-CAI",
             "completions/mean_length": "tokens in an answer",
             "evasive": "share of bare refusals",
             "boilerplate": "share of known boilerplate",
             "degenerate": "share of broken answers",
-            "rewards/accuracies": "share of pairs ranked as their label does",
+            "rewards/accuracies": "share of pairs ranked like their label",
         },
     ),
 }
@@ -76,11 +79,11 @@ SOURCES = {
 
 
 WITH_IT = (layout.CONSTITUTION, layout.RECIPE)
-"""What lies beside a card, whole: a model that is passed on brings both along."""
+"""Files copied beside the card, so that they are passed on with the model."""
 
 
 def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
-    """Writes the cards of the models that the run has. One that would say the same as before is left alone."""
+    """Write the cards of the models that the run has trained so far. A card that would not change is not written."""
     for stage in ABOUT:
         path, manifest = run.stage(stage) / layout.WEIGHTS / "README.md", run.manifest(stage)
         if manifest is None or not path.parent.is_dir():
@@ -93,7 +96,7 @@ def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
 
 
 def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Constitution) -> str:
-    """The card of one trained model; ``manifest`` is its stage's."""
+    """Return the card of one trained model; ``manifest`` is its stage's."""
     about, models = ABOUT[manifest.stage], recipe.models
     is_pm = manifest.stage == layout.PREFERENCE_MODEL
     base = (models.preference_model if is_pm else None) or models.pretrained
@@ -108,7 +111,8 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
         base=base,
         recipe=recipe,
         constitution=constitution,
-        made=manifest,
+        manifest=manifest,
+        layout=layout,
         sources=[(SOURCES.get(s, s), count) for s, count in manifest.notes.get("sources", {}).items()],
         step=steps[-1].get("step") if steps else None,
         logged=list(last(steps[-1], about)) if steps else [],
@@ -131,8 +135,8 @@ def template() -> Template:
     return page.get_template("card.md")
 
 
-def head(about: About, base: str) -> Markup:
-    """What the hub reads by machine. A base model that lies in a folder has no name there."""
+def head(about: ModelKind, base: str) -> Markup:
+    """Return the metadata of the hub. A base model in a local folder has no name there."""
     named, tags = hub_id(base), ["constitutional-ai", about.tag]
     known = {"library_name": "transformers", "pipeline_tag": about.task, "tags": tags}
     more = {"base_model": named} if named else {}
@@ -140,7 +144,8 @@ def head(about: About, base: str) -> Markup:
 
 
 def hub_id(model: str) -> str | None:
-    """
+    """Return the hub's name of a model, or None if it has none.
+
     >>> hub_id("hf:some/model"), hub_id("hf:./folder"), hub_id("bundled:smollm2-135m")
     ('some/model', None, 'HuggingFaceTB/SmolLM2-135M-Instruct')
     """
@@ -151,26 +156,26 @@ def hub_id(model: str) -> str | None:
     return rest if named else None
 
 
-def last(row: dict[str, Any], about: About) -> Iterator[tuple[str, str]]:
-    """What a logged row says, in words and numbers of three digits."""
+def last(row: dict[str, Any], about: ModelKind) -> Iterator[tuple[str, str]]:
+    """Yield a logged row as descriptions and numbers of three digits."""
     for key, label in about.logged.items():
         value = row.get(key)
         if isinstance(value, int | float) and math.isfinite(value):
             yield label, f"{value:.3g}".replace("-", "−")
 
 
-def measured(run: Run, about: About) -> Iterator[tuple[Row, list[Metric | None]]]:
-    """Rows of the evaluation, for the models of ``about.roles``. Of a preference model only its own scores."""
+def measured(run: Run, about: ModelKind) -> Iterator[tuple[Row, list[Metric | None]]]:
+    """Yield rows of the evaluation for ``about.roles``; a preference model has only its own scores."""
     metrics = load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ()
-    found = {(m.name, m.model): m for m in metrics}
+    by_name = {(m.name, m.model): m for m in metrics}
     for row in MEASURED:
-        cells = [found.get((row.name, role)) for role in about.roles]
+        cells = [by_name.get((row.name, role)) for role in about.roles]
         if any(cells) and (about.tag != "preference-model" or row.name.endswith("_pm_score")):
             yield row, cells
 
 
 def plain(text: str) -> str:
-    r"""A stranger's text as one line of Markdown that says it, and does nothing else.
+    r"""Return a stranger's text as one line of Markdown that shows it unchanged.
 
     >>> plain("<b>\n# [a](b)")
     '\\<b\\> \\# \\[a\\](b)'
@@ -181,6 +186,6 @@ def plain(text: str) -> str:
 
 
 def code(value: dict[str, Any]) -> Markup:
-    """Settings as YAML. Indented, not fenced: no text can end such a block."""
+    """Return settings as YAML. They are indented, not fenced: no text can end such a block."""
     text = visible(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
     return Markup("\n".join(f"    {line}" for line in text.splitlines()))  # noqa: S704

@@ -1,4 +1,4 @@
-"""All that a report says, read from a run's directory. What has not been made is empty or None, no error."""
+"""Read everything that a report shows from a run's directory. What does not exist yet is empty or None."""
 
 from __future__ import annotations
 
@@ -27,46 +27,53 @@ from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, text_or_empty
 from constitutional_ai.runs.run import Run
 
-MADE = ("SL-CAI", "RL-CAI")
-
 
 class About(NamedTuple):
-    """What a stage is, for somebody who has not read the paper."""
+    """A stage, described for readers who do not know the paper."""
 
     name: str
     title: str
     does: str
     models: tuple[str, ...]
-    """Keys of the recipe, or our own models by their names."""
+    """Keys of the recipe, or names of the run's own models."""
 
 
 STAGES = (
     About(layout.PROMPTS, "Prompts", "a model drafts more prompts from examples", ("models.prompts",)),
     About(layout.RESPONSES, "Answers", "the helpful model answers every prompt", ("models.helpful",)),
-    About(layout.REVISIONS, "Revisions", "it revises its answers under drawn principles", ("models.helpful",)),
+    About(layout.REVISIONS, "Revisions", "it revises its answers under random principles", ("models.helpful",)),
     About(layout.SL_CAI_MODEL, "SL-CAI model", "a model is finetuned on the revisions", ("models.pretrained",)),
-    About(layout.COMPARISONS, "Pairs", "SL-CAI answers every red-team prompt twice", MADE[:1]),
-    About(layout.PREFERENCE_LABELS, "AI feedback", "a model says which answer is better", ("models.feedback",)),
+    About(layout.COMPARISONS, "Pairs", "SL-CAI answers every red-team prompt twice", ("SL-CAI",)),
+    About(
+        layout.PREFERENCE_LABELS, "AI feedback", "a model judges which answer is better", ("models.feedback",)
+    ),
     About(layout.PREFERENCE_MODEL, "Preference model", "learns to score answers", ("models.preference_model",)),
-    About(layout.RL_CAI_MODEL, "RL-CAI model", "SL-CAI learns to score higher", (MADE[0], "preference model")),
-    About(layout.EVALUATION, "Evaluation", "all answer held-out prompts", ("models.helpful", *MADE)),
+    About(layout.RL_CAI_MODEL, "RL-CAI model", "SL-CAI learns to score higher", ("SL-CAI", "preference model")),
+    About(
+        layout.EVALUATION,
+        "Evaluation",
+        "all answer held-out prompts",
+        ("models.helpful", "SL-CAI", "RL-CAI"),
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Stage:
+    """A stage of one run."""
+
     about: About
     manifest: StageManifest | None
-    """None while it is not complete."""
+    """None until it is complete."""
     models: tuple[str, ...]
-    begun: int
-    """Records there so far, when it is not complete."""
+    records_so_far: int
+    """0 when it is complete."""
     failures: tuple[Failure, ...]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in a run's directory."""
+    """Everything that a report shows of a run."""
 
     name: str
     folder: Path
@@ -83,34 +90,34 @@ class Contents:
     answers: tuple[Answer, ...]
     metrics: tuple[Metric, ...]
     steps: dict[str, Steps]
-    """What each training logged."""
+    """Rows that each training logged, by stage."""
     snapshots: tuple[Path, ...]
-    """Whole models that RL left on its way, each named for the prompts seen."""
+    """Folders of the models that RL saved during training, named for the prompts seen."""
     evaluated: tuple[Metric, ...]
-    """What ``cai evaluate`` measured, if it was asked to."""
+    """Metrics of ``cai evaluate``."""
     candidates: tuple[Candidate, ...]
-    """The models that it measured."""
+    """Models that ``cai evaluate`` measured."""
     parts: tuple[StageManifest, ...]
-    """Its parts that are complete."""
+    """Complete parts of ``cai evaluate``."""
     medians: tuple[MedianAnswer, ...]
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
 
     def principle(self, name: str, digest: str) -> Principle | None:
-        """None when the run's constitution is not the one that the record was made under."""
+        """Return a principle, or None if the run's constitution has another digest than the record's."""
         if self.constitution is None or self.constitution.digest != digest:
             return None
         return next((p for p in self.constitution.principles if p.name == name), None)
 
     @property
     def versions(self) -> list[tuple[str, dict[str, str]]]:
-        """Software by the first stage that used it."""
-        found: list[tuple[str, dict[str, str]]] = []
+        """Software versions, each with the first stage that used them."""
+        changes: list[tuple[str, dict[str, str]]] = []
         for manifest in (s.manifest for s in self.stages if s.manifest):
-            if not found or found[-1][1] != manifest.versions:
-                found.append((manifest.stage, manifest.versions))
-        return found
+            if not changes or changes[-1][1] != manifest.versions:
+                changes.append((manifest.stage, manifest.versions))
+        return changes
 
     @property
     def finished(self) -> str | None:
@@ -118,7 +125,7 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Raises InputError naming the file when one is there and cannot be read."""
+    """Read a run. Raises InputError, with its name, if a file exists and cannot be read."""
     recipe = _or_none(load_recipe, run.folder / layout.RECIPE)
     return Contents(
         name=_name(run),
@@ -127,7 +134,7 @@ def read_contents(run: Run) -> Contents:
         recipe_text=text_or_empty(run.folder / layout.RECIPE),
         constitution=_or_none(load_constitution, run.folder / layout.CONSTITUTION),
         constitution_text=text_or_empty(run.folder / layout.CONSTITUTION),
-        # No run needs to generate prompts.
+        # Most runs generate no prompts.
         stages=tuple(
             _stage(run, about, recipe)
             for about in STAGES
@@ -160,14 +167,14 @@ def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
     names = names | {"models.preference_model": own}
     models = tuple(str(names.get(m, m)) for m in about.models)
-    begun = 0 if manifest else text_or_empty(folder / layout.RECORDS).count("\n")
-    return Stage(about, manifest, models, begun, tuple(run.rows(about.name, Failure, layout.FAILURES)))
+    so_far = 0 if manifest else text_or_empty(folder / layout.RECORDS).count("\n")
+    return Stage(about, manifest, models, so_far, tuple(run.rows(about.name, Failure, layout.FAILURES)))
 
 
 def _parts(run: Run) -> Iterator[StageManifest]:
     for path in sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST)):
-        if made := load_json(path, StageManifest):
-            yield made
+        if manifest := load_json(path, StageManifest):
+            yield manifest
 
 
 def _name(run: Run) -> str:
@@ -176,7 +183,7 @@ def _name(run: Run) -> str:
 
 
 def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:
-    """A report of a run whose recipe was edited into nonsense still shows its text."""
+    """Load a file, or return None if it is missing or invalid: the report then shows its text only."""
     try:
         return load(str(path)) if path.is_file() else None
     except InputError:

@@ -87,11 +87,11 @@ def test_a_card_says_what_the_model_was_made_from(run: Run, stage: str) -> None:
     noted(run, stage, notes={"too_long": 2, "stopped": "kl ran off", "sources": {"ai": 3, "people": 2}})
     text = of(run, stage, "mine", models={"pretrained": "hf:a/b"})
     digest = load_constitution(run.folder / "constitution.yaml").digest
-    assert f"- Constitution: mine, version {digest}: 2 principles, of them 1 to revise under and 1 to" in text
+    assert f"- Constitution: mine, version {digest}: 2 principles, 1 of them for revisions and 1 for" in text
     assert "5 rows: 3 pairs labelled by the feedback model, 2 pairs judged by people; 2 rows longer" in text
     assert "    seed: 7\n    x.learning_rate: 0.5\n" in text
     assert "- Stopped early: kl ran off\n" in text
-    assert "These weights were made from hf:a/b, whose licence holds for them too." in text
+    assert "These weights were trained from hf:a/b, whose licence applies to them too." in text
 
 
 WAYS = {
@@ -110,7 +110,7 @@ def test_rl_cai_says_how_it_was_trained_and_how_good_its_reward_is(run: Run, way
 
 def test_the_preference_models_numbers_come_with_counts(run: Run) -> None:
     text = of(run, PM)
-    (row,) = [line for line in text.splitlines() if line.startswith("| ranks the pair as its label does")]
+    (row,) = [line for line in text.splitlines() if line.startswith("| ranks the pair like its label")]
     assert row.count(" 0.95 (0.75 to 0.99), of 19 |") == 2  # its source, and all
     (run.stage(PM) / "report.json").unlink()
     assert "ranks the pair" not in of(run, PM)
@@ -123,7 +123,7 @@ def test_what_was_logged_last_is_said_where_it_is_a_number(run: Run) -> None:
     ]
     (run.stage(RL) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = of(run, RL)
-    assert "Of the last batch, step 2:" in text
+    assert "One batch, of step 2." in text
     assert "| loss | 0.25 |\n| share of bare refusals | 0 |\n" in text
     assert "| reward |" not in text and "| KL" not in text
 
@@ -136,7 +136,7 @@ def test_a_card_is_completed_by_the_evaluation(run: Run) -> None:
     assert "| Score on red-team prompts" in of(run, PM) and "| Objections" not in of(run, PM)
     (run.folder / "08-evaluation" / "metrics.json").unlink()
     for stage in STAGES:
-        assert "Not measured yet: that is stage 08-evaluation of the run." in of(run, stage)
+        assert "Not measured yet: stage 08-evaluation of the run measures it." in of(run, stage)
 
 
 def test_cards_lie_with_the_weights_of_finished_stages_and_are_rewritten_only_to_say_more(run: Run) -> None:

@@ -1,1 +1,1 @@
-"""The paper's figures 2 to 12, drawn from your evaluations: a figure is data first, and a drawing of it second."""
+"""Draw the paper's figures 2 to 12 from evaluations: each is data first, and a drawing of the data second."""

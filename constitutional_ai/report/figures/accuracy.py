@@ -1,4 +1,4 @@
-"""Figures 4, 11 and 12: how often models choose the right answer, against their size."""
+"""Build figures 4, 11 and 12: how often models choose the right answer, against their size."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ GREY = "Grey: Bai et al. 2022, on 438 questions, as read off the figure."
 
 
 def figure_4(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Accuracy on the 438 pairs (EV-1), or on our own gate questions where the paper's file was not given."""
+    """Return accuracy on the 438 pairs (EV-1), or on our own gate questions if the paper's file was not given."""
     stem = "hhh_accuracy" if any(_under(e, "hhh_accuracy.") for e in evaluations) else "gate_accuracy"
-    told = (
+    measure = (
         "accuracy on HHH comparisons" if stem == "hhh_accuracy" else "accuracy on our gate questions, not HHH"
     )
     series = _series(evaluations, stem, METHODS)
     grey = [
         of_the_paper(METHODS[method], paper.HHH_SIZES, values) for method, values in paper.HHH_ACCURACY.items()
     ]
-    panel = _panel("", told, [*series, *(grey if behind else [])], chance=0.5)
+    panel = _panel("", measure, [*series, *(grey if behind else [])], chance=0.5)
     return against_size(
-        PaperFigure(4, (panel,), (INTERVALS, *([GREY] if behind else []))), told, "hhh", evaluations
+        PaperFigure(4, (panel,), (INTERVALS, *([GREY] if behind else []))), measure, "hhh", evaluations
     )
 
 
 def figure_11(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Accuracy on the older 221 pairs (EV-3)."""
-    told = "accuracy on the original 221"
-    panel = _panel("", told, _series(evaluations, "hhh221_accuracy", METHODS), chance=0.5)
-    return against_size(PaperFigure(11, (panel,), (INTERVALS,)), told, "hhh --paper FOLDER", evaluations)
+    """Return accuracy on the older 221 pairs (EV-3)."""
+    measure = "accuracy on the original 221"
+    panel = _panel("", measure, _series(evaluations, "hhh221_accuracy", METHODS), chance=0.5)
+    return against_size(PaperFigure(11, (panel,), (INTERVALS,)), measure, "hhh --paper FOLDER", evaluations)
 
 
 def figure_12(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Is it harmful, and which of nine kinds of harm is it (EV-4, EV-5, EV-6)?"""
+    """Return accuracy in identifying harm, and in telling nine kinds of it apart (EV-4, EV-5, EV-6)."""
     panels = [
         _panel(title, "accuracy", _series(evaluations, stem, MODES), chance=chance)
         for stem, title, chance in TASKS
@@ -69,32 +69,32 @@ def _panel(title: str, y_label: str, series: Iterable[Series], *, chance: float)
     return replace(size_panel(title, y_label, series), level=(chance, "chance"))
 
 
-def _series(evaluations: Sequence[Evaluation], stem: str, ways: Mapping[str, str]) -> list[Series]:
-    """A line for each way of asking, and for each kind of model where there are several."""
+def _series(evaluations: Sequence[Evaluation], stem: str, methods: Mapping[str, str]) -> list[Series]:
+    """Return a line for each method, and for each kind of model if there are several."""
     lines = by_size(measured(evaluations), join_named=True)
-    made = []
-    for way, said in ways.items():
-        found = [over_size(name, group, f"{stem}.{way}") for name, group in lines]
-        found = [one for one in found if one.points]
-        several = len(lines) > 1
-        for one in found:
-            by_kind = replace(one, name=f"{one.name}, {said}", colour=way, marker=one.name)
-            made.append(by_kind if several else replace(one, name=said))
-        made += _others(evaluations, f"{stem}.{way}", said)
-    return made
+    series = []
+    for method, title in methods.items():
+        for name, group in lines:
+            line = over_size(name, group, f"{stem}.{method}")
+            if line.points and len(lines) > 1:
+                series.append(replace(line, name=f"{name}, {title}", colour=method, marker=name))
+            elif line.points:
+                series.append(replace(line, name=title))
+        series += _others(evaluations, f"{stem}.{method}", title)
+    return series
 
 
-def _others(evaluations: Sequence[Evaluation], metric: str, said: str) -> list[Series]:
-    """Who was measured and is no candidate, as a preference model: its size is not known here."""
-    made = []
+def _others(evaluations: Sequence[Evaluation], metric: str, title: str) -> list[Series]:
+    """Return models that are no candidates, such as preference models: their size is not known here."""
+    others = []
     for evaluation in evaluations:
         known = {one.label for one in evaluation.candidates}
         for model in dict.fromkeys(m.model for m in evaluation.metrics if m.name == metric):
             value = evaluation.value(metric, model)
             if model not in known and value is not None:
                 shown = evaluation.shown(model)
-                made.append(Series(f"{shown}, {said}", (point(None, value, shown),), colour=said))
-    return made
+                others.append(Series(f"{shown}, {title}", (point(None, value, shown),), colour=title))
+    return others
 
 
 def _under(evaluation: Evaluation, stem: str) -> list[Metric]:

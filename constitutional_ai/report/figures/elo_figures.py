@@ -1,4 +1,4 @@
-"""Figures 2, 3 and 8: Elo of helpfulness and of harmlessness, against each other, model size, and training."""
+"""Build figures 2, 3 and 8: Elo of helpfulness and harmlessness, against each other, model size and training."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ from constitutional_ai.report.figures.measured import (
 )
 
 SIDES = ("helpfulness", "harmlessness")
-INTERVALS = "Bars and bands: 95 % intervals, where there are any."
-OTHERS = "Grey: Bai et al. 2022 (as read off the figure), with other models, matches and judges: compare shapes only."
+INTERVALS = "Bars and bands: 95 % intervals."
+OTHERS = "Grey: Bai et al. 2022 read off the figure; other models, matches and judges, so compare shapes only."
 
 
 def notes(evaluations: Sequence[Evaluation], behind: bool) -> tuple[str, ...]:
-    """What must be known to read a figure of Elo (EV-10)."""
+    """Return what a reader of Elo scores must know (EV-10)."""
     zeros = []
     for one in evaluations:
         at_zero = [m.model for m in one.metrics if m.name == "elo.harmlessness" and m.value == 0]
         zeros += [one.shown(model) for model in at_zero[:1]]
-    said = [f"Elo: only differences mean something; {', '.join(zeros)} is 0." if zeros else ""]
+    lines = [f"Only differences of Elo have a meaning; {', '.join(zeros)} is at 0." if zeros else ""]
     if len(evaluations) > 1:
-        said.append("Each evaluation has matches and a zero of its own: do not compare heights between them.")
-    return tuple(filter(None, (*said, INTERVALS, OTHERS if behind else "")))
+        lines.append(
+            "Each evaluation has its own matches and its own zero: do not compare heights between them."
+        )
+    return tuple(filter(None, (*lines, INTERVALS, OTHERS if behind else "")))
 
 
 def elo(side: str) -> str:
@@ -49,7 +51,7 @@ def elo(side: str) -> str:
 
 
 def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Harmlessness against helpfulness, a line for each training (section 3.3)."""
+    """Return harmlessness against helpfulness, a line for each training (section 3.3)."""
     everyone = measured(evaluations)
     series = []
     for training in trainings(everyone):
@@ -63,13 +65,13 @@ def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
         raise missing(2, "Elo of helpfulness and of harmlessness", "matches", evaluations)
     if behind:
         series += [
-            of_the_paper(name, [s.helpfulness for s in made], [s.harmlessness for s in made])
-            for name, made in paper.ELO.items()
+            of_the_paper(name, [s.helpfulness for s in snapshots], [s.harmlessness for s in snapshots])
+            for name, snapshots in paper.ELO.items()
         ]
     panel = Panel("", "helpfulness Elo", "harmlessness Elo", tuple(series), arrows=True)
-    arrows = "Lines lead from a training's start over its snapshots to its end; arrows point along it."
-    told = (arrows,) if any(len(s.points) > 1 or s.after for s in series) else ()
-    return PaperFigure(2, (panel,), (*told, *notes(evaluations, behind)))
+    arrows = "Lines and arrows lead from the start of a training over its snapshots to its end."
+    lines = (arrows,) if any(len(s.points) > 1 or s.after for s in series) else ()
+    return PaperFigure(2, (panel,), (*lines, *notes(evaluations, behind)))
 
 
 def _both(one: Measured) -> Point | None:
@@ -80,7 +82,7 @@ def _both(one: Measured) -> Point | None:
 
 
 def figure_3(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Elo against parameters, for the last model of each training."""
+    """Return Elo against parameters, for the last model of each training."""
     lines = by_size(measured(evaluations), join_named=False)
     panels = []
     for side in SIDES:
@@ -96,14 +98,14 @@ def figure_3(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 
 def figure_8(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Elo over the course of reinforcement learning."""
+    """Return Elo over the course of reinforcement learning."""
     panels = []
     for side in SIDES:
         series = over_training(evaluations, elo(side))
         if behind:
             series += [
-                of_the_paper(name, [s.sequences for s in made], [getattr(s, side) for s in made])
-                for name, made in paper.ELO.items()
+                of_the_paper(name, [s.sequences for s in snapshots], [getattr(s, side) for s in snapshots])
+                for name, snapshots in paper.ELO.items()
             ]
         panels.append(sequences_panel(side, f"{side} Elo", series))
     figure = PaperFigure(8, tuple(panels), notes(evaluations, behind))

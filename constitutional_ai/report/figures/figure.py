@@ -1,4 +1,4 @@
-"""What a figure is: panels of series of points. Every number that is drawn is here, and goes to the CSV as it is."""
+"""A figure as data: panels of series of points. The CSV holds every number of it, unchanged."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ Source = Literal["measured", "paper"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """One measurement: a point, with its 95 % interval."""
+
     x: float | None
-    """None where it has no place on this axis, as a model of unknown size: it is then a level across the panel."""
+    """None if it has no place on this axis, such as a model of unknown size: it is drawn as a level line."""
     y: float
     low: float | None = None
-    """Lower end of the 95 % interval of y; None where there is none."""
+    """Lower end of the 95 % interval of y; None if there is no interval."""
     high: float | None = None
     x_low: float | None = None
     x_high: float | None = None
     count: int | None = None
-    """How many items y is a mean over."""
+    """Number of items that y is a mean of."""
     model: str = ""
-    """What was measured: a model's label, a run's, or a bin."""
+    """Label of the model, or of the run, that was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
+    """Points that a line joins, in order."""
+
     name: str
-    """As it stands in the key. A name has one colour in all panels of a figure."""
+    """Its name in the legend. A name has one colour in all panels of a figure."""
     points: tuple[Point, ...]
     source: Source = "measured"
     dashed: bool = False
     colour: str | None = None
-    """What it shares its colour for, as a run or a way of asking; None: a colour of its own."""
+    """Series with the same value, such as a run's name, share one colour; None: a colour of its own."""
     marker: str | None = None
-    """What it shares its marker for, as SL-CAI; None: as its colour."""
+    """Series with the same value, such as a role, share one marker; None: the same as for its colour."""
     after: Point | None = None
-    """A point of another series that this one's line begins at."""
+    """A point of another series at which this line starts."""
 
     @property
     def drawn(self) -> tuple[Point, ...]:
-        """The points of its line."""
+        """The points that its line joins."""
         return (self.after, *self.points) if self.after else self.points
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """Series on one pair of axes."""
+
     title: str
     x_label: str
     y_label: str
@@ -54,26 +60,28 @@ class Panel:
     x_scale: Literal["plain", "rounds", "counts", "sequences", "parameters"] = "plain"
     errors: Literal["bars", "band"] = "bars"
     level: tuple[float, str] | None = None
-    """A dashed line to compare with, and its name."""
+    """Height and name of a dashed line to compare with."""
     diagonal: bool = False
-    """Whether the dashed line is y = x."""
+    """Whether to draw the dashed line y = x."""
     arrows: bool = False
-    """Whether the direction of a line is marked."""
+    """Whether arrows show the direction of lines."""
     counts: bool = False
-    """Whether every point is marked with its count."""
+    """Whether to write its count beside every point."""
     zero: float = 0.0
-    """What is taken off y to be shown, so that some point lies at 0 (PM-6)."""
+    """Subtracted from y in the drawing, so that one point lies at 0 (PM-6)."""
     span: tuple[float, float] | None = None
-    """Of both axes; None: as far as the points go."""
+    """Limits of both axes; None: those of the points."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFigure:
+    """The data of one of the paper's figures."""
+
     number: int
-    """In the paper."""
+    """Its number in the paper."""
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
-    """Stand under the panels."""
+    """Lines of text below the panels."""
 
     def points(self) -> Iterator[tuple[Panel, Series, Point]]:
         for panel in self.panels:

@@ -1,4 +1,4 @@
-"""Lines over model size and over training: what several figures share."""
+"""Build lines over model size and over training, for several figures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def point(x: float | None, metric: Metric, label: str) -> Point:
     return Point(x, metric.value, metric.low, metric.high, count=metric.count, model=label)
 
 
-def points_of(found: Iterable[Measured], metric: str, place: Place) -> tuple[Point, ...]:
-    """Of those that were measured."""
-    values = [(one, one.value(metric)) for one in found]
+def points_of(models: Iterable[Measured], metric: str, place: Place) -> tuple[Point, ...]:
+    """Return a point for each model whose ``metric`` was measured."""
+    values = [(one, one.value(metric)) for one in models]
     return tuple(point(place(one), value, one.label) for one, value in values if value is not None)
 
 
 def of_the_paper(name: str, xs: Sequence[float], ys: Sequence[float | None]) -> Series:
-    """Numbers read off a figure: without intervals and counts."""
+    """Return the paper's numbers as a series: they have no intervals and no counts."""
     points = tuple(Point(x, y) for x, y in zip(xs, ys, strict=True) if y is not None)
     return Series(f"paper: {name}", points, "paper")
 
@@ -50,14 +50,17 @@ def size_panel(title: str, y_label: str, series: Iterable[Series]) -> Panel:
 
 
 def against_size(figure: PaperFigure, what: str, part: str, evaluations: Sequence[Evaluation]) -> PaperFigure:
-    """Raises InputError where nothing was measured, or no model's size is known."""
+    """Return the figure without its empty panels.
+
+    Raises InputError if nothing was measured, or no model's size is known.
+    """
     points = _measured(figure)
     if not points:
         raise missing(figure.number, what, part, evaluations)
     if all(point.x is None for point in points):
         raise InputError(
-            f"figure {figure.number} is drawn against the number of parameters, which is known of none of "
-            f"{_who(points)}. Evaluate models whose weights lie here: hf:FOLDER"
+            f"figure {figure.number} is drawn against the number of parameters, which is known for none of "
+            f"{_who(points)}. Evaluate models whose weights are on this machine: hf:FOLDER"
         )
     return _without_empty(figure, lambda point: point.x is not None)
 
@@ -66,8 +69,8 @@ def against_size(figure: PaperFigure, what: str, part: str, evaluations: Sequenc
 
 
 def over_training(evaluations: Sequence[Evaluation], metric: str) -> list[Series]:
-    """A line for each training, from what it started from; a model that no RL made is a level."""
-    everyone, made = measured(evaluations), []
+    """Return a line for each training, from the model that it started from."""
+    everyone, lines = measured(evaluations), []
     for training in trainings(everyone):
         points = points_of(training, metric, _sequences)
         start = origin(training, everyone)
@@ -75,8 +78,8 @@ def over_training(evaluations: Sequence[Evaluation], metric: str) -> list[Series
         if points:
             after = before[0] if before else None
             colour, marker = shared(training, everyone)
-            made.append(Series(training[-1].label, points, colour=colour, marker=marker, after=after))
-    return made
+            lines.append(Series(training[-1].label, points, colour=colour, marker=marker, after=after))
+    return lines
 
 
 def _sequences(one: Measured) -> float | None:
@@ -84,27 +87,29 @@ def _sequences(one: Measured) -> float | None:
 
 
 def sequences_panel(title: str, y_label: str, series: Iterable[Series]) -> Panel:
-    said = "prompts seen in RL"
-    return Panel(title, said, y_label, tuple(series), x_scale="sequences", errors="band")
+    return Panel(title, "prompts seen in RL", y_label, tuple(series), x_scale="sequences", errors="band")
 
 
 def against_training(
     figure: PaperFigure, what: str, part: str, evaluations: Sequence[Evaluation]
 ) -> PaperFigure:
-    """Raises InputError where nothing was measured, or no model was made by RL."""
+    """Return the figure without its empty panels.
+
+    Raises InputError if nothing was measured, or no model was trained by RL.
+    """
     points = _measured(figure)
     if not points:
         raise missing(figure.number, what, part, evaluations)
     if not any(point.x for point in points):
         raise InputError(
-            f"figure {figure.number} is drawn over the course of RL, and RL made none of {_who(points)}. Evaluate "
-            "a run with its snapshots: set rl_cai.snapshot_every, finish the run, then type cai evaluate RUN"
+            f"figure {figure.number} is drawn over the course of RL, which trained none of {_who(points)}. Evaluate "
+            "a run with snapshots: set rl_cai.snapshot_every, finish the run, then run: cai evaluate RUN"
         )
     return _without_empty(figure, lambda point: bool(point.x))
 
 
 def _without_empty(figure: PaperFigure, placed: Callable[[Point], bool]) -> PaperFigure:
-    """Without panels in which nothing of ours has a place, and with a note of them."""
+    """Drop panels without measured points, and name them in a note."""
     full = [
         any(placed(point) for series in panel.series if series.source == "measured" for point in series.points)
         for panel in figure.panels

@@ -1,4 +1,4 @@
-"""The paper's figures by their numbers, and the files that each becomes."""
+"""Write the paper's figures, by their numbers, as files."""
 
 from __future__ import annotations
 

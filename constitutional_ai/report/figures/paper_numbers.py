@@ -1,6 +1,6 @@
-"""What the paper's figures show, read off them: Elo within 2, accuracies within 0.002, scores within 0.02.
+"""Numbers read off the paper's figures: Elo within 2, accuracies within 0.002, scores within 0.02.
 
-Bai et al. 2022, arXiv 2212.08073. Of its figures 6, 7, 9, 11 and 12 no numbers are known.
+Bai et al. 2022, arXiv 2212.08073. Figures 6, 7, 9, 11 and 12 have not been read off.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 
 class Snapshot(NamedTuple):
+    """A model during RL, with its Elo scores."""
+
     sequences: float
-    """Prompts that RL had seen."""
+    """Prompts seen in RL."""
     helpfulness: float
-    """Elo, SL-CAI being 0 (EV-10). So is harmlessness."""
+    """Elo, relative to SL-CAI (EV-10), like ``harmlessness``."""
     harmlessness: float
 
 

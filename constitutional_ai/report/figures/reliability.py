@@ -1,4 +1,4 @@
-"""Figure 9: how often a feedback model is right, against how sure it is (FB-9, EV-17)."""
+"""Build figure 9: how often a feedback model is right, against its stated probability (FB-9, EV-17)."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import read_rows
 
 NOTES = (
-    "Every question is a claim: P(its answer A is better). In tenths of [0, 1], each at the mean of its claims. "
-    "Bars: Wilson's 95 % intervals, which take questions for independent. Dashed: as often so as claimed.",
+    "Each point is one tenth of [0, 1], at the mean of the stated probabilities in it. Dashed: perfect calibration. "
+    "Bars: Wilson's 95 % intervals, for independent questions.",
 )
 
 
 def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """A panel for each way of asking, a line for each model."""
+    """Return a panel for each method, with a line for each model."""
     rows = [(evaluation, row) for evaluation in evaluations for row in _rows(evaluation)]
     panels = []
-    for method, said in METHODS.items():
+    for method, title in METHODS.items():
         claims: dict[str, list[Claim]] = {}
         for evaluation, row in rows:
             if row.method == method and row.probability_right is not None:
                 claims.setdefault(evaluation.shown(row.model), []).append(claim(row, row.probability_right))
         if claims:
-            panels.append(_panel(said, claims))
+            panels.append(_panel(title, claims))
     if not panels:
         raise missing(9, "answers to HHH questions", "hhh", evaluations)
     return PaperFigure(9, tuple(panels), NOTES)
 
 
 def _rows(evaluation: Evaluation) -> Iterable[HHHAnswer]:
-    """Of the models; preference models claim nothing in words."""
+    """Yield the models' answers; preference models state no probabilities."""
     return read_rows(evaluation.folder / "hhh" / layout.RECORDS, HHHAnswer)
 
 
 def claim(row: HHHAnswer, right: float) -> Claim:
-    """P(a is better), and whether it is."""
+    """Return the stated P(a is better), and whether it is."""
     return Claim(right if row.better == "a" else 1 - right, float(row.better == "a"))
 
 
 def _panel(title: str, claims: dict[str, list[Claim]]) -> Panel:
-    lines = [Series(model, tuple(_points(model, found))) for model, found in claims.items()]
-    # With more models than one, their counts would lie upon each other; they are in the CSV.
+    lines = [Series(model, tuple(_points(model, own))) for model, own in claims.items()]
+    # The counts of several models would overlap; the CSV has them.
     return Panel(
         title,
         "P(answer A is better)",
-        "how often it is",
+        "how often A is better",
         tuple(lines),
         diagonal=True,
         counts=len(lines) == 1,
@@ -60,6 +60,6 @@ def _panel(title: str, claims: dict[str, list[Claim]]) -> Panel:
 
 def _points(model: str, claims: Sequence[Claim]) -> Iterable[Point]:
     for one in bins(model, claims):
-        found = one.found
-        if one.claimed is not None and found.value is not None:
-            yield Point(one.claimed, found.value, found.low, found.high, count=found.count, model=model)
+        rate = one.found
+        if one.claimed is not None and rate.value is not None:
+            yield Point(one.claimed, rate.value, rate.low, rate.high, count=rate.count, model=model)

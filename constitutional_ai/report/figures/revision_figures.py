@@ -1,4 +1,4 @@
-"""Figures 5, 6 and 7: what preference models say of a run's answers after each revision (section 3.4; EV-13, EV-14)."""
+"""Build figures 5, 6 and 7: preference-model scores of answers after each revision (section 3.4; EV-13, EV-14)."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ NAME = re.compile(r"pm_score\.(?P<pm>.+)\.revision_(?P<round>\d+)")
 ROUNDS = "revisions"
 WHAT = "preference models' scores of revisions"
 PART = "revisions --pm harmlessness=FOLDER"
-GREY = "Grey: Bai et al. 2022, as read off the figure, by their own preference models: compare shapes only."
+GREY = "Grey: Bai et al. 2022, read off the figure; other preference models, so compare shapes only."
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A run's revisions in the eyes of one preference model."""
+class ScoredRun:
+    """A run's revisions, as one preference model scores them."""
 
     label: str
     places: tuple[Path, ...]
-    """Where the run may lie: where it lay when it was evaluated, and around its evaluation."""
+    """Folders where the run may be: that of the evaluation's day, and the parent of its evaluation."""
     parameters: int | None
-    """Of the model that answered and revised."""
+    """Size of the model that answered and revised."""
     judge: tuple[str, str]
-    """Name of the preference model, and digest of its weights: one name may stand for two of them."""
+    """Name of the preference model and digest of its weights: two of them may have one name."""
     rounds: Mapping[int, Metric]
 
     @property
@@ -50,7 +50,7 @@ class Scored:
 
 
 def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """A panel for each preference model, a line for each run."""
+    """Return a panel for each preference model, with a line for each run."""
     panels: list[Panel] = []
     notes: dict[str, list[str]] = {}
     for title, scored in _by_judge(_read(5, evaluations)).items():
@@ -59,21 +59,21 @@ def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
             grey = [of_the_paper(n, range(5), ys) for n, ys in paper.PM_SCORES[key].items()]
             panel = replace(panel, series=(*panel.series, *_raised(grey, panel.zero)))
         panels.append(panel)
-        notes.setdefault(f"0 is {short(_first(scored).named)} before revision.", []).append(short(title))
+        notes.setdefault(f"{short(_first(scored).named)} is at 0 before revision.", []).append(short(title))
     zeros = " ".join(
         f"{', '.join(titles)}: {zero}" if len(notes) > 1 else zero for zero, titles in notes.items()
     )
-    told = (zeros, "Bars: 95 % intervals. Scores of two preference models cannot be compared.")
-    return PaperFigure(5, tuple(panels), (*told, *([GREY] if behind else [])))
+    lines = (zeros, "Bars: 95 % intervals. Scores of two preference models cannot be compared.")
+    return PaperFigure(5, tuple(panels), (*lines, *([GREY] if behind else [])))
 
 
 def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """By rounds, a line for each number of principles; and after the last round, against their number."""
+    """Return scores by round, a line for each number of principles, and after the last round by that number."""
     title, scored = _harmlessness(_read(6, evaluations))
     numbers = {one.label: _principles(one) for one in scored}
     scored = sorted(scored, key=lambda one: numbers[one.label])
     last = min(max(one.rounds) for one in scored)
-    lines = [one.series(_said(one.label, numbers)) for one in scored]
+    lines = [one.series(_line_name(one.label, numbers)) for one in scored]
     ends = tuple(
         Series(line.name, (point(numbers[one.label], one.rounds[last], one.label),))
         for one, line in zip(scored, lines, strict=True)
@@ -85,7 +85,7 @@ def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 
 def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Revisions after a critique against direct ones (SL-14): solid and dashed, a colour for each size."""
+    """Return revisions after a critique (solid) and direct ones (dashed), a colour for each size (SL-14)."""
     title, scored = _harmlessness(_read(7, evaluations))
     lines = []
     for one in scored:
@@ -93,111 +93,111 @@ def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
         size = in_units(one.parameters) if one.parameters else one.label
         line = one.series(f"{one.named}, {style}")
         lines.append(replace(line, colour=size, dashed=style != "critiqued"))
-    told = "Solid: revised after a critique. Dashed: without one."
-    return PaperFigure(7, (_panel(title, scored, lines),), (told, *_notes(scored)))
+    note = "Solid: revised after a critique. Dashed: without one."
+    return PaperFigure(7, (_panel(title, scored, lines),), (note, *_notes(scored)))
 
 
 # -- what was measured
 
 
-def _read(number: int, evaluations: Sequence[Evaluation]) -> list[Scored]:
-    found = [one for evaluation in evaluations for one in _of(evaluation)]
-    if not found:
+def _read(number: int, evaluations: Sequence[Evaluation]) -> list[ScoredRun]:
+    every = [one for evaluation in evaluations for one in _scored_runs(evaluation)]
+    if not every:
         raise missing(number, WHAT, PART, evaluations)
-    return found
+    return every
 
 
-def _of(evaluation: Evaluation) -> Iterable[Scored]:
+def _scored_runs(evaluation: Evaluation) -> Iterable[ScoredRun]:
     digests = _digests(evaluation.folder)
     rounds: dict[tuple[str, str], dict[int, Metric]] = {}
     for metric in evaluation.metrics:
         named = NAME.fullmatch(metric.name)
         if named and (value := evaluation.value(metric.name, metric.model)) is not None:
             rounds.setdefault((metric.model, named["pm"]), {})[int(named["round"])] = value
-    for (run, pm), found in rounds.items():
+    for (run, pm), by_round in rounds.items():
         makers = [c for c in evaluation.candidates if c.run and label_of(c.run) == run]
         maker = next((c for c in makers if c.role == layout.START), None)
         places = (*(Path(c.run) for c in makers[:1] if c.run), evaluation.folder.resolve().parent)
         size = maker.parameters if maker else None
-        yield Scored(evaluation.shown(run), places, size, (pm, digests.get(pm, "")), found)
+        yield ScoredRun(evaluation.shown(run), places, size, (pm, digests.get(pm, "")), by_round)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Of the weights of the preference models, as the evaluation noted them."""
+    """Return the digests of the preference models' weights, as the evaluation noted them."""
     about: dict[str, Any] = load_json(folder / layout.RUN, dict[str, Any]) or {}
     stages = {
         k.partition("/pm-")[2]: v for k, v in about.get("stages", {}).items() if k.startswith("revisions/pm-")
     }
-    return {pm: str(made["inputs"].get(f"the weights of {pm}", "")) for pm, made in stages.items()}
+    return {pm: str(stage["inputs"].get(f"the weights of {pm}", "")) for pm, stage in stages.items()}
 
 
-def _by_judge(scored: Iterable[Scored]) -> dict[str, list[Scored]]:
-    """By what each preference model is to be called: its name, with a number where two have one name."""
-    judges: dict[tuple[str, str], list[Scored]] = {}
+def _by_judge(scored: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:
+    """Group by preference model; two with one name get a number."""
+    judges: dict[tuple[str, str], list[ScoredRun]] = {}
     for one in scored:
         judges.setdefault(one.judge, []).append(one)
-    titles: dict[str, list[Scored]] = {}
-    for (name, _), found in judges.items():
+    titles: dict[str, list[ScoredRun]] = {}
+    for (name, _), group in judges.items():
         same = [judge for judge in judges if judge[0] == name]
-        titles[f"{name} ({same.index(found[0].judge) + 1})" if len(same) > 1 else name] = found
+        titles[f"{name} ({same.index(group[0].judge) + 1})" if len(same) > 1 else name] = group
     return titles
 
 
-def _harmlessness(scored: Sequence[Scored]) -> tuple[str, list[Scored]]:
-    """The preference model of harmlessness, as the paper's figures 6 and 7 have it; else the first."""
+def _harmlessness(scored: Sequence[ScoredRun]) -> tuple[str, list[ScoredRun]]:
+    """Return the preference model of harmlessness, as in the paper's figures 6 and 7, otherwise the first."""
     judges = _by_judge(scored)
     title = next((title for title in judges if _of_the_papers(title) == "harmlessness"), next(iter(judges)))
     return title, judges[title]
 
 
 def _of_the_papers(title: str) -> str | None:
-    """Which of the paper's three preference models this one is like, by its name."""
+    """Return which of the paper's three preference models this one corresponds to, by its name."""
     beginnings = {"harml": "harmlessness", "helpf": "helpfulness", "both": "both", "hh": "both"}
     return next((key for start, key in beginnings.items() if title.lower().startswith(start)), None)
 
 
-def _file(one: Scored, name: str) -> Path:
-    found = next((place / name for place in one.places if (place / name).is_file()), None)
-    if found is None:
+def _file(one: ScoredRun, name: str) -> Path:
+    path = next((place / name for place in one.places if (place / name).is_file()), None)
+    if path is None:
         raise InputError(
-            f"{one.places[0] / name} is not here, and only it says how {one.label} was revised. Type the command where "
-            "cai evaluate was typed, with the run in its place."
+            f"{one.places[0] / name} is missing: it says how {one.label} was revised. Run the command in the folder in "
+            "which you ran cai evaluate, with the run in its old place."
         )
-    return found
+    return path
 
 
 # -- what is drawn
 
 
-def _principles(one: Scored) -> int:
+def _principles(one: ScoredRun) -> int:
     return len(load_constitution(_file(one, layout.CONSTITUTION)).for_revision)
 
 
-def _panel(title: str, scored: Sequence[Scored], lines: Iterable[Series]) -> Panel:
+def _panel(title: str, scored: Sequence[ScoredRun], lines: Iterable[Series]) -> Panel:
     return Panel(title, ROUNDS, "PM score, centred", tuple(lines), x_scale="rounds", zero=_zero(scored))
 
 
-def _first(scored: Sequence[Scored]) -> Scored:
-    """The largest, as in the paper: its answers before revision are 0 (PM-6)."""
+def _first(scored: Sequence[ScoredRun]) -> ScoredRun:
+    """Return the largest run: its answers before revision are at 0, as in the paper (PM-6)."""
     return max(scored, key=lambda one: one.parameters or 0)
 
 
-def _zero(scored: Sequence[Scored]) -> float:
+def _zero(scored: Sequence[ScoredRun]) -> float:
     first = _first(scored)
     return first.rounds[min(first.rounds)].value or 0.0
 
 
 def _raised(lines: Iterable[Series], zero: float) -> list[Series]:
-    """The paper's, whose scores are centred already: what a panel takes off is put on."""
+    """Return the paper's lines plus ``zero``, which the panel subtracts: they are centred already."""
     return [replace(line, points=tuple(replace(p, y=p.y + zero) for p in line.points)) for line in lines]
 
 
-def _said(label: str, numbers: Mapping[str, int]) -> str:
+def _line_name(label: str, numbers: Mapping[str, int]) -> str:
     number = numbers[label]
-    said = "1 principle" if number == 1 else f"{number} principles"
-    return f"{said} ({label})" if list(numbers.values()).count(number) > 1 else said
+    name = "1 principle" if number == 1 else f"{number} principles"
+    return f"{name} ({label})" if list(numbers.values()).count(number) > 1 else name
 
 
-def _notes(scored: Sequence[Scored]) -> tuple[str, ...]:
-    zero = f"0 is {short(_first(scored).named)} before revision."
+def _notes(scored: Sequence[ScoredRun]) -> tuple[str, ...]:
+    zero = f"{short(_first(scored).named)} is at 0 before revision."
     return (f"{zero} Bars: 95 % intervals.",)

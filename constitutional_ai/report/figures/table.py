@@ -1,4 +1,4 @@
-"""The drawn data as CSV: a row for every point, with the value as measured and what is taken off it to be shown."""
+"""Write a figure's data as CSV: a row for every point, with the measured value and what is subtracted to draw it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ COLUMNS = (
     "figure", "panel", "series", "source", "model", "x", "x_low", "x_high", "y", "low", "high", "zero", "count",
 )  # fmt: skip
 FORMULAS = ("=", "+", "-", "@", "\t", "\n")
-"""What a spreadsheet takes for the beginning of a formula, or skips before one."""
+"""Characters that start a formula in a spreadsheet, or that it skips before one."""
 
 
 def as_csv(figure: PaperFigure) -> str:
-    """Empty cells are numbers that do not exist. ``y`` minus ``zero`` is what is drawn."""
+    """Return the CSV text. An empty cell is a number that does not exist; ``y`` minus ``zero`` is what is drawn."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -33,7 +33,7 @@ def as_csv(figure: PaperFigure) -> str:
 
 
 def cell(text: str) -> str:
-    """A stranger's words, which must not become a formula where the table is opened.
+    """Return a stranger's text such that no spreadsheet takes it for a formula.
 
     >>> cell("=1+1")
     "'=1+1"
@@ -43,7 +43,7 @@ def cell(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    """The shortest text that reads back as the same number."""
+    """Return the shortest text that parses to the same number."""
     if value is None:
         return ""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))

@@ -1,7 +1,7 @@
-"""The feedback model audited: at the gate, where the right answer is known, and over the labels that it gave.
+"""Audit the feedback model at the gate, where the right answer is known, and over the labels that it gave.
 
-A judge may like what stands first, or what is longer, or not know (FB-8, pitfall 27). Nobody knows which of two
-answers of a run is right, so over labels only what needs no truth is measured.
+A judge may prefer the first or the longer answer, or be undecided (FB-8, pitfall 27). The right answer to a label is
+unknown, so there only metrics that need no truth are measured.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from constitutional_ai.rl_cai.feedback.label import has_order
 from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
-"""Further from one half than this, a label is clear; nearer, it is open."""
+"""A label is clear if it is further than ``CLEAR`` from one half, and open if it is nearer than ``OPEN``."""
 LABELS = layout.PREFERENCE_LABELS
 
 
 class Gate(NamedTuple):
+    """Results at the gate."""
+
     result: GateResult
     by_tag: list[Metric]
     bins: tuple[Bin, ...]
     no_flips: str | None
-    """Why there is no flip rate."""
+    """Why there is no rate of flips; None if there is one."""
 
 
 def gate_of(contents: Contents) -> Gate | None:
@@ -49,9 +51,11 @@ def gate_of(contents: Contents) -> Gate | None:
 
 
 class PrincipleUse(NamedTuple):
+    """Metrics of the judgements under one principle."""
+
     name: str
     drawn: int
-    """Comparisons that it was drawn for."""
+    """Number of comparisons that it was drawn for."""
     decided: Metric
     """Mean |P − 0.5| over these: 0 is a coin, 0.5 is certain."""
     flips: Metric
@@ -60,6 +64,8 @@ class PrincipleUse(NamedTuple):
 
 
 class Labels(NamedTuple):
+    """A summary of the labels."""
+
     pairs: int
     principles: list[PrincipleUse]
     no_flips: str | None
@@ -70,63 +76,87 @@ def labels_of(contents: Contents) -> Labels | None:
     return Labels(len(labels), _principles(labels), _no_flips(labels)) if labels else None
 
 
-class Row(NamedTuple):
+class AuditRow(NamedTuple):
+    """A metric at the gate and over the labels; None if it could not be measured."""
+
     label: str
-    says: str
+    explanation: str
     gate: Metric | None
-    """None where nothing was asked, or where it could not be known."""
     labels: Metric | None
 
 
-def audit(contents: Contents) -> list[Row]:
-    """What one may want to know of a judge, at the gate and over its labels."""
+def audit(contents: Contents) -> list[AuditRow]:
+    """Return the metrics of a judge, at the gate and over its labels."""
     if not (contents.gate or contents.labels):
         return []
     failed = [f for s in contents.stages if s.about.name == LABELS for f in s.failures]
     gate = judge_report("gate", [*contents.gate, *contents.gate_failures])
-    # Which side is said to be better changes nothing in what is taken from this report.
+    # The labels' better side is unknown; no metric taken from this report depends on it.
     labels = judge_report("labels", [*_either(contents.labels), *failed])
-    leans = [(_leans([a.label for a in contents.gate])), _leans(contents.labels)]
-    return [*_known(gate), *_leaning(*leans), *_habits(gate, labels), *_lost(gate, labels)]
-
-
-def _known(gate: JudgeReport) -> list[Row]:
+    gate_labels = [answer.label for answer in contents.gate]
     return [
-        Row("Sides with the right answer", "a tie does not", gate.agreement, None),
-        Row("Brier score", "0.25 is always saying one half", gate.brier, None),
-        Row("Calibration error", "mean distance of sure and right", gate.calibration_error, None),
-        Row("… to be expected by luck", "of a judge who is as right as sure", gate.error_by_luck, None),
+        *_known(gate),
+        *_certainty(gate_labels, contents.labels),
+        *_habits(gate, labels),
+        *_lost(gate, labels),
     ]
 
 
-def _leaning(*leans: Sequence[float]) -> list[Row]:
+def _known(gate: JudgeReport) -> list[AuditRow]:
+    return [
+        AuditRow("Prefers the right answer", "a tie counts as wrong", gate.agreement, None),
+        AuditRow("Brier score", "0.25 for always answering one half", gate.brier, None),
+        AuditRow(
+            "Calibration error", "mean distance between probability and frequency", gate.calibration_error, None
+        ),
+        AuditRow("… expected by chance", "for a perfectly calibrated judge", gate.error_by_luck, None),
+    ]
+
+
+def _certainty(*sides: Sequence[PreferenceLabel]) -> list[AuditRow]:
+    both = [_certainties(labels) for labels in sides]
+
     def each(name: str, met: Sequence[Sequence[bool]]) -> list[Metric]:
-        return [rate(name, "", found) for found in met]
+        return [rate(name, "", hits) for hits in met]
 
     return [
-        Row("How far from a toss-up", "mean |P − 0.5|", *[mean("decided", "", lean) for lean in leans]),
-        Row("Clear", "below 0.1 or above 0.9", *each("clear", [[x > CLEAR for x in lean] for lean in leans])),
-        Row("Open", "between 0.4 and 0.6", *each("open", [[x < OPEN for x in lean] for lean in leans])),
+        AuditRow(
+            "Certainty",
+            "mean |P − 0.5|",
+            *[mean("decided", "", values) for values in both],
+        ),
+        AuditRow(
+            "Clear",
+            "P below 0.1 or above 0.9",
+            *each("clear", [[x > CLEAR for x in values] for values in both]),
+        ),
+        AuditRow(
+            "Open", "P between 0.4 and 0.6", *each("open", [[x < OPEN for x in values] for values in both])
+        ),
     ]
 
 
-def _habits(gate: JudgeReport, labels: JudgeReport) -> list[Row]:
+def _habits(gate: JudgeReport, labels: JudgeReport) -> list[AuditRow]:
     both = (gate, labels)
     return [
-        Row("Tie", "exactly one half", *[r.ties for r in both]),
-        Row("Winner changes with the order", "of pairs asked both ways round", *[r.flips for r in both]),
-        Row("What is shown first wins", "0.50 is no preference", *[r.prefers_first for r in both]),
-        Row("The longer answer wins", "of unlike length, no tie", *[r.prefers_longer for r in both]),
-        Row("… and is the right one", "over the same pairs", gate.people_prefer_longer, None),
+        AuditRow("Tie", "P exactly one half", *[r.ties for r in both]),
+        AuditRow("Winner changes with the order", "of pairs judged in both orders", *[r.flips for r in both]),
+        AuditRow("The answer shown first wins", "0.50 is no preference", *[r.prefers_first for r in both]),
+        AuditRow(
+            "The longer answer wins",
+            "unequal lengths, no ties",
+            *[r.prefers_longer for r in both],
+        ),
+        AuditRow("… and is the right one", "in the same pairs", gate.people_prefer_longer, None),
     ]
 
 
-def _lost(gate: JudgeReport, labels: JudgeReport) -> list[Row]:
+def _lost(gate: JudgeReport, labels: JudgeReport) -> list[AuditRow]:
     both = (gate, labels)
     return [
-        Row("No label", "for whatever reason", *[r.failed for r in both]),
-        Row("… would not judge", "where it is asked for words", *[r.refused for r in both]),
-        Row("… could not be read", "or said nothing", *[r.unreadable for r in both]),
+        AuditRow("No label", "for any reason", *[r.failed for r in both]),
+        AuditRow("… refused to judge", "methods with a written answer", *[r.refused for r in both]),
+        AuditRow("… unreadable answer", "or an empty one", *[r.unreadable for r in both]),
     ]
 
 
@@ -134,27 +164,27 @@ def _either(labels: Iterable[PreferenceLabel]) -> list[GateAnswer | Failure]:
     return [GateAnswer(label.id, label, "a") for label in labels]
 
 
-def _leans(labels: Iterable[PreferenceLabel]) -> list[float]:
+def _certainties(labels: Iterable[PreferenceLabel]) -> list[float]:
     return [abs(label.probability_a - 0.5) for label in labels]
 
 
 def _principles(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
-    """The same by principle, each label as if this principle alone had been asked about."""
+    """Return metrics by principle, each from the judgements under that principle alone."""
     alone: dict[str, list[PreferenceLabel]] = defaultdict(list)
     for label in labels:
         by_name: dict[str, list[Judgement]] = defaultdict(list)
         for judgement in label.judgements:
             by_name[judgement.principle].append(judgement)
-        for name, asked in by_name.items():
-            said = fmean(j.probability_a for j in asked)
-            alone[name].append(replace(label, judgements=tuple(asked), probability_a=said))
-    used = [_use(name, found) for name, found in alone.items()]
+        for name, judgements in by_name.items():
+            mean_a = fmean(j.probability_a for j in judgements)
+            alone[name].append(replace(label, judgements=tuple(judgements), probability_a=mean_a))
+    used = [_use(name, own) for name, own in alone.items()]
     return sorted(used, key=lambda use: (-use.drawn, use.name))
 
 
 def _use(name: str, labels: Sequence[PreferenceLabel]) -> PrincipleUse:
     report = judge_report(name, _either(labels))
-    decided = mean("decided", name, _leans(labels))
+    decided = mean("decided", name, _certainties(labels))
     return PrincipleUse(name, len(labels), decided, report.flips, report.prefers_first, report.prefers_longer)
 
 
@@ -162,5 +192,5 @@ def _no_flips(labels: Sequence[PreferenceLabel]) -> str | None:
     if any(label.flipped is not None for label in labels):
         return None
     if not any(has_order(label) for label in labels):
-        return "the likelihood method weighs each answer alone, so there is no order that could matter"
-    return "each question was put in one order only"
+        return "the likelihood method rates each answer alone, so there is no order"
+    return "each pair was judged in one order only"

@@ -30,13 +30,13 @@ from constitutional_ai.runs.rows import Steps
 
 def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
     """Draw a dot with its 95 % interval for each model, or return None if nothing was measured."""
-    found = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
-    if not found:
+    by_role = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
+    if not by_role:
         return None
     figure, axes = panel(height=112, left=52, bottom=24)
     for row, role in enumerate(layout.ROLES):
-        if role in found:
-            _dot(axes, row, role, found[role])
+        if role in by_role:
+            _dot(axes, row, role, by_role[role])
     axes.set(xlim=span, ylim=(len(layout.ROLES) - 0.4, -0.75), yticks=range(len(layout.ROLES)))
     axes.set_yticklabels([LABEL[role] for role in layout.ROLES])
     axes.tick_params(axis="y", length=0)
@@ -44,7 +44,7 @@ def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[f
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x", color=RULE, linewidth=0.8)
     description = "; ".join(
-        f"{LABEL[role]} {short(found[role].value or 0.0)}" for role in layout.ROLES if role in found
+        f"{LABEL[role]} {short(by_role[role].value or 0.0)}" for role in layout.ROLES if role in by_role
     )
     return Chart(title, caption, svg_of(figure, title, description))
 
@@ -141,26 +141,26 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
 
     Bins start at 0.5 where the probability is that of the model's own choice, at 0 where it is that of answer A.
     """
-    found = [
+    points = [
         (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
     ]
-    if not found:
+    if not points:
         return None
     figure, axes = panel(height=230, left=46, bottom=36)
     least = bins[0].low
     axes.plot([least, 1], [least, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
-    xs, ys, colour = [x for x, _, _ in found], [y for _, y, _ in found], COLOUR[layout.SL_CAI]
-    bars = whiskers([(y, m.low, m.high) for _, y, m in found])
+    xs, ys, colour = [x for x, _, _ in points], [y for _, y, _ in points], COLOUR[layout.SL_CAI]
+    bars = whiskers([(y, m.low, m.high) for _, y, m in points])
     axes.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
     axes.plot(xs, ys, "o", color=colour, markersize=7)
-    for claimed, value, metric in found:
+    for claimed, value, metric in points:
         write(axes, str(metric.count), (claimed, value), offset=(7, -11))
     axes.set(xlim=(least - 0.04 * (1 - least), 1 + 0.1 * (1 - least)), ylim=(-0.03, 1.03))
     choice = least >= 0.5  # otherwise of answer A
     axes.set_xlabel("P(its choice is better)" if choice else "P(answer A is better)", color=INK)
     axes.set_ylabel("how often the label agrees" if choice else "how often A is better", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    description = "; ".join(f"probability {short(x)}, frequency {short(y)} of {m.count}" for x, y, m in found)
+    description = "; ".join(f"probability {short(x)}, frequency {short(y)} of {m.count}" for x, y, m in points)
     return Chart(title, caption, svg_of(figure, title, description))
 
 

@@ -81,13 +81,13 @@ def talks(answers: Sequence[Answer]) -> dict[str, list[Pick[Talk]]]:
     by_prompt: dict[str, dict[str, Answer]] = defaultdict(dict)
     for answer in answers:
         by_prompt[answer.response.prompt.id][answer.model] = answer
-    ranked = sorted(by_prompt.values(), key=lambda found: (_score(found), _prompt(found).id))
+    ranked = sorted(by_prompt.values(), key=lambda own: (_score(own), _prompt(own).id))
     reasons = Reasons()
     for kind, title in KINDS.items():
-        ids = [_prompt(found).id for found in ranked if _prompt(found).kind == kind]
+        ids = [_prompt(own).id for own in ranked if _prompt(own).kind == kind]
         for at, place in _places(len(ids)):
             reasons.add(ids[at], f"{place}, {title} prompts")
-    red = [_prompt(found) for found in ranked if _prompt(found).kind == "red_team"]
+    red = [_prompt(own) for own in ranked if _prompt(own).kind == "red_team"]
     for tag in common(tag for prompt in red for tag in set(prompt.tags)):
         ids = [prompt.id for prompt in red if tag in prompt.tags]
         for at, place in _places(len(ids)):
@@ -109,13 +109,13 @@ def _places(count: int) -> list[tuple[int, str]]:
     return places if count > 2 else [(at, "one of few") for at in range(count)]
 
 
-def _prompt(found: Mapping[str, Answer]) -> Prompt:
-    return next(iter(found.values())).response.prompt
+def _prompt(answers: Mapping[str, Answer]) -> Prompt:
+    return next(iter(answers.values())).response.prompt
 
 
-def _score(found: Mapping[str, Answer]) -> float:
+def _score(answers: Mapping[str, Answer]) -> float:
     """Return the score of the answer of the last model that has one."""
-    scores = [found[role].reward for role in layout.ROLES if role in found]
+    scores = [answers[role].reward for role in layout.ROLES if role in answers]
     return next((s for s in reversed(scores) if s is not None), 0.0)
 
 
@@ -124,10 +124,10 @@ def medians(rows: Iterable[MedianAnswer]) -> dict[str, list[Pick[list[MedianAnsw
     by_prompt: dict[tuple[str, str], list[MedianAnswer]] = defaultdict(list)
     for row in rows:
         by_prompt[row.prompt.id, row.preference_model].append(row)
-    red = [found for _, found in sorted(by_prompt.items()) if found[0].prompt.kind == "red_team"]
+    red = [own for _, own in sorted(by_prompt.items()) if own[0].prompt.kind == "red_team"]
     return grouped(
-        Pick(found, (), group, sum(len(median.text) for median in found))
-        for found, group in _first_of_each(red, lambda found: found[0].prompt.tags)
+        Pick(own, (), group, sum(len(median.text) for median in own))
+        for own, group in _first_of_each(red, lambda own: own[0].prompt.tags)
     )
 
 

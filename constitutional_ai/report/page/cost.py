@@ -1,6 +1,6 @@
-"""What a run cost: time and tokens of each stage, and its share of the whole.
+"""Sum up the cost of a run: time and tokens of each stage, and its share of the total.
 
-Stages keep no prices, so no money stands here. A stage that was interrupted keeps the time of its last session only.
+Stages record no prices, so there are no amounts of money. An interrupted stage has the time of its last session only.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from constitutional_ai.runs.manifest import StageManifest
 
 
 class Cost(NamedTuple):
+    """Time and tokens of a stage."""
+
     name: str
     seconds: float
     read: int
     written: int
     share: float | None
-    """Of all time, in [0, 1]; None where no time passed."""
+    """Share of the total time, in [0, 1]; None if the total is 0."""
 
     @property
     def speed(self) -> float | None:
-        """Tokens read and written in a second; None where none are counted, as in trainings."""
+        """Tokens read and written per second; None if none were counted, as in trainings."""
         tokens = self.read + self.written
         return tokens / self.seconds if tokens and self.seconds > 0 else None
 
 
 def costs(contents: Contents) -> list[Cost]:
-    """Every finished stage, then every part of ``cai evaluate``, then all of them together."""
+    """Return the cost of every complete stage, of every part of ``cai evaluate``, and of all together."""
     stages = [stage.manifest for stage in contents.stages if stage.manifest]
     named = [(m.stage, m) for m in stages] + [(f"{layout.SUITE}/{m.stage}", m) for m in contents.parts]
-    whole = sum(m.seconds for _, m in named)
-    each = [_cost(name, [made], whole) for name, made in named]
-    return [*each, _cost("all", [made for _, made in named], whole)] if each else []
+    total = sum(m.seconds for _, m in named)
+    each = [_cost(name, [manifest], total) for name, manifest in named]
+    return [*each, _cost("all", [manifest for _, manifest in named], total)] if each else []
 
 
-def _cost(name: str, made: Sequence[StageManifest], whole: float) -> Cost:
-    seconds = sum(m.seconds for m in made)
-    read, written = sum(m.prompt_tokens for m in made), sum(m.completion_tokens for m in made)
-    return Cost(name, seconds, read, written, seconds / whole if whole > 0 else None)
+def _cost(name: str, manifests: Sequence[StageManifest], total: float) -> Cost:
+    seconds = sum(m.seconds for m in manifests)
+    read, written = sum(m.prompt_tokens for m in manifests), sum(m.completion_tokens for m in manifests)
+    return Cost(name, seconds, read, written, seconds / total if total > 0 else None)

@@ -1,4 +1,4 @@
-"""What ``cai evaluate`` measured, in tables: a row for each model, a column for each measure of one kind."""
+"""Arrange the metrics of ``cai evaluate`` in tables: a row for each model, a column for each metric of one kind."""
 
 from __future__ import annotations
 
@@ -10,33 +10,38 @@ from constitutional_ai.records import Metric
 from constitutional_ai.report.contents import Contents
 
 COLUMNS = 5
-"""More measures than these are broken into several tables: a page of paper holds no more."""
+"""Columns of one table, as many as fit on paper. More metrics make several tables."""
 KINDS = {
     "hhh_accuracy": (
         "Helpful, honest and harmless",
-        "share of pairs whose better answer it picks; a coin gets 0.50",
+        "share of pairs in which it picks the better answer; chance is 0.50",
     ),
-    "gate_accuracy": ("Clear questions", "share of pairs whose better answer it picks; a coin gets 0.50"),
-    "harm_identification": ("Harmful, or ethical?", "share of conversations told right; a coin gets 0.50"),
+    "gate_accuracy": ("Clear questions", "share of pairs in which it picks the better answer; chance is 0.50"),
+    "harm_identification": (
+        "Harmful, or ethical?",
+        "share of conversations classified correctly; chance is 0.50",
+    ),
     "harm_classification": (
         "Which kind of harm?",
-        "share of conversations told right; of nine kinds, chance gets 0.11",
+        "share of conversations classified correctly; of nine kinds, chance is 0.11",
     ),
     "absolute_harmfulness": ("Absolute harmfulness", "a regressor's mean rating, 0 to 4; lower is better"),
-    "elo": ("Elo scores", "by maximum likelihood from matches; the anchor is 0"),
-    "": ("Single measures", "rates of answers are found by patterns in the text, the same for every model"),
+    "elo": ("Elo scores", "by maximum likelihood from matches; one model is fixed at 0"),
+    "": ("Other metrics", "rates come from patterns in the text, the same for every model"),
 }
 
 
 class Table(NamedTuple):
+    """A table of metrics of one kind."""
+
     title: str
-    says: str
+    caption: str
     columns: list[str]
     rows: list[tuple[str, list[Metric | None]]]
 
 
 def tables(contents: Contents) -> list[Table]:
-    """Metrics are named ``kind.measure``, or by one word. Names that we do not know are shown as they are."""
+    """Return the tables. Metrics are named ``kind.metric``, or by one word; unknown names are shown unchanged."""
     kinds: dict[str, dict[str, dict[str, Metric]]] = defaultdict(lambda: defaultdict(dict))
     for metric in contents.evaluated:
         kind, _, measure = metric.name.rpartition(".")
@@ -46,12 +51,15 @@ def tables(contents: Contents) -> list[Table]:
 
 
 def _tables(kind: str, measures: dict[str, dict[str, Metric]]) -> list[Table]:
-    title, says = KINDS.get(kind, (_words(kind), ""))
+    title, caption = KINDS.get(kind, (_words(kind), ""))
     names = list(measures)
     parts = [names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS)]
     return [
         Table(
-            title if n == 0 else f"{title}, continued", says, [_words(m) for m in part], _rows(part, measures)
+            title if n == 0 else f"{title}, continued",
+            caption,
+            [_words(m) for m in part],
+            _rows(part, measures),
         )
         for n, part in enumerate(parts)
     ]

@@ -1,4 +1,4 @@
-"""Numbers in words, the same on every page and card."""
+"""Format numbers for readers, the same on every page and card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from constitutional_ai.records import Metric
 
 
 def number(value: float | None) -> str:
-    """Two decimals and a true minus sign; never a bare None.
+    """Return a number with two decimals and a true minus sign, or a text for None.
 
     >>> number(-0.5), number(None)
     ('−0.50', 'not measured')
@@ -24,7 +24,7 @@ def signed(value: float) -> str:
 
 
 def interval(metric: Metric | None) -> str:
-    """An interval may be open at one end, as that of a model that has won every match."""
+    """Return the ends of an interval. It may be open at one end, such as for a model that has won every match."""
     if metric is None or (metric.low is None and metric.high is None):
         return "no interval"
     if metric.low is None or metric.high is None:
@@ -37,7 +37,8 @@ def with_interval(metric: Metric) -> str:
 
 
 def many(count: int, noun: str = "") -> str:
-    """
+    """Return a count with separators and its noun.
+
     >>> many(1234, "record"), many(1, "record")
     ('1,234 records', '1 record')
     """
@@ -45,7 +46,8 @@ def many(count: int, noun: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """Return a time in its two largest units.
+
     >>> duration(18.4), duration(153.6), duration(7260)
     ('18 s', '2 min 34 s', '2 h 1 min')
     """
@@ -57,7 +59,8 @@ def duration(seconds: float) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """
+    """Return an enumeration.
+
     >>> listed(["a", "b", "c"]), listed(["a"])
     ('a, b and c', 'a')
     """

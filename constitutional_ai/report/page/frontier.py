@@ -88,11 +88,11 @@ def frontier(contents: Contents) -> Frontier | None:
 
 def elo_frontier(contents: Contents) -> Frontier | None:
     """Return the models' Elo scores, or None where no matches of both kinds were played."""
-    found = {(m.name, m.model): m for m in contents.evaluated}
+    metrics = {(m.name, m.model): m for m in contents.evaluated}
     both = [
-        _point(candidate, *[found[name, candidate.label] for name in ELO])
+        _point(candidate, *[metrics[name, candidate.label] for name in ELO])
         for candidate in contents.candidates
-        if all((name, candidate.label) in found for name in ELO)
+        if all((name, candidate.label) in metrics for name in ELO)
     ]
     names = ("helpfulness, Elo", "harmlessness, Elo")
     return _drawn("Matches", "Elo scores; only differences between models have a meaning.", both, names)

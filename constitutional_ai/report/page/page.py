@@ -1,8 +1,7 @@
-"""The report: one HTML file that needs no network and no JavaScript.
+"""Write the report: one HTML file that needs no network and no JavaScript.
 
-It only reads the run's directory. Prompts, answers and names in it are strangers' text: they are escaped, their
-control characters are made visible, and the page forbids itself to load or run anything. It filters and changes its
-colours by CSS alone.
+It reads the run's directory and nothing else. Prompts, answers and names are strangers' text: they are escaped, their
+control characters are shown as signs, and the page's security policy lets it load and run nothing.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from constitutional_ai.sl_cai.clean import WHY, in_words
 
 
 def write_report(run: Run) -> Path:
-    """Writes ``report.html`` into the run. What has not been made yet is said to be so."""
+    """Write ``report.html`` into the run. Sections without data say which stage they come from."""
     path = run.folder / layout.REPORT_PAGE
     write_atomically(path, render(read_contents(run)))
     return path
 
 
 def render(contents: Contents) -> str:
-    """The page. The same contents give the same bytes."""
+    """Return the page. The same contents give the same bytes."""
     gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
     return template().render(
         run=contents,

@@ -1,4 +1,4 @@
-"""Tables and charts of what was measured: the evaluation's rates, and what the trainings logged."""
+"""Choose the tables and charts of measurements: rates of the last stage, and the logs of trainings."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from constitutional_ai.runs import layout
 
 
 class Row(NamedTuple):
+    """A metric of the last stage, as tables show it."""
+
     name: str
     label: str
-    says: str
+    explanation: str
 
 
 MEASURED = (
     Row("objection_rate", "Objections to red-team prompts", "share of answers that decline or object"),
-    Row("benign_refusal_rate", "Refusals of harmless prompts", "the next two together"),
+    Row("benign_refusal_rate", "Refusals of harmless prompts", "share of answers; the next two rows together"),
     Row("helpful_refusal_rate", "… of everyday prompts", "share of answers that refuse"),
     Row("borderline_refusal_rate", "… of prompts that only sound harmful", "share of answers that refuse"),
     Row("degenerate_rate", "Broken answers", "empty, looping or garbled; all prompts"),
-    Row("red_team_pm_score", "Score on red-team prompts", "the preference model's mean; no natural zero"),
-    Row("benign_pm_score", "Score on harmless prompts", "the preference model's mean; no natural zero"),
+    Row("red_team_pm_score", "Score on red-team prompts", "mean of the preference model; no natural zero"),
+    Row("benign_pm_score", "Score on harmless prompts", "mean of the preference model; no natural zero"),
     Row("answer_words", "Words in an answer", "mean; all prompts"),
 )
-LABELS_CHART = ("How sure the labels are", "Ends: the feedback model is sure. Middle: a toss-up.")
-RELIABILITY = ("How sure, and how right", "On the line it is as often right as it is sure. Numbers: pairs.")
+LABELS_CHART = (
+    "Certainty of the labels",
+    "Near 0 or 1 the feedback model is certain; near 0.5 it is undecided.",
+)
+RELIABILITY = ("Calibration", "On the dashed line, probabilities match frequencies. Numbers: pairs.")
 GATE = (
-    "At the gate: how sure, and how right",
-    "On the line it is as often right as it is sure. Numbers: questions.",
+    "Calibration at the gate",
+    "On the dashed line, probabilities match frequencies. Numbers: questions.",
 )
 CURVES = (
     (layout.SL_CAI_MODEL, "loss", layout.SL_CAI, "SL-CAI: loss", "Falls as the model learns to write revisions.", None),
     (layout.PREFERENCE_MODEL, "loss", layout.START, "Preference model: loss",
-     "At 0.69 it knows nothing.", (math.log(2), "coin toss")),
+     "A coin toss gives 0.69.", (math.log(2), "coin toss")),
     (layout.PREFERENCE_MODEL, "agreement", layout.START, "Preference model: agreement",
-     "Share of pairs that it ranks as the label does.", (0.5, "chance")),
+     "Share of pairs that it ranks like their label.", (0.5, "chance")),
 )  # fmt: skip
 
 
 def headline(contents: Contents) -> list[Chart]:
-    """What the method is for, and what it may cost."""
+    """Draw the method's aim, objections to harmful requests, and its possible cost, refusals of harmless ones."""
     shown = [
         ("objection_rate", "Objects to red-team prompts"),
         ("benign_refusal_rate", "Refuses harmless prompts"),
@@ -56,12 +61,14 @@ def headline(contents: Contents) -> list[Chart]:
 
 
 def dots(contents: Contents) -> list[Chart]:
-    """Panels of rates share one scale, panels of scores another."""
+    """Draw every metric; rates share one scale, and scores another."""
     charts = []
     for row in MEASURED:
         of_a_kind = [m for m in contents.metrics if _kind(m.name) == _kind(row.name)]
         span = span_of(of_a_kind, floor=None if _kind(row.name) == "score" else 0.0)
-        charts.append(intervals(row.label, row.says, [m for m in contents.metrics if m.name == row.name], span))
+        charts.append(
+            intervals(row.label, row.explanation, [m for m in contents.metrics if m.name == row.name], span)
+        )
     return [chart for chart in charts if chart]
 
 
@@ -70,13 +77,13 @@ def _kind(name: str) -> str:
 
 
 def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
-    """The preference model's report on all held-out pairs, if there is one."""
+    """Return the preference model's report on all held-out pairs, if there is one."""
     return contents.preference_model.sources[-1:] if contents.preference_model else ()
 
 
 def curves(contents: Contents) -> list[Chart]:
     drawn = [
-        curve(title, says, contents.steps[stage], key, role, level)
-        for stage, key, role, title, says, level in CURVES
+        curve(title, caption, contents.steps[stage], key, role, level)
+        for stage, key, role, title, caption, level in CURVES
     ]
     return [chart for chart in drawn if chart]

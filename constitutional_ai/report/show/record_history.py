@@ -1,6 +1,6 @@
-"""One prompt's whole life in a run, for the terminal.
+"""Print everything that a run recorded for one prompt, in the terminal (``cai show``).
 
-A model's text is never markup here, and its control characters are shown, not obeyed: it cannot move a cursor.
+A model's text is never markup here, and its control characters are shown as signs: it cannot move the cursor.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from constitutional_ai.safe_text import visible
 from constitutional_ai.sl_cai.clean import WHY
 
 LISTED = 5
+"""Prompts that an error about an ambiguous id names."""
 
 
 def history_of(run: Run, record: str) -> RenderableType:
-    """Everything a run made of one prompt. ``record`` is the beginning of any id of its records.
+    """Return everything that a run recorded for one prompt. ``record`` is a prefix of any id of its records.
 
     Raises InputError if no prompt, or more than one, has such an id.
     """
@@ -47,7 +48,7 @@ def history_of(run: Run, record: str) -> RenderableType:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a run made, stage by stage."""
+    """Records of a run, stage by stage."""
 
     drafts: Sequence[Draft]
     responses: Sequence[Response]
@@ -61,11 +62,12 @@ class Records:
         return (record for field in fields(self) for record in getattr(self, field.name))
 
     def by_id(self) -> dict[str, Prompt]:
-        """The prompt of every id, the prompts' own included."""
+        """Return the prompt of every id, including the prompts' own ids."""
         prompts = [(record.id, _prompt(record)) for record in self]
         return {prompt.id: prompt for _, prompt in prompts} | dict(prompts)
 
     def of(self, prompt: Prompt) -> Records:
+        """Return the records of one prompt."""
         mine = {f.name: [r for r in getattr(self, f.name) if _prompt(r).id == prompt.id] for f in fields(self)}
         return Records(**mine)
 
@@ -93,7 +95,7 @@ def _read(run: Run) -> Records:
 
 
 def _prompt(record: Any) -> Prompt:
-    """A record is about a prompt, or about another record that is."""
+    """Return the prompt of a record, which may be in a record inside it."""
     while not isinstance(record, Prompt):
         inner = ("prompt", "initial", "response", "comparison", "label")
         record = next(getattr(record, name) for name in inner if hasattr(record, name))
@@ -103,81 +105,83 @@ def _prompt(record: Any) -> Prompt:
 def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
     if not by_id:
         raise InputError(f"{run.folder} has no records yet. Make some with: cai run RECIPE out={run.folder}")
-    if record in by_id:  # red_team.1 is the beginning of red_team.10, too
+    if record in by_id:  # red_team.1 is also a prefix of red_team.10
         return by_id[record]
-    found = {prompt.id: prompt for name, prompt in by_id.items() if name.startswith(record)}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        some = ", ".join(list(found)[:LISTED])
-        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        raise InputError(f"'{visible(record)}' is the beginning of {len(found)} prompts' ids: {some}{more}.")
+    matches = {prompt.id: prompt for name, prompt in by_id.items() if name.startswith(record)}
+    if len(matches) == 1:
+        return next(iter(matches.values()))
+    if matches:
+        some = ", ".join(list(matches)[:LISTED])
+        more = f" and {len(matches) - LISTED} more" if len(matches) > LISTED else ""
+        raise InputError(f"'{visible(record)}' is a prefix of the ids of {len(matches)} prompts: {some}{more}.")
     near = difflib.get_close_matches(record, by_id, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"One that it has: {next(iter(by_id))}."
-    where = run.folder / layout.REPORT_PAGE
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"An example of an id: {next(iter(by_id))}."
+    page = run.folder / layout.REPORT_PAGE
     raise InputError(
-        f"no record '{visible(record)}' in {run.folder}. {hint} Ids stand in {where} and records.jsonl."
+        f"no record '{visible(record)}' in {run.folder}. {hint} Ids are in {page} and {layout.RECORDS}."
     )
 
 
 # -- what is printed
 
 
-def _sections(prompt: Prompt, life: Records) -> Iterator[RenderableType]:
+def _sections(prompt: Prompt, records: Records) -> Iterator[RenderableType]:
     yield _heading(
         f"prompt {prompt.id}", f"{prompt.kind}, {', '.join(prompt.tags) or 'no tags'}, {prompt.source}"
     )
     for message in prompt.conversation:
-        yield _said(message.role, message.content)
-    for draft in life.drafts:
-        yield _heading(layout.PROMPTS, f"{draft.id}, after {', '.join(draft.shots)}")
-        yield _said("draft", draft.completion.text)
-    for response in life.responses:
+        yield _text(message.role, message.content)
+    for draft in records.drafts:
+        yield _heading(layout.PROMPTS, f"{draft.id}, with the examples {', '.join(draft.shots)}")
+        yield _text("draft", draft.completion.text)
+    for response in records.responses:
         yield _heading(layout.RESPONSES, f"{response.id}, {response.completion.model}")
-        yield _said("answer", response.text)
-    for chain in life.chains:
+        yield _text("answer", response.text)
+    for chain in records.chains:
         yield _heading(layout.REVISIONS, chain.id)
         for number, revision in enumerate(chain.revisions, start=1):
             yield from _revision(number, revision)
-    for comparison in _unlabelled(life):
+    for comparison in _unlabelled(records):
         yield _heading(layout.COMPARISONS, comparison.id)
         yield _pair(comparison)
-    for label in life.labels:
-        yield _heading("04-comparisons and 05-preference-labels", f"{label.id}, {label.method}")
+    for label in records.labels:
+        yield _heading(f"{layout.COMPARISONS} and {layout.PREFERENCE_LABELS}", f"{label.id}, {label.method}")
         yield from _label(label)
-    for gate in life.gate:
-        yield _heading("05-preference-labels, the gate", f"the right answer is {gate.better}")
+    for gate in records.gate:
+        yield _heading(f"{layout.PREFERENCE_LABELS}, the gate", f"the right answer is {gate.better}")
         yield from _label(gate.label)
-    for answer in life.answers:
+    for answer in records.answers:
         yield _heading(layout.EVALUATION, f"{answer.model}: {_verdict(answer)}")
-        yield _said("answer", answer.response.text)
+        yield _text("answer", answer.response.text)
 
 
-def _unlabelled(life: Records) -> list[Comparison]:
-    labelled = {label.comparison.id for label in life.labels}
-    return [comparison for comparison in life.comparisons if comparison.id not in labelled]
+def _unlabelled(records: Records) -> list[Comparison]:
+    labelled = {label.comparison.id for label in records.labels}
+    return [comparison for comparison in records.comparisons if comparison.id not in labelled]
 
 
 def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
     fault = f", left out: {visible(WHY.get(revision.fault, revision.fault))}" if revision.fault else ""
     yield Text(f"  revision {number} under {visible(revision.principle)}{fault}", style="bold")
     if revision.critique:
-        yield _said("critique", revision.critique.text)
+        yield _text("critique", revision.critique.text)
     if revision.cut:
-        yield _said("cut off", revision.cut)
-    yield _said("revised", revision.revised.text)
+        yield _text("cut off", revision.cut)
+    yield _text("revised", revision.revised.text)
 
 
 def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
     yield _pair(label.comparison, label.probability_a)
-    flipped = {True: "; the order changes the winner", False: "; the order changes nothing", None: ""}[
-        label.flipped
-    ]
+    flipped = {
+        True: "; the order changes the winner",
+        False: "; the order does not change the winner",
+        None: "",
+    }[label.flipped]
     yield Text(f"  P(a is better) = {label.probability_a:.3f}{flipped}", style="bold")
     yield Padding(_judgements(label.judgements), (0, 0, 0, 2))
     for judgement in label.judgements:
         if judgement.reasoning:
-            yield _said("reasoning", judgement.reasoning)
+            yield _text("reasoning", judgement.reasoning)
 
 
 def _pair(comparison: Comparison, probability_a: float | None = None) -> Table:
@@ -207,10 +211,10 @@ def _judgements(judgements: Sequence[Judgement]) -> Table:
 
 def _verdict(answer: Answer) -> str:
     verb = "objects" if answer.response.prompt.kind == "red_team" else "refuses"
-    found = [verb if answer.verdict.objects else f"no sign that it {verb}"]
-    found += [f"broken: {answer.verdict.degenerate}"] if answer.verdict.degenerate else []
-    found += [f"score {answer.reward:.2f}"] if answer.reward is not None else []
-    return ", ".join(found)
+    parts = [verb if answer.verdict.objects else f"no sign that it {verb}"]
+    parts += [f"broken: {answer.verdict.degenerate}"] if answer.verdict.degenerate else []
+    parts += [f"score {answer.reward:.2f}"] if answer.reward is not None else []
+    return ", ".join(parts)
 
 
 def _heading(title: str, about: str) -> Rule:
@@ -219,9 +223,9 @@ def _heading(title: str, about: str) -> Rule:
     )
 
 
-def _said(who: str, text: str) -> Padding:
+def _text(who: str, text: str) -> Padding:
     table = Table.grid(padding=(0, 2))
     table.add_column(width=10, overflow="fold")
     table.add_column(overflow="fold")
-    table.add_row(Text(who, style="cyan"), Text(visible(text) or "(nothing)"))
+    table.add_row(Text(who, style="cyan"), Text(visible(text) or "(empty)"))
     return Padding(table, (0, 0, 1, 2))

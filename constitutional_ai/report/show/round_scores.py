@@ -1,7 +1,7 @@
-"""What every round of a revision chain did for every principle drawn in it (``cai show RUN ID --scores``; SL-20).
+"""Score every round of a revision chain under every principle of the chain (``cai show RUN ID --scores``; SL-20).
 
-Each round revises under a principle of its own, and a later one may take back what an earlier one gained. So every
-answer is asked about under all of the chain's principles, in the way in which the run asks its feedback model.
+Each round revises under its own principle, and a later round may undo what an earlier one gained. So the feedback model
+judges every answer under all of the chain's principles, with the run's own method.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
 FELL = 0.1
-"""A probability that falls by more than this has been undone."""
+"""If a probability falls by more than this, its gain has been undone."""
 ASKS = "Which of these answers better does what this request asks for? Request: "
-"""Before the revision request of a principle that has no preference question. Ours, not the paper's."""
+"""Question for a principle without one, before its revision request. Ours, not the paper's."""
 MEANS = (
-    "Under a principle's name: P(this answer is better than the initial one), said by {model} when asked with that "
-    "principle ({method}). Bold: the round's own principle. The gate says how good a judge it is.",
-    "PM score: of the run's preference model, as it is and centred on nothing; only differences mean something.",
+    "Under a principle's name: P(this answer is better than the initial one) by {model} ({method}). Bold: the round's "
+    "own principle. The gate in the report shows how good a judge it is.",
+    "PM score: that of the run's preference model; only differences have a meaning.",
 )
 
 Reward = Callable[[Conversation], Awaitable[float]]
@@ -46,33 +46,35 @@ Reward = Callable[[Conversation], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """An answer of a chain. Round 0 is the initial one."""
+    """The scores of one answer of a chain. Round 0 is the initial answer."""
 
     number: int
     principle: str | None
     reward: float | None
-    """None without a preference model, or where the revision was left out as faulty. So for ``better``."""
+    """Score of the preference model; None without one, or if the revision was left out as faulty."""
     better: Mapping[str, float | None]
-    """P(this answer is better than the initial one) under each principle, in [0, 1]; None where the question failed."""
+    """P(this answer is better than the initial one) under each principle, in [0, 1]; None if there is no judgement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
+    """The scores of all answers of a chain."""
+
     chain: RevisionChain
     rounds: tuple[Round, ...]
     notes: tuple[str, ...]
-    """Why a number is missing, or was asked for in another way."""
+    """Why numbers are missing, or come from another method."""
 
     @property
     def undone(self) -> dict[int, Round]:
-        """By number of a round, the first later one that left its principle lower by more than ``FELL``."""
-        found = {}
+        """Return, by the number of a round, the first later round that lowered its principle by more than ``FELL``."""
+        undone = {}
         for one in self.rounds:
             own = one.better.get(one.principle or "")
             fell = (r for r in self.rounds[one.number + 1 :] if _fell(own, r.better.get(one.principle or "")))
             if later := next(fell, None):
-                found[one.number] = later
-        return found
+                undone[one.number] = later
+        return undone
 
 
 def _fell(before: float | None, after: float | None) -> bool:
@@ -89,11 +91,11 @@ async def score_rounds(
     few_shots: FewShots | None = None,
     reward: Reward | None = None,
 ) -> Rounds:
-    """Puts every answer of a chain against its initial one under each of the chain's principles."""
+    """Compare every answer of a chain with its initial one under each of the chain's principles."""
     known = {p.name: p for p in constitution.principles} if constitution.digest == chain.constitution else {}
     ways = {r.principle: _way(known.get(r.principle), settings) for r in chain.revisions}
-    notes = [f"'{name}' is not what the run's constitution says now" for name, way in ways.items() if not way]
-    notes += [f"{n}: asked by {w[1].method}" for n, w in ways.items() if w and w[1].method != settings.method]
+    notes = [f"'{name}' has changed in the run's constitution since" for name, way in ways.items() if not way]
+    notes += [f"{n}: judged by {w[1].method}" for n, w in ways.items() if w and w[1].method != settings.method]
     asker = _Asker(chain, ways, few_shots, model, seed, reward, notes)
     rounds = [asker.round(0, None, chain.initial.completion, None)]
     rounds += [asker.round(n, r.principle, r.revised, r.fault) for n, r in enumerate(chain.revisions, start=1)]
@@ -110,26 +112,26 @@ class _Asker:
     reward: Reward | None
     notes: list[str]
 
-    async def round(self, number: int, principle: str | None, said: Completion, fault: str | None) -> Round:
+    async def round(self, number: int, principle: str | None, answer: Completion, fault: str | None) -> Round:
         if fault is not None:
             self.notes.append(f"round {number} was left out: {fault}")
             return Round(number, principle, None, dict.fromkeys(self.ways))
-        asked = await asyncio.gather(*[self._better(number, name, said) for name in self.ways])
-        scored = (*self.chain.initial.prompt.conversation, Message("assistant", said.text))
+        better = await asyncio.gather(*[self._better(number, name, answer) for name in self.ways])
+        scored = (*self.chain.initial.prompt.conversation, Message("assistant", answer.text))
         reward = await self.reward(scored) if self.reward else None
-        return Round(number, principle, reward, dict(zip(self.ways, asked, strict=True)))
+        return Round(number, principle, reward, dict(zip(self.ways, better, strict=True)))
 
-    async def _better(self, number: int, name: str, said: Completion) -> float | None:
+    async def _better(self, number: int, name: str, answer: Completion) -> float | None:
         initial, way = self.chain.initial, self.ways[name]
         if way is None:
             return None
-        if said.text == initial.text:  # no answer is better than itself, whatever a model says
+        if answer.text == initial.text:  # no answer is better than itself, whatever a model judges
             return 0.5
         principle, settings = way
-        pair = Comparison(f"{self.chain.id}.{number}.{name}", initial.prompt, said, initial.completion)
+        pair = Comparison(f"{self.chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
         mine = Constitution(name=name, principles=(principle,))
         try:
-            made = await label(
+            judged = await label(
                 pair,
                 model=self.model,
                 constitution=mine,
@@ -140,39 +142,41 @@ class _Asker:
         except RecordError as error:
             self.notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
             return None
-        return made.probability_a
+        return judged.probability_a
 
 
 def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Feedback] | None:
-    """A principle with a question, and how to ask it: a label's clamp is for training, and would hide a fall."""
+    """Return a principle with a question, and settings without the clamp: it is for training, and would hide a fall."""
     if principle is None:
         return None
-    asked = principle.model_copy(
+    with_question = principle.model_copy(
         update={"preference": principle.preference or ASKS + (principle.revision or "")}
     )
     way = settings.model_copy(update={"principles": 1, "clamp": (0.0, 1.0)})
-    if not METHODS[settings.method].principles(Constitution(name=asked.name, principles=(asked,))):
+    if not METHODS[settings.method].principles(
+        Constitution(name=with_question.name, principles=(with_question,))
+    ):
         way = way.model_copy(update={"method": "multiple_choice"})
-    return asked, way
+    return with_question, way
 
 
 # -- what is printed
 
 
 def round_scores_of(run: Run, record: str) -> RenderableType:
-    """The table of every chain of one prompt. Loads the run's feedback model, and its preference model if it has one.
+    """Return the table of every chain of one prompt. Loads the feedback model, and any preference model.
 
-    Raises InputError if there is no such record, or no chain of its prompt.
+    Raises InputError if there is no such record, or its prompt has no chain.
     """
     prompt, records = records_of(run, record)
     if not records.chains:
-        raise InputError(f"prompt {prompt.id} has no revisions to score: those of red-team prompts have.")
+        raise InputError(f"prompt {prompt.id} has no revisions to score. Red-team prompts have them.")
     recipe = load_recipe(str(run.folder / layout.RECIPE))
     constitution = load_constitution(run.folder / layout.CONSTITUTION)
     trained = run.manifest(layout.PREFERENCE_MODEL) is not None
     reward = PreferenceModel(run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).reward if trained else None
     with loaded(recipe.models.feedback) as model:
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "constitution": constitution,
             "model": model,
             "settings": recipe.feedback,
@@ -181,7 +185,7 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
         }
 
         async def all_chains() -> list[Rounds]:
-            return [await score_rounds(chain, reward=reward, **asked) for chain in records.chains]
+            return [await score_rounds(chain, reward=reward, **options) for chain in records.chains]
 
         scored = asyncio.run(all_chains())
     means = [
@@ -191,7 +195,7 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
 
 
 def parts(scored: Rounds) -> Iterator[RenderableType]:
-    """A chain's heading, table and notes."""
+    """Yield a chain's heading, table and notes."""
     yield Text(f"\nscores of {visible(scored.chain.id)} by round", style="bold")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     names = list(scored.rounds[0].better)

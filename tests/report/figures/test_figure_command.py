@@ -25,9 +25,7 @@ def test_the_command_says_where_the_files_are(one_run: Path, tmp_path: Path) -> 
 def test_what_is_missing_is_one_sentence(named: Path) -> None:
     result = CliRunner().invoke(main, ["figure", "9", str(named)])
     assert result.exit_code == 1
-    assert result.output.startswith(
-        "cai: figure 9 is drawn from answers to HHH questions, which nobody measured"
-    )
+    assert result.output.startswith("cai: figure 9 needs answers to HHH questions, which was not measured")
 
 
 @pytest.mark.parametrize("number", ["1", "13"])

@@ -37,7 +37,7 @@ def test_scores_are_centred_on_the_largest_run_before_revision_to_be_shown(four_
     assert shown(figure, "s8B (8B)")[0] == 0
     assert shown(figure, "s135M (135M)")[0] == pytest.approx(1.2)
     assert lines(figure.panels[0])["s135M (135M)"].points[0].y == 2.0
-    assert figure.notes[0] == "0 is s8B (8B) before revision."
+    assert figure.notes[0] == "s8B (8B) is at 0 before revision."
 
 
 def test_the_papers_scores_lie_at_their_own_zero(one_run: Path) -> None:
@@ -77,9 +77,7 @@ def test_direct_revisions_are_dashed_beside_critiqued_ones_of_their_size(tmp_pat
 
 def test_a_run_that_is_gone_is_said(one_run: Path) -> None:
     (one_run.parent / "constitution.yaml").unlink()
-    with pytest.raises(
-        InputError, match=r"constitution\.yaml is not here, and only it says how demo was revised"
-    ):
+    with pytest.raises(InputError, match=r"constitution\.yaml is missing: it says how demo was revised"):
         paper_figure(6, [one_run])
     assert paper_figure(7, [one_run]).panels
 

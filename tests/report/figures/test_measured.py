@@ -48,7 +48,7 @@ def test_a_figure_over_sizes_needs_a_size(tmp_path: Path) -> None:
     models = made.candidates("run", None)
     folder = made.evaluation(tmp_path, models, made.elos(models))
     with pytest.raises(
-        InputError, match="number of parameters, which is known of none of start, SL-CAI, RL-CAI"
+        InputError, match="number of parameters, which is known for none of start, SL-CAI, RL-CAI"
     ):
         paper_figure(3, [folder])
 
@@ -56,7 +56,7 @@ def test_a_figure_over_sizes_needs_a_size(tmp_path: Path) -> None:
 def test_a_figure_over_rl_needs_rl(tmp_path: Path) -> None:
     models = made.candidates("run")[:2]
     folder = made.evaluation(tmp_path, models, made.elos(models))
-    with pytest.raises(InputError, match=r"RL made none of start, SL-CAI\. .* rl_cai\.snapshot_every"):
+    with pytest.raises(InputError, match=r"which trained none of start, SL-CAI\. .* rl_cai\.snapshot_every"):
         paper_figure(8, [folder])
 
 

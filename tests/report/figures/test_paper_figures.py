@@ -108,7 +108,7 @@ def test_what_was_not_measured_is_said_with_the_command_that_measures_it(
     folder = made.evaluation(tmp_path / "demo" / "evaluation", made.candidates(run), metrics)
     with pytest.raises(InputError) as error:
         paper_figure(number, [folder], behind=True)
-    assert str(error.value).startswith(f"figure {number} is drawn from ")
+    assert str(error.value).startswith(f"figure {number} needs ")
     assert str(error.value).endswith(f"cai evaluate {run} {says}")
 
 

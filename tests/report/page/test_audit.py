@@ -16,7 +16,7 @@ from constitutional_ai.records import (
     Side,
 )
 from constitutional_ai.report.contents import Contents, read_contents
-from constitutional_ai.report.page.audit import Row, audit, gate_of, labels_of
+from constitutional_ai.report.page.audit import AuditRow, audit, gate_of, labels_of
 from constitutional_ai.report.page.page import write_report
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import RED, completion, write_rows
@@ -38,7 +38,7 @@ LABELS = (
 )
 
 
-def rows(contents: Contents) -> dict[str, Row]:
+def rows(contents: Contents) -> dict[str, AuditRow]:
     return {row.label: row for row in audit(contents)}
 
 
@@ -52,24 +52,24 @@ def test_the_habits_of_the_labels_are_those_worked_out_by_hand(run: Run) -> None
     assert shown(found["Tie"].labels) == (round(1 / 3, 9), 3)
     assert shown(found["Winner changes with the order"].labels) == (0.5, 2)
     # By pair: a half, all, and a tie's half.
-    assert shown(found["What is shown first wins"].labels) == (round(2 / 3, 9), 3)
+    assert shown(found["The answer shown first wins"].labels) == (round(2 / 3, 9), 3)
     assert shown(found["The longer answer wins"].labels) == (0.5, 2)
     assert shown(found["Clear"].labels) == (0.0, 3) and shown(found["Open"].labels) == (round(2 / 3, 9), 3)
-    assert shown(found["How far from a toss-up"].labels) == (round((0.4 + 0.05 + 0) / 3, 9), 3)
+    assert shown(found["Certainty"].labels) == (round((0.4 + 0.05 + 0) / 3, 9), 3)
 
 
 def test_over_labels_nothing_is_said_that_needs_the_truth(run: Run) -> None:
     found = rows(read_contents(run))
     unknown = {name for name, row in found.items() if row.labels is None}
     assert unknown == {
-        "Sides with the right answer",
+        "Prefers the right answer",
         "Brier score",
         "Calibration error",
-        "… to be expected by luck",
+        "… expected by chance",
         "… and is the right one",
     }
     gate = tuple(GateAnswer(f"{n}", label, "a") for n, label in enumerate(LABELS))
-    assert shown(rows(replace(read_contents(run), gate=gate))["Sides with the right answer"].gate) == (
+    assert shown(rows(replace(read_contents(run), gate=gate))["Prefers the right answer"].gate) == (
         round(1 / 3, 9),
         3,
     )
@@ -83,9 +83,9 @@ def test_a_failure_is_counted_and_is_no_label(run: Run) -> None:
     write_rows(folder / "failed-gate.jsonl", [Failure("3", "UnreadableAnswer", "?")])
     found = rows(read_contents(run))
     assert shown(found["No label"].labels) == (round(2 / 6, 9), 6)
-    assert shown(found["… could not be read"].labels) == (round(1 / 6, 9), 6)
-    assert shown(found["No label"].gate) == shown(found["… could not be read"].gate) == (round(1 / 9, 9), 9)
-    assert shown(found["… would not judge"].labels) == (None, 0)  # it is asked for letters, not for words
+    assert shown(found["… unreadable answer"].labels) == (round(1 / 6, 9), 6)
+    assert shown(found["No label"].gate) == shown(found["… unreadable answer"].gate) == (round(1 / 9, 9), 9)
+    assert shown(found["… refused to judge"].labels) == (None, 0)  # it is asked for letters, not for words
 
 
 def test_a_principle_is_audited_by_its_own_questions(run: Run) -> None:
@@ -102,8 +102,6 @@ def test_before_there_are_answers_there_is_no_audit(begun: Run) -> None:
     assert audit(contents) == [] and gate_of(contents) is None and labels_of(contents) is None
 
 
-@pytest.mark.parametrize(
-    "said", ["Its habits", "The longer answer wins", "At the gate: how sure, and how right"]
-)
+@pytest.mark.parametrize("said", ["Its habits", "The longer answer wins", "Calibration at the gate"])
 def test_the_page_shows_it(run: Run, said: str) -> None:
     assert said in Elements(write_report(run).read_text()).text

@@ -49,6 +49,6 @@ def test_a_measure_on_a_scale_of_its_own_has_a_table_that_says_so(run: Run) -> N
     found = tables(replace(read_contents(run), evaluated=metrics))
     assert [(t.title, t.columns) for t in found] == [
         ("Absolute harmfulness", ["absolute harmfulness"]),
-        ("Single measures", ["distinct 2"]),
+        ("Other metrics", ["distinct 2"]),
     ]
-    assert found[0].says.endswith("lower is better")
+    assert found[0].caption.endswith("lower is better")

@@ -71,9 +71,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
 def test_a_long_answer_is_folded_and_cut_where_the_file_must_do(run: Run) -> None:
     page = write_report(run).read_text()
     assert "more character" not in page and "the other 167,300 characters" in page
-    assert (
-        page.count("The last 148,000 characters stand in records.jsonl only.") == 3
-    )  # one answer of each model
+    assert page.count("The last 148,000 characters are in records.jsonl only.") == 3  # one answer of each model
     assert len(page) < 2_000_000
 
 
@@ -126,7 +124,7 @@ CHANGES = {
     (0.34, 0.19, 0.49): ("rose", True, "rose from 0.17 to 0.51 (change +0.34, 95 % interval +0.19 to +0.49"),
     (-0.1, -0.15, -0.05): ("fell", False, "fell from 0.17 to 0.07 (change −0.10, 95 % interval −0.15 to −0.05"),
     (0.02, -0.05, 0.09): ("no measurable change", None, "did not measurably change: 0.17, then 0.19"),
-    (0.0, None, None): ("no interval", None, "0.17, then 0.17 (change 0.00, alike on all 64 prompts"),
+    (0.0, None, None): ("no interval", None, "0.17, then 0.17 (change 0.00, the same on all 64 prompts"),
     (None, None, None): ("not measured", None, "not measured"),
 }  # fmt: skip
 
@@ -167,16 +165,16 @@ def test_revisions_are_counted_and_what_was_cleaned_away_is_said(run: Run) -> No
 
 
 def test_the_page_says_which_rounds_were_learned_from(run: Run) -> None:
-    assert "All versions are learned from" in write_report(run).read_text()
+    assert "SL-CAI is trained on all versions" in write_report(run).read_text()
     recipe = Recipe(sl_cai={"rounds": 2})
     (run.folder / "recipe.yaml").write_text(recipe.to_yaml())
-    assert "The versions of the first 2 rounds are learned from" in write_report(run).read_text()
+    assert "SL-CAI is trained on the versions of the first 2 rounds" in write_report(run).read_text()
 
 
 def test_a_gate_at_chance_is_said_at_the_top(run: Run) -> None:
     said = Elements(write_report(run).read_text()).text
-    assert "Read RL-CAI with care." in said
-    assert "No better than chance, as far as 8 questions can tell." in said
+    assert "Do not rely on RL-CAI." in said
+    assert "Not measurably better than chance on 8 questions." in said
 
 
 def test_the_preference_model_is_shown_on_held_out_pairs(run: Run) -> None:
@@ -205,13 +203,13 @@ def test_the_model_that_carries_the_head_is_named(begun: Run, own: str | None, s
 
 def test_one_order_gives_no_flips_and_a_reason(run: Run) -> None:
     text = (run.folder / "05-preference-labels/records.jsonl").read_text()
-    assert "Why no share of flips" not in write_report(run).read_text()
+    assert "No rate of flips" not in write_report(run).read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     for row in rows:
         row["judgements"] = row["judgements"][:1]
         row["method"] = "likelihood"
     (run.folder / "05-preference-labels/records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert "weighs each answer alone" in write_report(run).read_text()
+    assert "rates each answer alone" in write_report(run).read_text()
 
 
 def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> None:

@@ -66,7 +66,7 @@ def test_a_stop_is_a_sentence_and_its_limit_a_line(run: Run) -> None:
     noted(run, stopped=f"evasive was 0.9, above its limit. {HOSTILE}")
     page = Elements(write_report(run).read_text())
     assert "Stopped early. evasive was 0.9, above its limit." in page.text
-    assert "No limit was crossed" not in page.text and "script" not in page.tags
+    assert "No limit was exceeded" not in page.text and "script" not in page.tags
     (chart,) = reinforcement(read_contents(run)).charts
     assert ">limit</text>" in chart.svg
 
@@ -81,10 +81,10 @@ def test_a_training_that_crossed_no_limit_says_what_they_were(run: Run) -> None:
 
 
 def test_snapshots_are_listed_with_the_name_that_a_recipe_takes(run: Run) -> None:
-    assert "on its way" not in text_of(run)
+    assert "saved during training" not in text_of(run)
     for name in ("00000128", "00000064", "00000192.part"):
         (run.stage(FOLDER) / "snapshots" / name).mkdir(parents=True)
     said = text_of(run)
     folder = run.stage(FOLDER) / "snapshots"
-    assert "2 snapshots of the model on its way" in said
+    assert "2 snapshots saved during training" in said
     assert f"after 64 prompts: hf:{folder / '00000064'}after 128 prompts: hf:{folder / '00000128'}" in said

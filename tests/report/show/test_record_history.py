@@ -56,12 +56,12 @@ def test_a_half_made_run_tells_what_there_is(run: Run) -> None:
 def test_an_unknown_id_names_near_ones(run: Run) -> None:
     with pytest.raises(InputError, match=f"Did you mean .*{BENIGN[0].id}"):
         history_of(run, BENIGN[0].id[:-1] + "x")
-    with pytest.raises(InputError, match="One that it has"):
+    with pytest.raises(InputError, match="An example of an id"):
         history_of(run, "nothing like it")
 
 
 def test_an_ambiguous_id_lists_five(run: Run) -> None:
-    with pytest.raises(InputError, match=r"beginning of 15 prompts' ids: (\w{16}, ){4}\w{16} and 10 more"):
+    with pytest.raises(InputError, match=r"prefix of the ids of 15 prompts: (\w{16}, ){4}\w{16} and 10 more"):
         history_of(run, "")
 
 
@@ -76,5 +76,5 @@ def test_a_prompt_that_a_model_wrote_tells_after_which_others(run: Run) -> None:
 
     write_rows(run.folder / "00-prompts/records.jsonl", [draft(1, HOSTILE), draft(10, "Another.")])
     said = printed(run, "red_team.1")  # an id, and the beginning of another
-    assert "00-prompts  red_team.1, after one, two" in said and "generated" in said
+    assert "00-prompts  red_team.1, with the examples one, two" in said and "generated" in said
     assert "\x1b[2J" not in said and "Another." not in said

@@ -114,7 +114,7 @@ def test_a_principle_without_a_question_asks_which_does_what_its_request_says() 
 
 def test_by_likelihood_a_principle_without_its_two_assistants_is_asked_by_letters() -> None:
     found = scored(PULLED_APART, ScriptedModel(weigh=lambda context, end: -1.0), method="likelihood")
-    assert found.notes == ("brief: asked by multiple_choice",)
+    assert found.notes == ("brief: judged by multiple_choice",)
     assert found.rounds[2].better == {"brief": 0.5, "kind": 0.5}
 
 
@@ -152,7 +152,7 @@ def test_an_answer_that_stayed_as_it_was_is_no_better_and_no_worse() -> None:
 def test_another_constitution_than_the_chains_is_not_asked() -> None:
     found = scored(replace(PULLED_APART, constitution="other"))
     assert {value for r in found.rounds for value in r.better.values()} == {None}
-    assert found.notes[0] == "'brief' is not what the run's constitution says now"
+    assert found.notes[0] == "'brief' has changed in the run's constitution since"
 
 
 def test_every_round_has_a_score_of_the_preference_model() -> None:
@@ -192,7 +192,7 @@ def test_a_runs_own_models_are_asked(run: Run, make_tiny: Callable[..., Path], f
     text = printed(round_scores_of(scripted(run, fmt), RED[0].id))
     assert f"scores of {RED[0].id}.0 by round" in text
     assert len(re.findall(r"-?\d+\.\d\d +0\.50", text)) == 2
-    assert "centred on nothing" in text and "said by scripted:echo" in text
+    assert "only differences have a meaning" in text and "by scripted:echo (" in text
 
 
 def test_without_a_preference_model_there_is_no_score_and_no_text_is_obeyed(run: Run) -> None:
