@@ -24,9 +24,9 @@ class KVCache:
         self._all = new(shape, dtype=model.dtype, device=model.device)
         self._sequences, self._attended = slice(0), slice(0)
         self.column = 0
-        """Where the next forward pass writes its first token."""
+        """The column in which the next forward pass writes its first token."""
         self.first: torch.Tensor | None = None
-        """In decode, each sequence's first column (B,). None in prefill."""
+        """Each sequence's first column (B,) in decode; None in prefill."""
 
     @property
     def kv(self) -> KeysValues:

@@ -35,7 +35,7 @@ class Session(NamedTuple):
     prefix_len: int
     """Tokens of the prefix that its batch shared: their keys and values are not kept here."""
     kv: torch.Tensor
-    """Of all later tokens (layers, 2, K, tokens, D)."""
+    """Keys and values of all later tokens (layers, 2, K, tokens, D)."""
 
 
 class SessionCache:

@@ -1,9 +1,9 @@
-"""Projections whose weights are kept in 8 bits, with a scale for each feature: half the memory of bfloat16.
+"""Projections with weights in 8 bits and a scale for each feature: half the memory of bfloat16.
 
-What they are multiplied with stays fine: each row is brought to 16 bits, with a scale of its own
-(``kernels_c/int8.c``). What is lost is lost in the weights (docs/backends.md has how much).
+Activations are quantised to 16 bits with a scale for each token (``kernels_c/int8.c``), so only the rounding of weights
+loses anything. docs/backends.md says how much.
 
-Axes: N rows, E hidden size, F features.
+Axes: N tokens, E hidden size, F features.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from constitutional_ai.errors import ModelError
 
 LEVELS = 127
 TOGETHER = 2**18
-"""Numbers that are rounded at once: in between each takes 4 bytes or more."""
+"""Weights that are rounded at once: meanwhile each takes 4 bytes or more."""
 WIDE, TALL = 64, 32
-"""Numbers and features of a block."""
+"""Inputs and features of a block."""
 
 
 class Linear8(NamedTuple):
-    """Rows of one or several projections, packed as ``kernels_c/int8.c`` reads them; stands where a ``Linear`` does."""
+    """One or several projections of the same input; has the interface of ``PackedLinear``."""
 
     weights: Weights8
     bias: torch.Tensor | None
@@ -34,7 +34,7 @@ class Linear8(NamedTuple):
 
     @staticmethod
     def of(kernels: Kernels, dtype: torch.dtype, arena: Arena, *modules: nn.Linear) -> Linear8:
-        """Takes the weights over: the modules have none afterwards. Raises ModelError where one is no number."""
+        """Take the weights over: the modules have none afterwards. Raises ModelError for inf and NaN."""
         weights = [m.weight.detach() for m in modules]
         biases = [m.bias.detach().to(dtype) for m in modules if m.bias is not None]
         for module in modules:
@@ -48,25 +48,31 @@ class Linear8(NamedTuple):
         other_NF: torch.Tensor | None = None,
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
-        """Of what ``norm``, its weights and epsilon, makes of ``x_NE``. ``other_NF`` is added."""
+        """Return ``norm(x) @ W.T + bias + other`` (N, F)."""
         return self.kernels.product_int8(x_NE, self.weights, self.features, self.bias, other_NF, norm=norm)
 
     def gated(self, x_NE: torch.Tensor, gate: Linear8, norm: tuple[torch.Tensor, float]) -> torch.Tensor:
-        """Times SiLU of what ``gate`` gives."""
+        """Return this projection of ``norm(x)`` times SiLU of the projection ``gate`` (N, F)."""
         return self.kernels.product_int8(x_NE, self.weights, self.features, gate=gate.weights, norm=norm)
 
 
 def rounded(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole numbers (F, E) from -127 to 127, and the scales (F) that bring them back. Raises ModelError."""
+    """Return whole numbers (F, E) from -127 to 127, and the scales (F) that undo it.
+
+    Raises ModelError for inf and NaN.
+    """
     most_F = weight_FE.abs().amax(1).float()
     if not most_F.isfinite().all():
-        raise ModelError("these weights hold numbers without end or NaN: the model was broken in training.")
+        raise ModelError("the weights contain inf or NaN. Use an earlier checkpoint.")
     scales_F = (most_F / LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
     return torch.round(weight_FE / scales_F[:, None]).to(torch.int8), scales_F
 
 
 def pack(weight_FE: torch.Tensor, arena: Arena) -> Weights8:
-    """In blocks of 32 features by 64 numbers, filled up with 0: two tiles of 16 groups of 4 numbers, 16 features."""
+    """Return the weights in blocks of 32 features by 64 inputs, padded with 0.
+
+    A block is two tiles of 16 groups of 4 inputs by 16 features.
+    """
     F, E = weight_FE.shape
     rows, columns = -(-F // TALL), -(-E // WIDE)
     blocks = arena.take(rows * columns * TALL * WIDE).view(rows, columns, 2, 16, 16, 4)

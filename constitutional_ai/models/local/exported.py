@@ -1,6 +1,6 @@
-"""Weights in the form that another engine reads, made once from a checkpoint and kept by the digest of its files.
+"""Exports a checkpoint to the form of another engine, once, and keeps it by the digest of the checkpoint's files.
 
-A checkpoint of a run thus loads into every engine without hand work. The folder may be deleted at any time.
+A checkpoint of a run thus loads into every engine by itself. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DIGITS = 20
 
 
 def exported(source: Path, form: str, make: Callable[[Path], None]) -> Path:
-    """The folder that ``make`` has filled for exactly these weights, now or before.
+    """Return the folder that ``make`` has filled for exactly these weights, now or before.
 
-    ``form`` names what is made and by which version of what: another version makes it anew. Two processes may make
-    the same at once: the first to finish is kept, and what is killed half-way leaves nothing behind under its name.
+    ``form`` names the form and its version: another version exports anew. Two processes may export the same at once:
+    the first to finish is kept, and a killed one leaves nothing behind under this name.
     """
     folder = machine.cache_folder() / "exported" / f"{digest_of_weights(source)}-{form}"
     if folder.is_dir():
@@ -44,7 +44,7 @@ def exported(source: Path, form: str, make: Callable[[Path], None]) -> Path:
 
 
 def digest_of_weights(folder: Path) -> str:
-    """sha256 of a checkpoint's configuration and weights, and of their names; a tokenizer changes neither."""
+    """Return the sha256 of a checkpoint's configuration and weights, and of their names."""
     digest = hashlib.sha256()
     for file in [folder / "config.json", *sorted(folder.glob(WEIGHTS))]:
         with file.open("rb") as stream:
@@ -54,7 +54,7 @@ def digest_of_weights(folder: Path) -> str:
 
 
 def numbers(folder: Path) -> int:
-    """Of all weights in a checkpoint: read off the files' headers."""
+    """Return how many numbers a checkpoint's weights are, from the headers of its files."""
     count = 0
     for file in folder.glob(WEIGHTS):
         with safe_open(file, "pt") as weights:
@@ -63,9 +63,9 @@ def numbers(folder: Path) -> int:
 
 
 def local_folder(path: Path | str) -> Path:
-    """Where the files of a folder or hub id are on this machine; fetches them when they are not here yet.
+    """Return where the files of a folder or hub id are on this machine; download them if needed.
 
-    Raises OSError when they cannot be had.
+    Raises OSError when that fails.
     """
     if (folder := Path(path)).is_dir():
         return folder

@@ -1,4 +1,4 @@
-"""What a score must be: one plain forward pass in float32, nothing batched and nothing cached. For ``cai doctor``."""
+"""The reference for ``cai doctor``: one plain forward pass in float32, nothing batched and nothing cached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from constitutional_ai.models.local.tokens import cannot_load
 
 
 class Reference:
-    """A causal language model in a folder of safetensors, or on the hub."""
+    """A causal language model in a folder of safetensors, or on the hub, in float32."""
 
     def __init__(self, name: str, path: str | Path) -> None:
         try:
@@ -24,7 +24,7 @@ class Reference:
             raise cannot_load(name, error) from error
 
     def score(self, context: str, continuation: str) -> float:
-        """Natural log-probability of the continuation's tokens, read after those of the context (pitfall 5)."""
+        """Return the natural log-probability of the continuation's tokens after those of the context (pitfall 5)."""
         before = self._tokenizer(context)["input_ids"]
         after = self._tokenizer(continuation, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
@@ -33,7 +33,7 @@ class Reference:
         return sum(float(logps_TV[start + n - 1, token]) for n, token in enumerate(after))
 
     def greedy(self, context: str, tokens: int) -> str:
-        """The likeliest next token, again and again, until the end of text."""
+        """Return the text of the likeliest next tokens, at most ``tokens``, up to the end of text."""
         ids = self._tokenizer(context)["input_ids"]
         start = len(ids)
         ends = self._model.generation_config.eos_token_id

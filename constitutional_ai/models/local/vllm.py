@@ -1,7 +1,7 @@
 """vLLM in this process: the fast engine on a GPU; there is a build for CPUs too. Extra ``vllm``.
 
-Each request's own seed fixes its draws (they are not those of the transformers backend). Scores are vLLM's
-log-probabilities of what it reads, whole continuations.
+Each request's own seed fixes its draws (they are not those of other engines). Scores are vLLM's log-probabilities of
+prompt tokens, whole continuations.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ CPU_MEMORY = 0.4
 
 
 class VllmModel:
-    """Weights in a folder or on the hub, as they are. Raises ModelError when vLLM cannot load them."""
+    """A model in a folder or on the hub, as it is. Raises ModelError when vLLM cannot load it."""
 
     def __init__(self, name: str, path: str | Path, *, dtype: str = "auto") -> None:
-        """``dtype`` is vLLM's: ``auto`` is that of the weights, but for float32 ones."""
+        """``dtype`` is vLLM's: ``auto`` is that of the weights, but not for float32 ones."""
         self.name = name
         self._tokens = Tokens(name, path)
         self.format = self._tokens.format
@@ -60,18 +60,17 @@ class VllmModel:
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         request = self._tokens.generation(context, sampling)
-        asked = _Request(request.tokens, _sampling(request, self._tokens.ends))
-        output = await self._requests.ask(asked)
+        output = await self._requests.ask(_Request(request.tokens, _sampling(request, self._tokens.ends)))
         return self._tokens.completion(request, list(output.outputs[0].token_ids))
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        asked = self._tokens.scoring(context, continuations)
-        return await asyncio.gather(*[self._score(asked.context, tokens) for tokens in asked.continuations])
+        request = self._tokens.scoring(context, continuations)
+        return await asyncio.gather(*[self._score(request.context, tokens) for tokens in request.continuations])
 
     async def _score(self, context: list[int], tokens: list[int]) -> float:
         for use_cache in (True, False):
-            output = await self._requests.ask(_Request(context + tokens, _reading(use_cache)))
-            # What was found in the cache was not computed, and has no log-probability.
+            output = await self._requests.ask(_Request(context + tokens, _prompt_scores(use_cache)))
+            # Tokens from the cache were not computed, and have no log-probability.
             if not use_cache or (output.num_cached_tokens or 0) < len(context):
                 break
         logps = output.prompt_logprobs[-len(tokens) :]
@@ -79,7 +78,7 @@ class VllmModel:
 
 
 def _sampling(request: Generation, ends: set[int]) -> SamplingParams:
-    """Nothing is cut off: vLLM's own top-p is 1, and it has no top-k unless asked (SL-10)."""
+    """Return vLLM's settings. Nothing is cut off: its own top-p is 1, and it has no top-k (SL-10)."""
     return SamplingParams(
         temperature=request.sampling.temperature,
         max_tokens=request.sampling.max_tokens,
@@ -90,8 +89,8 @@ def _sampling(request: Generation, ends: set[int]) -> SamplingParams:
     )
 
 
-def _reading(use_cache: bool) -> SamplingParams:
-    """For the log-probability of each token of the prompt. One more token must be generated."""
+def _prompt_scores(use_cache: bool) -> SamplingParams:
+    """Return settings for the log-probability of each prompt token. One more token must be generated."""
     return SamplingParams(
         temperature=0,
         max_tokens=1,
@@ -108,7 +107,7 @@ class _Request(NamedTuple):
 
 
 class _Stepping:
-    """The engine that ``Continuous`` keeps busy. A result is vLLM's own."""
+    """The engine that ``Continuous`` keeps busy. Its results are vLLM's own."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -122,7 +121,7 @@ class _Stepping:
         done = [(int(output.request_id), output) for output in self._engine.step() if output.finished]
         for number, _ in done:
             del self._numbers[str(number)]
-        # Its scheduler shares a prefix even with what is read in the same step: nobody need wait.
+        # Its scheduler shares a prefix even within a step: nobody need wait.
         return Stepped([*self._numbers.values(), *(number for number, _ in done)], done)
 
     def drop(self, number: int) -> None:

@@ -162,7 +162,7 @@ def test_each_weight_is_rounded_to_the_nearest_of_255(rows: list[list[float]]) -
 def test_weights_that_are_no_numbers_are_refused(spoiled: float) -> None:
     weight = torch.ones(4, 4)
     weight[1, 2] = spoiled
-    with pytest.raises(ModelError, match="broken in training"):
+    with pytest.raises(ModelError, match="inf or NaN"):
         rounded(weight)
 
 

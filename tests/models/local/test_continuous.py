@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.models.local.continuous import BLOCK, Continuous, Prefixes, Stepped, blocks_of
+from constitutional_ai.models.local.continuous import BLOCK, BlocksInWork, Continuous, Stepped, blocks_of
 
 SHOTS = list(range(3 * BLOCK))
 """A prefix that many requests share."""
@@ -131,7 +131,7 @@ def test_blocks_are_the_same_as_far_as_the_tokens_are(a: list[int], b: list[int]
 
 
 def test_a_short_common_beginning_is_not_worth_waiting_for() -> None:
-    prefixes = Prefixes()
-    prefixes.reading(1, blocks_of(SHOTS))
+    prefixes = BlocksInWork()
+    prefixes.started(1, blocks_of(SHOTS))
     assert prefixes.better_later(blocks_of(SHOTS))
     assert not prefixes.better_later(blocks_of(SHOTS[:BLOCK] + [9] * 2 * BLOCK))

@@ -1,17 +1,17 @@
-// Products of rows with weights in 8 bits, of which each column has a scale. Rows are brought to 16 bits, with a scale each,
-// and these are multiplied as two planes of 8: whole numbers, so that sums are exact. What is lost is lost in the weights.
+// Products of tokens with weights in 8 bits, each column of which has a scale. Tokens (the rows) are quantised to 16 bits, with
+// a scale each, and multiplied as two planes of 8 bits: integers, so that sums are exact. Only rounding the weights loses.
 //
-// Axes: N rows, E numbers of each (a multiple of 64: what is missing is 0), F features of the result (of 32).
+// Axes: N rows, E numbers of each (a multiple of 64, padded with 0), F features of the result (of 32).
 
 #include "tiles.h"
 #include <immintrin.h>
 
 #define WEIGHTS_A_LINE 64
 
-enum { PLANE = 16 * 64, ZERO = 1 << 15 };  // bytes of 64 numbers of 16 rows; what stands for 0 in 16 bits without a sign
+enum { PLANE = 16 * 64, ZERO = 1 << 15 };  // bytes of 64 numbers of 16 rows; 0 as an unsigned 16-bit number
 
-// Of 8-bit weights: blocks of 32 columns by 64 numbers, each two tiles of 16 groups of 4 numbers, 16 columns, 4 numbers; of
-// each column its scale, and the sum of its weights.
+// Weights in 8 bits: blocks of 32 columns by 64 numbers, each two tiles of 16 groups of 4 numbers, 16 columns, 4 numbers; and
+// each column's scale, and the sum of its weights.
 typedef struct { const int8_t *blocks; const float *scale; const int32_t *sum; } Weights;
 
 typedef struct {
@@ -21,11 +21,11 @@ typedef struct {
     number *out;
     float *scales;  // of rows
     float epsilon;
-    long N, given, E, F, width;  // numbers of each row and of the result as they lie in memory, without what fills them up
-    uint16_t *laid;  // room for rows as ``lay`` leaves them
+    long N, given, E, F, width;  // given and width: numbers of each row and of the result in memory, without padding
+    uint16_t *laid;  // room for rows as ``lay`` packs them
 } Product;
 
-typedef struct { int32_t high[16 * 32], low[16 * 32]; } __attribute__((aligned(64))) Sums;  // of two planes, 16 rows, 32 columns
+typedef struct { int32_t high[16 * 32], low[16 * 32]; } __attribute__((aligned(64))) Sums;  // two planes of 16 rows by 32 columns
 
 #ifdef HAS_TILES
 
@@ -62,7 +62,7 @@ static inline void block(const uint8_t *rows, long count, const int8_t *weight, 
 
 int supports_int8(void) { return 1; }
 
-// 4 numbers of a row times those of LANES columns, added to these columns' sums; ROWS times 4 sums fit into registers.
+// Adds the products of 4 numbers of a row with those of LANES columns to the columns' sums; ROWS x 4 sums fit into registers.
 #if defined(__AVX512VNNI__)
 enum { LANES = 16, ROWS = 4 };
 typedef __m512i Ints;
@@ -82,7 +82,7 @@ static inline Ints DOT(Ints sums, uint32_t row, Ints weights) {
 
 typedef struct { Ints high[ROWS][2], low[ROWS][2]; } Found;
 
-// 64 numbers of ROWS rows with two times LANES columns.
+// Multiplies 64 numbers of ROWS rows with 2 x LANES columns.
 static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *rows, const int8_t *weight) {
 #pragma GCC unroll 4  // else gcc 12 moves each sum from register to register, and some to memory
     for (long k = 0; k < 16; k++) {
@@ -124,14 +124,14 @@ static inline float silu(float x) {
     return x * (x < 0 ? power : 1) / (1 + power);
 }
 
-// Of a row what it is multiplied with to have a mean square of 1.
+// The factor that brings a row to a mean square of 1.
 static inline float scale(const number *row, float epsilon, long E) {
     float sum = 0;
     for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
     return 1 / sqrtf(sum / E + epsilon);
 }
 
-// One row of 64 numbers in each block, of 16 rows: in 16 bits, upper and lower halves apart. Returns its scale.
+// Packs one of 16 rows, 64 numbers in each block: in 16 bits, upper and lower halves apart. Returns its scale.
 static inline float lay_one(const Product *of, const number *row, float *numbers, uint8_t *to) {
     float by = of->norm ? scale(row, of->epsilon, of->given) : 1, most = 0;
     for (long e = 0; e < of->given; e++) {
@@ -149,7 +149,7 @@ static inline float lay_one(const Product *of, const number *row, float *numbers
     return most / 32767;
 }
 
-// Lays the 32 rows from n on in two blocks of 16.
+// Packs the 32 rows from n on into two blocks of 16.
 static inline void lay(const Product *of, long n, uint16_t *laid) {
     float numbers[of->E];
     for (long e = of->given; e < of->E; e++) numbers[e] = 0;
@@ -163,7 +163,7 @@ static inline float value(const Sums *sums, long i, const Weights *of, long colu
     return (256.0f * (sums->high[i] - ZERO / 256 * of->sum[column]) + sums->low[i]) * of->scale[column];
 }
 
-// 16 rows, laid down, with the 32 columns from f on.
+// Computes 16 packed rows with the 32 columns from f on.
 static inline void compute_half(const Product *of, const uint8_t *laid, long n, long f, long behind, long lines) {
     long rows = of->N - n < 16 ? of->N - n : 16, columns = of->width - f < 32 ? of->width - f : 32;
     const int8_t *weight = of->weight.blocks + f * of->E, *gate = of->gate.blocks + f * of->E;
@@ -171,15 +171,15 @@ static inline void compute_half(const Product *of, const uint8_t *laid, long n, 
     block(laid, rows, weight, &sums, of->E, weight + behind, lines);
     if (of->gate.blocks) block(laid, rows, gate, &gates, of->E, gate + behind, lines);
     for (long row = 0; row < rows; row++) {
-        float by = of->scales[n + row], made[32];
+        float by = of->scales[n + row], sum[32];
         number *out = of->out + (n + row) * of->width + f;
-        for (long c = 0; c < 32; c++) made[c] = by * value(&sums, row * 32 + c, &of->weight, f + c);
+        for (long c = 0; c < 32; c++) sum[c] = by * value(&sums, row * 32 + c, &of->weight, f + c);
         if (of->gate.blocks) {
-            for (long c = 0; c < 32; c++) made[c] *= silu(by * value(&gates, row * 32 + c, &of->gate, f + c));
+            for (long c = 0; c < 32; c++) sum[c] *= silu(by * value(&gates, row * 32 + c, &of->gate, f + c));
         }
-        if (of->bias) for (long c = 0; c < columns; c++) made[c] += wide(of->bias[f + c]);
-        if (of->other) for (long c = 0; c < columns; c++) made[c] += wide(of->other[(n + row) * of->width + f + c]);
-        for (long c = 0; c < columns; c++) out[c] = narrow(made[c]);
+        if (of->bias) for (long c = 0; c < columns; c++) sum[c] += wide(of->bias[f + c]);
+        if (of->other) for (long c = 0; c < columns; c++) sum[c] += wide(of->other[(n + row) * of->width + f + c]);
+        for (long c = 0; c < columns; c++) out[c] = narrow(sum[c]);
     }
 }
 
@@ -191,8 +191,8 @@ static inline void compute(const Product *of, const uint16_t *laid, long n, long
 #include "sharing.h"
 
 // out (N, width) = x (N, given) times weight, plus bias (width) and other (N, width) where they are not NULL. If gate's blocks
-// are not NULL they are, and it is multiplied by SiLU of x times gate. If norm (given) is not NULL, rows of x are brought to a
-// mean square of 1 before, and multiplied with it.
+// are not NULL they are, and it is multiplied by SiLU of x times gate. If norm (given) is not NULL, x goes through an
+// RMS norm with these weights first.
 void product_int8(const number *x, const number *norm, const int8_t *weight, const float *scale, const int32_t *sum,
                   const int8_t *gate, const float *gate_scale, const int32_t *gate_sum, const number *bias,
                   const number *other, number *out, float epsilon, long N, long given, long width) {

@@ -1,7 +1,7 @@
-"""A causal language model as OpenVINO reads it, made from transformers' own module: no exporter package is needed.
+"""Exports a causal language model for OpenVINO from transformers' own module, without an exporter package.
 
 The module is traced with keys and values as inputs and outputs; these then become state inside the model, in the form
-that OpenVINO GenAI's continuous batching takes. Weights keep their own bits (bfloat16 stays bfloat16).
+that OpenVINO GenAI's continuous batching takes. Weights keep their precision (bfloat16 stays bfloat16).
 
 Axes: B batch, Q new tokens, P past tokens, N = P + Q.
 """
@@ -28,17 +28,17 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.models.local.openvino.scores import FILE, Scores
 
 FORM = f"openvino-{ov.__version__.split('-')[0]}-v1"
-"""Count it up when what is written here changes."""
+"""Raise the version when the written model changes."""
 CHANGING_ROPE = {"dynamic", "longrope"}
 """Their angles depend on the length of the text, which tracing freezes."""
 END = 8
 """Tokens by whose log-probability the exported model is compared."""
 SAME, ROUNDED = 0.001, 0.3
-"""Nats a token by which it may differ from a module in float32, and in 16 bits; what is wrong differs by whole ones."""
+"""Nats a token by which it may differ from a module in float32, and in 16 bits; wrong models differ by whole ones."""
 
 
 def unsupported(config: Any) -> str | None:
-    """Why a model of this configuration cannot be exported; None when nothing is known against it."""
+    """Return why a model of this configuration cannot be exported; None when nothing is known against it."""
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in CHANGING_ROPE:
         return f"its positions are of the kind '{rope['rope_type']}'"
@@ -52,9 +52,9 @@ def unsupported(config: Any) -> str | None:
 
 
 def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> None:
-    """Writes the model of ``source`` into ``folder``. Raises ModelError when it is not the same model there.
+    """Write the model of ``source`` into ``folder``. Raises ModelError when the export fails, or gives another model.
 
-    ``int8``: the weights of its projections in 8 bits, as ``int8.py`` rounds them.
+    ``int8`` writes the weights of its projections in 8 bits, rounded as ``native-int8`` does.
     """
     module = AutoModelForCausalLM.from_pretrained(
         source, dtype="auto", use_safetensors=True, attn_implementation="sdpa"
@@ -68,7 +68,7 @@ def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> No
         if int8:
             _to_int8(model)
         ov.save_model(model, folder / FILE, compress_to_fp16=False)
-    except Exception as error:  # whatever tracing and converting come to on an architecture they do not know
+    except Exception as error:  # tracing and converting may raise anything on an unknown architecture
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
             f"'{name}' cannot be exported for OpenVINO: {first} Set engine=transformers."
@@ -94,13 +94,13 @@ class _WithState(torch.nn.Module):
         for keys, values in zip(past[::2], past[1::2], strict=True):
             layer = DynamicLayer()
             layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys, values  # given empty ones it would begin by joining to nothing
+            layer.keys, layer.values = keys, values  # given empty ones it would join to them
             cache.layers.append(layer)
         column_N = torch.arange(mask_BN.shape[1])
         causal_QN = column_N[None, :] <= column_N[mask_BN.shape[1] - ids_BQ.shape[1] :][:, None]
         out = self.module(
             input_ids=ids_BQ,
-            # Of four axes it is taken as it is; making one from two would be frozen to the traced lengths.
+            # Four axes are taken as they are; a mask made from two would be frozen to the traced lengths.
             attention_mask=causal_QN[None, None] & mask_BN[:, None, None, :].to(torch.bool),
             position_ids=positions_BQ,
             past_key_values=cache,
@@ -111,7 +111,7 @@ class _WithState(torch.nn.Module):
 
 
 def _shape(config: Any) -> tuple[int, int, int]:
-    """Layers, heads of keys, and the size of a key."""
+    """Return the numbers of layers and of key heads, and the size of a head."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_hidden_layers, config.num_key_value_heads, size
 
@@ -146,7 +146,7 @@ def _name(port: Any, name: str) -> None:
 
 
 def _stateful(model: ov.Model, config: Any) -> ov.Model:
-    """Keys and values as state, whose rows ``beam_idx`` picks; empty at first, with as many rows as are asked."""
+    """Make keys and values the model's state: empty at first, a row for each sequence, picked by ``beam_idx``."""
     _, heads, size = _shape(config)
     pasts = [port for port in model.inputs if port.get_any_name().startswith("past.")]
     beam_idx = ops.parameter([-1], dtype=ov.Type.i32, name="beam_idx")
@@ -183,7 +183,7 @@ def _to_int8(model: ov.Model) -> None:
 
 
 class _Proof:
-    """Of being the same model afterwards: on texts of other lengths than were traced, read in two goes."""
+    """A proof that the export is the same model: on texts of other lengths than were traced, in two passes."""
 
     def __init__(self, module: Any) -> None:
         rng = np.random.default_rng(0)
@@ -191,7 +191,7 @@ class _Proof:
         self._scores = [_score(module, text) for text in self._texts]
 
     def off(self, folder: Path) -> float:
-        """The greatest difference of a text's end, in nats a token."""
+        """Return the greatest difference of the log-probability of a text's end, in nats a token."""
         contexts, ends = [t[:-END] for t in self._texts], [[t[-END:]] for t in self._texts]
         found = Scores(folder, "f32").score(contexts, ends)
         return max(abs(a - b) for a, (b,) in zip(self._scores, found, strict=True)) / END

@@ -138,7 +138,7 @@ class _Paged:
         for number, running in list(self._running.items()):
             ended = self._take_new(running)
             if running.completion:
-                stepped.read.append(number)
+                stepped.prefilled.append(number)
             if ended:
                 stepped.done.append((number, running.completion))
             elif running.handle.get_status() != genai.GenerationStatus.RUNNING:

@@ -1,7 +1,7 @@
 """Log-probabilities of whole continuations from a model that OpenVINO runs.
 
-OpenVINO GenAI gives none for what it reads, so the exported model itself is run beside it: what all contexts of a batch
-begin with is read once, and every continuation goes on from a copy of its context's state.
+OpenVINO GenAI gives none for a prompt, so the exported model itself is run beside it: the prefix of all contexts of a
+batch is prefilled once, and every continuation follows from a copy of its context's state.
 
 Axes: R rows, Q new tokens, N all tokens so far, K wanted places, V vocabulary.
 """
@@ -22,13 +22,13 @@ from constitutional_ai.engine.open import common_prefix
 
 FILE = "openvino_model.xml"
 WORTH_SHARING = 32
-"""Tokens; fewer are read by every row."""
+"""Tokens from which a prefix is prefilled once rather than for every context."""
 
 
 def precisions(precision: str | None) -> dict[str, str]:
-    """``f32`` or ``bf16``, of products and of the cache. None: the one in which this processor is fast."""
+    """Return OpenVINO's settings for ``f32`` or ``bf16``, of products and of the cache. None is the faster one here."""
     precision = precision or str(ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string())
-    # Left to itself OpenVINO keeps keys and values in 8 bits, and what it multiplies 8-bit weights with too.
+    # By default OpenVINO keeps keys and values in 8 bits, and the activations that 8-bit weights meet too.
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
@@ -37,7 +37,7 @@ def precisions(precision: str | None) -> dict[str, str]:
 
 
 class Scores:
-    """Answers one batch at a time."""
+    """Scores one batch at a time."""
 
     def __init__(self, folder: Path, precision: str | None) -> None:
         core = ov.Core()
@@ -49,13 +49,13 @@ class Scores:
     def score(
         self, contexts: Sequence[list[int]], continuations: Sequence[list[list[int]]]
     ) -> list[list[float]]:
-        """Natural log-probability of each whole continuation right after its context. None may be empty."""
-        shared = self._read_shared(contexts)
+        """Return the natural log-probability of each whole continuation after its context. None may be empty."""
+        shared = self._prefill_prefix(contexts)
         rows = [context[shared:] for context in contexts]
         width = max(map(len, rows))
         mask_RN = np.array([[1] * (shared + len(r)) + [0] * (width - len(r)) for r in rows])
         last = [i * width + len(row) - 1 for i, row in enumerate(rows)]
-        first_RV = self._read(rows, mask_RN, [shared] * len(rows), np.arange(len(rows)) * (shared == 0), last)
+        first_RV = self._infer(rows, mask_RN, [shared] * len(rows), np.arange(len(rows)) * (shared == 0), last)
         which = [i for i, many in enumerate(continuations) for _ in many]
         ends = [tokens for many in continuations for tokens in many]
         totals = [float(first_RV[i, tokens[0]]) for i, tokens in zip(which, ends, strict=True)]
@@ -69,7 +69,7 @@ class Scores:
     def _rest(
         self, ends: list[list[int]], mask_RN: np.ndarray, starts: list[int], which: np.ndarray
     ) -> list[float]:
-        """Log-probability of every continuation's tokens after its first."""
+        """Return the log-probability of every continuation's tokens after its first."""
         rows = [tokens[:-1] for tokens in ends]
         width = max(map(len, rows))
         new = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -77,12 +77,12 @@ class Scores:
             (i * width + at, tokens[at + 1]) for i, tokens in enumerate(ends) for at in range(len(rows[i]))
         ]
         places, tokens_K = [place for place, _ in wanted], [token for _, token in wanted]
-        logps_KV = self._read(rows, np.concatenate([mask_RN, new], axis=1), starts, which, places)
+        logps_KV = self._infer(rows, np.concatenate([mask_RN, new], axis=1), starts, which, places)
         logps = iter(logps_KV[np.arange(len(tokens_K)), tokens_K])
         return [float(sum(next(logps) for _ in row)) for row in rows]
 
-    def _read_shared(self, contexts: Sequence[list[int]]) -> int:
-        """Puts the state after what all contexts begin with in place, and says how many tokens that is.
+    def _prefill_prefix(self, contexts: Sequence[list[int]]) -> int:
+        """Set the state to that after the prefix of all contexts, and return the length of the prefix.
 
         At least one token of every context is left, because the logits after it are wanted.
         """
@@ -99,12 +99,12 @@ class Scores:
             known = 0
         if known and len(shared) - known < WORTH_SHARING:
             return known
-        self._read([shared[known:]], np.ones((1, len(shared)), int), [known], np.zeros(1), [0])
+        self._infer([shared[known:]], np.ones((1, len(shared)), int), [known], np.zeros(1), [0])
         self._held = shared
         self._states = [np.array(state.state.data) for state in self._request.query_state()]
         return len(shared)
 
-    def _read(
+    def _infer(
         self,
         rows: list[list[int]],
         mask_RN: np.ndarray,
@@ -112,9 +112,9 @@ class Scores:
         which: np.ndarray,
         places: list[int],
     ) -> np.ndarray:
-        """Log-probabilities (K, V) after the tokens at ``places``, counted through all rows.
+        """Return log-probabilities (K, V) after the tokens at ``places``, counted through all rows.
 
-        ``which`` row of the state each row goes on from, and at which position of the text it ``starts``.
+        Each row follows row ``which`` of the state, and begins at the position ``starts`` of its text.
         """
         width = max(map(len, rows))
         out = self._request.infer(
@@ -133,7 +133,7 @@ class Scores:
 
 
 def _at_wanted_places(model: ov.Model) -> ov.Model:
-    """Multiplies by the vocabulary only after the tokens at ``places``: a long context's logits fill gigabytes."""
+    """Make the model multiply by the vocabulary at ``places`` only: a long context's logits fill gigabytes."""
     last = next(node for node in reversed(model.get_ordered_ops()) if node.get_type_name() == "MatMul")
     hidden = last.input_value(0)
     size = hidden.get_partial_shape()[2].get_length()
