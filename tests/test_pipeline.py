@@ -50,7 +50,7 @@ from constitutional_ai.runs.rows import adapter, digest_file, read_rows
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.sl_cai.draft_prompts import EARLIER
-from constitutional_ai.stages import feedback, held_out, reinforcement, supervised
+from constitutional_ai.stages import feedback, job, reinforcement, supervised
 from constitutional_ai.training import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
@@ -427,7 +427,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
         (feedback, "train_preference_model"),
         (reinforcement, "reinforce"),
         (reinforcement, "PreferenceModel"),
-        (held_out, "PreferenceModel"),
+        (job, "PreferenceModel"),
     ):
         monkeypatch.setattr(module, name, nothing)
 

@@ -40,6 +40,7 @@ def estimate(
     from rich.console import Console
 
     from constitutional_ai.errors import InputError
+    from constitutional_ai.pipeline import PIPELINE
     from constitutional_ai.recipes.recipe_file import load_recipe
     from constitutional_ai.stages.estimate_cost import Prices, table, write
     from constitutional_ai.stages.estimate_cost import estimate as estimated
@@ -48,7 +49,7 @@ def estimate(
         raise InputError("one price is missing: give both --price-in and --price-out.")
     quiet_libraries()
     prices = None if price_in is None or price_out is None else Prices(price_in, price_out)
-    made = estimated(load_recipe(recipe, changes), prices=prices, measure=measure, like=like)
+    made = estimated(load_recipe(recipe, changes), PIPELINE, prices=prices, measure=measure, like=like)
     if out:
         write(out, made)
     Console(highlight=False).print(table(made))

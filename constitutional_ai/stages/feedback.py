@@ -127,14 +127,16 @@ def preference_model(job: Job) -> None:
         rows, notes = job.usable_rows(stage, rows, "preference_model")
         held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
         rows, mixture = job.mix_rows(stage, rows, "preference_model", training_pairs.PEOPLE)
-        start: dict[str, Any] = (
-            {"base": pretrain(job, folder / layout.PRETRAINING)} if setting.pretraining else {}
-        )
+        second: list[dict[str, Any]] = []
         if setting.second:
             second, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
+        training = job.training_job(folder, rows, "preference_model")
+        start: dict[str, Any] = {}
+        if setting.pretraining:
+            start = {"base": pretrain(job, folder / layout.PRETRAINING)}
+        if setting.second:
             _train_beside(job, folder / layout.SECOND, second, held_out, **start)
-        training = replace(job.training_job(folder, rows, "preference_model"), **start)
-        checkpoint = train_preference_model(training, held_out)
+        checkpoint = train_preference_model(replace(training, **start), held_out)
         counts = {"sources": dict(sources(rows)), "held_out": dict(sources(held_out)), "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | counts)
 

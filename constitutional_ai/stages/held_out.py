@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.evaluation import answer_rates
 from constitutional_ai.records import Answer, Message, Prompt, Response
-from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run, digest_of
@@ -27,7 +26,6 @@ def evaluation(job: Job) -> None:
         for kind in KINDS
         for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
-    pm = job.preference_model_stages
     models = {
         layout.START: job.recipe.models.helpful,
         layout.SL_CAI: job.trained_model(layout.SL_CAI_MODEL),
@@ -36,7 +34,7 @@ def evaluation(job: Job) -> None:
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
-        rewards = PreferenceModel(job.weights(pm[0])) if pm else None
+        rewards = job.preference_model()
         for role, name in models.items():
             with job.loaded(name) as model:
 
@@ -52,8 +50,11 @@ def evaluation(job: Job) -> None:
 
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
             del model, step  # so that the model is freed before the next is loaded
-        # Written before stage.json, so that a complete stage has its metrics.
-        write_metrics(job.run, list(models))
+
+    def notes(answers: Sequence[Answer]) -> dict[str, Any]:
+        # Called before stage.json is written, so that a complete stage has its metrics.
+        write_metrics(job.run, answers, list(models))
+        return {}
 
     job.make_rows(
         layout.EVALUATION,
@@ -62,8 +63,9 @@ def evaluation(job: Job) -> None:
         config=job.config("evaluation", "models.helpful"),
         inputs={
             "prompts": digest_of(p.id for p in prompts),
-            **job.outputs(layout.SL_CAI_MODEL, *pm, layout.RL_CAI_MODEL),
+            **job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages, layout.RL_CAI_MODEL),
         },
+        notes=notes,
     )
 
 
@@ -72,8 +74,8 @@ def snapshots(job: Job) -> dict[str, str]:
     return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 
-def write_metrics(run: Run, models: list[str]) -> None:
+def write_metrics(run: Run, answers: Sequence[Answer], models: list[str]) -> None:
     """Write the rates of all answers to ``metrics.json``."""
-    metrics = answer_rates.metrics(run.rows(layout.EVALUATION, Answer), models)
+    metrics = answer_rates.metrics(answers, models)
     text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
     write_atomically(run.stage(layout.EVALUATION) / layout.METRICS, text)

@@ -22,6 +22,7 @@ from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Kind, Prompt
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.rows import write_atomically
@@ -116,6 +117,12 @@ class Job:
     def preference_model_stages(self) -> tuple[str, ...]:
         """The preference model's stage, or nothing if reinforcement needs none (DPO, d-RLAIF)."""
         return (layout.PREFERENCE_MODEL,) if self.recipe.rl_cai.uses_preference_model else ()
+
+    def preference_model(self) -> PreferenceModel | None:
+        """Load the preference model; None if reinforcement needs none."""
+        if not self.preference_model_stages:
+            return None
+        return PreferenceModel(self.weights(layout.PREFERENCE_MODEL))
 
     # -- records
 

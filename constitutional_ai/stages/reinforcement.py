@@ -51,11 +51,12 @@ def _by_reward(job: Job, folder: Path) -> Trained:
     setting = job.recipe.rl_cai
     prompts = sample_prompts(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
     rows, notes = job.usable_rows(STAGE, examples(prompts), "rl_cai", reserve=setting.max_tokens)
+    training = _training_job(job, folder, rows)
     stopper = monitor.stopper(setting.stop_above)
     policy = load_policy(job)
     with reward_function(job, policy) as reward:
         checkpoint = reinforce(
-            _training_job(job, folder, rows),
+            training,
             policy=policy,
             reward=reward,
             watch=partial(monitor.watch, second=second_scores(job, policy)),

@@ -14,14 +14,14 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.models import load
 from constitutional_ai.models.model import Context, Sampling, plain
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.pipeline import run_pipeline
+from constitutional_ai.pipeline import PIPELINE, run_pipeline
 from constitutional_ai.recipes.recipe_file import load_recipe
-from constitutional_ai.records import Checkpoint, Completion, Message
+from constitutional_ai.records import Checkpoint, Completion
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Silent
-from constitutional_ai.stages import held_out
+from constitutional_ai.stages import job
 from constitutional_ai.stages.estimate_cost import Prices, estimate
-from constitutional_ai.stages.rehearsal import Rehearsed, tokens_of
+from constitutional_ai.stages.rehearsal import CountingModel
 
 SERVER = "server:m@http://127.0.0.1:9/v1"
 SMALL = [
@@ -72,7 +72,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(Run, "make_rows", rows)
     monkeypatch.setattr(Run, "make_model", no_training)
     monkeypatch.setattr(load, "load_model", lambda name, **_: Counting())
-    monkeypatch.setattr(held_out, "PreferenceModel", NoReward)
+    monkeypatch.setattr(job, "PreferenceModel", NoReward)
     return counted
 
 
@@ -93,7 +93,7 @@ def test_a_run_makes_as_many_calls_as_were_estimated(
     calls: Counter[str], tmp_path: Path, changes: list[str]
 ) -> None:
     recipe = load_recipe("demo", [f"out={tmp_path / 'run'}", *changes])
-    made = {e.stage: e.calls for e in estimate(recipe) if e.stage != "07-rl-cai-model" and e.calls}
+    made = {e.stage: e.calls for e in estimate(recipe, PIPELINE) if e.stage != "07-rl-cai-model" and e.calls}
     assert not (tmp_path / "run").exists()
     gate = recipe.feedback.model_copy(update={"gate": "warn"})
     run_pipeline(recipe.model_copy(update={"feedback": gate}), progress=Silent(), notify=lambda text: None)
@@ -103,48 +103,45 @@ def test_a_run_makes_as_many_calls_as_were_estimated(
 def test_drafted_prompts_are_counted_as_if_all_were_kept() -> None:
     wanted = ["prompts.red_team.generate=5", "generation.shots=2", *SMALL]
     with_drafts, without = (
-        {e.stage: e.calls for e in estimate(load_recipe("demo", w))} for w in (wanted, SMALL)
+        {e.stage: e.calls for e in estimate(load_recipe("demo", w), PIPELINE)} for w in (wanted, SMALL)
     )
     assert with_drafts["00-prompts"] == 5
     assert with_drafts["01-responses"] == without["01-responses"] + 5
 
 
+def test_snapshots_answer_in_the_evaluation_too() -> None:
+    wanted = ["rl_cai.snapshot_every=16", "rl_cai.epochs=2", "evaluation.snapshots=true"]
+    with_snapshots, without = (
+        {e.stage: e.calls for e in estimate(load_recipe("demo", changes), PIPELINE)} for changes in (wanted, [])
+    )
+    # 32 prompts, seen twice, with a snapshot after every 16: four models more than the three of a run.
+    assert 3 * with_snapshots["08-evaluation"] == 7 * without["08-evaluation"]
+
+
 def test_ratings_in_reinforcement_are_counted() -> None:
     recipe = load_recipe("demo", ["rl_cai.reward=feedback"])
-    (found,) = [e for e in estimate(recipe) if e.stage == "07-rl-cai-model"]
+    (found,) = [e for e in estimate(recipe, PIPELINE) if e.stage == "07-rl-cai-model"]
     assert (found.model, found.calls) == (recipe.models.feedback, 32 * 4 * 2)
 
 
-def test_tokens_are_the_models_own_where_its_tokenizer_is_here(tiny: Path) -> None:
-    count, exact = tokens_of(f"hf:{tiny}")
-    assert exact
-    talk = (Message("user", "Hi"),)
-    # <|im_start|>, "user", a line break, "Hi", <|im_end|>, a line break, <|im_start|>, "assistant", a line break
-    assert count(talk) == len(
-        count.tokenizer("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
-    )
-    assert count("Hi") == len(count.tokenizer("Hi")["input_ids"])
-
-
-def test_tokens_of_a_server_are_counted_by_letters_and_said_to_be() -> None:
+def test_a_note_says_that_tokens_are_counted_by_letters() -> None:
     recipe = load_recipe("demo", [f"models.helpful={SERVER}", *SMALL])
-    found = {e.stage: e for e in estimate(recipe)}
+    found = {e.stage: e for e in estimate(recipe, PIPELINE)}
     assert any("4 letters" in note for note in found["01-responses"].notes)
-    assert not found["05-preference-labels"].notes
 
 
 def test_a_server_reads_a_context_again_for_each_continuation() -> None:
     import asyncio
 
-    model = Rehearsed(SERVER, ["word"], votes=False)
+    model = CountingModel(SERVER)
     asyncio.run(model.score("x" * 39, ["a" * 4]))
     assert (model.calls, model.read, model.written) == (1, 2 * 10 + 2, 2)
 
 
 def test_money_is_what_servers_are_asked_and_nothing_without_prices() -> None:
     recipe = load_recipe("demo", [f"models.helpful={SERVER}", *SMALL])
-    assert {e.cost for e in estimate(recipe)} == {None}
-    found = {e.stage: e for e in estimate(recipe, prices=Prices(2.0, 10.0))}
+    assert {e.cost for e in estimate(recipe, PIPELINE)} == {None}
+    found = {e.stage: e for e in estimate(recipe, PIPELINE, prices=Prices(2.0, 10.0))}
     one = found["01-responses"]
     assert one.written == 6 * 44
     assert one.cost == pytest.approx((2 * one.read + 10 * one.written) / 1e6)
@@ -153,7 +150,7 @@ def test_money_is_what_servers_are_asked_and_nothing_without_prices() -> None:
 
 
 def test_time_is_unknown_until_it_is_measured() -> None:
-    assert {e.seconds for e in estimate(load_recipe("demo", SMALL))} == {None}
+    assert {e.seconds for e in estimate(load_recipe("demo", SMALL), PIPELINE)} == {None}
 
 
 def finished(folder: Path, **stage: Any) -> Path:
@@ -177,12 +174,12 @@ def finished(folder: Path, **stage: Any) -> Path:
 
 def test_times_and_tokens_of_an_earlier_run_are_taken_for_each_record(tmp_path: Path) -> None:
     like = finished(tmp_path / "run")
-    found = {e.stage: e for e in estimate(load_recipe("demo", SMALL), like=like)}
+    found = {e.stage: e for e in estimate(load_recipe("demo", SMALL), PIPELINE, like=like)}
     one = found["01-responses"]
     assert (one.records, one.seconds, one.read, one.written) == (6, 3.0, 600, 120)
     assert found["02-revisions"].seconds is None
     with pytest.raises(InputError, match="no run in"):
-        estimate(load_recipe("demo", SMALL), like=tmp_path / "nothing")
+        estimate(load_recipe("demo", SMALL), PIPELINE, like=tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(("method", "as_then"), [("votes", True), ("chain_of_thought", False)])
@@ -194,14 +191,16 @@ def test_what_an_earlier_run_read_is_not_taken_where_it_scored_too(
     like = finished(tmp_path / "run")
     (like / "01-responses").rename(like / stage)
     recipe = load_recipe("demo", [*SMALL, f"feedback.method={method}"])
-    alone, found = (next(e for e in estimate(recipe, like=run) if e.stage == stage) for run in (None, like))
+    alone, found = (
+        next(e for e in estimate(recipe, PIPELINE, like=run) if e.stage == stage) for run in (None, like)
+    )
     assert found.written == 20 * found.records
     assert found.read == (100 * found.records if as_then else alone.read)
 
 
 def test_models_are_measured_on_the_recipes_own_requests(tiny_long: str) -> None:
     named = [f"models.{role}={tiny_long}" for role in ("helpful", "pretrained", "feedback")]
-    found = {e.stage: e for e in estimate(load_recipe("demo", [*named, *SMALL]), measure=True)}
+    found = {e.stage: e for e in estimate(load_recipe("demo", [*named, *SMALL]), PIPELINE, measure=True)}
     for stage in ("01-responses", "02-revisions", "04-comparisons", "05-preference-labels", "08-evaluation"):
         assert found[stage].seconds is not None
         assert 0 < found[stage].seconds < 600
