@@ -32,6 +32,7 @@ from constitutional_ai.records import Message, Prompt, Response, RevisionChain
 from constitutional_ai.runs.runner import Pass, Silent, run_rows
 from constitutional_ai.sl_cai.respond import respond
 from constitutional_ai.sl_cai.revise import revise
+from constitutional_ai.sl_cai.settings import Revisions
 
 PYTHON = os.environ.get("CAI_DISTILABEL_PYTHON")
 QUICK = bool(os.environ.get("QUICK"))
@@ -70,9 +71,8 @@ def ours(model: Model | None, texts: list[str], max_tokens: int) -> float:
         began = time.perf_counter()
         speaks = model or load_model(MODEL)
         answering = partial(respond, number=0, model=speaks, sampling=sampling, seed=0)
-        revising = partial(
-            revise, model=speaks, constitution=MINE, rounds=1, style="critiqued", sampling=sampling, seed=0
-        )
+        settings = Revisions(rounds=1, temperature=sampling.temperature, max_tokens=max_tokens, clean=())
+        revising = partial(revise, model=speaks, constitution=MINE, settings=settings, seed=0)
 
         async def answers() -> AsyncIterator[Pass[Prompt, Response]]:
             yield Pass({f"{p.id}.0": p for p in asked}, answering)

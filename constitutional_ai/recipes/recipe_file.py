@@ -1,4 +1,4 @@
-"""Reading a recipe: a file or one of ours, with changes from the command line, and errors that name the place."""
+"""Read a recipe: a file, or one of ours by name, with changes from the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate")}
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file, or one of ours by name, with ``key.key=value`` changes. Raises InputError with the place."""
+    """Read a recipe file, or one of ours by name, with ``key.key=value`` changes.
+
+    Raises InputError that names the line, or the command line, when a setting is wrong.
+    """
     path = Path(name)
     if not path.is_file():
         path = BUILT_IN / f"{name}.yaml"
@@ -45,6 +48,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _drop_former_keys(data: dict[str, Any]) -> None:
+    """Remove keys that recipes no longer have."""
     for section, keys in FORMER_KEYS.items():
         for key in keys:
             if isinstance(data.get(section), dict):
@@ -52,7 +56,7 @@ def _drop_former_keys(data: dict[str, Any]) -> None:
 
 
 def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
-    """Sets ``a.b=value`` in ``data``; the value is YAML. Returns its place."""
+    """Set ``a.b=value`` in ``data``, where the value is YAML, and return its keys."""
     key, equals, value = change.partition("=")
     if not equals:
         raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
@@ -72,18 +76,20 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
 def _refuse(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
+    """Raise InputError about the first fault, with its place."""
     first = first_fault(error)
-    place, said = tuple(map(str, first.place)), first.message
+    place, text = tuple(map(str, first.place)), first.message
     if first.kind == "extra_forbidden":
-        said = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
+        text = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
     elif first.kind == "literal_error":
-        said = f"unknown value '{first.value}'.{did_you_mean(str(first.value), _literals(said))}"
-    by_hand = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
-    where = "on the command line" if by_hand else f"{path}:{line_of(node, place)}"
-    raise InputError(f"{where}: {'.'.join(place)}: {said}") from error
+        text = f"unknown value '{first.value}'.{did_you_mean(str(first.value), _literals(text))}"
+    on_command_line = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
+    where = "on the command line" if on_command_line else f"{path}:{line_of(node, place)}"
+    raise InputError(f"{where}: {'.'.join(place)}: {text}") from error
 
 
 def _keys(place: Sequence[str]) -> list[str]:
+    """Return the keys of the section at a place."""
     section: type[BaseModel] = Recipe
     for step in place:
         annotation = section.model_fields[step].annotation

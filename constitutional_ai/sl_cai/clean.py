@@ -1,8 +1,8 @@
-"""What is no revision: cleaned away before it is built upon or trained on, and always counted (pitfall 18).
+"""Clean up revisions before they are revised further or trained on, and count every hit (pitfall 18).
 
-Ours: the paper mentions no clean-up, so the recipe ``paper`` does none. Chat models hand a revision over with an opener
-such as "Here is the revised response:", and a finetuned model would say it to everybody; small ones also say
-nothing, say again what was there, or loop.
+This is ours: the paper mentions no clean-up, so the recipe ``paper`` does none. Chat models put an opener such as "Here
+is the revised response:" before a revision, and a model finetuned on it would say it to everybody. Small models also
+write nothing, repeat what was there, or loop.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ WHY = {
     "identical": "the same as the answer before, or as the critique",
     "repetition": "it loops",
 }
-"""Faults in words."""
+"""Descriptions of the faults, for reports."""
 
 
 def cleaned(revision: Revision, before: str, rules: Collection[Rule]) -> Revision:
-    """The revision without its opener, and with its fault if it has one.
+    """Return the revision without its opener, and with its fault if it has one.
 
-    ``before`` is the answer that was revised. Only ``rules`` are applied. Raises EmptyAnswer when nothing is left and
-    that is not one of them.
+    ``before`` is the answer that was revised. Raises EmptyAnswer when the text is empty and no rule covers that.
     """
     cut, text = without_opener(revision.revised.text) if "opener" in rules else ("", revision.revised.text)
     if not text.strip() and "empty" not in rules:
@@ -48,26 +47,26 @@ def _fault(text: str, others: Iterable[str], rules: Collection[Rule]) -> Rule | 
         return "empty"
     if "identical" in rules and any(words == other.split() for other in others):
         return "identical"
-    # A loop goes on until the model is cut off, so it may begin after what the detector reads of a long text.
+    # A loop lasts until the model is cut off, so it may start after the part of a long text that the detector reads.
     if "repetition" in rules and "looping" in (degeneracy(text), degeneracy(text[-READ:])):
         return "repetition"
     return None
 
 
 def hits(chains: Iterable[RevisionChain]) -> Counter[str]:
-    """How many revisions each rule has hit. One that was cut and is faulty all the same counts for both."""
-    found: Counter[str] = Counter()
+    """Count the revisions that each rule has hit. One with an opener and a fault counts for both."""
+    counts: Counter[str] = Counter()
     for revision in (r for chain in chains for r in chain.revisions):
-        found.update((["opener"] if revision.cut else []) + ([revision.fault] if revision.fault else []))
-    return found
+        counts.update((["opener"] if revision.cut else []) + ([revision.fault] if revision.fault else []))
+    return counts
 
 
 def in_words(chains: Collection[RevisionChain]) -> str:
-    """How many revisions there are, and what was cut off or left out of them, if anything was."""
-    found, total = hits(chains), sum(len(chain.revisions) for chain in chains)
-    cut = found.pop("opener", 0)
-    said = [f"{total:,} revision{'' if total == 1 else 's'}"]
-    said += [f"{cut:,} with an opener cut off"] if cut else []
-    faults = ", ".join(f"{count:,} {fault}" for fault, count in sorted(found.items()))
-    said += [f"{found.total():,} neither built upon nor trained on ({faults})"] if found else []
-    return "; ".join(said)
+    """Describe how many revisions there are, and how many were cut or left out."""
+    counts, total = hits(chains), sum(len(chain.revisions) for chain in chains)
+    cut = counts.pop("opener", 0)
+    parts = [f"{total:,} revision{'' if total == 1 else 's'}"]
+    parts += [f"{cut:,} with an opener cut off"] if cut else []
+    faults = ", ".join(f"{count:,} {fault}" for fault, count in sorted(counts.items()))
+    parts += [f"{counts.total():,} neither built upon nor trained on ({faults})"] if counts else []
+    return "; ".join(parts)

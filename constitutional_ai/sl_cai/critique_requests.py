@@ -1,6 +1,6 @@
-"""The texts around critiques and revisions, in the model's own chat format or the paper's plain text (SL-6).
+"""Write critique requests and revision requests, in the model's chat format or the paper's plain text (SL-6).
 
-User and model text is only ever joined, never a format string: a prompt may hold any ``{braces}``.
+Texts of users and models are only concatenated, never used as format strings: a prompt may hold any ``{braces}``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from constitutional_ai.records import Conversation, Message
 
 NEXT = ("\n\nRevisionRequest:", "\n\nCritiqueRequest:", "\n\nCritique:", "\n\nRevision:")
 STOPS = ("\nHuman:", "<EOT>", *NEXT)
-"""In plain text nothing else tells where a critique or revision ends. The likeliest first: a server is sent but four,
-and what it says beyond the others is cut off. ``\\nHuman:`` stops at ``\\n\\nHuman:`` too."""
+"""In plain text only these mark the end of a critique or revision. The likeliest stand first: a server receives the
+first four, and the others are cut off here. ``\\nHuman:`` also stops at ``\\n\\nHuman:``."""
 
 
 def to_critique(conversation: Conversation, answer: str, request: str, fmt: Format) -> Context:
+    """Return the context in which the model writes a critique of ``answer``."""
     if fmt == "plain":
         return f"{answered(conversation, answer)}\n\nCritiqueRequest: {request}\n\nCritique:"
     return (*conversation, Message("assistant", answer), Message("user", request))
@@ -27,10 +28,13 @@ def to_revise(
     request: str,
     fmt: Format,
 ) -> Context:
-    """``critique`` is (request, text); None for a direct revision (SL-14)."""
+    """Return the context in which the model writes a revision of ``answer``.
+
+    ``critique`` is (critique request, critique); None for a direct revision (SL-14).
+    """
     if fmt == "plain":
-        asked = f"\n\nCritiqueRequest: {critique[0]}\n\nCritique: {critique[1]}" if critique else ""
-        return f"{answered(conversation, answer)}{asked}\n\nRevisionRequest: {request}\n\nRevision:"
+        before = f"\n\nCritiqueRequest: {critique[0]}\n\nCritique: {critique[1]}" if critique else ""
+        return f"{answered(conversation, answer)}{before}\n\nRevisionRequest: {request}\n\nRevision:"
     turns: Conversation = (*conversation, Message("assistant", answer))
     if critique:
         turns = (*turns, Message("user", critique[0]), Message("assistant", critique[1]))
@@ -38,10 +42,11 @@ def to_revise(
 
 
 def to_answer_again(conversation: Conversation, request: str) -> Conversation:
-    """The prompt once more, with the principle in it: what a model too small to revise can still do."""
+    """Return the prompt with the revision request in it: a model too small to revise can still answer that."""
     *before, last = conversation
     return (*before, Message("user", f"{last.content}\n\n({request})"))
 
 
 def answered(conversation: Conversation, answer: str) -> str:
+    """Return a conversation and its answer as plain text."""
     return f"{plain(conversation).removesuffix(ASSISTANT)}{ASSISTANT} {answer}"

@@ -1,7 +1,7 @@
-"""More prompts, drafted by a pretrained model after the manner of some that it is shown (section 3.2; SL-3).
+"""Draft more prompts with a pretrained model, from examples (section 3.2; SL-3).
 
-Each draft is shown examples of its own. The paper says how many prompts it generated, 140,335 red-team ones, but not
-how many examples it showed; Bai et al. 2022a showed about ten. Sifting the drafts is ours: the paper mentions none.
+Examples are drawn anew for each draft. The paper generated 140,335 red-team prompts, but does not say from how many
+examples each; Bai et al. 2022a used about ten. Sifting the drafts is ours: the paper mentions none.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from typing import NamedTuple
 from constitutional_ai.detectors.degeneracy import degeneracy
 from constitutional_ai.detectors.objection import objects
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.model import Context, Format, Model, Sampling
+from constitutional_ai.models.model import Context, Format, Model
 from constitutional_ai.records import Conversation, Draft, Kind, Message, Prompt
 from constitutional_ai.seeding import rng
 from constitutional_ai.sl_cai.near_duplicates import Seen
 from constitutional_ai.sl_cai.respond import sample
+from constitutional_ai.sl_cai.settings import Generation
 
 
 def seed_prompts(train: Iterable[Prompt], kind: Kind, shots: int) -> list[Prompt]:
-    """The prompts that may be shown, in an order that the file's does not change.
+    """Return the prompts that may serve as examples, in an order that does not depend on the file's.
 
-    Single human turns only: the first turn of a longer prompt may be a held-out prompt of its own (SL-1). Raises
+    They have a single turn: the first turn of a longer prompt may be a held-out prompt of its own (SL-1). Raises
     InputError when there are fewer than ``shots``.
     """
-    found = [p for p in train if p.kind == kind and [m.role for m in p.conversation] == ["user"]]
-    if len(found) < shots:
+    seeds = [p for p in train if p.kind == kind and [m.role for m in p.conversation] == ["user"]]
+    if len(seeds) < shots:
         raise InputError(
             f"prompts.{kind}.generate shows the model {shots} training prompts of one turn, and prompts.{kind}.file "
-            f"has {len(found)}. Lower generation.shots, name a larger file, or set prompts.{kind}.generate=0."
+            f"has {len(seeds)}. Lower generation.shots, name a larger file, or set prompts.{kind}.generate=0."
         )
-    return sorted(found, key=lambda p: p.id)
+    return sorted(seeds, key=lambda p: p.id)
 
 
 async def draft(
@@ -42,13 +43,12 @@ async def draft(
     number: int,
     *,
     seeds: Sequence[Prompt],
-    shots: int,
     model: Model,
-    sampling: Sampling,
+    settings: Generation,
     seed: int,
 ) -> Draft:
-    """Draft ``number`` of a kind, after ``shots`` different ones of ``seeds``. It may be of no use: see ``sift``."""
-    shown = rng(seed, "shots", kind, number).sample(seeds, shots)
+    """Write draft ``number`` of a kind, from examples out of ``seeds``. ``sift`` decides whether it is kept."""
+    shown, sampling = rng(seed, "shots", kind, number).sample(seeds, settings.shots), settings.sampling
     if model.format == "plain":
         sampling = replace(sampling, stop=(END,))
     context = request([p.conversation[0].content for p in shown], kind, model.format)
@@ -56,15 +56,15 @@ async def draft(
     return Draft(f"{kind}.{number}", kind, cleaned(completion.text), tuple(p.id for p in shown), completion)
 
 
-# -- what the model is asked
+# -- the request
 
 
 END = "\n"
-"""Ends an item of the plain list, so each stands on one line."""
+"""The end of an item in the plain list: each item is one line."""
 
 
 def request(shots: Sequence[str], kind: Kind, fmt: Format) -> Context:
-    """A list that goes on, or in chat a talk in which every answer so far was a prompt: nothing in one ends it."""
+    """Return a list to be continued, or in chat a conversation in which every answer so far is a prompt."""
     if fmt == "plain":
         items = "".join(f"- {' '.join(shot.split())}{END}" for shot in shots)
         return f"Some {WANTED[kind]}:\n\n{items}-"
@@ -83,13 +83,13 @@ FIRST = "Write one item of this list, and nothing else: "
 MORE = "Write one more, unlike those before."
 
 
-def cleaned(said: str) -> str:
-    """A draft without a list's mark and without quotes around the whole; of a list, its first item.
+def cleaned(reply: str) -> str:
+    """Return a draft without a list mark and without quotes around the whole; of a list, only the first item.
 
     >>> cleaned('1. "How do I bake bread?"')
     'How do I bake bread?'
     """
-    text = said.strip()
+    text = reply.strip()
     if mark := MARK.match(text):
         text = NEXT.split(text[mark.end() :], maxsplit=1)[0].strip()
     opening, inner, closing = text[:1], text[1:-1], text[-1:]
@@ -102,39 +102,42 @@ NEXT = re.compile(rf"\n\s*{MARK.pattern}")
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
 
 
-# -- what is kept
+# -- sifting
 
 
 class Sifted(NamedTuple):
+    """The drafts that are kept, and counts of all."""
+
     kept: list[Prompt]
-    """In the order of the drafts."""
+    """Prompts in the order of the drafts."""
     counts: dict[Kind, Counter[str]]
-    """How many were kept, and how many dropped for which reason. They add up to the drafts."""
+    """How many drafts were kept, and how many dropped, by reason; they add up to all drafts."""
 
 
 KEPT, KNOWN, HELD_OUT, EARLIER = "kept", "near a prompt", "near a held-out prompt", "near an earlier draft"
 
 
 def sift(drafts: Iterable[Draft], train: Iterable[Prompt], held_out: Iterable[Prompt]) -> Sifted:
-    """The drafts that are prompts and new: near no human turn of any file, above all no held-out one, nor each other.
-
-    Of drafts that are near each other, the first is kept.
-    """
+    """Keep the drafts that are usable prompts and near no human turn of any file, and no earlier draft."""
     seen, sifted = Seen(), Sifted([], {})
-    for where, prompts in ((HELD_OUT, held_out), (KNOWN, train)):  # a leak is called one, whatever else it is
+    for where, prompts in (
+        (HELD_OUT, held_out),
+        (KNOWN, train),
+    ):  # held-out prompts first, so that a leak is counted as one
         for text in dict.fromkeys(m.content for p in prompts for m in p.conversation if m.role == "user"):
             seen.add(text, where)
-    for made in drafts:
-        reason = flaw(made) or seen.near(made.text)
-        sifted.counts.setdefault(made.kind, Counter({KEPT: 0}))[reason or KEPT] += 1
+    for one in drafts:
+        reason = flaw(one) or seen.near(one.text)
+        sifted.counts.setdefault(one.kind, Counter({KEPT: 0}))[reason or KEPT] += 1
         if reason is None:
-            seen.add(made.text, EARLIER)
-            sifted.kept.append(made.prompt)
+            seen.add(one.text, EARLIER)
+            sifted.kept.append(one.prompt)
     return sifted
 
 
 def in_words(counts: Counter[str]) -> str:
-    """
+    """Describe how many drafts were kept and dropped.
+
     >>> in_words(Counter({"kept": 2, "cut off": 1}))
     'kept 2 of 3; dropped 1 cut off'
     """
@@ -142,21 +145,21 @@ def in_words(counts: Counter[str]) -> str:
     return f"kept {counts[KEPT]} of {counts.total()}" + (f"; dropped {dropped}" if dropped else "")
 
 
-def flaw(made: Draft) -> str | None:
-    """Why a draft is no prompt, whatever others there are; None when it may be one."""
-    if not made.text:
+def flaw(draft: Draft) -> str | None:
+    """Return the reason why a draft is unusable by itself; None if there is none."""
+    if not draft.text:
         return "empty"
-    if made.completion.finish_reason == "length":
+    if draft.completion.finish_reason == "length":
         return "cut off"
-    if CONTROL.search(made.text):
+    if CONTROL.search(draft.text):
         return "control text"
-    if degeneracy(made.text):
+    if degeneracy(draft.text):
         return "degenerate"
-    # A harmless prompt may well begin "I'm unable to ..."; a model does not decline to write one.
-    return "objection" if made.kind != "helpful" and objects(made.text) else None
+    # A harmless prompt may well begin "I'm unable to ...", and a model has no reason to refuse to write one.
+    return "objection" if draft.kind != "helpful" and objects(draft.text) else None
 
 
 CONTROL = re.compile(
     r"\b(?:Human|Assistant|System|User) ?:|<\|[^|\s]{1,40}\|>|<EOT>|</?s>|\[/?INST\]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-"""Texts that would open a turn, or end one, and characters that are no text."""
+"""Matches texts that would open or end a turn, and control characters."""

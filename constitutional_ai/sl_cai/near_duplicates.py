@@ -1,7 +1,8 @@
-"""Which texts say almost the same? Ours: the paper does not say whether generated prompts were sifted (SL-3).
+"""Find texts that are nearly the same. Ours: the paper does not say whether generated prompts were sifted (SL-3).
 
-A text is the set of its runs of four letters; two are near when they share ``NEAR`` of all that both have (Jaccard).
-MinHash finds the few that may be near, so that a hundred thousand texts take minutes and 1 GB, and those are compared.
+A text is represented by the set of its four-letter substrings. Two texts are near each other if the Jaccard similarity
+of their sets is at least ``NEAR``. MinHash finds the few candidates, which are then compared exactly. A hundred
+thousand texts take minutes and 1 GB.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from typing import Any
 
 LETTERS = 4
 NEAR = 0.6
-"""One or two words of a question are other ones; upper case and punctuation count for nothing."""
+"""At 0.6, one or two words of a question differ; case and punctuation are ignored."""
 BANDS, ROWS = 30, 4
-"""Misses 1 in 60 of those that share just 0.6, 1 in 4,000 at 0.7, and none that are the same."""
+"""MinHash misses 1 in 60 pairs with a similarity of just 0.6, 1 in 4,000 at 0.7, and no identical ones."""
 PERMUTATIONS = 1
-"""Seed of the hashes: the same texts are near on every machine."""
+"""Seed of the hashes, so that every machine finds the same texts."""
 
 
 class Seen:
-    """Texts that were seen, each with a word that says where.
+    """An index of texts, each with a label that says where it is from.
 
     >>> seen = Seen()
     >>> seen.add("How do I bake a loaf of bread?", "file")
@@ -29,7 +30,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        from datasketch import MinHash, MinHashLSH  # half a second
+        from datasketch import MinHash, MinHashLSH  # importing it takes half a second
 
         self._index: Any = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
         self._blank: Any = MinHash(num_perm=BANDS * ROWS, seed=PERMUTATIONS, scheme="affine32")
@@ -40,7 +41,7 @@ class Seen:
         self._texts.append((text, where))
 
     def near(self, text: str) -> str | None:
-        """Where the first text that this one is near was seen; None when it is near none."""
+        """Return the label of the first text that is near this one; None if there is none."""
         mine = shingles(text)
         candidates: list[int] = self._index.query(self._sketch(mine))
         for at in sorted(candidates):
@@ -56,13 +57,13 @@ class Seen:
 
 
 def shingles(text: str) -> set[str]:
-    """Of the words alone, with one space between them. Never empty."""
+    """Return the four-letter substrings of a text's words, joined by single spaces. Never empty."""
     words = " ".join(WORD.findall(text.casefold()))
     return {words[at : at + LETTERS] for at in range(max(1, len(words) - LETTERS + 1))}
 
 
 def likeness(a: set[str], b: set[str]) -> float:
-    """Jaccard: 1 when they are the same, 0 when they share nothing."""
+    """Return the Jaccard similarity: 1 for equal sets, 0 for disjoint ones."""
     return len(a & b) / len(a | b)
 
 

@@ -1,4 +1,4 @@
-"""Sampling answers to prompts: the initial responses of the paper's first figure (SL-5), and pairs later."""
+"""Sample responses to prompts: the initial responses of the paper's first figure (SL-5), and pairs later (FB-2)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from constitutional_ai.seeding import seed_of
 
 
 async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Response:
-    """Answer ``number`` to a prompt. No few-shot prefix here: it would make the answer less harmful (SL-12)."""
+    """Sample response ``number`` to a prompt. Raises EmptyAnswer when it is empty.
+
+    No few-shot examples stand before it: they would make the response less harmful (SL-12).
+    """
     name = f"{prompt.id}.{number}"
-    completion = await say(model, prompt.conversation, sampling, seed, "respond", name)
+    completion = await sample_text(model, prompt.conversation, sampling, seed, "respond", name)
     return Response(name, prompt, completion)
 
 
 async def sample(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
-    """One completion whose draw is named by ``draw``; it may be empty."""
+    """Sample one completion, which may be empty; ``draw`` names the draw and so fixes the seed."""
     return await model.generate(context, replace(sampling, seed=seed_of(*draw)))
 
 
-async def say(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
-    """As ``sample``. Raises EmptyAnswer when the model says nothing."""
+async def sample_text(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
+    """Sample one completion as ``sample`` does. Raises EmptyAnswer when it is empty."""
     completion = await sample(model, context, sampling, *draw)
     if not completion.text:
         raise EmptyAnswer("the model said nothing")

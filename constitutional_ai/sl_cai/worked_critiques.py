@@ -1,7 +1,7 @@
-"""The paper's worked critiques and revisions, written out before a request in the plain format (SL-11).
+"""Read worked critiques and revisions, which stand before a request in the plain format (SL-11).
 
-Without them a pretrained model mixes up who criticises and who revises. Ours stand in ``data/few_shots/``; the paper's
-are read from a folder that the user names, in the same format. They never stand before a first response (SL-12).
+Without them a pretrained model confuses critiques with revisions. Ours are in ``data/few_shots/``; the paper's are read
+from a folder that the user names, in the same format. They never stand before a first response (SL-12).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CRITIQUE_REVISION = "CritiqueRevisionFewShotPrompts.json"
 
 
 def critique_revision(folder: Path) -> str:
-    r"""Whole dialogues with their critiques and revisions, one after another; begins with ``\n\nHuman:``.
+    r"""Return dialogues with critiques and revisions, concatenated; the text starts with ``\n\nHuman:``.
 
     ``folder`` is the paper's repository or its ``prompts/``. Raises InputError naming what is missing or wrong.
     """
@@ -25,7 +25,10 @@ def critique_revision(folder: Path) -> str:
 
 
 def _dialogue(place: str, item: Any) -> str:
-    """All but one of the released ones end with the stop sequence; the next begins with it."""
+    """Return a dialogue without the stop sequence at its end, with which the next dialogue starts.
+
+    All but one of the released dialogues end with it.
+    """
     if not (isinstance(item, str) and item.startswith(HUMAN)):
         raise InputError(f"{place} must be a dialogue that begins with {HUMAN!r}.")
     return item.removesuffix(HUMAN)

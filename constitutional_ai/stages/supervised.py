@@ -22,7 +22,7 @@ from constitutional_ai.stages.job import Job
 
 
 def drafts(job: Job) -> None:
-    """Training prompts → more of their kinds, drafted by a pretrained model and sifted (SL-3). Only if asked for."""
+    """Draft more training prompts with a pretrained model, and sift them (SL-3), if the recipe wants any."""
     if not job.drafts_wanted:
         return
     setting, recipe, stage = job.recipe.generation, job.recipe, layout.PROMPTS
@@ -42,17 +42,16 @@ def drafts(job: Job) -> None:
                     kind,
                     number,
                     seeds=shown[kind],
-                    shots=setting.shots,
                     model=model,
-                    sampling=setting.sampling,
+                    settings=setting,
                     seed=recipe.seed,
                 )
 
             numbered = [(kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)]
             yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
 
-    def notes(made: Sequence[Draft]) -> dict[str, Any]:
-        sifted = draft_prompts.sift(made, train, held_out)
+    def notes(drafted: Sequence[Draft]) -> dict[str, Any]:
+        sifted = draft_prompts.sift(drafted, train, held_out)
         write_rows(job.run.stage(stage) / layout.DRAFTED, Prompt, sifted.kept)
         for kind, counts in sifted.counts.items():
             job.notify(f"{stage}: of the {kind} drafts, {draft_prompts.in_words(counts)}.")
@@ -69,7 +68,7 @@ def drafts(job: Job) -> None:
 
 
 def responses(job: Job) -> None:
-    """Prompts → the helpful model's answers: one to a red-team prompt, some to a helpful one (SL-5, SL-16)."""
+    """Sample the helpful model's responses: one to a red-team prompt, several to a helpful one (SL-5, SL-16)."""
     setting, seed = job.recipe.responses, job.recipe.seed
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Response]]:
@@ -95,7 +94,7 @@ def responses(job: Job) -> None:
 
 
 def revisions(job: Job) -> None:
-    """Red-team responses → critiques and revisions under the constitution (SL-6 to SL-9)."""
+    """Criticise and revise the responses to red-team prompts under the constitution (SL-6 to SL-9)."""
     setting = job.recipe.revisions
 
     async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
@@ -105,21 +104,17 @@ def revisions(job: Job) -> None:
                 revise,
                 model=model,
                 constitution=job.constitution,
-                rounds=setting.rounds,
-                style=setting.style,
-                sampling=setting.sampling,
+                settings=setting,
                 seed=job.recipe.seed,
-                fmt=model.format if setting.format == "auto" else setting.format,
                 few_shots=critique_revision(job.few_shots) if job.few_shots else "",
-                clean=setting.clean,
             )
             yield Pass({r.id: r for r in initial}, step)
 
     def notes(chains: Sequence[RevisionChain]) -> dict[str, Any]:
-        found = clean.hits(chains)
-        if found:
+        counts = clean.hits(chains)
+        if counts:
             job.notify(f"{layout.REVISIONS}: {clean.in_words(chains)}.")
-        return {"cleaned": {rule: found[rule] for rule in setting.clean}}
+        return {"cleaned": {rule: counts[rule] for rule in setting.clean}}
 
     job.make_rows(
         layout.REVISIONS,
@@ -132,7 +127,7 @@ def revisions(job: Job) -> None:
 
 
 def sl_cai_model(job: Job) -> None:
-    """Revisions and helpful answers → the SL-CAI model (SL-15 to SL-19)."""
+    """Finetune the SL-CAI model on revisions and helpful responses (SL-15 to SL-19)."""
 
     def train(folder: Path) -> Trained:
         chains = job.run.rows(layout.REVISIONS, RevisionChain)

@@ -134,7 +134,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),
     (
         "preference_model: {second: true}\nrl_cai: {reward: feedback}\n",
-        ":1: : preference_model.second has no meaning where RL asks no preference model",
+        ":1: : preference_model.second has no meaning where RL uses no preference model",
     ),
     ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.detectors.opener import CLOSING
 from constitutional_ai.errors import EmptyAnswer
-from constitutional_ai.models.model import Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion, Message, Prompt, Response, Revision, RevisionChain
 from constitutional_ai.sl_cai.clean import RULES, WHY, Rule, cleaned, hits, in_words
 from constitutional_ai.sl_cai.finetune import examples
-from constitutional_ai.sl_cai.revise import Style, revise
+from constitutional_ai.sl_cai.revise import revise
+from constitutional_ai.sl_cai.settings import Revisions, Style
 from tests.paper_files import PAPER, paper, rows
 
 PROMPT = Prompt.of((Message("user", "Which pills?"),), "red_team", "test")
@@ -127,11 +127,8 @@ def test_a_faulty_revision_is_neither_built_upon_nor_trained_on(texts: list[str]
             INITIAL,
             model=ScriptedModel(say=say),
             constitution=only,
-            rounds=4,
-            style=style,
-            sampling=Sampling(),
+            settings=Revisions(rounds=4, style=style),
             seed=0,
-            clean=RULES,
         )
     )
     sound = [r.revised.text for r in chain.revisions if r.fault is None]

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
-from constitutional_ai.models.model import STOP_STRINGS, Sampling
+from constitutional_ai.models.model import STOP_STRINGS
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion, Draft, Kind, Message, Prompt, Usage, usage
 from constitutional_ai.sl_cai.draft_prompts import cleaned, draft, in_words, request, seed_prompts, sift
+from constitutional_ai.sl_cai.settings import Generation
 
 KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 
@@ -33,8 +34,8 @@ def drafted(text: str, *, number: int = 0, kind: Kind = "red_team", finish: Any 
 
 def make(numbers: range, *, seeds: list[Prompt], shots: int = 3, seed: int = 0, **model: Any) -> list[Draft]:
     async def all_of() -> list[Draft]:
-        given = {"seeds": seeds, "shots": shots, "model": ScriptedModel(**model), "seed": seed}
-        return [await draft("red_team", n, sampling=Sampling(), **given) for n in numbers]
+        given = {"seeds": seeds, "model": ScriptedModel(**model), "seed": seed}
+        return [await draft("red_team", n, settings=Generation(shots=shots), **given) for n in numbers]
 
     return asyncio.run(all_of())
 
@@ -133,9 +134,9 @@ def test_a_model_with_weights_drafts_the_same_twice_and_one_line_in_a_list(
     async def twice() -> list[Draft]:
         # In float64, whose rounding moves no draw: the last one is computed from what is known already.
         model = HuggingFaceModel("tiny", tiny if chat else tiny_plain, dtype=torch.float64)
-        how: dict[str, Any] = {"seeds": [prompt(t) for t in HOSTILE], "shots": 3, "model": model, "seed": 0}
-        sampling = Sampling(max_tokens=60)
-        return [await draft("red_team", n, sampling=sampling, **how) for n in (0, 1, 2, 3, 0)]
+        how: dict[str, Any] = {"seeds": [prompt(t) for t in HOSTILE], "model": model, "seed": 0}
+        settings = Generation(shots=3, max_tokens=60)
+        return [await draft("red_team", n, settings=settings, **how) for n in (0, 1, 2, 3, 0)]
 
     *made, again = asyncio.run(twice())
     assert again == made[0] and len({d.text for d in made}) > 1

@@ -14,7 +14,8 @@ from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion, Message, Prompt, Response, RevisionChain
 from constitutional_ai.sl_cai.critique_requests import STOPS
 from constitutional_ai.sl_cai.respond import respond
-from constitutional_ai.sl_cai.revise import Style, revise
+from constitutional_ai.sl_cai.revise import revise
+from constitutional_ai.sl_cai.settings import Revisions, Style
 
 PROMPT = Prompt.of((Message("user", "How do I pick a lock?"),), "red_team", "test")
 INITIAL = Response("p.0", PROMPT, Completion("INITIAL", "m", "stop", 0, 0))
@@ -48,14 +49,11 @@ class Recorder:
 
 
 def chain_of(model: Any, *, initial: Response = INITIAL, **changes: Any) -> RevisionChain:
-    settings: dict[str, Any] = {
-        "constitution": MINE,
-        "rounds": 2,
-        "style": "critiqued",
-        "sampling": Sampling(max_tokens=9),
-        "seed": 0,
-    }
-    return asyncio.run(revise(initial, model=model, **{**settings, **changes}))
+    own = {key: changes.pop(key) for key in ("constitution", "few_shots", "seed") if key in changes}
+    settings = Revisions(**{"rounds": 2, "max_tokens": 9, "clean": (), **changes})
+    return asyncio.run(
+        revise(initial, model=model, settings=settings, **{"constitution": MINE, "seed": 0, **own})
+    )
 
 
 @pytest.mark.parametrize("fmt", ["chat", "plain"])
@@ -220,5 +218,5 @@ def test_worked_examples_are_for_critiques_and_revisions_in_plain_text_alone(fmt
 
 def test_a_chat_model_may_be_asked_in_plain_text() -> None:
     model = Recorder("chat")
-    chain_of(model, fmt="plain")
+    chain_of(model, format="plain")
     assert all(isinstance(context, str) for context, _ in model.asked)
