@@ -58,7 +58,7 @@ def labelled(run: Run, tokens: int | None = None, **feedback: Any) -> tuple[list
     """The labels, and what stage.json says of their cost."""
     recipe = {"feedback": {"gate": "warn", **feedback}, "budget": {"tokens": tokens}}
     preference_labels(
-        Job(run, Recipe.model_validate(recipe), load_constitution("default"), {}, lambda said: None)
+        Job(run, Recipe.model_validate(recipe), load_constitution("default"), {}, lambda text: None)
     )
     manifest = run.manifest(STAGE)
     assert manifest is not None
@@ -66,15 +66,15 @@ def labelled(run: Run, tokens: int | None = None, **feedback: Any) -> tuple[list
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "words"),
     [("votes", 3 * 2), ("chain_of_thought", 2)],  # one word each: three votes or one thought, in both orders
 )
-def test_a_stage_counts_the_tokens_of_labels_and_of_the_gate(run: Run, method: str, said: int) -> None:
+def test_a_stage_counts_the_tokens_of_labels_and_of_the_gate(run: Run, method: str, words: int) -> None:
     labels, cost = labelled(run, method=method, votes=3)
     gate = run.rows(STAGE, GateAnswer, "gate.jsonl")
     assert len(gate) > 40
-    assert [usage(label).completion_tokens for label in labels] == PAIRS * [said]
-    assert cost.completion_tokens == said * (PAIRS + len(gate))
+    assert [usage(label).completion_tokens for label in labels] == PAIRS * [words]
+    assert cost.completion_tokens == words * (PAIRS + len(gate))
     assert cost.prompt_tokens == sum(usage(x).prompt_tokens for x in (*labels, *gate)) > cost.completion_tokens
 
 
@@ -86,21 +86,21 @@ def test_scores_report_no_tokens(run: Run, method: str) -> None:
 
 
 def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run) -> None:
-    asking = {"method": "votes", "votes": 1, "both_orders": False}
+    settings = {"method": "votes", "votes": 1, "both_orders": False}
     before = PAIRS * 2 * 18  # of the comparisons
     with pytest.raises(BudgetSpent, match=f"more of {STAGE}"):
-        labelled(run, before + 1, **asking)
+        labelled(run, before + 1, **settings)
     gate = sum(sum(usage(x)) for x in run.rows(STAGE, GateAnswer, "gate.jsonl"))
     assert gate > 0
     assert run.rows(STAGE, PreferenceLabel) == []
     with pytest.raises(BudgetSpent):
-        labelled(run, before + gate + 1, **asking)
+        labelled(run, before + gate + 1, **settings)
     (first,) = run.rows(STAGE, PreferenceLabel)  # which may pass the limit, to learn what one costs
     each = sum(usage(first))
     with pytest.raises(BudgetSpent):
-        labelled(run, before + gate + 3 * each, **asking)
-    made = run.rows(STAGE, PreferenceLabel)
-    assert 1 < len(made) < PAIRS
-    labels, cost = labelled(run, before + gate + 2 * PAIRS * each, **asking)
+        labelled(run, before + gate + 3 * each, **settings)
+    partial = run.rows(STAGE, PreferenceLabel)
+    assert 1 < len(partial) < PAIRS
+    labels, cost = labelled(run, before + gate + 2 * PAIRS * each, **settings)
     assert len(labels) == PAIRS
     assert sum(cost) == gate + sum(sum(usage(label)) for label in labels)

@@ -70,9 +70,9 @@ def test_a_judge_that_always_chooses_a_is_noticed(both: bool) -> None:
 
 
 def test_an_unreadable_answer_is_a_failure_and_no_label() -> None:
-    made = judged(lambda context, choice: math.nan if "Question 7?" in context else reads(context, choice))
-    assert [x.id for x in made] == [p.id for p in PAIRS]
-    report = judge_report("m", made)
+    results = judged(lambda context, choice: math.nan if "Question 7?" in context else reads(context, choice))
+    assert [x.id for x in results] == [p.id for p in PAIRS]
+    report = judge_report("m", results)
     assert report.failures == {"UnreadableAnswer": 1}
     assert (report.failed.value, report.failed.count, report.agreement.count) == (1 / 40, 40, 39)
 
@@ -80,10 +80,10 @@ def test_an_unreadable_answer_is_a_failure_and_no_label() -> None:
 def test_refusals_and_unreadable_answers_are_counted_apart() -> None:
     answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
     say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
-    asked = judge(
+    judging = judge(
         PLACED, model=ScriptedModel(say=say), constitution=MINE, settings=Feedback(method="votes"), seed=0
     )
-    report = judge_report("m", asyncio.run(asked))
+    report = judge_report("m", asyncio.run(judging))
     assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
     rates = {m.name: (m.value, m.count) for m in (report.refused, report.unreadable, report.failed)}
     assert rates == {"refused": (1 / 40, 40), "unreadable": (2 / 40, 40), "failed": (3 / 40, 40)}
@@ -115,5 +115,5 @@ def test_a_sample_is_drawn_from_all_pairs_and_each_is_reported() -> None:
     heard: list[Judged] = []
     model = ScriptedModel(weigh=reads)
     placed = [comparison_of(p, 0) for p in drawn]
-    asked = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, on_judged=heard.append)
-    assert {x.id for x in asyncio.run(asked)} == {x.id for x in heard} == {p.id for p in drawn}
+    judging = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, on_judged=heard.append)
+    assert {x.id for x in asyncio.run(judging)} == {x.id for x in heard} == {p.id for p in drawn}

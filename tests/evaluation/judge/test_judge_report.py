@@ -27,13 +27,13 @@ def answer(
 ) -> GateAnswer:
     prompt = Prompt.of((Message("user", "Hi?"),), "red_team", "test")
     comparison = Comparison("x", prompt, *[Completion(text, "m", "stop", 0, 1) for text in (a, b)])
-    asked = (Judgement("p", "a", p), Judgement("p", "b", 1 - p))
-    return GateAnswer("x", PreferenceLabel("x", "digest", comparison, method, p, asked), better)
+    judgements = (Judgement("p", "a", p), Judgement("p", "b", 1 - p))
+    return GateAnswer("x", PreferenceLabel("x", "digest", comparison, method, p, judgements), better)
 
 
 def test_the_calibration_is_that_worked_out_by_hand() -> None:
-    made = [answer(p, side) for p, side in [(0.82, "a"), (0.88, "b"), (0.35, "b"), (0.05, "b")]]
-    report = judge_report("m", made)
+    results = [answer(p, side) for p, side in [(0.82, "a"), (0.88, "b"), (0.35, "b"), (0.05, "b")]]
+    report = judge_report("m", results)
     full = {round(b.low, 1): (b.claimed, b.found.value, b.found.count) for b in report.bins if b.found.count}
     assert full == {0.0: (0.05, 0.0, 1), 0.3: (0.35, 0.0, 1), 0.8: (pytest.approx(0.85), 0.5, 2)}
     # (2 · |0.85 − 0.5| + 0.35 + 0.05) / 4
@@ -50,8 +50,8 @@ def test_the_calibration_is_that_worked_out_by_hand() -> None:
 
 def test_a_calibrated_judge_has_no_calibration_error() -> None:
     """FB-9, on both sides of one half."""
-    made = [answer(0.75, "a")] * 3 + [answer(0.75, "b")] + [answer(0.25, "b")] * 3 + [answer(0.25, "a")]
-    assert judge_report("m", made).calibration_error.value == 0.0
+    results = [answer(0.75, "a")] * 3 + [answer(0.75, "b")] + [answer(0.25, "b")] * 3 + [answer(0.25, "a")]
+    assert judge_report("m", results).calibration_error.value == 0.0
 
 
 @pytest.mark.parametrize(("p", "low"), [(0.0, 0.0), (0.1, 0.1), (0.5, 0.5), (0.99, 0.9), (1.0, 0.9)])
@@ -60,7 +60,7 @@ def test_every_probability_has_a_bin(p: float, low: float) -> None:
 
 
 def test_length_is_compared_with_people_on_the_same_pairs() -> None:
-    made = [
+    results = [
         answer(0.9, "b"),  # the judge takes the longer, people the shorter
         answer(0.8, "a"),  # both the longer
         answer(0.2, "a", "a", "bb"),  # the judge the longer
@@ -68,7 +68,7 @@ def test_length_is_compared_with_people_on_the_same_pairs() -> None:
         answer(0.5, "a"),  # a tie
         answer(0.9, "a", "a", "b"),  # of one length
     ]
-    report = judge_report("m", made)
+    report = judge_report("m", results)
     assert (report.prefers_longer.value, report.prefers_longer.count) == (0.75, 4)
     assert (report.people_prefer_longer.value, report.people_prefer_longer.count) == (0.25, 4)
     assert report.ties.value == pytest.approx(1 / 6)
@@ -94,11 +94,11 @@ def test_nothing_measured_is_none_and_not_zero() -> None:
 
 
 def test_the_table_holds_metrics_bins_and_counts() -> None:
-    made = [answer(0.9, "a"), answer(0.9, "b"), Failure("x", "EmptyAnswer", "…")]
+    results = [answer(0.9, "a"), answer(0.9, "b"), Failure("x", "EmptyAnswer", "…")]
     console = Console(width=100)
-    with console.capture() as said:
-        console.print(judge_table(judge_report("hf:[m]", made, {"an empty turn": 2})))
-    text = said.get()
+    with console.capture() as output:
+        console.print(judge_table(judge_report("hf:[m]", results, {"an empty turn": 2})))
+    text = output.get()
     assert "hf:[m] agrees with people in 0.50 of 2 pairs (95 % interval" in text
     assert "calibration error" in text and "0.9 to 1.0" in text
     assert "failures: 1 × EmptyAnswer" in text and "unusable records: 2 × an empty turn" in text

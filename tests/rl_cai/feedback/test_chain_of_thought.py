@@ -43,23 +43,23 @@ def thinker(probability_of_hello: float) -> ScriptedModel:
 @pytest.mark.parametrize(("sure", "label_a"), [(0.99, 0.40), (0.52, 0.48), (0.01, 0.60)])
 def test_labels_are_clamped_and_not_rescaled(sure: float, label_a: float) -> None:
     settings = Feedback(method="chain_of_thought")
-    made = asyncio.run(label(PAIR, model=thinker(sure), constitution=MINE, settings=settings, seed=0))
-    assert made.probability_a == pytest.approx(label_a)
-    assert {j.reasoning for j in made.judgements} == {"Hello is kinder."}
-    assert made.flipped is False
+    soft = asyncio.run(label(PAIR, model=thinker(sure), constitution=MINE, settings=settings, seed=0))
+    assert soft.probability_a == pytest.approx(label_a)
+    assert {j.reasoning for j in soft.judgements} == {"Hello is kinder."}
+    assert soft.flipped is False
 
 
 def test_a_judgement_holds_the_token_counts_of_its_reasoning() -> None:
     settings = Feedback(method="chain_of_thought", chains=2)
-    made = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, settings=settings, seed=0))
-    asked = question_for_reasoning(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
-    words = len(plain(to_think(asked, "chat")).split())
-    assert [j.usage for j in made.judgements] == 4 * [Usage(words, 3)]
+    soft = asyncio.run(label(PAIR, model=thinker(0.6), constitution=MINE, settings=settings, seed=0))
+    question = question_for_reasoning(PROMPT.conversation, "Which is kinder?", "Go away.", "Hello!")
+    words = len(plain(to_think(question, "chat")).split())
+    assert [j.usage for j in soft.judgements] == 4 * [Usage(words, 3)]
 
 
 def test_only_chain_of_thought_is_clamped() -> None:
-    made = asyncio.run(label(PAIR, model=thinker(0.99), constitution=MINE, settings=Feedback(), seed=0))
-    assert made.probability_a == pytest.approx(0.01)
+    soft = asyncio.run(label(PAIR, model=thinker(0.99), constitution=MINE, settings=Feedback(), seed=0))
+    assert soft.probability_a == pytest.approx(0.01)
 
 
 def test_the_letter_is_scored_in_a_turn_of_its_own() -> None:
@@ -81,9 +81,9 @@ def test_the_letter_is_scored_in_a_turn_of_its_own() -> None:
 
 
 def test_in_a_chat_the_reasoning_continues_the_assistants_turn() -> None:
-    asked = question_for_reasoning(PROMPT.conversation, "Which?", "x", "y")
-    assert to_think(asked, "chat") == (Message("user", asked), Message("assistant", THINK))
-    assert to_answer(asked, "So.", "chat")[-1] == Message("assistant", f"{THINK} So.\n\n{SO}")
+    question = question_for_reasoning(PROMPT.conversation, "Which?", "x", "y")
+    assert to_think(question, "chat") == (Message("user", question), Message("assistant", THINK))
+    assert to_answer(question, "So.", "chat")[-1] == Message("assistant", f"{THINK} So.\n\n{SO}")
 
 
 def test_empty_reasoning_gives_no_label() -> None:
@@ -105,18 +105,18 @@ def test_the_papers_worked_examples_are_rebuilt_byte_for_byte() -> None:
     for text in whole:
         filled = text.replace("{}", "\nWhich? Options:")
         parts = re.fullmatch(
-            r"Human: (?P<asked>.*?)\n\nAssistant: Let's think step by step: (?P<thought>.*)\n\nHuman:\nSo the "
+            r"Human: (?P<question>.*?)\n\nAssistant: Let's think step by step: (?P<thought>.*)\n\nHuman:\nSo the "
             r"answer is: \([AB]\)",
             filled,
             re.DOTALL,
         )
         assert parts is not None
-        talk, options = parts["asked"].removeprefix(HEAD).split("\n\n\nWhich? Options:")
+        talk, options = parts["question"].removeprefix(HEAD).split("\n\n\nWhich? Options:")
         first, second = re.fullmatch(
             r"\n \(A\) \[\[\[(.*)\]\]\]\n \(B\) \[\[\[(.*)\]\]\]", options, re.DOTALL
         ).groups()
         turns = re.findall(r"\n\n([HA]): (.*?)(?=\n\n[HA]: |\Z)", talk, re.DOTALL)
-        conversation = tuple(Message("user" if who == "H" else "assistant", said) for who, said in turns)
+        conversation = tuple(Message("user" if who == "H" else "assistant", text) for who, text in turns)
         rebuilt = to_answer(
             question_for_reasoning(conversation, "Which?", first, second), parts["thought"], "plain"
         )

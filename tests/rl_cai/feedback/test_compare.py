@@ -18,10 +18,10 @@ PROMPT = Prompt.of((Message("user", "Hi"),), "red_team", "test")
 class SaysItsSeed:
     name: str = "seeded"
     format: Format = "chat"
-    asked: list[Context] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        self.asked.append(context)
+        self.contexts.append(context)
         return Completion(str(sampling.seed), self.name, "stop", 0, 0)
 
 
@@ -31,22 +31,22 @@ def pair(model: object, number: int = 0, seed: int = 0) -> Comparison:
 
 def test_a_pair_is_two_draws_of_one_prompt() -> None:
     model = SaysItsSeed()
-    made = pair(model, number=3)
-    assert (made.id, made.prompt) == (f"{PROMPT.id}.3", PROMPT)
-    assert made.a.text != made.b.text
-    assert model.asked == [PROMPT.conversation] * 2
+    comparison = pair(model, number=3)
+    assert (comparison.id, comparison.prompt) == (f"{PROMPT.id}.3", PROMPT)
+    assert comparison.a.text != comparison.b.text
+    assert model.contexts == [PROMPT.conversation] * 2
 
 
 def test_every_pair_has_seeds_of_its_own_and_is_reproducible() -> None:
     model = SaysItsSeed()
     pairs = [pair(model), pair(model, number=1), pair(model, seed=1)]
-    assert len({c.text for made in pairs for c in (made.a, made.b)}) == 6
+    assert len({c.text for comparison in pairs for c in (comparison.a, comparison.b)}) == 6
     assert pair(model) == pairs[0]
 
 
 def test_two_equal_answers_are_kept() -> None:
-    made = pair(ScriptedModel(say=lambda _: "Same."))
-    assert made.a == made.b
+    comparison = pair(ScriptedModel(say=lambda _: "Same."))
+    assert comparison.a == comparison.b
 
 
 def test_an_empty_answer_is_not_compared() -> None:

@@ -105,18 +105,18 @@ def test_a_model_that_answers_nan_labels_nothing(method: str) -> None:
 
 
 def test_a_judge_that_reads_has_the_same_winner_in_both_orders() -> None:
-    made = labelled(prefers("GOOD", 0.9))
-    assert made.probability_a == pytest.approx(0.9)
-    assert made.flipped is False
-    assert [j.shown_first for j in made.judgements] == ["a", "b"]
-    assert [j.probability_first for j in made.judgements] == pytest.approx([0.9, 0.1])
-    assert (made.id, made.constitution, made.comparison) == (PAIR.id, MINE.digest, PAIR)
+    soft = labelled(prefers("GOOD", 0.9))
+    assert soft.probability_a == pytest.approx(0.9)
+    assert soft.flipped is False
+    assert [j.shown_first for j in soft.judgements] == ["a", "b"]
+    assert [j.probability_first for j in soft.judgements] == pytest.approx([0.9, 0.1])
+    assert (soft.id, soft.constitution, soft.comparison) == (PAIR.id, MINE.digest, PAIR)
 
 
 def test_a_judge_that_always_chooses_a_gives_one_half_and_flips() -> None:
-    made = labelled(says_a)
-    assert made.probability_a == pytest.approx(0.5)
-    assert made.flipped is True
+    soft = labelled(says_a)
+    assert soft.probability_a == pytest.approx(0.5)
+    assert soft.flipped is True
 
 
 def test_a_label_belongs_to_the_answer_and_not_to_its_side() -> None:
@@ -127,11 +127,11 @@ def test_a_drawn_order_is_fair_and_reproducible() -> None:
     firsts = []
     for n in range(400):
         pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
-        made = labelled(prefers("GOOD", 0.9), pair, both_orders=False)
-        assert made == labelled(prefers("GOOD", 0.9), pair, both_orders=False)
-        assert made.probability_a == pytest.approx(0.9)
-        assert made.flipped is None
-        firsts.append(made.judgements[0].shown_first)
+        soft = labelled(prefers("GOOD", 0.9), pair, both_orders=False)
+        assert soft == labelled(prefers("GOOD", 0.9), pair, both_orders=False)
+        assert soft.probability_a == pytest.approx(0.9)
+        assert soft.flipped is None
+        firsts.append(soft.judgements[0].shown_first)
     assert 150 < firsts.count("a") < 250  # 200, sd 10
 
 
@@ -143,10 +143,10 @@ def test_each_comparison_draws_its_principles_and_averages_over_them() -> None:
         p = next(p for number, p in weights.items() if f"kinder {number}?" in context)
         return math.log(p if f"{choice} [[[GOOD]]]" in context else 1 - p)
 
-    made = labelled(weigh, principles=3)
-    assert len(made.judgements) == 6
-    drawn = [j.principle for j in made.judgements[::2]]
-    assert made.probability_a == pytest.approx(sum(weights[f"({name[1:]})"] for name in drawn) / 3)
+    soft = labelled(weigh, principles=3)
+    assert len(soft.judgements) == 6
+    drawn = [j.principle for j in soft.judgements[::2]]
+    assert soft.probability_a == pytest.approx(sum(weights[f"({name[1:]})"] for name in drawn) / 3)
     counts = Counter(
         labelled(says_a, Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)).judgements[0].principle
         for n in range(800)
@@ -182,22 +182,22 @@ def spoken(good: tuple[float, float], bad: tuple[float, float]) -> Weigh:
 def test_the_likelihood_label_compares_two_log_likelihood_ratios(
     good: tuple[float, float], bad: tuple[float, float], log_odds: float
 ) -> None:
-    made = labelled(spoken(good, bad), method="likelihood")
-    assert made.probability_a == pytest.approx(1 / (1 + math.exp(-log_odds)))
-    assert (len(made.judgements), made.flipped) == (1, None)
+    soft = labelled(spoken(good, bad), method="likelihood")
+    assert soft.probability_a == pytest.approx(1 / (1 + math.exp(-log_odds)))
+    assert (len(soft.judgements), soft.flipped) == (1, None)
 
 
 def test_likelihood_draws_only_principles_that_describe_both_assistants() -> None:
     one_sided = Constitution(name="mine", principles=(*PLAIN, *MINE.principles[:1]))
-    made = labelled(spoken((-1.0, -2.0), (-1.0, -1.0)), method="likelihood", constitution=one_sided)
-    assert made.judgements[0].principle == MINE.principles[0].name
+    soft = labelled(spoken((-1.0, -2.0), (-1.0, -1.0)), method="likelihood", constitution=one_sided)
+    assert soft.judgements[0].principle == MINE.principles[0].name
 
 
 def test_likelihood_has_no_order() -> None:
     weigh = spoken((-1.0, -3.0), (-5.0, -4.0))
     for both_orders in (True, False):
-        made = labelled(weigh, PAIR.swapped(), method="likelihood", both_orders=both_orders)
-        assert made.probability_a == pytest.approx(1 - labelled(weigh, method="likelihood").probability_a)
+        soft = labelled(weigh, PAIR.swapped(), method="likelihood", both_orders=both_orders)
+        assert soft.probability_a == pytest.approx(1 - labelled(weigh, method="likelihood").probability_a)
 
 
 # -- worked examples, all principles, several chains of thought
@@ -208,7 +208,7 @@ SHOTS = FewShots(
 )
 
 
-def asked_of(pair: Comparison = PAIR, **changes: Any) -> list[str]:
+def scored_contexts(pair: Comparison = PAIR, **changes: Any) -> list[str]:
     """Every context that is scored."""
     seen: list[str] = []
 
@@ -228,7 +228,7 @@ def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(met
     prefixes = set()
     for n in range(8):
         pair = Comparison(f"{n}.0", PROMPT, PAIR.a, PAIR.b)
-        contexts = asked_of(pair, method=method, format="plain", principles="all")
+        contexts = scored_contexts(pair, method=method, format="plain", principles="all")
         assert len(contexts) == 32  # 16 principles in both orders
         (prefix,) = {context.rsplit(cut, 1)[0] for context in contexts}
         assert len(re.findall(r"Which is kinder \(\d+\)\? Options:", prefix)) == 2
@@ -238,13 +238,15 @@ def test_worked_examples_with_fresh_principles_stand_before_a_plain_question(met
 
 
 def test_worked_examples_need_the_plain_format() -> None:
-    assert "Tea?" not in "".join(asked_of(format="chat") + asked_of(format="plain", method="likelihood"))
-    assert "Tea?" in "".join(asked_of(format="plain"))
+    assert "Tea?" not in "".join(
+        scored_contexts(format="chat") + scored_contexts(format="plain", method="likelihood")
+    )
+    assert "Tea?" in "".join(scored_contexts(format="plain"))
 
 
 def test_principles_all_asks_each_principle_once() -> None:
-    made = labelled(says_a, principles="all")
-    assert Counter(j.principle for j in made.judgements) == {f"p{n}": 2 for n in range(16)}
+    soft = labelled(says_a, principles="all")
+    assert Counter(j.principle for j in soft.judgements) == {f"p{n}": 2 for n in range(16)}
 
 
 def test_chains_of_thought_are_averaged_before_the_clamp() -> None:
@@ -256,10 +258,12 @@ def test_chains_of_thought_are_averaged_before_the_clamp() -> None:
             0.5 if "unsure" in context else 0.9 if choice == " (A)" else 0.1
         ),
     )
-    asking = {"method": "chain_of_thought", "chains": 2, "both_orders": False}
-    free = labelled(says_a, model=model, clamp=(0, 1), **asking)
+    settings = {"method": "chain_of_thought", "chains": 2, "both_orders": False}
+    free = labelled(says_a, model=model, clamp=(0, 1), **settings)
     assert sorted(j.probability_first for j in free.judgements) == pytest.approx([0.5, 0.9])
     first = free.judgements[0].shown_first
     assert free.probability_a == pytest.approx(0.7 if first == "a" else 0.3)
     thoughts = iter(["sure", "unsure"])
-    assert labelled(says_a, model=model, **asking).probability_a == pytest.approx(0.6 if first == "a" else 0.4)
+    assert labelled(says_a, model=model, **settings).probability_a == pytest.approx(
+        0.6 if first == "a" else 0.4
+    )

@@ -10,8 +10,8 @@ from tests.rl_cai.feedback.test_questions import HOSTILE, TALK
 
 
 @given(HOSTILE, HOSTILE)
-def test_the_description_replaces_every_system_turn(asked: str, who: str) -> None:
-    talk = (*TALK[:2], Message("user", asked))
+def test_the_description_replaces_every_system_turn(prompt: str, who: str) -> None:
+    talk = (*TALK[:2], Message("user", prompt))
     assert as_assistant(who, talk, "chat") == (Message("system", who), *talk)
     assert as_assistant(who, (Message("system", "You are Bob."), *talk), "chat") == (
         Message("system", who),

@@ -18,9 +18,9 @@ COUNTS = {"HHHEvaluations-public.jsonl": 221, "438HHHEvaluations.jsonl": 438}
 def parts_of(text: str) -> tuple[Conversation, str]:
     """A dialogue's turns before its last answer, their bytes kept, and that answer without its leading spaces."""
     talk, _, answer = text.rpartition("\n\nAssistant:")
-    _, *found = re.split(r"\n\n(Human|Assistant): ", talk)
+    _, *parts = re.split(r"\n\n(Human|Assistant): ", talk)
     roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [Message(roles[who], said) for who, said in zip(found[::2], found[1::2], strict=True)]
+    turns = [Message(roles[who], text) for who, text in zip(parts[::2], parts[1::2], strict=True)]
     return tuple(turns), answer.lstrip(" ")
 
 

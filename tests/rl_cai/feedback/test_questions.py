@@ -32,9 +32,9 @@ def test_the_question_is_the_papers_byte_for_byte() -> None:
 
 
 def test_in_a_chat_the_assistants_turn_begins_with_the_answer() -> None:
-    asked, begun = to_choose(TALK, PRINCIPLE, *ANSWERS, "chat")
-    assert (asked.role, begun.role) == ("user", "assistant")
-    assert f"\n\n{asked.content}\n\n{begun.content}" == BYTES
+    prompt, answer = to_choose(TALK, PRINCIPLE, *ANSWERS, "chat")
+    assert (prompt.role, answer.role) == ("user", "assistant")
+    assert f"\n\n{prompt.content}\n\n{answer.content}" == BYTES
 
 
 def test_the_choices_have_their_leading_space() -> None:
@@ -60,9 +60,9 @@ HOSTILE = st.lists(st.sampled_from(PARTS) | st.text(max_size=5), min_size=1, max
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
 def test_the_texts_of_people_and_models_are_joined_verbatim(
-    asked: str, principle: str, first: str, second: str
+    prompt: str, principle: str, first: str, second: str
 ) -> None:
-    assert question((Message("user", asked),), principle, first, second) == (
+    assert question((Message("user", prompt),), principle, first, second) == (
         "Consider the following conversation between a human and an assistant:"
-        f"\n\nHuman: {asked}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
+        f"\n\nHuman: {prompt}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
     )

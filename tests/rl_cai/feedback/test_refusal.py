@@ -1,4 +1,4 @@
-"""A judge that refuses is told from one that judges, and from one that cannot be read."""
+"""Refusals to judge, as opposed to judgements and to answers that cannot be read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MINE = Constitution(name="m", principles=(Principle(name="kind", preference="Whi
 
 
 @pytest.mark.parametrize(
-    ("said", "refuses"),
+    ("text", "refuses"),
     [
         (NO, True),
         ("I cannot assist with comparing harmful content.", True),
@@ -50,8 +50,8 @@ MINE = Constitution(name="m", principles=(Principle(name="kind", preference="Whi
         ("", False),
     ],
 )
-def test_a_refusal_is_the_judges_own(said: str, refuses: bool) -> None:
-    assert refuses_to_judge(said) is refuses
+def test_a_refusal_is_the_judges_own(text: str, refuses: bool) -> None:
+    assert refuses_to_judge(text) is refuses
 
 
 @given(st.text())
@@ -64,9 +64,9 @@ def test_no_worked_thought_of_the_papers_refuses() -> None:
     import json
 
     thoughts = json.loads((PAPER / "prompts/RLMadisonPrecogFewShotPrompts.json").read_text())
-    said = [x["prompt"].split("step by step:")[1] for x in thoughts if "step by step:" in x["prompt"]]
-    assert len(said) >= 4
-    assert not [text for text in said if refuses_to_judge(text)]
+    texts = [x["prompt"].split("step by step:")[1] for x in thoughts if "step by step:" in x["prompt"]]
+    assert len(texts) >= 4
+    assert not [text for text in texts if refuses_to_judge(text)]
 
 
 @pytest.mark.parametrize("method", ["votes", "chain_of_thought"])
@@ -82,8 +82,10 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
         yield Pass({PAIR.id: PAIR}, step)
 
     with open_run(tmp_path, {}, Silent()) as run:
-        made = run.make_rows("s", PreferenceLabel, passes, config={}, inputs={}, concurrency=1, max_failures=9)
-    assert made == []
+        labels = run.make_rows(
+            "s", PreferenceLabel, passes, config={}, inputs={}, concurrency=1, max_failures=9
+        )
+    assert labels == []
     (failure,) = read_rows(tmp_path / "s/failures.jsonl", Failure)
     assert (failure.id, failure.error) == ("p.0", "RefusedAnswer")
     assert NO in failure.message
@@ -91,8 +93,8 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
 
 @pytest.mark.parametrize(("refusals", "refused"), [(4, True), (3, True), (2, False), (0, False)])
 def test_votes_are_a_refusal_when_most_unreadable_replies_refuse(refusals: int, refused: bool) -> None:
-    said = iter([NO] * refusals + ["Hm."] * (4 - refusals))
-    model = ScriptedModel(say=lambda context: next(said))
+    replies = iter([NO] * refusals + ["Hm."] * (4 - refusals))
+    model = ScriptedModel(say=lambda context: next(replies))
     settings = Feedback(method="votes", votes=4, both_orders=False)
     with pytest.raises(Exception, match="0 of 4 votes") as caught:
         asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))

@@ -54,9 +54,9 @@ def labelled(*answers: str, votes: int) -> float:
     turns = count()
     model = ScriptedModel(say=lambda context: answers[next(turns) % len(answers)])
     settings = Feedback(method="votes", both_orders=False, votes=votes)
-    made = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
-    assert made.method == "votes"
-    return made.judgements[0].probability_first
+    soft = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
+    assert soft.method == "votes"
+    return soft.judgements[0].probability_first
 
 
 def test_the_share_of_readable_votes_is_the_probability() -> None:
@@ -73,8 +73,8 @@ def test_every_vote_costs_its_tokens_whether_or_not_it_can_be_read() -> None:
     answers = iter(["(A)", "Who knows that?"])
     model = ScriptedModel(say=lambda context: next(answers))
     settings = Feedback(method="votes", both_orders=False, votes=2)
-    made = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
-    cost = made.judgements[0].usage
+    soft = asyncio.run(label(PAIR, model=model, constitution=MINE, settings=settings, seed=0))
+    cost = soft.judgements[0].usage
     assert cost is not None
     assert cost.completion_tokens == 1 + 3
     assert cost.prompt_tokens % 2 == 0 < cost.prompt_tokens  # the same question twice
@@ -90,5 +90,5 @@ class GoesOn(ScriptedModel):
 
 def test_in_plain_text_a_vote_ends_before_the_next_question() -> None:
     settings = Feedback(method="votes", format="plain", both_orders=False, votes=2)
-    made = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, settings=settings, seed=0))
-    assert made.judgements[0].probability_first == 1.0
+    soft = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, settings=settings, seed=0))
+    assert soft.judgements[0].probability_first == 1.0

@@ -72,14 +72,14 @@ BAD: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), BAD)
+@pytest.mark.parametrize(("name", "content", "problem"), BAD)
 def test_a_file_of_another_form_is_an_input_error(
-    tmp_path: Path, name: str, content: object, said: str
+    tmp_path: Path, name: str, content: object, problem: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         load_few_shots(written(tmp_path, **{name: content}))
     assert str(caught.value).startswith(str(tmp_path / name))
-    assert said in str(caught.value)
+    assert problem in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

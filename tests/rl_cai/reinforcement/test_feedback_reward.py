@@ -36,23 +36,22 @@ def reward(weigh: Any, *talks: Any, **changes: Any) -> list[float | None]:
     ],
 )
 def test_the_reward_is_the_mean_rating(masses: dict[str, float], expected: float) -> None:
-    assert reward(lambda context, said: math.log(masses.get(said, 1e-300))) == [pytest.approx(expected)]
+    assert reward(lambda context, rating: math.log(masses.get(rating, 1e-300))) == [pytest.approx(expected)]
 
 
 def test_by_likelihood_the_reward_is_that_of_the_assistant_that_upholds() -> None:
     """Odds of 3 to 1 for the kind one: 2·0.75 − 1."""
-    said = reward(lambda context, said: math.log(3) if "kind" in context else 0.0, method="likelihood")
-    assert said == [pytest.approx(0.5)]
+    rewards = reward(lambda context, answer: math.log(3) if "kind" in context else 0.0, method="likelihood")
+    assert rewards == [pytest.approx(0.5)]
 
 
 def test_a_batch_is_rated_in_order_and_nan_gives_no_reward() -> None:
     talks = [(TALK[0], Message("assistant", f"Reply {n}")) for n in range(12)]
 
-    def weigh(context: str, said: str) -> float:
+    def weigh(context: str, rating: str) -> float:
         if "Reply 3" in context:
             return math.nan
-        rating = "10" if "Reply 1" in context else "1"
-        return 0.0 if said == f" ({rating})" else -1000.0
+        return 0.0 if rating == (" (10)" if "Reply 1" in context else " (1)") else -1000.0
 
     assert reward(weigh, *talks) == [
         None if n == 3 else pytest.approx(1.0 if n in (1, 10, 11) else -1.0) for n in range(12)
@@ -61,17 +60,17 @@ def test_a_batch_is_rated_in_order_and_nan_gives_no_reward() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=10))
 def test_rewards_lie_between_minus_one_and_one(logps: list[float]) -> None:
-    (said,) = reward(lambda context, said: logps[RATINGS.index(said)])
-    assert said is not None
-    assert -1 - 1e-9 <= said <= 1 + 1e-9
+    (value,) = reward(lambda context, rating: logps[RATINGS.index(rating)])
+    assert value is not None
+    assert -1 - 1e-9 <= value <= 1 + 1e-9
 
 
 def test_the_rating_question_holds_conversation_and_principle_verbatim() -> None:
-    asked = to_rate(TALK, "Which is {kinder}?", "plain")
-    assert isinstance(asked, str)
-    assert "\n\nHuman: Hi {you}?\n\nAssistant: Hello!\n\n" in asked
-    assert "Which is {kinder}?" in asked
-    assert asked.endswith("\n\nThe rating is:")
+    text = to_rate(TALK, "Which is {kinder}?", "plain")
+    assert isinstance(text, str)
+    assert "\n\nHuman: Hi {you}?\n\nAssistant: Hello!\n\n" in text
+    assert "Which is {kinder}?" in text
+    assert text.endswith("\n\nThe rating is:")
     chat = to_rate(TALK, "Which?", "chat")
     assert [m.role for m in chat if isinstance(m, Message)] == ["user", "assistant"]
 
@@ -84,7 +83,7 @@ def test_no_rating_is_a_prefix_of_another() -> None:
 def test_answers_to_one_prompt_are_rated_under_one_principle() -> None:
     seen: dict[str, set[str]] = {}
 
-    def weigh(context: str, said: str) -> float:
+    def weigh(context: str, rating: str) -> float:
         prompt = context.partition("Human: Prompt ")[2].partition("\n")[0]
         seen.setdefault(prompt, set()).add(context.partition("this question: ")[2].partition("\n")[0])
         return 0.0
@@ -97,7 +96,7 @@ def test_answers_to_one_prompt_are_rated_under_one_principle() -> None:
     ]
     FeedbackReward(ScriptedModel(weigh=weigh), many, Feedback(), 0)(talks)
     assert len(seen) == 8
-    assert all(len(asked) == 1 for asked in seen.values())
+    assert all(len(questions) == 1 for questions in seen.values())
     assert len(set.union(*seen.values())) > 2
 
 
@@ -105,4 +104,4 @@ def test_a_judge_that_rates_nothing_ends_the_training() -> None:
     with pytest.raises(
         TooManyFailures, match="rated none of 2 answers; the last: the model's log-probabilities are"
     ):
-        reward(lambda context, said: math.nan, TALK, TALK)
+        reward(lambda context, rating: math.nan, TALK, TALK)
