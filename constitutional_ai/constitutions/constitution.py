@@ -18,7 +18,7 @@ from typing import NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from constitutional_ai.data.lines import line_of, read_yaml
+from constitutional_ai.data.lines import find_yaml, line_of, read_yaml
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.seeding import seed_of
 
@@ -122,14 +122,7 @@ def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
 
 def load_constitution(name: str | Path) -> Constitution:
     """Load a constitution from a file, or one of ours by name. Raises InputError naming the line and the key."""
-    path = Path(name)
-    if not path.is_file():
-        path = BUILT_IN / f"{name}.yaml"
-    if not path.is_file():
-        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
-        raise InputError(
-            f"no constitution '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}"
-        )
+    path = find_yaml(name, BUILT_IN, "constitution")
     data, node = read_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold 'name:' and 'principles:'; see {BUILT_IN / 'default.yaml'}.")

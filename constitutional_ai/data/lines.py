@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from constitutional_ai.errors import InputError, first_fault
+from constitutional_ai.errors import InputError, did_you_mean, first_fault
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -39,6 +39,15 @@ def read_text(path: Path, hint: str = "") -> str:
     if "\0" in text:
         raise InputError(f"{path} is not text: it holds NUL bytes. {hint}".rstrip())
     return text
+
+
+def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
+    """Return the path of the file ``name``, or else of ours by that name, in ``built_in``. Raises InputError."""
+    for path in (Path(name), built_in / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = [path.stem for path in built_in.glob("*.yaml")]
+    raise InputError(f"no {what} '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}")
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:

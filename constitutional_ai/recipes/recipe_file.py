@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from constitutional_ai.data.lines import line_of, read_yaml
+from constitutional_ai.data.lines import find_yaml, line_of, read_yaml
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
 from constitutional_ai.runs import layout
@@ -25,12 +25,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
 
     Raises InputError that names the line, or the command line, when a setting is wrong.
     """
-    path = Path(name)
-    if not path.is_file():
-        path = BUILT_IN / f"{name}.yaml"
-    if not path.is_file():
-        known = [p.stem for p in BUILT_IN.glob("*.yaml")]
-        raise InputError(f"no recipe '{name}': neither a file nor one of ours.{did_you_mean(name, known)}")
+    path = find_yaml(name, BUILT_IN, "recipe")
     data, node = read_yaml(path)
     data = {} if data is None else data
     if not isinstance(data, dict):

@@ -10,14 +10,11 @@ import errno
 import hashlib
 import json
 import os
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -61,8 +58,8 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
                 ) from error
 
 
-class StoredRows(Sequence[Row]):
-    """The rows of a complete file, each read from it when it is used: a million of them take no memory."""
+class StoredRows(Collection[Row]):
+    """The rows of a complete file, which are read again by each loop over them: a million of them take no memory."""
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
         self._path, self._row_type = path, row_type
@@ -70,34 +67,12 @@ class StoredRows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return read_rows(self._path, self._row_type)
 
+    def __contains__(self, row: object) -> bool:
+        return any(row == stored for stored in self)
+
     def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
-        number = range(len(self))[at]
         with self._path.open("rb") as stream:
-            stream.seek(self._starts[number])
-            row: Row = adapter(self._row_type).validate_json(stream.readline())
-            return row
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @cached_property
-    def _starts(self) -> array[int]:
-        """Offsets of the lines in bytes, and the size of the file."""
-        with self._path.open("rb") as stream:
-            return array("q", accumulate(map(len, stream), initial=0))
+            return sum(1 for _ in stream)
 
 
 class RowWriter(Generic[Row]):

@@ -20,7 +20,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,10 +123,10 @@ class Run:
         inputs: dict[str, str],
         concurrency: int,
         max_failures: int,
-        notes: Callable[[Sequence[Row]], dict[str, Any]] = lambda rows: {},
+        notes: Callable[[Collection[Row]], dict[str, Any]] = lambda rows: {},
         budget: Budget | None = None,
     ) -> StoredRows[Row]:
-        """Make the missing records of a stage, and return all of them, each read from its file when it is used.
+        """Make the missing records of a stage. Return all of them, which each loop reads from their file.
 
         ``passes`` is called only for an incomplete stage, so that a complete one loads no model. ``notes`` of the
         records go to ``stage.json``. Raises StageChanged, TooManyFailures and BudgetSpent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ def evaluation(job: Job) -> None:
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
             del model, step  # so that the model is freed before the next is loaded
 
-    def notes(answers: Sequence[Answer]) -> dict[str, Any]:
+    def notes(answers: Iterable[Answer]) -> dict[str, Any]:
         # Called before stage.json is written, so that a complete stage has its metrics.
         write_metrics(job.run, answers, list(models))
         return {}
@@ -74,8 +74,8 @@ def snapshots(job: Job) -> dict[str, str]:
     return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 
-def write_metrics(run: Run, answers: Sequence[Answer], models: list[str]) -> None:
+def write_metrics(run: Run, answers: Iterable[Answer], models: list[str]) -> None:
     """Write the rates of all answers to ``metrics.json``."""
-    metrics = answer_rates.metrics(answers, models)
+    metrics = answer_rates.metrics(list(answers), models)
     text = json.dumps([asdict(m) for m in metrics], indent=1) + "\n"
     write_atomically(run.stage(layout.EVALUATION) / layout.METRICS, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,8 +134,8 @@ class Job:
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
-        notes: Callable[[Sequence[Row]], Notes] = lambda rows: {},
-    ) -> Sequence[Row]:
+        notes: Callable[[Collection[Row]], Notes] = lambda rows: {},
+    ) -> Collection[Row]:
         """Make or read the records of a stage, within the recipe's limits (see ``Run.make_rows``)."""
         return self.run.make_rows(
             stage,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def drafts(job: Job) -> None:
             numbered = [(kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)]
             yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
 
-    def notes(drafted: Sequence[Draft]) -> dict[str, Any]:
+    def notes(drafted: Collection[Draft]) -> dict[str, Any]:
         sifted = draft_prompts.sift(drafted, train, held_out)
         write_rows(job.run.stage(stage) / layout.DRAFTED, Prompt, sifted.kept)
         for kind, counts in sifted.counts.items():
@@ -110,7 +110,7 @@ def revisions(job: Job) -> None:
             )
             yield Pass({r.id: r for r in initial}, step)
 
-    def notes(chains: Sequence[RevisionChain]) -> dict[str, Any]:
+    def notes(chains: Collection[RevisionChain]) -> dict[str, Any]:
         counts = clean.hits(chains)
         if counts:
             job.notify(f"{layout.REVISIONS}: {clean.in_words(chains)}.")

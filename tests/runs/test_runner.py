@@ -111,7 +111,7 @@ def test_seeded_results_do_not_depend_on_concurrency_or_timing(
         return record(name, str(rng(7, name).random()))
 
     made = make(tmp_path_factory.mktemp("stage"), NAMES, step, concurrency=concurrency)
-    assert made.records == [record(name, str(rng(7, name).random())) for name in NAMES]
+    assert list(made.records) == [record(name, str(rng(7, name).random())) for name in NAMES]
 
 
 def fails_on(*names: str) -> Callable[[str], Awaitable[Response]]:

@@ -85,7 +85,7 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
         labels = run.make_rows(
             "s", PreferenceLabel, passes, config={}, inputs={}, concurrency=1, max_failures=9
         )
-    assert labels == []
+    assert list(labels) == []
     (failure,) = read_rows(tmp_path / "s/failures.jsonl", Failure)
     assert (failure.id, failure.error) == ("p.0", "RefusedAnswer")
     assert NO in failure.message
