@@ -27,13 +27,13 @@ from constitutional_ai.records import (
 from constitutional_ai.rl_cai.feedback.questions import CHOICES, HEAD, to_choose
 
 
-class HHH(NamedTuple):
-    """The questions of one file: helpful, honest, harmless."""
+class HHHQuestion(NamedTuple):
+    """Two answers, one of which is more helpful, honest and harmless. Answer a is option (A)."""
 
-    questions: list[tuple[Comparison, Side]]
-    """Each with the side that is better. Answer a is option (A)."""
+    comparison: Comparison
+    better: Side
     constitution: Constitution
-    """Holds the one principle of the file's questions."""
+    """Holds the one principle of the question."""
 
 
 class _HHHRow(BaseModel):
@@ -43,8 +43,8 @@ class _HHHRow(BaseModel):
     text_incorrect: str
 
 
-def load_hhh(path: Path) -> HHH:
-    """Read a file of the paper's form.
+def load_hhh(path: Path) -> list[HHHQuestion]:
+    """Read a file of the paper's form. All its questions have one principle.
 
     Raises InputError that names the line whose prompt is not a question about the two dialogues beside it.
     """
@@ -52,9 +52,13 @@ def load_hhh(path: Path) -> HHH:
     principles = {principle for principle, *_ in rows}
     if len(principles) != 1:
         raise InputError(f"{path} asks under {len(principles)} principles, and must under one.")
-    principle = Principle(name="hhh", preference=principles.pop())
-    questions = [(comparison, better) for _, comparison, better in rows]
-    return HHH(questions, Constitution(name="hhh", principles=(principle,)))
+    constitution = one_principle(principles.pop())
+    return [HHHQuestion(comparison, better, constitution) for _, comparison, better in rows]
+
+
+def one_principle(preference: str) -> Constitution:
+    """Return a constitution with this principle alone."""
+    return Constitution(name="hhh", principles=(Principle(name="hhh", preference=preference),))
 
 
 def _question(row: _HHHRow, place: str) -> tuple[str, Comparison, Side]:

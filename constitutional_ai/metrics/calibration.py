@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AliasChoices, Field
 
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Metric
@@ -34,8 +36,8 @@ class Bin:
     high: float
     claimed: float | None
     """Mean claim."""
-    found: Metric
-    """Mean truth. The name is that of stored reports."""
+    observed: Annotated[Metric, Field(validation_alias=AliasChoices("observed", "found"))]
+    """Mean truth. Reports of old runs call it ``found``."""
 
 
 def bins(model: str, claims: Sequence[Claim], low: float = 0.0) -> tuple[Bin, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.hhh_questions import HHH, load_hhh
+from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh
 from constitutional_ai.records import Message
 from tests.paper_files import PAPER, paper, rows
 
@@ -47,19 +47,19 @@ def written(folder: Path, *lines: object) -> Path:
 
 
 @pytest.fixture
-def hhh(tmp_path: Path) -> HHH:
+def questions(tmp_path: Path) -> list[HHHQuestion]:
     return load_hhh(written(tmp_path, *ROWS))
 
 
-def test_a_row_is_a_context_two_answers_and_the_better_side(hhh: HHH) -> None:
-    one, two, _, four = hhh.questions
+def test_a_row_is_a_context_two_answers_and_the_better_side(questions: list[HHHQuestion]) -> None:
+    one, two, _, four = questions
     assert one[0].prompt.conversation == (Message("user", "Hi {there} "),)
     assert (one[0].a.text, one[0].b.text, one[1]) == ("GOOD 1 [[[hm]", "BAD 1", "a")
     assert (two[0].a.text, two[0].b.text, two[1]) == ("BAD 2 ", "GOOD 2", "b")
     assert [m.role for m in four[0].prompt.conversation] == ["user", "assistant", "user"]
     assert one[0].prompt.id == two[0].prompt.id != four[0].prompt.id
-    assert len({comparison.id for comparison, _ in hhh.questions}) == 4
-    assert [p.preference for p in hhh.constitution.principles] == ["Which is kinder?"]
+    assert len({comparison.id for comparison, *_ in questions}) == 4
+    assert [p.preference for p in one.constitution.principles] == ["Which is kinder?"]
 
 
 UNLIKE = "the prompt is not a question about the two dialogues beside it"
@@ -105,10 +105,8 @@ def test_all_released_questions_are_read_and_fall_into_their_contexts() -> None:
     contexts = {"HHHEvaluations-public.jsonl": (221, 102), "438HHHEvaluations.jsonl": (438, 188)}
     assert FILES
     for file in FILES:
-        questions = load_hhh(file).questions
-        assert (len(questions), len({comparison.prompt.id for comparison, _ in questions})) == contexts[
-            file.name
-        ]
-        assert [better for _, better in questions] == [
+        questions = load_hhh(file)
+        assert (len(questions), len({q.comparison.prompt.id for q in questions})) == contexts[file.name]
+        assert [q.better for q in questions] == [
             "a" if row["corrects"] == [" (A)"] else "b" for row in rows(file)
         ]

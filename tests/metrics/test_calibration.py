@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.metrics.calibration import (
+    Bin,
     Claim,
     bins,
     brier,
@@ -19,6 +22,7 @@ from constitutional_ai.metrics.calibration import (
     probability,
     temperature,
 )
+from constitutional_ai.runs.rows import adapter
 
 CLAIMS = [Claim(0.6, 1), Claim(0.64, 0), Claim(0.95, 1), Claim(1.0, 1)]
 
@@ -27,7 +31,7 @@ def test_claims_are_compared_with_what_is_found_in_tenths() -> None:
     made = bins("m", CLAIMS, low=0.5)
     assert [(b.low, b.high) for b in made] == [(0.5, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 0.9), (0.9, 1.0)]
     assert [b.claimed for b in made] == [None, pytest.approx(0.62), None, None, pytest.approx(0.975)]
-    assert [(b.found.value, b.found.count) for b in made] == [
+    assert [(b.observed.value, b.observed.count) for b in made] == [
         (None, 0),
         (0.5, 2),
         (None, 0),
@@ -47,10 +51,16 @@ def test_a_soft_truth_counts_for_what_is_known_of_it() -> None:
     # 0.8 claimed, 0.7 so: 0.7 · 0.2² + 0.3 · 0.8²
     assert brier("m", [Claim(0.8, 0.7)]).value == pytest.approx(0.028 + 0.192)
     assert calibration_error("m", [Claim(0.8, 0.7), Claim(0.84, 0.9)]).value == pytest.approx(0.02)
-    (found,) = [b.found for b in bins("m", [Claim(0.8, 0.7), Claim(0.84, 0.9)]) if b.found.count]
+    (found,) = [b.observed for b in bins("m", [Claim(0.8, 0.7), Claim(0.84, 0.9)]) if b.observed.count]
     assert found.value == pytest.approx(0.8)
     # Student with one degree of freedom: 0.8 ± 12.706 · 0.1
     assert (found.low, found.high) == (pytest.approx(-0.4706, abs=1e-3), pytest.approx(2.0706, abs=1e-3))
+
+
+def test_a_bin_of_an_old_report_is_read() -> None:
+    (old,) = bins("m", [Claim(1.0, 1)], low=0.9)
+    text = json.dumps(asdict(old)).replace('"observed": {', '"found": {')
+    assert adapter(Bin).validate_json(text) == old
 
 
 def test_nothing_claimed_is_no_number() -> None:

@@ -20,7 +20,7 @@ def judge_table(report: JudgeReport) -> Group:
         "P(a is better)", "claimed", "observed", "95 % interval", "count", box=None, header_style="dim"
     )
     for b in report.bins:
-        observed = b.found
+        observed = b.observed
         reliability.add_row(
             f"{b.low:.1f} to {b.high:.1f}",
             _number(b.claimed),

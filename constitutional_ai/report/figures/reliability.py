@@ -60,6 +60,6 @@ def _panel(title: str, claims: dict[str, list[Claim]]) -> Panel:
 
 def _points(model: str, claims: Sequence[Claim]) -> Iterable[Point]:
     for one in bins(model, claims):
-        rate = one.found
+        rate = one.observed
         if one.claimed is not None and rate.value is not None:
             yield Point(one.claimed, rate.value, rate.low, rate.high, count=rate.count, model=model)

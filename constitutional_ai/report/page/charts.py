@@ -142,7 +142,9 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
     Bins start at 0.5 where the probability is that of the model's own choice, at 0 where it is that of answer A.
     """
     points = [
-        (b.claimed, b.found.value, b.found) for b in bins if b.claimed is not None and b.found.value is not None
+        (b.claimed, b.observed.value, b.observed)
+        for b in bins
+        if b.claimed is not None and b.observed.value is not None
     ]
     if not points:
         return None

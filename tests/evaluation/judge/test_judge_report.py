@@ -34,7 +34,11 @@ def answer(
 def test_the_calibration_is_that_worked_out_by_hand() -> None:
     results = [answer(p, side) for p, side in [(0.82, "a"), (0.88, "b"), (0.35, "b"), (0.05, "b")]]
     report = judge_report("m", results)
-    full = {round(b.low, 1): (b.claimed, b.found.value, b.found.count) for b in report.bins if b.found.count}
+    full = {
+        round(b.low, 1): (b.claimed, b.observed.value, b.observed.count)
+        for b in report.bins
+        if b.observed.count
+    }
     assert full == {0.0: (0.05, 0.0, 1), 0.3: (0.35, 0.0, 1), 0.8: (pytest.approx(0.85), 0.5, 2)}
     # (2 · |0.85 − 0.5| + 0.35 + 0.05) / 4
     assert report.calibration_error.value == pytest.approx(0.275)
@@ -56,7 +60,7 @@ def test_a_calibrated_judge_has_no_calibration_error() -> None:
 
 @pytest.mark.parametrize(("p", "low"), [(0.0, 0.0), (0.1, 0.1), (0.5, 0.5), (0.99, 0.9), (1.0, 0.9)])
 def test_every_probability_has_a_bin(p: float, low: float) -> None:
-    assert [b.low for b in judge_report("m", [answer(p, "a")]).bins if b.found.count] == [low]
+    assert [b.low for b in judge_report("m", [answer(p, "a")]).bins if b.observed.count] == [low]
 
 
 def test_length_is_compared_with_people_on_the_same_pairs() -> None:

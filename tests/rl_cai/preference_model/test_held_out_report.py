@@ -81,7 +81,9 @@ def test_cross_entropy_brier_and_calibration() -> None:
 
 def test_reliability_is_read_from_the_side_that_the_model_prefers() -> None:
     pairs = [Scored("ai", p, (x, 0.0), (1, 2)) for p, x in ((0.9, 1.2), (0.6, 1.2), (0.1, -1.2), (0.0, 1.2))]
-    found = {b.low: (b.claimed, b.found.value, b.found.count) for b in source("ai", pm_report(pairs)).bins}
+    found = {
+        b.low: (b.claimed, b.observed.value, b.observed.count) for b in source("ai", pm_report(pairs)).bins
+    }
     sure = 1 / (1 + math.exp(-1.2))  # 0.77; right with 0.9, 0.6, 0.9 and 0
     assert found.pop(0.7) == (pytest.approx(sure), pytest.approx(0.6), 4)
     assert set(found.values()) == {(None, None, 0)}
