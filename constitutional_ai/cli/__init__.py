@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy imports wait inside the commands, so that --help is instant."""
+"""Define the command line. Commands import heavy modules inside, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def main() -> None:
     """Constitutional AI: from a constitution to an evaluated model and a report.
 
     \b
-    cai run demo            the whole method on this machine, in minutes
-    cai report runs/demo    its report again
-    cai chat runs/demo      ask the three models the same thing
+    cai run demo            run the whole method on this machine, in minutes
+    cai report runs/demo    write its report again
+    cai chat runs/demo      talk to its three models side by side
     """
     tune_process()
 

@@ -1,4 +1,4 @@
-"""What all commands share: mistakes as one sentence, and libraries kept quiet."""
+"""Shared by all commands: errors as one sentence, and quiet libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from constitutional_ai.errors import CaiError, did_you_mean
 
 
 class Commands(click.Group):
-    """Prints what the user can mend as one sentence; everything else keeps its traceback."""
+    """A group of commands that prints errors a user can fix as one sentence; all others keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -20,7 +20,7 @@ class Commands(click.Group):
             click.echo(f"cai: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("\ncai: interrupted. Nothing is lost: type the same command to go on.", err=True)
+            click.echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
             ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -33,7 +33,7 @@ class Commands(click.Group):
 
 
 def quiet_libraries() -> None:
-    """No bars and warnings of others between ours."""
+    """Suppress the progress bars and warnings of libraries."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

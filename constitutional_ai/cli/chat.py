@@ -1,4 +1,4 @@
-"""The three models of a run, asked the same thing, side by side."""
+"""Talk to the three models of a run side by side."""
 
 from __future__ import annotations
 
@@ -25,38 +25,37 @@ NEW = "/new"
 
 @dataclass(frozen=True)
 class Party:
-    """A model and its own conversation, which holds its answers and not the others'."""
+    """A model and its own conversation, which holds only its own answers."""
 
     role: str
     model: Model
     conversation: Conversation = ()
 
-    def heard(self, said: str) -> Party:
-        return replace(self, conversation=(*self.conversation, Message("user", said)))
-
-    def answered(self, said: str) -> Party:
-        return replace(self, conversation=(*self.conversation, Message("assistant", said)))
+    def with_message(self, message: Message) -> Party:
+        return replace(self, conversation=(*self.conversation, message))
 
 
 def side_by_side(run: Run, sampling: Sampling) -> None:
-    """Asks until an empty line or Ctrl-D; ``/new`` forgets the conversation."""
+    """Read prompts until an empty line or Ctrl-D; ``/new`` starts a new conversation."""
     console = Console(highlight=False)
     names = dict(_models(run))
     parties = [Party(role, load_model(name)) for role, name in names.items()]
     for role in [role for role in TRAINED if role not in names]:
         console.print(f"{role} is left out: {TRAINED[role]} is not complete.", style="dim")
-    console.print(f"An empty line leaves; {NEW} begins anew.", style="dim")
-    for turn, said in enumerate(_lines(console)):
-        if said == NEW:
+    console.print(f"An empty line ends the chat; {NEW} starts a new conversation.", style="dim")
+    for turn, text in enumerate(_lines(console)):
+        if text == NEW:
             parties = [replace(party, conversation=()) for party in parties]
-            console.print("Forgotten.", style="dim")
+            console.print("New conversation.", style="dim")
             continue
-        parties, answers = asyncio.run(_ask(parties, said, replace(sampling, seed=sampling.seed + turn)))
+        parties, answers = asyncio.run(
+            _ask(parties, Message("user", text), replace(sampling, seed=sampling.seed + turn))
+        )
         console.print(_columns(answers))
 
 
 def _models(run: Run) -> Iterator[tuple[str, str]]:
-    """(role, name) of each model that the run has."""
+    """Yield (role, name) of each model that the run has."""
     yield "start", load_recipe(str(run.folder / layout.RECIPE)).models.helpful
     for role, stage in TRAINED.items():
         if run.manifest(stage) is not None:
@@ -66,32 +65,31 @@ def _models(run: Run) -> Iterator[tuple[str, str]]:
 def _lines(console: Console) -> Iterator[str]:
     while True:
         try:
-            said = console.input("[bold]> [/bold]").strip()
+            line = console.input("[bold]> [/bold]").strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
-        if not said:
+        if not line:
             return
-        yield said
+        yield line
 
 
-async def _ask(parties: list[Party], said: str, sampling: Sampling) -> tuple[list[Party], dict[str, Text]]:
-    """The parties after one turn, and what each is to be shown to have said."""
-    answers = await asyncio.gather(*[_answer(party.heard(said), sampling) for party in parties])
-    after = [
-        party.heard(said).answered(a) if a is not None else party
-        for party, (a, _) in zip(parties, answers, strict=True)
-    ]
-    return after, {party.role: shown for party, (_, shown) in zip(parties, answers, strict=True)}
+async def _ask(
+    parties: list[Party], prompt: Message, sampling: Sampling
+) -> tuple[list[Party], dict[str, Text]]:
+    """Return the parties after one turn, and the text to show for each role."""
+    turns = await asyncio.gather(*[_answer(party.with_message(prompt), sampling) for party in parties])
+    after = [new or old for old, (new, _) in zip(parties, turns, strict=True)]
+    return after, {old.role: shown for old, (_, shown) in zip(parties, turns, strict=True)}
 
 
-async def _answer(party: Party, sampling: Sampling) -> tuple[str | None, Text]:
-    """A model that cannot answer says why, and forgets that it was asked."""
+async def _answer(party: Party, sampling: Sampling) -> tuple[Party | None, Text]:
+    """Return the party after its answer; None if the model gave none, so that its conversation lacks the prompt."""
     try:
-        said = (await party.model.generate(party.conversation, sampling)).text
+        text = (await party.model.generate(party.conversation, sampling)).text
     except RecordError as error:
         return None, Text(f"(no answer: {visible(str(error))})", style="dim")
-    return said, Text(visible(said))
+    return party.with_message(Message("assistant", text)), Text(visible(text))
 
 
 def _columns(answers: dict[str, Text]) -> Table:

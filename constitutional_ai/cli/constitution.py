@@ -12,16 +12,16 @@ from constitutional_ai.cli.app import Commands
 @click.command()
 @click.argument("constitution")
 def check(constitution: str) -> None:
-    """Check CONSTITUTION and say what it holds.
+    """Check CONSTITUTION and print a summary.
 
-    It is a YAML file, or one of ours by name.
+    CONSTITUTION is a YAML file or the name of a built-in constitution.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
 
     loaded = load_constitution(constitution)
     click.echo(f"{loaded.name}, version {loaded.digest}")
-    click.echo(f"  {len(loaded.for_revision)} principles to revise under (the paper has 16)")
-    click.echo(f"  {len(loaded.for_preference)} principles to compare under (the paper has 16)")
+    click.echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
+    click.echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
     if not (loaded.for_revision and loaded.for_preference):
         click.echo("  A whole run needs both.")
 
@@ -35,33 +35,33 @@ def constitution() -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The YAML file to write.")
 def import_(source: Path, out: Path) -> None:
-    """Turn SOURCE into one of our constitutions.
+    """Convert SOURCE to a constitution file.
 
     SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, or a text file with one
-    preference question a line.
+    preference question per line.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.published import import_constitution
     from constitutional_ai.errors import InputError
 
     if out.exists():
-        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
     text = import_constitution(source).to_yaml()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
-    made = load_constitution(out)
-    click.echo(f"{out}: {made.name}, version {made.digest}. {made.description}")
+    imported = load_constitution(out)
+    click.echo(f"{out}: {imported.name}, version {imported.digest}. {imported.description}")
     click.echo(
-        f"  {len(made.for_revision)} principles to revise under, {len(made.for_preference)} to compare under"
+        f"  {len(imported.for_revision)} principles for revisions, {len(imported.for_preference)} for comparisons"
     )
-    click.echo(f"See what to mend: cai constitution lint {out}")
+    click.echo(f"To find mistakes, run: cai constitution lint {out}")
 
 
 @constitution.command()
 @click.argument("file")
 @click.pass_context
 def lint(ctx: click.Context, file: str) -> None:
-    """Say what is likely wrong with FILE (or one of ours by name); exits with 1 when something is."""
+    """Print likely mistakes in FILE, a file or the name of a built-in one. The exit code is 1 if there are any."""
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import lint
 
@@ -77,7 +77,7 @@ def lint(ctx: click.Context, file: str) -> None:
 @click.argument("old")
 @click.argument("new")
 def diff(old: str, new: str) -> None:
-    """Say what changed from OLD to NEW, principle by principle."""
+    """Print what changed from OLD to NEW, principle by principle."""
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import diff
 

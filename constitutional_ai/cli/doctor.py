@@ -9,13 +9,15 @@ from constitutional_ai.cli.app import quiet_libraries
 
 @click.command()
 @click.argument("model")
-@click.option("--reference", metavar="MODEL", help="The same weights, here, to compare a server's scores with.")
+@click.option(
+    "--reference", metavar="MODEL", help="The same weights on this machine, to compare a server's scores with."
+)
 @click.pass_context
 def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
-    """Say whether MODEL does what the method asks of it, and how fast; exits with 1 when it does not.
+    """Check that MODEL supports the method, and measure its speed. The exit code is 1 if it does not.
 
-    It answers; a seed fixes its answer; its scores are log-probabilities of whole continuations, and right: compared
-    with a plain float32 pass over the same weights, where these are at hand.
+    It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
+    compared with a float32 forward pass over the same weights, if they are available.
     """
     from rich.console import Console
 

@@ -15,14 +15,19 @@ PRICE = click.FloatRange(min=0)
 @click.argument("recipe")
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
-    "--like", type=click.Path(path_type=Path), metavar="RUN", help="A run to take times and tokens from."
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A finished run from which to take times and tokens.",
 )
 @click.option(
-    "--measure", is_flag=True, help="Load the models, and measure them on some of the recipe's own requests."
+    "--measure",
+    is_flag=True,
+    help="Load the models and measure their speed on some of the recipe's own requests.",
 )
-@click.option("--price-in", type=PRICE, help="Of a million tokens that a server reads.")
-@click.option("--price-out", type=PRICE, help="Of a million tokens that a server writes.")
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+@click.option("--price-in", type=PRICE, help="Price of a million prompt tokens of a server.")
+@click.option("--price-out", type=PRICE, help="Price of a million generated tokens of a server.")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
 def estimate(
     recipe: str,
     changes: tuple[str, ...],
@@ -32,9 +37,9 @@ def estimate(
     price_out: float | None,
     out: Path | None,
 ) -> None:
-    """Say what RECIPE will cost, stage by stage, before it is run: calls, tokens, time and money.
+    """Estimate the cost of RECIPE before running it, stage by stage: calls, tokens, time and money.
 
-    Tokens are those of answers as long as they may be. Time is known only from --measure or --like, and money only from
+    Tokens are upper bounds: every answer has its maximum length. Times need --measure or --like; amounts of money need
     both prices.
     """
     from rich.console import Console
@@ -49,7 +54,7 @@ def estimate(
         raise InputError("one price is missing: give both --price-in and --price-out.")
     quiet_libraries()
     prices = None if price_in is None or price_out is None else Prices(price_in, price_out)
-    made = estimated(load_recipe(recipe, changes), PIPELINE, prices=prices, measure=measure, like=like)
+    result = estimated(load_recipe(recipe, changes), PIPELINE, prices=prices, measure=measure, like=like)
     if out:
-        write(out, made)
-    Console(highlight=False).print(table(made))
+        write(out, result)
+    Console(highlight=False).print(table(result))

@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
 A_PATH = click.Path(path_type=Path)
@@ -17,54 +18,78 @@ A_PATH = click.Path(path_type=Path)
 
 def _part_or_step(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     if value is not None and value.partition("/")[0] not in PARTS:
-        raise click.BadParameter(f"'{value}' is no part. Parts: {', '.join(PARTS)}.")
+        raise click.BadParameter(f"'{value}' is not a part. Parts: {', '.join(PARTS)}.")
     return value
 
 
 def _named_folders(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    """NAME=FOLDER, as often as it is given. A name becomes a folder's, so it is a plain word."""
-    found: dict[str, str] = {}
+    """Parse NAME=FOLDER options. A name becomes part of a path, so it must be a plain word."""
+    folders: dict[str, str] = {}
     for value in values:
         name, equals, folder = value.partition("=")
         if not (equals and folder and re.fullmatch(r"\w[\w.-]*", name)):
             raise click.BadParameter(f"'{value}' is not NAME=FOLDER, with a name such as harmless.")
-        if name in found:
+        if name in folders:
             raise click.BadParameter(f"two preference models are called '{name}'.")
-        found[name] = folder
-    return found
+        folders[name] = folder
+    return folders
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--suite", type=click.Choice(["paper"]), default="paper", help="paper: all parts, as without it.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part; repeatable.")
-@click.option("--out", type=A_PATH, help="Folder to write to; of a single run RUN/evaluation, unless said.")
-@click.option("--prompts", type=A_PATH, help="Prompts, as JSONL: all are asked. Else our own held-out ones.")
-@click.option("--limit", type=click.IntRange(1), help="Prompts of each kind, and questions of each file.")
-@click.option("--paper", type=A_PATH, help="A copy of the paper's repository, for its evaluation files.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to each prompt.")
-@click.option("--temperature", type=click.FloatRange(0, 10), default=1.0, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1), default=128, show_default=True, help="Of an answer.")
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure only this part. Repeatable."
+)
+@click.option("--out", type=A_PATH, help="Folder for the results. Default for a single run: RUN/evaluation.")
+@click.option("--prompts", type=A_PATH, help="JSONL file of prompts. Default: the built-in held-out prompts.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Maximum number of prompts of each kind, and of questions of each file.",
+)
+@click.option("--paper", type=A_PATH, help="A copy of the paper's repository, with its evaluation files.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
+@click.option(
+    "--temperature", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Sampling temperature."
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=128, show_default=True, help="Maximum length of an answer."
+)
 @click.option(
     "--pm",
     "pms",
     multiple=True,
     callback=_named_folders,
     metavar="NAME=FOLDER",
-    help="A preference model, or a run that has one; repeatable. None that RL learned from.",
+    help="A preference model, or a run that has one, but not the one that gave rewards in RL. Repeatable.",
 )
-@click.option("--harm-model", type=A_PATH, help="Folder of a model of absolute harmfulness.")
-@click.option("--judge", help="A model that compares answers; of a run its models.feedback, unless said.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="How it is asked: method=votes.")
-@click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="Human turns of a match.")
-@click.option("--human", metavar="MODEL", help="Who writes the human turns that a prompt lacks.")
-@click.option("--anchor", metavar="LABEL", help="Whose Elo is 0; the first SL-CAI, or the first, unless said.")
-@click.option("--ties", type=click.Choice(["discarded", "half"]), default="discarded", help="Half a win each.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--redo", callback=_part_or_step, metavar="PART", help="Make this part anew.")
+@click.option("--harm-model", type=A_PATH, help="Folder of a model trained by cai harmfulness.")
+@click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the judge, for example method=votes. Repeatable.",
+)
+@click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="User turns of a match.")
+@click.option("--human", metavar="MODEL", help="The model that writes the user turns after the prompt.")
+@click.option(
+    "--anchor",
+    metavar="LABEL",
+    help="The model whose Elo is 0. Default: the first SL-CAI, otherwise the first model.",
+)
+@click.option(
+    "--ties",
+    type=click.Choice(["discarded", "half"]),
+    default="discarded",
+    show_default=True,
+    help="How Elo counts ties: half is half a win for each.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+@click.option("--redo", callback=_part_or_step, metavar="PART", help="Repeat this part.")
 def evaluate(
     models: tuple[str, ...],
-    suite: str,
     parts: tuple[str, ...],
     out: Path | None,
     prompts: Path | None,
@@ -84,18 +109,18 @@ def evaluate(
     seed: int,
     redo: str | None,
 ) -> None:
-    """Measure MODELs as the paper does, or go on where it was killed.
+    """Measure MODELs as in the paper, or continue an evaluation that was interrupted.
 
-    A MODEL is a run's folder, which stands for all its models and snapshots, or a model's name, such as hf:FOLDER, also
-    as LABEL=NAME.
+    MODEL is a run's folder, which stands for all its models and snapshots, or a model's name, such as hf:FOLDER, or
+    LABEL=NAME.
 
     \b
-    answers      to red-team and harmless prompts: who objects, evades, refuses, repeats itself
-    hhh          which answer is more helpful, honest and harmless?
-    harm         was an assistant harmful, and how?
-    matches      a judge, or people, choose between two models' answers; Elo
-    harmfulness  how harmful on a scale, by --harm-model
-    revisions    what critiques and revisions gain, by --pm
+    answers      objections, evasions, refusals and repetition on red-team and harmless prompts
+    hhh          accuracy in choosing the more helpful, honest and harmless answer
+    harm         accuracy in identifying and classifying harm
+    matches      Elo scores from a judge's choices between two models' answers
+    harmfulness  absolute harmfulness, from 0 to 4 (needs --harm-model)
+    revisions    scores of critiques and revisions (needs --pm)
     """
     from rich.console import Console
 
@@ -110,24 +135,24 @@ def evaluate(
     quiet_libraries()
     console, runs, candidates = Console(highlight=False), run_folders(models), find_candidates(models)
     if out is None and len(runs) != 1:
-        raise InputError("name a folder to write to: --out FOLDER")
+        raise InputError("choose a folder for the results: --out FOLDER")
     if human:
         check_name(human)
     if paper and not paper.is_dir():
-        raise InputError(f"no folder '{paper}' to look for the paper's evaluation files in.")
-    asked, feedback = judge_settings(runs, judge, changes)
+        raise InputError(f"no folder '{paper}': --paper needs a copy of the paper's repository.")
+    judge_name, feedback = judge_settings(runs, judge, changes)
     all_prompts = evaluation_prompts(prompts, limit, seed)
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}
     anchored = choose_anchor(candidates, anchor)
-    folder = out or runs[0] / "evaluation"
-    # Only now: --redo forgets nothing where something above is wrong.
+    folder = out or runs[0] / layout.SUITE
+    # After the checks above: a wrong option must not delete anything with --redo.
     with Bars(console) as bars, open_evaluation(folder, bars, redo) as run:
         metrics = measuring.evaluate(
             Suite(
                 run=run,
                 candidates=tuple(candidates),
                 prompts=all_prompts,
-                judge=asked,
+                judge=judge_name,
                 feedback=feedback,
                 preference_models=preference_models,
                 harmfulness_model=harm_model,

@@ -11,23 +11,29 @@ from constitutional_ai.cli.app import quiet_libraries
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to train it in.")
-@click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to be finetuned.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the trained model.")
+@click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to finetune.")
 @click.option(
-    "--scale", type=click.Choice(["1", "4"]), help="The highest rating of FILE, where its rows do not say it."
+    "--scale", type=click.Choice(["1", "4"]), help="The highest rating in FILE, if its rows do not contain it."
 )
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Of the training: epochs=3.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the training, for example epochs=3. Repeatable.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 def harmfulness(
     file: Path, out: Path, base: str, scale: str | None, changes: tuple[str, ...], seed: int
 ) -> None:
-    """Train a model that rates conversations for harm, from 0 to 4, as people rated those in FILE.
+    """Train a model that rates the harmfulness of conversations from 0 to 4, on people's ratings in FILE.
 
-    It learns from whole conversations by squared error; some prompts are held out and measured on. It is what
-    cai evaluate --harm-model takes. Killed, it goes on where it was.
+    It minimises the squared error on whole conversations, and is tested on held-out prompts. Pass its folder to
+    cai evaluate --harm-model. If it is interrupted, run the same command again to continue.
 
-    FILE is JSON or JSONL, also gzipped: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with messages,
-    or prompt and response, and a rating or harm.
+    FILE is JSON or JSONL, possibly gzipped: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with
+    messages, or prompt and response, and a rating or harm.
     """
     from rich.console import Console
 
@@ -38,7 +44,7 @@ def harmfulness(
     quiet_libraries()
     console = Console(highlight=False)
     with Bars(console) as bars:
-        made = make_regressor(
+        regressor = make_regressor(
             file,
             out,
             base=base,
@@ -48,5 +54,5 @@ def harmfulness(
             progress=bars,
             say=bars.say,
         )
-    console.print(table(made.held_out))
-    console.print(f"trained on {made.trained_on} conversations; written to {out}", markup=False)
+    console.print(table(regressor.held_out))
+    console.print(f"trained on {regressor.trained_on} conversations; written to {out}", markup=False)

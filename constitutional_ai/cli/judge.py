@@ -11,7 +11,9 @@ from constitutional_ai.cli.app import quiet_libraries
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Pairs: JSONL, or .jsonl.gz.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="File of pairs: JSONL or .jsonl.gz."
+)
 @click.option("--constitution", default="default", show_default=True, help="A file, or a built-in one by name.")
 @click.option(
     "--few-shots",
@@ -27,7 +29,7 @@ from constitutional_ai.cli.app import quiet_libraries
     help="A setting from the recipe's section feedback, for example method=votes.",
 )
 @click.option("--limit", type=click.IntRange(1), help="How many pairs to use. Default: all.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write the report to.")
 def judge(
     model: str,

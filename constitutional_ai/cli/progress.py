@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a bar a stage, with rate, tokens and time left."""
+"""Show the progress of a run: a bar for each stage, with rate, tokens and time left."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from constitutional_ai.records import Usage
 
 
 class _Rate(ProgressColumn):
+    """Records and tokens per second, and failures."""
+
     def render(self, task: Task) -> Text:
         parts = []
         if task.speed:
@@ -36,7 +38,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """Live bars in a terminal; where there is none (a log), one line as each stage ends. Use as a context."""
+    """Live bars in a terminal, or a line at the end of each stage elsewhere, such as in a log. Use it as a context."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""Commands that read a run: ``cai show``, ``cai report``, ``cai compare``, ``cai chat``."""
+"""``cai show``, ``cai report``, ``cai compare`` and ``cai chat``, which read runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from constitutional_ai.cli.app import quiet_libraries
 @click.command()
 @click.argument("folder", metavar="RUN")
 @click.argument("record", metavar="ID")
-@click.option(
-    "--scores", is_flag=True, help="Ask the run's models what every round of revision gained, and lost."
-)
+@click.option("--scores", is_flag=True, help="Score every round of revision with the run's models.")
 def show(folder: str, record: str, scores: bool) -> None:
-    """Print one prompt's whole life in RUN. ID may be the beginning of any record's id."""
+    """Print everything that RUN recorded for one prompt. ID is the id of any of its records, or a prefix of it."""
     from rich.console import Console
 
     from constitutional_ai.report.show.record_history import history_of
@@ -34,7 +32,7 @@ def show(folder: str, record: str, scores: bool) -> None:
 @click.command()
 @click.argument("folder", metavar="RUN")
 def report(folder: str) -> None:
-    """Write the report of RUN anew: one HTML file."""
+    """Write the report of RUN: one HTML file."""
     from constitutional_ai.report.page.page import write_report
     from constitutional_ai.runs.folder import read_run
 
@@ -43,12 +41,12 @@ def report(folder: str) -> None:
 
 @click.command()
 @click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file to write the figures to.")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
 def compare(folders: tuple[str, ...], out: Path | None) -> None:
-    """Compare finished runs, each with the first, prompt by prompt.
+    """Compare finished runs with the first one, prompt by prompt.
 
-    Did the constitution do it? Make the run again with control=empty, control=shuffled or control=without:PRINCIPLE
-    and another out=, and compare.
+    To see the effect of the constitution, repeat a run with control=empty, control=shuffled or
+    control=without:PRINCIPLE and another out=, and compare the two.
     """
     from rich.console import Console
 
@@ -59,10 +57,10 @@ def compare(folders: tuple[str, ...], out: Path | None) -> None:
 
 @click.command()
 @click.argument("folder", metavar="RUN")
-@click.option("--temperature", default=0.4, show_default=True, help="0 is greedy.")
-@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--temperature", default=0.4, show_default=True, help="0 is greedy decoding.")
+@click.option("--max-tokens", default=128, show_default=True, help="Maximum length of an answer.")
 def chat(folder: str, temperature: float, max_tokens: int) -> None:
-    """Ask the three models of RUN the same thing, side by side."""
+    """Talk to the three models of RUN side by side."""
     from constitutional_ai.cli.chat import side_by_side
     from constitutional_ai.models.model import Sampling
     from constitutional_ai.runs.folder import read_run

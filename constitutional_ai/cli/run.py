@@ -13,18 +13,18 @@ from constitutional_ai.runs import layout
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--until", type=click.Choice(layout.STAGES), metavar="STAGE", help="Stop after this stage.")
 @click.option(
-    "--redo", type=click.Choice(layout.STAGES), metavar="STAGE", help="Make this stage and all later ones anew."
+    "--redo", type=click.Choice(layout.STAGES), metavar="STAGE", help="Repeat this stage and all later ones."
 )
 def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None) -> None:
-    """Run RECIPE, or go on with it where it was killed.
+    """Run RECIPE, or continue a run that was interrupted.
 
-    RECIPE is a YAML file, or one of ours by name (demo, paper). Any key of the recipe can be changed here, for
+    RECIPE is a YAML file or a built-in recipe, by name (demo, paper). KEY=VALUE changes any key of the recipe, for
     example revisions.rounds=2 or out=runs/mine.
 
     \b
     STAGE is one of 00-prompts, 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
     05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
-    00-prompts is made only where the recipe asks to generate prompts.
+    00-prompts exists only if the recipe generates prompts.
     """
     from rich.console import Console
 
@@ -36,13 +36,13 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
 
     quiet_libraries()
     console = Console(highlight=False)
-    asked = load_recipe(recipe, changes)
+    settings = load_recipe(recipe, changes)
     with Bars(console) as bars:
-        made = run_pipeline(
-            asked, progress=bars, notify=bars.say, until=until, redo=redo, after_stage=write_cards
+        finished = run_pipeline(
+            settings, progress=bars, notify=bars.say, until=until, redo=redo, after_stage=write_cards
         )
     if until is None or until == layout.STAGES[-1]:
-        console.print(f"report: {write_report(made)}")
+        console.print(f"report: {write_report(finished)}")
     else:
-        done = "is complete" if made.manifest(until) else "is no part of what this recipe asks for"
-        console.print(f"{until} {done} in {made.folder}.")
+        done = "is complete" if finished.manifest(until) else "is not part of this recipe"
+        console.print(f"{until} {done} in {finished.folder}.")

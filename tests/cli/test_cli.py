@@ -118,7 +118,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pipeline, "run_pipeline", interrupted)
     result = cai("run", "demo", "out=mine")
     assert result.exit_code == 130
-    assert result.stderr.strip() == "cai: interrupted. Nothing is lost: type the same command to go on."
+    assert result.stderr.strip() == "cai: interrupted. Nothing is lost: run the same command again to continue."
 
 
 def test_an_error_leaves_the_process_with_a_failure() -> None:
@@ -132,7 +132,7 @@ def test_an_error_leaves_the_process_with_a_failure() -> None:
 def test_checking_ours_says_what_it_holds() -> None:
     result = cai("check", "default")
     assert result.exit_code == 0
-    assert "16 principles to revise under (the paper has 16)" in result.stdout
+    assert "16 principles for revisions (the paper has 16)" in result.stdout
     assert "A whole run needs both." not in result.stdout
 
 

@@ -94,8 +94,8 @@ def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tm
     ("words", "says"),
     [
         (["gpt"], "unknown model 'gpt'"),
-        (["scripted:echo"], "name a folder to write to: --out FOLDER"),
-        (["scripted:echo", "--out", "x", "--redo", "elo"], "'elo' is no part"),
+        (["scripted:echo"], "choose a folder for the results: --out FOLDER"),
+        (["scripted:echo", "--out", "x", "--redo", "elo"], "'elo' is not a part"),
         (["scripted:echo", "--out", "x", "--pm", "kind"], "'kind' is not NAME=FOLDER"),
         (["scripted:echo", "--out", "x", "--pm", "../a=b"], "is not NAME=FOLDER"),
         (["scripted:echo", "--out", "x", "--pm", "a=b", "--pm", "a=c"], "two preference models are called 'a'"),
