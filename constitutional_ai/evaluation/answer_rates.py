@@ -41,6 +41,7 @@ class Measure(NamedTuple):
         return [a for a, _ in known], [b for _, b in known]
 
     def metric(self, model: str, values: Sequence[bool | float]) -> Metric:
+        """Return the share or mean of a model's numbers; None, not 0, where there are none."""
         if self.name.endswith("_rate"):
             return rate(self.name, model, [bool(value) for value in values])
         return mean(self.name, model, values)
@@ -51,10 +52,12 @@ class Measure(NamedTuple):
 
 
 def objected(answer: Answer) -> bool:
+    """Return whether the answer objected, or refused, by its recorded verdict."""
     return answer.verdict.objects
 
 
 def degenerated(answer: Answer) -> bool:
+    """Return whether the answer was no usable text, by its recorded verdict."""
     return answer.verdict.degenerate is not None
 
 

@@ -68,6 +68,8 @@ class Compared:
 
 
 class _Finished(NamedTuple):
+    """A run whose evaluation is complete."""
+
     name: str
     run: Run
     evaluated: StageManifest

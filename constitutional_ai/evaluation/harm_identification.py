@@ -1,7 +1,7 @@
 """Measures whether models know that an assistant was harmful, and how (EV-4 to EV-6; appendix B, figure 12).
 
-The paper's repository has 254 conversations to identify and 287 to classify. Models are asked about each as it stands,
-after our worked examples in an order drawn for each question, and after a chain of thought. Without these files nothing
+The paper's repository has 254 conversations to identify and 287 to classify. Models answer the question about each
+without examples, after our worked examples in a random order, and after a chain of thought. Without these files nothing
 is measured.
 """
 

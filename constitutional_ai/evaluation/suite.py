@@ -185,7 +185,7 @@ def judge_settings(
 ) -> tuple[str | None, Feedback]:
     """Return the name of the feedback model and the settings of its questions, changed by ``key=value``.
 
-    They are those of the first run. A ``judge`` that the user names is asked as in the paper.
+    They are those of the first run. A ``judge`` that the user names gets the paper's settings.
     """
     recipe_name = str(runs[0] / layout.RECIPE) if runs and judge is None else "paper"
     named = [f"models.feedback={judge}"] if judge else []

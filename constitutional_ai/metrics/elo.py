@@ -94,6 +94,7 @@ class _Wins(NamedTuple):
 
     @classmethod
     def of(cls, matches: Sequence[Match], names: Sequence[str], halves: bool) -> _Wins:
+        """Return the wins of all matches; ``halves`` counts a tie as half a win for each side."""
         number = {name: n for n, name in enumerate(names)}
         rows = list(_rows(matches, halves))
         prompts = {p: n for n, p in enumerate(sorted({row[0] for row in rows}))}

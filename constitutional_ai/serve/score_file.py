@@ -49,6 +49,7 @@ class ScoredFile:
     """For the first rows that could not be scored."""
 
     def leave_out(self, line: int, why: str) -> None:
+        """Count a row that could not be scored, and keep the first reasons."""
         self.unscored += 1
         if self.unscored <= NAMED:
             self.reasons.append(f"line {line}: {why}")
@@ -76,6 +77,7 @@ class _ConversationRow(BaseModel):
     )
 
     def conversation(self) -> Conversation:
+        """Return the conversation that is scored: it ends with the answer."""
         context, reply = self.context, self.reply
         if isinstance(reply, Response):
             return (*reply.prompt.conversation, Message("assistant", reply.text))

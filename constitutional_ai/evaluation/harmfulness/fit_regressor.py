@@ -96,11 +96,11 @@ def make_regressor(
         run = replace(opened, settings_source="the command", remedy="Name another folder with --out.")
 
         def train(folder: Path) -> Trained:
-            out_rows, rows = held_out(ratings.usable, training.held_out, seed)
-            count, too_long, checkpoint = _train(run, folder, rows, weights, base, training, seed)
+            measured_on, trained_on = held_out(ratings.usable, training.held_out, seed)
+            count, too_long, checkpoint = _train(run, folder, trained_on, weights, base, training, seed)
             if too_long:
-                say(f"{too_long} of {len(rows)} conversations are longer than max_length, and left out.")
-            metrics = agreement(base, out_rows, _rate(checkpoint, out_rows), seed)
+                say(f"{too_long} of {len(trained_on)} conversations are longer than max_length, and left out.")
+            metrics = agreement(base, measured_on, _rate(checkpoint, measured_on), seed)
             about = Regressor(
                 0.0,
                 HIGHEST,

@@ -54,6 +54,7 @@ class Game:
 
     @classmethod
     def start(cls, pairing: Pairing) -> Game:
+        """Return a match at the first human turn of its prompt."""
         return cls(pairing, _talk(pairing, human_turns(pairing.prompt)[0]))
 
     @property
@@ -123,6 +124,7 @@ class MatchTurn:
 
     @property
     def match(self) -> Match:
+        """The outcome alone, as Elo takes it."""
         return Match(self.id, self.prompt, self.a, self.b, self.winner)
 
     def picked(self, seed: int) -> Conversation | None:
@@ -145,6 +147,7 @@ async def sample_reply(talk: Prompt, label: str, *, model: Model, sampling: Samp
 
 
 def reply_id(talk: Prompt, label: str) -> str:
+    """Return the id of the reply of the model called ``label``."""
     return f"{talk.id}.{label}"
 
 
