@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from constitutional_ai.metrics.calibration import (
+    TIE,
     Bin,
     Claim,
     bins,
@@ -29,7 +30,6 @@ from constitutional_ai.metrics.calibration import (
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Metric
 
-TIE = 1e-9
 ALL = "all"
 
 
