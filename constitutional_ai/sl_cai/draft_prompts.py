@@ -120,10 +120,8 @@ KEPT, KNOWN, HELD_OUT, EARLIER = "kept", "near a prompt", "near a held-out promp
 def sift(drafts: Iterable[Draft], train: Iterable[Prompt], held_out: Iterable[Prompt]) -> Sifted:
     """Keep the drafts that are usable prompts and near no human turn of any file, and no earlier draft."""
     seen, sifted = Seen(), Sifted([], {})
-    for where, prompts in (
-        (HELD_OUT, held_out),
-        (KNOWN, train),
-    ):  # held-out prompts first, so that a leak is counted as one
+    # Held-out prompts first, so that a leak is counted as one.
+    for where, prompts in ((HELD_OUT, held_out), (KNOWN, train)):
         for text in dict.fromkeys(m.content for p in prompts for m in p.conversation if m.role == "user"):
             seen.add(text, where)
     for one in drafts:

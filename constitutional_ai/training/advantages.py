@@ -1,6 +1,6 @@
-"""The arithmetic of PPO: what each token of an answer is paid, and how much better that was than expected.
+"""The arithmetic of PPO: the reward of each token of an answer, and how much better it is than expected.
 
-B answers, T tokens of each, right-padded. ``mask_BT`` is 1 on the tokens of an answer and 0 after its end; an answer
+Shapes: B answers of T tokens each, right-padded. ``mask_BT`` is 1 on the tokens of an answer and 0 after its end; an answer
 that is left out of the loss has 0 everywhere. There is no discount: γ = 1 (RL-2).
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, stack, zeros_like
 def kl_shaped_rewards(
     scores_B: Tensor, logps_BT: Tensor, reference_logps_BT: Tensor, mask_BT: Tensor, kl_weight: float
 ) -> Tensor:
-    """−λ·(log π − log π₀) at each token, and the preference model's score at the last one (RL-1).
+    """Return −λ·(log π − log π₀) at each token, plus the preference model's score at the last one (RL-1).
 
     Summed over an answer this is its score − λ·KL, where KL is the one-sample estimate that RLOO uses too.
     """
@@ -21,10 +21,10 @@ def kl_shaped_rewards(
 
 
 def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gae_lambda: float) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, equation 16), 0 after an answer's end.
+    """Return generalised advantage estimates (Schulman et al. 2016, equation 16), 0 after an answer's end.
 
-    ``values_BT`` is what was expected of the answer before each token. At 1 an advantage is all that is still paid,
-    less what was expected; at 0 it looks one token ahead. After its last token an answer is worth nothing more.
+    ``values_BT`` is the reward expected before each token. With ``gae_lambda`` 1 an advantage is the sum of all later
+    rewards minus the value; with 0 it looks one token ahead. The value after an answer's last token is 0.
     """
     values_BT = values_BT * mask_BT
     advantage_B = expected_B = zeros_like(values_BT[:, 0])
@@ -38,17 +38,17 @@ def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gae_lambda: floa
 
 
 def whitened(advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """With mean 0 and variance 1 over the tokens of all answers; 0 after an answer's end."""
+    """Scale to mean 0 and variance 1 over the tokens of all answers; 0 after an answer's end."""
     tokens = mask_BT.sum().clamp(min=1)
     centred_BT = (advantages_BT - (advantages_BT * mask_BT).sum() / tokens) * mask_BT
     return centred_BT / ((centred_BT**2).sum() / tokens + 1e-8).sqrt()
 
 
 def clipped_value_loss(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, clip: float) -> Tensor:
-    """Half the squared error of each token, of shape (B, T).
+    """Return half the squared error of each token, of shape (B, T).
 
     A value that has moved further than ``clip`` from the one at sampling counts as if it had stopped there, if that
-    is worse: so it gains nothing by moving further.
+    error is larger; so moving further gains nothing.
     """
     near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip, clip)
     return 0.5 * (values_BT - returns_BT).square().maximum((near_BT - returns_BT).square())

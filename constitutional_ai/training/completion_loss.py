@@ -1,8 +1,8 @@
-"""SFTTrainer with the loss that is fast on a CPU.
+"""SFTTrainer with a loss that is fast on a CPU.
 
-TRL's fused loss saves memory on a GPU; on a CPU it multiplies by the vocabulary in float32 and gathers statistics that
-nobody asked for. This one projects only the answers' tokens, in the autocast type, and takes packed batches
-(``packing.py``). Same value.
+TRL's fused loss saves memory on a GPU; on a CPU it multiplies by the vocabulary in float32 and collects unneeded
+statistics. This loss projects only the answers' tokens, in the autocast type, and takes packed batches
+(``packing.py``). It has the same value.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from trl import SFTTrainer
 from constitutional_ai.training.packing import causal_mask, hidden_states
 
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Where a model does more to its logits than project, TRL's loss is used."""
+"""Settings of models that do more than project to logits; for these TRL's loss is used."""
 
 
 class CompletionLossTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with ``answer_loss`` on a CPU in one process, and TRL's own loss otherwise."""
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         plain = self.accelerator.unwrap_model(model)
         causal = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
         rescaled = any(getattr(causal.config, name, None) not in (None, 1, 1.0) for name in RESCALED)
-        # Several processes exchange gradients in the wrapper that the way below goes past.
+        # Several processes exchange gradients in the wrapper, which the code below bypasses.
         elsewhere = self.accelerator.device.type != "cpu" or self.accelerator.num_processes > 1
         if return_outputs or rescaled or elsewhere:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with self.accelerator.autocast():  # the trainer's own is around the wrapper
+        with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
             mean = answer_loss(causal, inputs)
         self._metrics["train"]["num_tokens"] = [self._tokens_so_far(inputs)]
         if num_items_in_batch is None:
             return mean
-        # Over accumulated micro-batches every token counts alike, however they fell into micro-batches.
+        # Every token counts alike, however the tokens are split into micro-batches.
         return mean * (inputs["labels"][:, 1:] != -100).sum() / num_items_in_batch
 
     def _tokens_so_far(self, inputs: dict[str, Any]) -> float:
@@ -45,7 +47,10 @@ class CompletionLossTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 def answer_loss(causal: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Mean cross-entropy of the tokens whose label is not −100. The batch is padded, or TRL's ``padding_free``."""
+    """Return the mean cross-entropy of the tokens whose label is not −100.
+
+    The batch is padded, or in TRL's ``padding_free`` form.
+    """
     if "attention_mask" in batch:
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
         hidden_BTD = causal.base_model(**inputs, use_cache=False).last_hidden_state

@@ -1,4 +1,4 @@
-"""Tokenizers for training, and the rows that are fit for it."""
+"""Load tokenizers for training, and leave out rows that cannot be trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = ("prompt", "completion", "chosen", "rejected")
 
 
 def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
-    """A tokenizer with a chat template and a padding token. Raises ModelError."""
+    """Load a tokenizer, and give it a chat template and a padding token if it has none. Raises ModelError."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side=padding_side)
     except (OSError, ValueError, SafetensorError) as error:
@@ -32,9 +32,9 @@ def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
 def within(
     rows: Iterable[dict[str, Any]], path: str | Path, max_length: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """The rows whose every text fits into ``max_length`` tokens, and how many do not. No text is ever cut.
+    """Return the rows whose every text fits into ``max_length`` tokens, and the number of the others.
 
-    What would open a turn in a text is broken up, so that none does in training either.
+    No text is ever cut. Text that would open a turn is defused, in training as in sampling.
     """
     tokenizer, kept, left_out = load_tokenizer(path), [], 0
     for row in rows:
@@ -50,10 +50,10 @@ def within(
 
 
 def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in no answer of which somebody speaks for the human (pitfall 17).
+    """Return the rows without an answer that contains a stop string, where it speaks for the human (pitfall 17).
 
-    A model in the plain format stops there as it is sampled; this is for chat models, and for files. Such answers are
-    not cut: a label is about the whole of them.
+    Models in the plain format stop there while sampling, so this concerns chat models and files. Such answers are not
+    cut, because a label is about the whole answer.
     """
     return [
         row
@@ -63,6 +63,7 @@ def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _texts(row: dict[str, Any], tokenizer: Any) -> list[str]:
+    """Return the texts of a row as the trainer renders them."""
     ends = [row[key] for key in TEXTS[1:] if key in row]
     if not ends:
         return [tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)]

@@ -8,10 +8,10 @@ from transformers import TrainerCallback
 
 
 class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
-    """Seeds each epoch's order by the epoch's number.
+    """Seed each epoch's order with the epoch's number.
 
-    TRL's sampler draws every order from one generator, which a training resumed in a later epoch would start anew: it
-    would see the first epoch's order again.
+    TRL's sampler draws every order from one generator. A training that is resumed in a later epoch would restart that
+    generator and see the first epoch's order again.
     """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""A stated proportion of helpful rows in what is trained on (SL-16, PM-1)."""
+"""Mix helpful rows into the training rows in a given proportion (SL-16, PM-1)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from constitutional_ai.seeding import seed_of
 def mixed(
     rows: Sequence[dict[str, Any]], share: float | None, *, helpful: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of which those of source ``helpful`` make up ``share``, within one row; None takes all rows.
+    """Return rows of which those of source ``helpful`` make up ``share``, within one row; None takes all rows.
 
-    The side of which there is too much is cut down, by the seed; no row is ever repeated, and the order stays. Raises
-    InputError where one side has no row.
+    Rows of the side that has too many are dropped at random, by ``seed``. No row is repeated, and the order stays.
+    Raises InputError if one side has no row.
     """
     if share is None:
         return list(rows)

@@ -1,11 +1,10 @@
-"""The sequences of a batch in one row, end to end, so that on a CPU no padding is computed.
+"""Pack the sequences of a batch end to end into one row, so that a CPU computes no padding.
 
-The optimiser's step sees the same sequences and the same loss (SL-19 counts in sequences): only the zeros go. Positions
-start anew with every sequence, and attention is computed for each alone.
+An optimiser step sees the same sequences and the same loss (SL-19 counts sequences); only the zeros go. Positions
+restart with every sequence, and attention is computed within each sequence only.
 
-Attention is written out in matrix products. On a CPU torch's fused kernel is several times slower backwards, in
-bfloat16 above all; what it is for, memory that grows with the length and not with its square, tells where a sequence is
-long.
+Attention is written as matrix products. On a CPU the backward pass of torch's fused kernel is several times slower,
+most of all in bfloat16. Its advantage, memory linear in the length instead of quadratic, matters for long sequences.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from transformers import AttentionInterface
 
 NAME = "one-by-one"
 LONG = 1024
-"""Tokens above which a sequence's attention weights are not kept."""
+"""Tokens above which a sequence's attention weights are not kept in memory: torch's fused kernel is used."""
 TESTED = ("llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3")
-"""Whose tokens meet in attention only, of the plain kind. All other models are padded."""
+"""Model types whose tokens interact only in plain attention. All other models are padded."""
 
 
 def packs(config: Any) -> bool:
-    """Whether a model of this configuration is given packed batches: one that was tested, on a CPU, in one process."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # the wrapper that exchanges gradients is gone past
+    """Return whether a model of this configuration gets packed batches: a tested type, on a CPU, in one process."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # packing bypasses the wrapper that exchanges gradients
     return (
         alone
         and not torch.cuda.is_available()
@@ -40,13 +39,13 @@ def packs(config: Any) -> bool:
 
 
 def causal_mask(length: int) -> torch.Tensor:
-    """What is added to the attention scores of one sequence: 0 for a token and those before it, −∞ elsewhere."""
+    """Return the additive attention mask of one sequence: 0 for a token and earlier ones, −∞ for later ones."""
     return torch.full((length, length), -torch.inf).triu(1)
 
 
 @contextmanager
 def one_by_one(model: Any) -> Iterator[None]:
-    """Within it, the model must be given ``masks=``, one for each sequence in its row."""
+    """Switch the model to ``attend`` for the length of the block; it must be called with ``masks=``."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -56,7 +55,10 @@ def one_by_one(model: Any) -> Iterator[None]:
 
 
 def hidden_states(causal: Any, masks: Sequence[torch.Tensor], **inputs: torch.Tensor) -> torch.Tensor:
-    """Of every token of the row, without the first dimension, which is 1: (T, D)."""
+    """Return the last hidden states of all tokens of the packed row: (T, D).
+
+    ``masks`` has one mask for each sequence; ``inputs`` have shape (1, T).
+    """
     with one_by_one(causal):
         hidden_TD: torch.Tensor = causal.base_model(**inputs, masks=masks, use_cache=False).last_hidden_state[0]
     return hidden_TD
@@ -73,9 +75,9 @@ def attend(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers calls it: (1, heads, T, width) each, and (1, T, heads, width) in return."""
+    """Compute attention as transformers calls it: from (1, heads, T, width) each to (1, T, heads, width)."""
     lengths = [len(mask) for mask in masks]
-    # Rotating the positions made them float32 under autocast; the values are still what products are computed in.
+    # Under autocast, rotary embedding leaves queries and keys in float32; the values have the type of the products.
     rows = [torch.split(x[0].to(value.dtype), lengths, dim=1) for x in (query * scaling, key, value)]
     outputs = [_one(q, k, v, mask.to(v.dtype)) for q, k, v, mask in zip(*rows, masks, strict=True)]
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
@@ -84,13 +86,17 @@ def attend(
 def _one(
     query_HTD: torch.Tensor, key_GTD: torch.Tensor, value_GTD: torch.Tensor, mask_TT: torch.Tensor
 ) -> torch.Tensor:
-    """H query heads in G groups, each of which shares one head of keys and values."""
+    """Compute attention within one sequence, with H query heads in G groups that share a head of keys and values."""
     heads, length, width = query_HTD.shape
     groups = len(key_GTD)
     if length > LONG:
-        batch = query_HTD[None], key_GTD[None], value_GTD[None]  # without a batch, it keeps the weights too
+        batch = (
+            query_HTD[None],
+            key_GTD[None],
+            value_GTD[None],
+        )  # without a batch dimension the kernel keeps the weights too
         return scaled_dot_product_attention(*batch, attn_mask=mask_TT, scale=1.0, enable_gqa=True)[0]
-    query = query_HTD.reshape(groups, -1, width)  # a group's heads one below the other
+    query = query_HTD.reshape(groups, -1, width)  # heads of a group are stacked along the rows
     mask = mask_TT.repeat(heads // groups, 1).expand(groups, -1, -1)
     weights = torch.baddbmm(mask, query, key_GTD.transpose(1, 2)).softmax(-1)
     return (weights @ value_GTD).reshape(heads, length, width)

@@ -1,13 +1,13 @@
-"""PPO, the paper's algorithm (RL-1, RL-2), on TRL's GRPO trainer: TRL has no PPO of its own any more.
+"""PPO, the paper's algorithm (RL-1, RL-2), on TRL's GRPO trainer, because TRL no longer has a PPO trainer.
 
-TRL samples, scores, remembers log-probabilities, clips the ratio of each token, and takes an advantage for each token.
-Ours are the reward of each token, the value head and the advantages (``advantages.py``).
+TRL samples, scores, keeps log-probabilities, clips the ratio of each token, and accepts an advantage for each token.
+This file adds the reward of each token, the value head and the advantages (``advantages.py``).
 
-- The KL divergence is in the rewards, as in the paper, not in the loss, as in GRPO.
-- Advantages are whitened over each sampled batch. The paper does not say; the raw score is the reward all the same.
+- The KL divergence is in the rewards, as in the paper, not in the loss as in GRPO.
+- Advantages are whitened over each sampled batch. The paper does not say. The reward is still the raw score.
 - The value head reads the policy's hidden states and does not train them: one copy of the weights serves both, and no
   error of the values reaches the policy.
-- One process: the value head's gradients are not exchanged.
+- It works in one process only: gradients of the value head are not exchanged.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
     """The value head's own, because it learns from nothing."""
 
     def __post_init__(self) -> None:
-        # The paper samples one answer to a prompt (RL-1). TRL wants groups of two or more, which PPO does not look at:
-        # its check is given the whole batch as one group.
+        # The paper samples one answer to a prompt (RL-1). TRL requires groups of two or more, which PPO does not use,
+        # so its check sees the whole batch as one group.
         answers: int = self.num_generations  # type: ignore[has-type]
         self.num_generations = self.per_device_train_batch_size * self.gradient_accumulation_steps
         super().__post_init__()
@@ -47,7 +47,10 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
 
 
 class ValueHead(torch.nn.Module):
-    """What is still to be paid, from the hidden state before each token: (B, T, width) → (B, T). Starts at 0."""
+    """Predicts the sum of later rewards from the hidden state before each token: (B, T, width) → (B, T).
+
+    Its predictions start at 0.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,10 +67,10 @@ class ValueHead(torch.nn.Module):
 
 
 class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """``args.beta`` is λ, the weight of the KL divergence in the rewards; one reward function."""
+    """GRPOTrainer with PPO's advantages, for one reward function. ``args.beta`` is λ, the KL weight in the rewards."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self._backbone = causal.base_model
         width = causal.config.get_text_config().hidden_size
@@ -75,11 +78,11 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     @contextmanager
     def _values(self, tokens: int) -> Iterator[list[torch.Tensor]]:
-        """Collects the values of the last ``tokens`` tokens from every forward pass of the policy inside it."""
+        """Collect the values of the last ``tokens`` tokens from every forward pass of the policy in the block."""
         collected: list[torch.Tensor] = []
 
         def collect(_module: Any, _args: Any, output: Any) -> None:
-            # The state at a position expects the token after it.
+            # The hidden state at a position predicts the token after it.
             collected.append(self.value_head(output.last_hidden_state[:, -tokens - 1 : -1]))
 
         hook = self._backbone.register_forward_hook(collect)
@@ -94,29 +97,29 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return rewards_BF
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        scored_B, tokens = ~self._scores_B.isnan(), made["completion_ids"].shape[1]
-        mask_BT = made["completion_mask"] * scored_B.unsqueeze(1)  # what nobody could score teaches nothing
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        scored_B, tokens = ~self._scores_B.isnan(), batch["completion_ids"].shape[1]
+        mask_BT = batch["completion_mask"] * scored_B.unsqueeze(1)  # an unscored answer teaches nothing
         with torch.no_grad(), self._values(tokens) as values:
             logps_BT, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
-                torch.cat([made["prompt_ids"], made["completion_ids"]], dim=1),
-                torch.cat([made["prompt_mask"], mask_BT], dim=1),
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], mask_BT], dim=1),
                 tokens,
                 batch_size=self.args.per_device_train_batch_size,
             )
         values_BT = torch.cat(values)
-        measured = "ref_per_token_logps" in made  # TRL has none where λ is 0
-        reference_BT = made.pop("ref_per_token_logps", logps_BT)
+        has_reference = "ref_per_token_logps" in batch  # TRL has none where λ is 0
+        reference_BT = batch.pop("ref_per_token_logps", logps_BT)
         rewards_BT = kl_shaped_rewards(self._scores_B.nan_to_num(), logps_BT, reference_BT, mask_BT, self.beta)
         advantages_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gae_lambda)
         log = self._metrics["train"]
         del log["frac_reward_zero_std"]  # of groups
-        if measured:
+        if has_reference:
             log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
-        # TRL shuffles all of these together. Without "old_per_token_logps", which it leaves out where a batch is used
-        # once, the ratio is exactly 1.
-        return made | {
+        # TRL shuffles all of these together. It leaves out "old_per_token_logps" if a batch is used once: then the
+        # ratio is exactly 1.
+        return batch | {
             "completion_mask": mask_BT,
             "num_items_in_batch": mask_BT.sum(),
             "advantages": whitened(advantages_BT, mask_BT),
@@ -126,14 +129,14 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         kl_weight: float = self.beta  # type: ignore[has-type]
-        self.beta = 0.0  # it is in the rewards already
+        self.beta = 0.0  # the KL divergence is in the rewards already
         try:
             with self._values(inputs["completion_ids"].shape[1]) as values:
                 policy_loss: torch.Tensor = super()._compute_loss(model, inputs)
         finally:
             self.beta = kl_weight
         errors_BT = clipped_value_loss(values[0], inputs["values"], inputs["returns"], self.args.epsilon)
-        # As TRL does with the policy's: every token of the batch counts alike, however it fell into micro-batches.
+        # As in TRL's policy loss, every token counts alike, however the tokens are split into micro-batches.
         value_loss = (errors_BT * inputs["completion_mask"]).sum() / inputs["num_items_in_batch"].clamp(min=1)
         self._metrics["train"]["value_loss"].append(
             value_loss.item() * self.current_gradient_accumulation_steps
@@ -150,7 +153,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 "weight_decay": 0.0,
             }
         )
-        # The trainer forgets the gradients of its model only.
+        # The trainer resets the gradients of its model only.
         optimizer.register_step_post_hook(lambda *_: self.value_head.zero_grad())
         return optimizer
 

@@ -1,9 +1,9 @@
-"""A language model with a scalar head learns a number by L2 loss (EV-15).
+"""Train a language model with a scalar head to predict a number, by L2 loss (EV-15).
 
-The number is the head's mean over all tokens of the text, and not, as in a preference model, what it says at the last
-one: harm may lie anywhere in a conversation. The head begins where ridge regression on the untrained model puts it, and
-not at random: what the training then moves in the layers serves the number from the first step on (Kumar et al. 2022,
-arXiv 2202.10054), and from a few hundred rows a random head would never come to the scale. Trains in one process.
+The prediction is the head's mean over all tokens of the text, not the value at the last token as in a preference model,
+because harm may be anywhere in a conversation. The head is initialised by ridge regression on the untrained model, not
+at random: so the layers learn for the number from the first step (Kumar et al. 2022, arXiv 2202.10054), and a random
+head would not reach the right scale within a few hundred rows. Training uses one process.
 """
 
 from __future__ import annotations
@@ -24,19 +24,24 @@ from constitutional_ai.training.settings import Training
 from constitutional_ai.training.training_job import TrainingJob
 
 RIDGE = (0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Penalties tried for the head, in units of the features' mean square; the one that predicts left-out rows best."""
+"""Penalties tried for the head, in units of the features' mean square. The one that predicts left-out rows best is
+used."""
 
 
 class Target(NamedTuple):
+    """One row: a text and the number to predict."""
+
     ids: Sequence[int]
     """Tokens of the text, which does not end in padding."""
     value: float
 
 
 class Regression(NamedTuple):
+    """The result of a training."""
+
     checkpoint: Checkpoint
     predicted: list[float]
-    """Of the first rows, before the model was saved."""
+    """Predictions for the first rows, before the model was saved."""
 
 
 def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, checked: int = 8) -> Regression:
@@ -71,16 +76,19 @@ def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, c
 
 
 def as_trained(model: Any, training: Training) -> Any:
-    """With weights rounded to the nearest number of the fast type, as autocast rounded them in every step.
+    """Return the model with weights rounded to the nearest number of the fast type, as autocast did in every step.
 
-    What updates too small for that add up to, the loss never saw; kept by rounding at random, as for other trainings,
-    it moved the embedded model's ratings by 0.24 on average. Between the scores of a pair such a shift would cancel.
+    The loss never saw the sum of smaller updates. Rounding at random, as in other trainings, keeps that sum and moved
+    the embedded model's ratings by 0.24 on average. Between the two scores of a pair such a shift would cancel.
     """
     return model.to(machine.best_dtype()) if training.lora_rank is None else model
 
 
 def keep(model: Any, depth: float) -> None:
-    """Cuts off the upper layers, which are there to say the next token. At least one stays. Raises InputError."""
+    """Remove the upper layers, which serve to predict the next token; at least one layer stays.
+
+    Raises InputError if the layers cannot be found.
+    """
     config, layers = model.config, getattr(model.base_model, "layers", None)
     if layers is None:
         raise InputError(
@@ -93,7 +101,7 @@ def keep(model: Any, depth: float) -> None:
 
 
 class Collator:
-    """Pads the texts of a batch on the right, or with ``packed`` puts them in one row."""
+    """Pads the texts of a batch on the right, or, if ``packed``, puts them in one row."""
 
     def __init__(self, pad: int, packed: bool) -> None:
         self._pad, self._packed = pad, packed
@@ -116,7 +124,7 @@ class Collator:
 
 
 def mean_hidden(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The mean over every text's tokens, before the head: (texts, D). ``model`` is no peft model."""
+    """Return the mean of the hidden states over each text's tokens: (texts, D). ``model`` is no peft model."""
     if "lengths" in batch:
         lengths = batch["lengths"].tolist()
         inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
@@ -134,7 +142,7 @@ def _inner(model: Any) -> Any:
 
 
 def scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The number of every text: (texts,)."""
+    """Return the prediction for each text: (texts,)."""
     inner = _inner(model)
     scored: torch.Tensor = inner.score(mean_hidden(inner, batch).to(inner.dtype))[:, 0].float()
     return scored
@@ -149,40 +157,40 @@ def _trainer() -> Any:
         ) -> Any:
             if "lengths" in inputs:
                 model = self.accelerator.unwrap_model(model)
-            with self.accelerator.autocast():  # the trainer's own is around the wrapper
-                found = scores(model, inputs)
-            squares = mse_loss(found, inputs["labels"], reduction="sum")
-            # Over accumulated micro-batches every row counts alike.
-            return squares / (num_items_in_batch or len(found))
+            with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
+                predicted = scores(model, inputs)
+            squares = mse_loss(predicted, inputs["labels"], reduction="sum")
+            # Every row counts alike, however the rows are split into micro-batches.
+            return squares / (num_items_in_batch or len(predicted))
 
     return RegressionTrainer
 
 
 @torch.no_grad()
 def features(model: Any, rows: Sequence[Target], collator: Collator) -> torch.Tensor:
-    """The texts' mean hidden states: (rows, D), float32."""
+    """Return the texts' mean hidden states: (rows, D), float32."""
     model.eval()
     device = next(model.parameters()).device
-    found = torch.zeros(len(rows), model.config.hidden_size)
+    hidden_RD = torch.zeros(len(rows), model.config.hidden_size)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for start in range(0, len(rows), 8):
         part = order[start : start + 8]
         batch = {key: value.to(device) for key, value in collator([rows[i] for i in part]).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=machine.best_dtype() == torch.bfloat16):
-            found[part] = mean_hidden(model, batch).float().cpu()
-    return found
+            hidden_RD[part] = mean_hidden(model, batch).float().cpu()
+    return hidden_RD
 
 
 @torch.no_grad()
 def predict(model: Any, rows: Sequence[Target], collator: Collator) -> list[float]:
-    """The numbers of some rows, one after the other as the saved model would give them."""
+    """Return the predictions for some rows, each computed as the saved model computes it."""
     inner = _inner(model)
     head = inner.score(features(inner, rows, collator).to(inner.device, inner.dtype))
     return [float(value) for value in head[:, 0].float()]
 
 
 def begin_head(model: Any, rows: Sequence[Target], collator: Collator) -> None:
-    """Sets the head to the ridge regression of the rows' values on the model's hidden states."""
+    """Set the head to the ridge regression of the rows' values on the model's hidden states."""
     hidden_RD = features(model, rows, collator).double()
     values_R = torch.tensor([row.value for row in rows], dtype=torch.double)
     weight = ridge(hidden_RD, values_R).to(model.score.weight)
@@ -190,18 +198,18 @@ def begin_head(model: Any, rows: Sequence[Target], collator: Collator) -> None:
 
 
 def ridge(x_RD: torch.Tensor, y_R: torch.Tensor) -> torch.Tensor:
-    """Weights (D,) of least squares with the penalty under which each row is best told from all others.
+    """Return the weights (D,) of ridge regression with the penalty that predicts left-out rows best.
 
-    Leaving a row out costs nothing: with H the matrix that maps values to fitted values, the error of row i without
-    itself is (y − Hy)ᵢ / (1 − Hᵢᵢ).
+    No refitting is needed: with H the matrix that maps values to fitted values, the error of row i in a fit without it
+    is (y − Hy)ᵢ / (1 − Hᵢᵢ).
     """
     gram_RR = x_RD @ x_RD.T
     scale = gram_RR.diagonal().mean()
-    best, found = torch.inf, torch.zeros_like(x_RD[0])
+    best, weights_D = torch.inf, torch.zeros_like(x_RD[0])
     for penalty in RIDGE:
         inverse = torch.linalg.inv(gram_RR + penalty * scale / len(y_R) * torch.eye(len(y_R)).to(gram_RR))
         dual = inverse @ y_R
         error = float((dual / inverse.diagonal()).square().mean())
         if error < best:
-            best, found = error, x_RD.T @ dual
-    return found
+            best, weights_D = error, x_RD.T @ dual
+    return weights_D

@@ -1,4 +1,4 @@
-"""Trained weights in the number type in which they are used, without losing what was learned.
+"""Round trained weights to the number type in which they are used, without losing what was learned.
 
 bfloat16 keeps eight binary digits. What a training adds to a weight is mostly less than half of the last one, and to
 the nearest number it would be rounded away: in a preference model made of the embedded one, LoRA's updates vanished
@@ -16,7 +16,7 @@ SEED = 0
 
 
 def merged(model: Any) -> Any:
-    """A peft model's base with its adapters merged in, layer by layer, so that memory stays as it is."""
+    """Return a peft model's base with its adapters merged in, layer by layer, so that memory does not grow."""
     from peft.tuners.lora import LoraLayer
 
     random = _generator()
@@ -28,7 +28,7 @@ def merged(model: Any) -> Any:
 
 
 def cast(model: Any, dtype: torch.dtype) -> Any:
-    """The model with all its floating-point weights in ``dtype``."""
+    """Return the model with all its floating-point weights in ``dtype``."""
     random = _generator()
     for weight in model.parameters():
         weight.data = rounded(weight.data, dtype, random) if weight.is_floating_point() else weight.data
@@ -36,7 +36,7 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
 
 
 def rounded(exact: torch.Tensor, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
-    """float32 in ``dtype``: to bfloat16 at random, but exactly where it can; to other types to the nearest."""
+    """Round float32 to ``dtype``: to bfloat16 at random, unless the value is exact there; else to the nearest."""
     if exact.dtype != torch.float32 or dtype != torch.bfloat16:
         return exact.to(dtype)
     # bfloat16 is the upper half of a float32: with noise below it, what is cut off carries over as often as it should.

@@ -1,7 +1,7 @@
-"""Snapshots of a policy while it is trained: the paper's figures are drawn over them (RL-6; figures 2, 8 and 10).
+"""Save snapshots of a policy during its training; the paper's figures use them (RL-6; figures 2, 8 and 10).
 
-Each is whole weights, as every backend loads them, in ``snapshots/<prompts seen>/``: a model like any other, by the
-name ``hf:FOLDER``, and measured with the others where ``evaluation.snapshots`` says so.
+Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load by the name ``hf:FOLDER``.
+``evaluation.snapshots`` measures them with the other models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PART = ".part"
 
 
 class Snapshots(TrainerCallback):  # type: ignore[misc]
-    """Saves the policy whenever another ``every`` prompts were trained on; a batch of them takes ``passes`` steps."""
+    """Saves the policy after every ``every`` prompts. A batch of prompts takes ``passes`` steps."""
 
     def __init__(self, folder: Path, every: int, *, prompts_per_batch: int, passes: int) -> None:
         self._folder, self._every, self._per_batch, self._passes = (
@@ -41,12 +41,12 @@ class Snapshots(TrainerCallback):  # type: ignore[misc]
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes whole weights, from a copy: merged and unmerged in bfloat16, the policy itself would change."""
+    """Write whole weights from a copy, because merging and unmerging in bfloat16 would change the policy."""
     whole = copy.deepcopy(model)
     if hasattr(whole, "merge_and_unload"):
         whole = rounding.merged(whole)
     part = folder.with_name(folder.name + PART)
     rounding.cast(whole, machine.best_dtype()).save_pretrained(part)
     tokenizer.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)  # of a step made again after a kill
+    shutil.rmtree(folder, ignore_errors=True)  # left by a step that is repeated after a kill
     part.rename(folder)

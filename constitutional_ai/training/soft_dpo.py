@@ -1,7 +1,7 @@
-"""Direct preference optimisation on soft labels. TRL's label smoothing is one constant, and not in its sigmoid loss.
+"""Direct preference optimisation on soft labels. TRL's label smoothing is one constant for all pairs.
 
-−p·log σ(βΔ) − (1−p)·log σ(−βΔ) = −log σ(βΔ) + (1−p)·βΔ, so the second term is added to TRL's loss; Δ is the difference
-of the log-ratios of answers a and b. Columns as in ``soft_labels.py``.
+−p·log σ(βΔ) − (1−p)·log σ(−βΔ) = −log σ(βΔ) + (1−p)·βΔ, so the second term is added to TRL's loss. Δ is the
+difference of the log-ratios of answers a and b. Columns as in ``soft_labels.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 @dataclass
 class SoftDPOCollator(DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's collator, which keeps the labels."""
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
         batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
@@ -28,7 +30,7 @@ class SoftDPOTrainer(DPOTrainer):  # type: ignore[misc]
     _signature_columns: list[str] | None
 
     def _set_signature_columns_if_needed(self) -> None:
-        # Unlisted columns are dropped before the collator sees them.
+        # TRL drops all other columns before the collator sees them.
         super()._set_signature_columns_if_needed()
         columns: list[str] = self._signature_columns or []
         self._signature_columns = [*columns, *({"p_chosen"} - set(columns))]
@@ -40,12 +42,12 @@ class SoftDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         p_P = inputs.pop("p_chosen")
-        said: list[torch.Tensor] = []
-        hook = model.register_forward_hook(lambda module, given, outputs: said.append(outputs.log_probs))
+        logps: list[torch.Tensor] = []
+        hook = model.register_forward_hook(lambda module, inputs, outputs: logps.append(outputs.log_probs))
         try:
             loss = super().compute_loss(model, inputs)
         finally:
             hook.remove()
-        a_P, b_P = said[0].sum(1).chunk(2)
+        a_P, b_P = logps[0].sum(1).chunk(2)
         delta_P = (a_P - inputs["ref_chosen_logps"]) - (b_P - inputs["ref_rejected_logps"])
         return loss + ((1 - p_P.to(delta_P)) * self.beta * delta_P).mean()

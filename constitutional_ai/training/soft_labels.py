@@ -1,4 +1,4 @@
-"""A preference model learns from soft labels (PM-4). TRL's RewardTrainer knows only hard ones.
+"""Train a preference model on soft labels (PM-4). TRL's RewardTrainer knows only hard ones.
 
 Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). The order is
 arbitrary, so TRL's own accuracy means nothing here; ``agreement`` is logged instead.
@@ -19,13 +19,16 @@ from constitutional_ai.training.shared_prompt import in_one_row, scores
 
 
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
-    """Mean of −p·log σ(a−b) − (1−p)·log σ(b−a); all three of shape (pairs,). At p = 1 it is TRL's own loss."""
+    """Return the mean of −p·log σ(a−b) − (1−p)·log σ(b−a), from three tensors of shape (pairs,).
+
+    With p = 1 it is TRL's own loss.
+    """
     return binary_cross_entropy_with_logits(score_a - score_b, p_a.to(score_a))
 
 
 @dataclass
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """Pads the texts of a batch, or with ``packed`` puts its pairs in one row, each with its prompt once."""
+    """Pads the texts of a batch, or, if ``packed``, puts its pairs in one row, each with its prompt once."""
 
     packed: bool = False
 
@@ -35,8 +38,8 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         else:
             batch = super().torch_call(examples)
         batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
-        # The head reads the last token that is not padding. Where padding and end of text are one token, a text
-        # that ended in it would be read one token too early, without a word (stack trap: pad == eos).
+        # The head reads the last token that is not padding. If padding and end of text are the same token, the score of
+        # a text that ends in it would silently be read one token too early (stack trap: pad == eos).
         for example in examples:
             for side in ("chosen_ids", "rejected_ids"):
                 if example[side][-1] == self.pad_token_id:
@@ -45,10 +48,10 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
 
 
 class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer with the loss above. Its collator must be a SoftLabelCollator."""
+    """RewardTrainer with ``soft_label_loss``. Its collator must be a SoftLabelCollator."""
 
     def _set_signature_columns_if_needed(self) -> None:
-        # Unlisted columns are dropped before the collator sees them.
+        # The trainer drops all other columns before the collator sees them.
         self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen", "length"]
 
     def compute_loss(
@@ -58,12 +61,12 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
         if "parts" in inputs:
             plain = self.accelerator.unwrap_model(model)
             model = partial(scores, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
-        with self.accelerator.autocast():  # the trainer's own is around the wrapper
-            _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # and TRL's metrics
+        with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
+            _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # logs TRL's metrics too
         a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
         loss = soft_label_loss(a_P, b_P, p_P)
         decided = p_P != 0.5
-        if decided.any():  # of a label that prefers neither, nothing can be right
+        if decided.any():  # a label of one half prefers neither
             agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
             self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
         return (loss, outputs) if return_outputs else loss

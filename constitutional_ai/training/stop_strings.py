@@ -1,9 +1,9 @@
-"""In the plain format an answer of RL ends where the policy begins to speak for the human (pitfall 17).
+"""End an answer of RL, in the plain format, where the policy starts to speak for the human (pitfall 17).
 
-TRL hands ``generate`` no tokenizer, without which it takes no stop strings; and an answer that stopped before others
-would be filled up with padding that is learned from. So answers are cut after they are sampled, behind the token that
-completes the stop string: all that is learned from was sampled. The reward is for what stands before it. To TRL such an
-answer is one that was cut off.
+TRL passes ``generate`` no tokenizer, without which it accepts no stop strings; and an answer that stopped before others
+would be filled with padding that is learned from. So answers are cut after sampling, behind the token that completes
+the stop string, and every token that is learned from was sampled. The reward is for the text before the stop string.
+TRL treats such an answer as one that was cut off.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 
 
 def end_at_stop_strings(trainer: Any, tokenizer: Any) -> None:
-    """From now on the trainer (RLOO's, GRPO's or ours) samples such answers only."""
+    """Make a trainer (TRL's RLOO or GRPO, or our PPO) end its answers at stop strings."""
     sample = trainer._generate_single_turn
 
-    def sampled(*given: Any, **more: Any) -> Any:
-        made = sample(*given, **more)
-        if isinstance(made, tuple):  # GRPO's; the log-probabilities are vLLM's, and else None
-            return [ended(ids, tokenizer) for ids in made[0]], *made[1:]
-        return [ended(ids, tokenizer) for ids in made]
+    def sampled(*args: Any, **kwargs: Any) -> Any:
+        completions = sample(*args, **kwargs)
+        if isinstance(completions, tuple):  # GRPO's also has log-probabilities, which are None without vLLM
+            return [ended(ids, tokenizer) for ids in completions[0]], *completions[1:]
+        return [ended(ids, tokenizer) for ids in completions]
 
     trainer._generate_single_turn = sampled
 
 
 def ended(tokens: list[int], tokenizer: Any) -> list[int]:
-    """The tokens up to the one that completes the first stop string; all of them where there is none."""
+    """Return the tokens up to the one that completes the first stop string; all tokens if there is none."""
 
     def stops(length: int) -> bool:
         return cut_at_stop(tokenizer.decode(tokens[:length], skip_special_tokens=True), STOP_STRINGS)[1]

@@ -1,8 +1,8 @@
-"""Trackers by other people, through the trainer's own ``report_to``; a recipe names none unless told to.
+"""Report trainings to trackers of other projects, through the trainer's ``report_to``; none by default.
 
-tensorboard (``cai run … report_to=[tensorboard]``) and trackio write to this machine's disk. wandb sends what is
-logged, the training's settings and what the terminal shows to its server, unless WANDB_MODE=offline. Numbers are
-logged, and neither prompts nor answers.
+tensorboard (``cai run … report_to=[tensorboard]``) and trackio write to this machine's disk. wandb sends the logged
+numbers, the training's settings and the terminal's output to its server, unless WANDB_MODE=offline. Only numbers are
+logged, neither prompts nor answers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tracker = Literal["trackio", "wandb", "tensorboard"]
 
 
 def check(report_to: Sequence[Tracker]) -> None:
-    """Raises InputError when a tracker is not installed: now, not after an hour."""
+    """Raise InputError if a tracker is not installed: before the run, not hours into it."""
     for name in report_to:
         if find_spec(name) is None:
             raise InputError(f"report_to names {name}, which is not installed. Type: pip install {name}")
@@ -27,9 +27,9 @@ def check(report_to: Sequence[Tracker]) -> None:
 
 @contextmanager
 def tracking(trainer: Any, folder: Path) -> Iterator[None]:
-    """For the length of one training, whose folder is ``folder``."""
+    """Set the trackers up for one training in ``folder``, and close them after it."""
     for callback in trainer.callback_handler.callbacks:
-        # tensorboard's own default lies among the checkpoints, which are deleted.
+        # tensorboard's default folder is among the checkpoints, which are deleted.
         if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
             callback.logging_dir = str(folder / "tensorboard")
     try:
@@ -38,4 +38,4 @@ def tracking(trainer: Any, folder: Path) -> Iterator[None]:
         if "wandb" in trainer.args.report_to:
             import wandb
 
-            wandb.finish()  # or the next training of this process would go on in this one's run
+            wandb.finish()  # otherwise the process's next training would continue this wandb run
