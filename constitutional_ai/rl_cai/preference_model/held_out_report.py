@@ -1,9 +1,9 @@
-"""How good is a preference model on pairs that it was not trained on? (PM-6, PM-7, pitfall 22.)
+"""Measure a preference model on pairs that it was not trained on (PM-6, PM-7, pitfall 22).
 
-A difference of two scores is a claim in log-odds: that answer a is better. Which answer is a is arbitrary, so each pair
-is read from the side that the model prefers, and its claim lies between 0.5 and 1. An AI's soft label p is taken for
-the truth to the extent that it is known: a is better with probability p. Then calibration error and Brier score are
-what can be expected, and the cross-entropy cannot go below the labels' own entropy.
+A difference of two scores is a claim, in log-odds, that answer a is better. Which answer is called a is arbitrary, so
+each pair is read from the side that the model prefers, and its claim lies between 0.5 and 1. An AI's soft label p is
+taken to mean that a is better with probability p. Calibration error and Brier score are then expected values, and the
+cross-entropy cannot fall below the labels' own entropy.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ ALL = "all"
 
 
 class Scored(NamedTuple):
-    """A held-out pair."""
+    """A held-out pair with its scores."""
 
     source: str
     label: float
     """P(a is better)."""
     scores: tuple[float, float]
-    """Of a and of b."""
+    """The scores of a and of b."""
     lengths: tuple[int, int]
-    """In characters."""
+    """The lengths of a and of b, in characters."""
 
     @classmethod
     def of(cls, row: dict[str, Any], scores: tuple[float, float]) -> Scored:
@@ -64,66 +64,69 @@ class Scored(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the label's better answer scores higher; equal scores do not agree."""
+        """Whether the answer that the label prefers scores higher; equal scores do not agree."""
         return self.log_odds > 0 if self.label > 0.5 else self.log_odds < 0
 
     @property
     def better_is_longer(self) -> bool | None:
-        """None where both are of one length."""
+        """Whether the better answer is the longer one; None if both have the same length."""
         a, b = self.lengths
         return None if a == b else (a > b) == (self.label > 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """One source of pairs, or all of them."""
+    """Measurements on one source of pairs, or on all pairs."""
 
     source: str
     pairs: int
     accuracy: Metric
     """Share of the pairs with a decided label (not 0.5) that the model ranks as the label does."""
     longer_better: Metric
-    """The same where the better answer is the longer one."""
+    """Accuracy on pairs whose better answer is the longer one."""
     shorter_better: Metric
-    """And where it is the shorter one: a model that only likes length gets 0 here."""
+    """Accuracy on pairs whose better answer is the shorter one: a model that only likes length gets 0 here."""
     length_balanced: Metric
-    """Mean of these two; a model that only likes length gets 0.5. None where one of them is."""
+    """Mean of these two; a model that only likes length gets 0.5. None if one of them is None."""
     cross_entropy: Metric
-    """In nats; 0.693 is knowing nothing (PM-4)."""
+    """Cross-entropy in nats; a model that knows nothing has 0.693 (PM-4)."""
     entropy_floor: Metric
-    """The labels' own entropy: the least that the cross-entropy can be."""
+    """The labels' own entropy, a lower bound of the cross-entropy."""
     brier: Metric
     calibration_error: Metric
     error_by_luck: Metric
-    """The calibration error that this many pairs give a model without any."""
+    """The calibration error that a perfectly calibrated model would show on this many pairs, by chance."""
     bins: tuple[Bin, ...]
-    """Tenths from 0.5 to 1: how sure the model is, and how often it is right."""
+    """Bins of a tenth from 0.5 to 1: how sure the model is, and how often it is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where the scores of a preference model lie, so that they can be shown beside another's (PM-6).
+    """Mean and scale of a preference model's scores, so that they can be shown beside another model's (PM-6).
 
-    Reinforcement takes the raw scores (RL-3). All is None where there were too few held-out pairs.
+    Reinforcement takes the raw scores (RL-3). All fields are None if there were too few held-out pairs.
     """
 
     mean: float | None
     scale: float | None
-    """Standard deviation."""
+    """Standard deviation of the scores."""
     count: int
-    """Answers, two to a pair."""
+    """Number of answers, two to a pair."""
     temperature: float | None
-    """What a difference of scores must be divided by to be the best calibrated log-odds; above 1, it is too sure."""
+    """Divisor that makes score differences best calibrated as log-odds; above 1, the model is too sure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceModelReport:
+    """What ``report.json`` holds."""
+
     sources: tuple[SourceReport, ...]
-    """Each source by name, and then all. Empty when no pair was held out."""
+    """Each source by name, then all pairs. Empty if no pair was held out."""
     spread: Spread
 
 
 def pm_report(pairs: Sequence[Scored]) -> PreferenceModelReport:
+    """Measure a preference model on scored held-out pairs."""
     names = sorted({p.source for p in pairs})
     sources = [_source(name, [p for p in pairs if p.source == name]) for name in names]
     return PreferenceModelReport(tuple([*sources, _source(ALL, pairs)] if pairs else []), _spread(pairs))
@@ -152,10 +155,9 @@ def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
 
 
 def _mean_of_two(name: str, one: Metric, other: Metric) -> Metric:
-    """The mean of two shares of different pairs, with Newcombe's interval, which is made of theirs."""
+    """Return the mean of two shares of different pairs, with Newcombe's interval, computed from theirs."""
     count = one.count + other.count
-    found = [(m.value, m.low, m.high) for m in (one, other)]
-    (v, low_v, high_v), (w, low_w, high_w) = found
+    (v, low_v, high_v), (w, low_w, high_w) = [(m.value, m.low, m.high) for m in (one, other)]
     if v is None or w is None or low_v is None or low_w is None or high_v is None or high_w is None:
         return Metric(name, one.model, None, None, None, count)
     value = (v + w) / 2

@@ -1,4 +1,4 @@
-"""Which conversations a preference model can score at all: one that it cannot would fail all that share its batch."""
+"""Reject conversations that a preference model cannot score, because one bad one would fail its whole batch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from constitutional_ai.records import Conversation, as_messages
 
 
 class Scorable:
-    """For the preference model in ``folder``. Raises ModelError when there is none."""
+    """Checks conversations for one preference model."""
 
     def __init__(self, folder: Path) -> None:
+        """Load the tokenizer of the preference model in ``folder``. Raises ModelError when there is none."""
         from transformers import AutoConfig
 
         from constitutional_ai.training.datasets import load_tokenizer
 
-        # Not the model's own: a fast tokenizer is not for two threads at once.
+        # Not the model's own tokenizer, because a fast tokenizer must not be used by two threads at once.
         self._tokenizer, self._lock = load_tokenizer(folder), threading.Lock()
         config = AutoConfig.from_pretrained(folder).get_text_config()
         self._limit: int | None = getattr(config, "max_position_embeddings", None)
 
     def check(self, conversation: Conversation) -> None:
-        """Raises RecordError. The answer may be empty: a policy in training says nothing now and then."""
+        """Raise RecordError if a conversation cannot be scored. Its answer may be empty, as those of policies are."""
         if not conversation or conversation[-1].role != "assistant":
             raise RecordError("it does not end with an answer of the assistant")
         if all(m.role != "user" for m in conversation):
@@ -47,7 +48,7 @@ class Scorable:
 
 
 def finite(scores: list[float]) -> list[float]:
-    """Raises ModelError for a score that is no number."""
+    """Return the scores. Raises ModelError if one of them is infinite or NaN."""
     if not all(map(math.isfinite, scores)):
         raise ModelError("the preference model gives scores that are no numbers: its weights are broken.")
     return scores

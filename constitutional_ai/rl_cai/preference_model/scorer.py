@@ -17,6 +17,7 @@ from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Conversation, as_messages
 from constitutional_ai.rl_cai.preference_model.held_out_report import Spread
+from constitutional_ai.runs import layout
 
 SCORE_BATCH = 32
 SPREAD = "preference_model.json"
@@ -140,6 +141,6 @@ def _load(path: str | Path) -> tuple[Any, Any]:
     if info["missing_keys"]:  # transformers would initialise them at random, with no more than a warning
         raise ModelError(
             f"'{path}' is no preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
-            "Name a folder such as runs/mine/06-preference-model/model"
+            f"Name a folder such as runs/mine/{layout.PREFERENCE_MODEL}/{layout.WEIGHTS}"
         )
     return model.to(machine.device()).eval(), tokenizer

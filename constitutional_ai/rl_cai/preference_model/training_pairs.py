@@ -1,4 +1,4 @@
-"""What the preference model learns from: the AI's harmlessness labels and people's helpfulness ones (PM-1, PM-2)."""
+"""Make the preference model's training pairs: the AI's harmlessness and people's helpfulness labels (PM-1, PM-2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = ("prompt", "chosen", "rejected", "p_chosen")
 
 
 def examples(labels: Iterable[PreferenceLabel]) -> Rows:
-    """Rows of AI feedback: answer a, answer b, and P(a is better)."""
+    """Return rows of AI feedback: answer a, answer b, and P(a is better)."""
     return [
         _row(
             x.id,
@@ -39,20 +39,23 @@ def examples(labels: Iterable[PreferenceLabel]) -> Rows:
 
 
 class Helpfulness(NamedTuple):
+    """People's comparisons out of a file."""
+
     rows: Rows
     unusable: Mapping[str, int]
-    """How many records of the file were left out, by why."""
+    """How many records of the file were left out, by reason."""
 
 
 def helpfulness_file(name: str) -> Path:
+    """Return the path of a file of people's comparisons, or of ours."""
     return BUILT_IN if name == "built-in" else Path(name)
 
 
 def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 0.0) -> Helpfulness:
-    """People's helpfulness comparisons, with hard labels (PM-1), from any file that ``load_pairs`` reads.
+    """Return up to ``limit`` of people's helpfulness comparisons, with hard labels (PM-1).
 
-    Of those that say how strong a preference is, only ones ``stronger_than`` that are used: none that is a tie (PM-5).
-    Raises InputError naming the line that is wrong.
+    ``name`` is any file that ``load_pairs`` reads. Comparisons that state a strength are used only if it is above
+    ``stronger_than``, so ties never are (PM-5). Raises InputError naming the line that is wrong.
     """
     pairs, unusable = load_pairs(helpfulness_file(name))
     strong = [pair for pair in pairs if pair.strength is None or pair.strength > stronger_than]
@@ -77,7 +80,10 @@ def _row(
 
 
 def held_out(rows: Sequence[dict[str, Any]], share: float, seed: int) -> tuple[Rows, Rows]:
-    """The pairs of ``share`` of each source's prompts (never of all), and all others: no prompt is on both sides."""
+    """Split off the pairs of ``share`` of each source's prompts, but never of all; return them, then the others.
+
+    No prompt is on both sides.
+    """
     drawn: set[str] = set()
     for source in {row["source"] for row in rows}:
         prompts = {row["prompt_id"] for row in rows if row["source"] == source}
@@ -88,7 +94,7 @@ def held_out(rows: Sequence[dict[str, Any]], share: float, seed: int) -> tuple[R
 
 
 def conversations(row: dict[str, Any]) -> tuple[Conversation, Conversation]:
-    """The two whole conversations of a pair, a first."""
+    """Return the two whole conversations of a pair, the one with answer a first."""
     a, b = [
         tuple(Message(m["role"], m["content"]) for m in row["prompt"] + row[side])
         for side in ("chosen", "rejected")

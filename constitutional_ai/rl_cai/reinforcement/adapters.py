@@ -1,9 +1,9 @@
-"""One base model in memory for all that reinforcement needs, where LoRA trained it: each is a small adapter on it.
+"""Share one base model in memory among the models of reinforcement that LoRA trained: each is a small adapter on it.
 
-The policy goes on with SL-CAI's adapter; a copy, which TRL makes, is the reference. To the preference model, and to the
-feedback model where that is the bare base, the base is lent for the length of a batch.
+The policy continues with SL-CAI's adapter; a copy, which TRL makes, is the reference. The preference model, and the
+feedback model if it is the bare base, use the policy's base for the length of a batch.
 
-In one process, or where each has all weights: those that are split over processes cannot be called past their wrapper.
+It needs one process, or all weights in each: weights split over processes cannot be called without their wrapper.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Answer = TypeVar("Answer")
 
 
 def adapter_of(stage: Path) -> Path | None:
-    """The adapter that a training left beside its whole weights; None where all weights were trained."""
+    """Return the adapter that a training saved beside its whole weights; None if all weights were trained."""
     from constitutional_ai.training.launch import ADAPTER
 
     return stage / ADAPTER if (stage / ADAPTER / WEIGHTS).exists() else None
 
 
 def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
-    """SL-CAI, to be trained on, as its adapter on ``base``. None where it has none, or not of the rank asked for."""
+    """Load SL-CAI as a trainable adapter on ``base``; None if it has no adapter of the wanted rank."""
     from peft import PeftConfig, PeftModel
 
     from constitutional_ai.training import launch
@@ -46,13 +46,13 @@ def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
 
 @contextmanager
 def lent(policy: Any, adapter: str | None) -> Iterator[None]:
-    """Within it, the policy's module is what another of its adapters makes it; with None, the bare base."""
+    """Switch the policy to another of its adapters for the length of the block; None switches to the bare base."""
     from trl.trainer.utils import use_adapter
 
     training = policy.training
     policy.eval()
     try:
-        with use_adapter(policy, adapter):  # which adapters learn, too, is afterwards as it was
+        with use_adapter(policy, adapter):  # also restores which adapters are trainable
             yield
     finally:
         policy.train(training)
@@ -62,7 +62,7 @@ class AdapterScores(Scorer):
     """A preference model as an adapter on the policy's base, with a head of its own."""
 
     def __init__(self, policy: Any, stage: Path, name: str) -> None:
-        """``stage`` is the folder of a preference model that has an adapter, which ``policy`` is to know by ``name``.
+        """Add the adapter in the folder ``stage`` of a preference model to ``policy``, under ``name``.
 
         Raises ModelError when the adapter does not fit the base.
         """
@@ -72,8 +72,8 @@ class AdapterScores(Scorer):
         adapter = adapter_of(stage)
         assert adapter is not None
         self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
-        found = policy.load_adapter(adapter, name)
-        if found.missing_keys or found.unexpected_keys != [HEAD]:
+        keys = policy.load_adapter(adapter, name)
+        if keys.missing_keys or keys.unexpected_keys != [HEAD]:
             raise ModelError(
                 f"{adapter} does not fit the model that is reinforced. Remove it, and the model beside it is used."
             )
@@ -86,7 +86,7 @@ class AdapterScores(Scorer):
         import torch
 
         causal = self._model.get_base_model()
-        # Adapters are float32. Multiplied in that type, as they are not in training, they take half as long again.
+        # Adapters are float32. Without autocast, which training uses, they would take 1.5 times as long.
         with torch.autocast(causal.device.type, causal.dtype, enabled=causal.dtype != torch.float32):
             hidden_BTD = causal.base_model(**batch, use_cache=False).last_hidden_state
         ends_B = batch["attention_mask"].sum(1) - 1
@@ -95,19 +95,19 @@ class AdapterScores(Scorer):
 
 
 def base_of(policy: Any, name: str) -> Model:
-    """The policy's base as the model of that name; asked within ``lent`` only, and only to score."""
+    """Return the policy's base as the model of that name; use it only within ``lent``, and only to score."""
     from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 
     return HuggingFaceModel(name, model_path(name), model=policy.get_base_model())
 
 
 def on_the_base(
-    policy: Any, ask: Callable[[list[Conversation]], Answer]
+    policy: Any, rate: Callable[[list[Conversation]], Answer]
 ) -> Callable[[list[Conversation]], Answer]:
-    """``ask``, asked while the policy's module is the bare base."""
+    """Return ``rate``, called while the policy's module is the bare base."""
 
-    def asked(talks: list[Conversation]) -> Answer:
+    def rate_on_base(talks: list[Conversation]) -> Answer:
         with lent(policy, None):
-            return ask(talks)
+            return rate(talks)
 
-    return asked
+    return rate_on_base

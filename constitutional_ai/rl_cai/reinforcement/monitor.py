@@ -1,7 +1,7 @@
-"""Is the reward being hacked? What the answers look like while the reward rises (section 4.3; RL-7, pitfall 28).
+"""Monitor the answers for signs that the reward is being hacked (section 4.3; RL-7, pitfall 28).
 
-Each batch of answers is measured as it is sampled, into ``metrics.jsonl``; a training may be stopped when a figure
-stays above its limit. The mean over the last ``PATIENCE`` batches counts: one batch says little.
+Each batch of answers is measured when it is sampled, into ``metrics.jsonl``. A training can be stopped when a figure
+stays above its limit. The mean over the last ``PATIENCE`` batches is compared, because a single batch is too noisy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from constitutional_ai.detectors.evasion import evades
 from constitutional_ai.records import Conversation
 
 PATIENCE = 3
-"""Batches."""
+"""Batches over which a figure is averaged."""
 Watched = Literal["evasive", "boilerplate", "shared_sentences", "degenerate", "words", "kl"]
-"""What may stop a training: shares of a batch's answers in [0, 1], but for their mean length in words, and the KL
+"""Figures that can stop a training: shares of a batch's answers in [0, 1], the mean length in words, and the KL
 divergence from SL-CAI as TRL logs it."""
 
 
@@ -28,24 +28,26 @@ def watch(
     rewards: Sequence[float | None],
     second: Callable[[list[Conversation]], list[float]] | None = None,
 ) -> dict[str, float]:
-    """Figures of one batch; each conversation ends in the answer. ``second`` is a preference model that RL never sees:
-    where its score stops rising while the reward does, the reward is being hacked."""
+    """Return the figures of one batch; each conversation ends in the answer.
+
+    ``second`` is a preference model that RL never sees: if its score stops rising while the reward rises, the reward is
+    being hacked.
+    """
     answers = [talk[-1].content for talk in talks]
-    one_each = {
-        talk[:-1]: talk[-1].content for talk in talks
-    }  # other answers to the same prompt may well agree
-    found = {
+    # Answers to the same prompt may well agree, so only one to each prompt is compared.
+    one_each = {talk[:-1]: talk[-1].content for talk in talks}
+    figures = {
         "evasive": fmean(map(evades, answers)),
         "boilerplate": fmean(reassures(a) or offers_to_listen(a) for a in answers),
         "shared_sentences": fmean(shares_sentences(list(one_each.values()))),
         "degenerate": fmean(degeneracy(a) is not None for a in answers),
         "words": fmean(len(a.split()) for a in answers),
     }
-    return found | ({"second_reward": fmean(second(list(talks)))} if second else {})
+    return figures | ({"second_reward": fmean(second(list(talks)))} if second else {})
 
 
 def stopper(limits: Mapping[Watched, float]) -> Any:
-    """A callback for the trainer that ends it when a figure stays above its limit; ``.reason`` then says why."""
+    """Return a trainer callback that ends the training when a figure stays above its limit; ``reason`` says why."""
     from transformers import TrainerCallback
 
     class Stopper(TrainerCallback):  # type: ignore[misc]
@@ -53,10 +55,9 @@ def stopper(limits: Mapping[Watched, float]) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for name, limit in limits.items():
-                # The trainer's own history: it outlives a kill.
-                last = [log[name] for log in state.log_history if math.isfinite(log.get(name, math.nan))][
-                    -PATIENCE:
-                ]
+                # The trainer's history is part of its checkpoints, so it survives a kill.
+                history = [log[name] for log in state.log_history if math.isfinite(log.get(name, math.nan))]
+                last = history[-PATIENCE:]
                 if len(last) == PATIENCE and fmean(last) > limit:
                     self.reason = (
                         f"{name} was {fmean(last):.3g} over the last {PATIENCE} batches, above its limit of {limit:g}, "
