@@ -7,7 +7,6 @@ settings and the metrics with their counts. Names in it are strangers' text, so 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from constitutional_ai.report.page.rates import MEASURED, Row
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest
-from constitutional_ai.runs.rows import load_json, read_steps, write_atomically
+from constitutional_ai.runs.rows import load_json, write_atomically
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
@@ -39,37 +38,14 @@ class ModelKind(NamedTuple):
     tag: str
     task: str
     """The hub's name of its task."""
-    logged: dict[str, str]
-    """Keys of ``metrics.jsonl`` that the card shows, with their descriptions."""
     roles: tuple[str, ...] = layout.ROLES
     """Models whose metrics the card shows."""
 
 
-LOSS = {"loss": "loss"}
 ABOUT = {
-    layout.SL_CAI_MODEL: ModelKind("SL-CAI", "sl-cai", "text-generation", LOSS, layout.ROLES[:2]),
-    layout.PREFERENCE_MODEL: ModelKind(
-        "preference model",
-        "preference-model",
-        "text-classification",
-        {**LOSS, "agreement": "share of pairs ranked like their label"},
-    ),
-    layout.RL_CAI_MODEL: ModelKind(
-        "RL-CAI",
-        "rl-cai",
-        "text-generation",
-        {
-            **LOSS,
-            "reward": "reward",
-            "second_reward": "score of a preference model that gave no rewards",
-            "kl": "KL divergence from SL-CAI",
-            "completions/mean_length": "tokens in an answer",
-            "evasive": "share of bare refusals",
-            "boilerplate": "share of known boilerplate",
-            "degenerate": "share of broken answers",
-            "rewards/accuracies": "share of pairs ranked like their label",
-        },
-    ),
+    layout.SL_CAI_MODEL: ModelKind("SL-CAI", "sl-cai", "text-generation", layout.ROLES[:2]),
+    layout.PREFERENCE_MODEL: ModelKind("preference model", "preference-model", "text-classification"),
+    layout.RL_CAI_MODEL: ModelKind("RL-CAI", "rl-cai", "text-generation"),
 }
 SOURCES = {
     "ai": "pairs labelled by the feedback model",
@@ -103,7 +79,6 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
     by_pm = recipe.rl_cai.uses_preference_model
     learned = is_pm or (about.tag == "rl-cai" and by_pm)
     scores = run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT
-    steps = read_steps(run.stage(manifest.stage) / layout.STEPS)
     return template().render(
         head=head(about, base),
         name=run.folder.name,
@@ -114,8 +89,6 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
         manifest=manifest,
         layout=layout,
         sources=[(SOURCES.get(s, s), count) for s, count in manifest.notes.get("sources", {}).items()],
-        step=steps[-1].get("step") if steps else None,
-        logged=list(last(steps[-1], about)) if steps else [],
         report=load_json(scores, PreferenceModelReport) if learned else None,
         measured=list(measured(run, about)),
         roles=[LABEL[role] for role in about.roles],
@@ -154,14 +127,6 @@ def hub_id(model: str) -> str | None:
         return HUB_ID[rest]
     named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", rest, re.ASCII) and not Path(rest).exists()
     return rest if named else None
-
-
-def last(row: dict[str, Any], about: ModelKind) -> Iterator[tuple[str, str]]:
-    """Yield a logged row as descriptions and numbers of three digits."""
-    for key, label in about.logged.items():
-        value = row.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield label, f"{value:.3g}".replace("-", "−")
 
 
 def measured(run: Run, about: ModelKind) -> Iterator[tuple[Row, list[Metric | None]]]:

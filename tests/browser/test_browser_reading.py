@@ -100,25 +100,6 @@ def test_a_fold_shows_its_conversations_and_the_keyboard_opens_it(browser: Any, 
         assert all(sample.is_displayed() for sample in samples)
 
 
-def background(browser: Any) -> str:
-    return str(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
-
-
-def test_the_theme_is_the_systems_until_another_is_chosen(browser: Any, page: Path) -> None:
-    def choose(theme: str) -> str:
-        browser.execute_script(f"document.getElementById('theme-{theme}').click()")
-        return background(browser)
-
-    show(browser, page)
-    light = background(browser)
-    show(browser, page, dark=True)
-    dark = background(browser)
-    assert light != dark
-    assert [choose("light"), choose("dark"), choose("system")] == [light, dark, dark]
-    show(browser, page)
-    assert choose("dark") == dark
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_text_stands_out_from_what_is_behind_it(browser: Any, page: Path, dark: bool) -> None:
     """WCAG 2's level AA: 4.5 to 1, and 3 to 1 for large text. Below 1 here is less than that."""

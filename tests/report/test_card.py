@@ -116,18 +116,6 @@ def test_the_preference_models_numbers_come_with_counts(run: Run) -> None:
     assert "ranks the pair" not in of(run, PM)
 
 
-def test_what_was_logged_last_is_said_where_it_is_a_number(run: Run) -> None:
-    rows = [
-        {"step": 1, "loss": 9.0},
-        {"step": 2, "loss": 0.25, "reward": "NaN", "kl": float("nan"), "evasive": 0},
-    ]
-    (run.stage(RL) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = of(run, RL)
-    assert "One batch, of step 2." in text
-    assert "| loss | 0.25 |\n| share of bare refusals | 0 |\n" in text
-    assert "| reward |" not in text and "| KL" not in text
-
-
 def test_a_card_is_completed_by_the_evaluation(run: Run) -> None:
     (row,) = [line for line in of(run, RL).splitlines() if line.startswith("| Objections")]
     assert row.endswith("| 0.00 (0.00 to 0.49), of 4 | 1.00 (0.51 to 1.00), of 4 | 0.50 (0.15 to 0.85), of 4 |")
