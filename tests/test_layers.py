@@ -46,8 +46,6 @@ def test_imports_point_down() -> None:
         ("sl_cai/revise.py", "from constitutional_ai.rl_cai import label"),
         ("runs/runner.py", "def late():\n    from constitutional_ai.report import page"),
         ("models/load.py", "from constitutional_ai.training import settings"),
-        ("models/load.py", "from constitutional_ai.engine import reader"),
-        ("engine/open.py", "from constitutional_ai import records"),
     ],
 )
 def test_an_import_that_points_up_is_found(tmp_path: Path, module: str, upward: str) -> None:

@@ -61,7 +61,7 @@ def open_engine(
     int8: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Engine | None:
-    """Return an engine for a causal language model of transformers; None where it has to be asked by ``generate``.
+    """Return an engine for a causal language model of transformers; None where only its own ``generate`` runs it.
 
     ``fixed``: its weights will not change. On an x86 processor they are then taken over, and ``model`` cannot be used
     afterwards. ``int8`` keeps them in 8 bits and computes all else in ``dtype``, if ``int8_dtype`` gives one; None

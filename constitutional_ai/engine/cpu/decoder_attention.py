@@ -80,12 +80,12 @@ class DecoderAttention:
         if keep == 0:
             return heads_BTXD[:, :0, : -2 * self._key_heads]
         to_prefix = self._tiles.attend_prefix if self._tiles else attend_prefix
-        found = to_prefix(query, prefix, self._scaling) if prefix else None
+        attended = to_prefix(query, prefix, self._scaling) if prefix else None
         if self._kernels and cache is not None and decoding:
             own = self._kernels.attend_suffix(query, key, value, cache.first, cache.column, self._scaling)
-            return self._kernels.join(own, found)
+            return self._kernels.join(own, attended)
         assert not self._tiles  # a mask would not make numbers of what was never written
-        return attend(query, key, value, mask, self._scaling, found)
+        return attend(query, key, value, mask, self._scaling, attended)
 
     def _layer_prefix(self, prefix: KeysValues | None, layer: int) -> Any | None:
         """Return the prefix of one layer, packed for tiles. Packed once for all that a batch computes."""

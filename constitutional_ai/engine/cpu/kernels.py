@@ -10,7 +10,8 @@ prefix.
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -219,14 +220,8 @@ class Kernels:
 
         ``blocks`` and ``gate`` are addresses from ``blocks_of``; ``norm`` the weights (E) and epsilon of an RMS norm.
         """
-        (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
-        assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
-        assert gate is None or (bias_F is None and other_NF is None)
-        weight_E, epsilon = norm or (None, 0.0)
-        optional = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
-        pointers = (*_pointers(x_NE), optional[0], blocks, gate, *optional[1:], *_pointers(out))
-        self._library.product(*pointers, epsilon, N, E, features)
-        return out
+        weights = [blocks], [gate]
+        return self._product(self._library.product, x_NE, weights, features, bias_F, other_NF, norm)
 
     def product_int8(
         self,
@@ -240,15 +235,30 @@ class Kernels:
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """Return the same as ``product``, with weights in 8 bits."""
+        assert x_NE.shape[1] < 2**16  # else sums would not fit into 32 bits
+        pointers = _pointers(*weights), _pointers(*gate) if gate else [None] * 3
+        return self._product(self._library.product_int8, x_NE, pointers, features, bias_F, other_NF, norm)
+
+    def _product(
+        self,
+        function: Any,
+        x_NE: torch.Tensor,
+        weights: tuple[Sequence[int | None], Sequence[int | None]],
+        features: int,
+        bias_F: torch.Tensor | None,
+        other_NF: torch.Tensor | None,
+        norm: tuple[torch.Tensor, float] | None,
+    ) -> torch.Tensor:
+        """Call a product; ``weights`` are pointers to those of the projection and of its gate."""
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
-        assert E < 2**16  # else sums would not fit into 32 bits
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
-        assert gate is None or (bias_F is None and other_NF is None)
+        assert weights[1][0] is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)
-        optional = [None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)]
-        gates = _pointers(*gate) if gate else [None] * 3
-        pointers = (*_pointers(x_NE), optional[0], *_pointers(*weights), *gates, *optional[1:], *_pointers(out))
-        self._library.product_int8(*pointers, epsilon, N, E, features)
+        scale, *added = [
+            None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)
+        ]
+        pointers = (*_pointers(x_NE), scale, *weights[0], *weights[1], *added, *_pointers(out))
+        function(*pointers, epsilon, N, E, features)
         return out
 
     def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:
@@ -258,9 +268,9 @@ class Kernels:
         if not self.has_tiles or F % step or E % step or onednn._nbytes(packed) != size:
             return None
         address: int = onednn.data_ptr(packed)
-        found = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=weight_FE.dtype)
+        laid = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=weight_FE.dtype)
         blocks = weight_FE.view(F // step, step, E // step, step // 2, 2).permute(0, 2, 3, 1, 4)
-        return address if torch.equal(found.view(blocks.shape), blocks) else None
+        return address if torch.equal(laid.view(blocks.shape), blocks) else None
 
     def join(self, suffix: Attended, prefix: Attended | None) -> torch.Tensor:
         """Return attention (B, 1, H, D) to suffix and prefix together."""

@@ -111,7 +111,7 @@ def cannot_load(name: str, error: Exception) -> ModelError:
 
 def _ends(path: str | Path, config: Any) -> set[int]:
     try:
-        found = GenerationConfig.from_pretrained(path).eos_token_id
+        ends = GenerationConfig.from_pretrained(path).eos_token_id
     except OSError:  # a folder without generation_config.json
-        found = config.eos_token_id
-    return set() if found is None else {found} if isinstance(found, int) else set(found)
+        ends = config.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)

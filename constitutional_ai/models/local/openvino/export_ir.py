@@ -193,8 +193,8 @@ class _Proof:
     def off(self, folder: Path) -> float:
         """Return the greatest difference of the log-probability of a text's end, in nats a token."""
         contexts, ends = [t[:-END] for t in self._texts], [[t[-END:]] for t in self._texts]
-        found = Scores(folder, "f32").score(contexts, ends)
-        return max(abs(a - b) for a, (b,) in zip(self._scores, found, strict=True)) / END
+        scores = Scores(folder, "f32").score(contexts, ends)
+        return max(abs(a - b) for a, (b,) in zip(self._scores, scores, strict=True)) / END
 
 
 def _score(module: Any, text: list[int]) -> float:

@@ -1,4 +1,4 @@
-"""Imported before OpenVINO, whose converter would send statistics of its use to a server without being asked to."""
+"""Imported before OpenVINO, whose converter would send statistics of its use to a server unasked."""
 
 import sys
 
