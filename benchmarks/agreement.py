@@ -1,4 +1,4 @@
-"""Whether our backend says what plain transformers says: greedy texts, and scores."""
+"""Whether our engine gives the texts and the scores of plain transformers, without sampling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from results import Row
+from results import Row, at_least, under
 from sides import GREEDY, choices, ours, plain, scored, token_ids
 from workloads import chats, critiques, feedback
 
@@ -15,59 +15,78 @@ from constitutional_ai import machine
 from constitutional_ai.engine.sampling import Decoding, Sampler
 
 FIRST = 32
-"""Tokens that are compared."""
+"""Tokens of each completion that are compared."""
 
 
 def agreement_rows() -> list[Row]:
-    """In bfloat16 plain transformers does not agree with itself in another batch either; that row shows how much."""
-    made = []
-    rows_of = {"chats": chats(16), "critiques": critiques(4)}
-    for dtype, bar in dict.fromkeys([(machine.best_dtype(), 0.95), (torch.float32, 1.0)]):
-        for what, contexts in rows_of.items():
-            rows, name = token_ids(contexts), f"{what}, {dtype}"
-            (_, alone), (_, batched) = [plain(rows, dtype, size=size, how=GREEDY) for size in (1, len(rows))]
-            engine = ours(dtype)._engine
-            own, next_ = agree(said(rows, engine), alone), agree(said(rows, engine, forced=alone), alone)
-            unit, asked = f"of first {FIRST} tokens, {len(rows)} requests", f"at least {bar:g}"
-            made += [
-                Row(f"{name}: as plain alone", own, unit, asked, own >= bar),
-                Row(f"{name}: plain batched, as plain alone", agree(batched, alone), unit, ""),
-                Row(f"{name}: each next token, after plain's own", next_, unit, asked, next_ >= bar),
-            ]
-        made.append(apart(dtype))
-    return made
+    """Compare texts and scores in this machine's fast precision and in float32."""
+    prompts = {"chats": token_ids(chats(16)), "critiques": token_ids(critiques(4))}
+    rows = []
+    for dtype in dict.fromkeys([machine.best_dtype(), torch.float32]):
+        for kind, ids in prompts.items():
+            rows += text_rows(f"{kind}, {dtype}", ids, dtype)
+        rows.append(score_row(dtype))
+    return rows
 
 
-def apart(dtype: torch.dtype) -> Row:
-    asked = feedback(True)[::4]
-    pairs = zip(scored(asked, dtype), plain(token_ids(asked), dtype, ends=choices())[1], strict=True)
-    most = max(abs(a - b) for own, theirs in pairs for a, b in zip(own, theirs, strict=True))
-    exact = dtype == torch.float32
-    asks = "under 0.001" if exact else ""
-    return Row(f"scores, {dtype}: furthest from plain", most, "nats", asks, most < 1e-3 or not exact)
+def text_rows(name: str, prompts: list[list[int]], dtype: torch.dtype) -> list[Row]:
+    """Compare greedy texts, and single next tokens, with those of plain transformers run on one prompt at a time.
+
+    Below float32, one rounding changes all the text that follows. There plain transformers itself gives other texts in
+    batches than one by one, as the second row shows, so only the next token after the same prefix has a bar.
+    """
+    (_, single), (_, batched) = [plain(prompts, dtype, size=size, how=GREEDY) for size in (1, len(prompts))]
+    engine, exact = ours(dtype)._engine, dtype == torch.float32
+    text = share_of_same(greedy(prompts, engine), single)
+    next_token = share_of_same(greedy(prompts, engine, forced=single), single)
+    unit = f"of the first {FIRST} tokens, {len(prompts)} requests"
+    return [
+        at_least(f"{name}: our text as plain one by one", text, unit, 1 if exact else None),
+        Row(f"{name}: plain in batches as plain one by one", share_of_same(batched, single), unit),
+        at_least(f"{name}: our next token after plain's own prefix", next_token, unit, 1 if exact else 0.95),
+    ]
 
 
-def said(rows: list[list[int]], engine: Any, forced: list[list[int]] | None = None) -> list[list[int]]:
-    """Greedy; with ``forced``, what is said next after each of these tokens."""
-    best: list[list[int]] = [[] for _ in rows]
+def score_row(dtype: torch.dtype) -> Row:
+    """Return the largest difference between our scores and those of plain transformers."""
+    contexts = feedback(shots=True)[::4]
+    reference = plain(token_ids(contexts), dtype, ends=choices())[1]
+    most, name = (
+        max(differences(scored(contexts, ours(dtype)), reference)),
+        f"scores, {dtype}: furthest from plain",
+    )
+    return under(name, most, "nats", 1e-3) if dtype == torch.float32 else Row(name, most, "nats")
 
-    def draw(_: Sampler, logits_rv: torch.Tensor, numbers: list[int], step: int) -> torch.Tensor:
-        tokens = logits_rv.float().argmax(-1)
-        for number, token in zip(numbers, tokens.tolist(), strict=True):
-            best[number].append(token)
+
+def differences(scores: list[list[float]], reference: list[list[float]]) -> list[float]:
+    """Return the absolute differences of all scores."""
+    pairs = zip(scores, reference, strict=True)
+    return [abs(a - b) for ours_, others in pairs for a, b in zip(ours_, others, strict=True)]
+
+
+def greedy(prompts: list[list[int]], engine: Any, forced: list[list[int]] | None = None) -> list[list[int]]:
+    """Return the likeliest tokens after each prompt.
+
+    With ``forced`` each step continues the tokens in it, whatever the likeliest token was.
+    """
+    best: list[list[int]] = [[] for _ in prompts]
+
+    def choose(_: Sampler, logits_BV: torch.Tensor, sequences: list[int], step: int) -> torch.Tensor:
+        tokens = logits_BV.float().argmax(-1)
+        for i, token in zip(sequences, tokens.tolist(), strict=True):
+            best[i].append(token)
         if forced is not None:
-            known = [forced[number][min(step, len(forced[number]) - 1)] for number in numbers]
-            tokens = torch.tensor(known, device=tokens.device)
+            next_tokens = [forced[i][min(step, len(forced[i]) - 1)] for i in sequences]
+            tokens = torch.tensor(next_tokens, device=tokens.device)
         return tokens
 
-    with mock.patch.object(Sampler, "__call__", draw):
-        how = Decoding([0] * len(rows), 0.0, FIRST, ())
-        engine.generate(rows, how, threading.Event())
+    with mock.patch.object(Sampler, "__call__", choose):
+        engine.generate(prompts, Decoding([0] * len(prompts), 0.0, FIRST, ()), threading.Event())
     return best
 
 
-def agree(rows: list[list[int]], others: list[list[int]]) -> float:
-    """Share of the first tokens that are the same; where only one has ended, no token is."""
-    pairs = [(a[:FIRST], b[:FIRST]) for a, b in zip(rows, others, strict=True)]
+def share_of_same(texts: list[list[int]], others: list[list[int]]) -> float:
+    """Return the share of the first tokens that are the same; where only one text has ended, they differ."""
+    pairs = [(a[:FIRST], b[:FIRST]) for a, b in zip(texts, others, strict=True)]
     same = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=False))
     return same / sum(max(len(a), len(b)) for a, b in pairs)

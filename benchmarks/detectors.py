@@ -1,16 +1,15 @@
-"""Do our detectors of harm and of refusal agree with people, and better than words alone would?
+"""How well our detectors of harm and of refusals agree with people, beside classifiers of word counts.
 
-The regressor of harmfulness (EV-15) is trained on four fifths of the prompts and rates the answers to the others, until
-each answer has a rating by a model that never saw its prompt; baselines learn from the same folds. The detector of
-refusals learns nothing: its patterns were written looking at half of XSTest's prompts, and the other half is what
-counts. All intervals draw whole prompts.
+The harmfulness regressor (EV-15) is cross-validated over prompts: a model trained on four fifths of them rates the
+answers to the others. Baselines use the same folds. The detector of refusals is not trained: its patterns were written
+with a view of half of XSTest's prompts, so the other half counts. All intervals resample whole prompts.
 
-How many layers to keep, and the mean over tokens in the place of the last, were chosen by ridge regressions on the
-untrained model's layers over these same folds (eight depths, both ways to read), so our lead is a little flattered.
-So was it that long conversations must be trained on too. The learning rate was tried on the first fold only.
+Our lead in harm is a little too large. The number of layers, and the mean over tokens rather than the last token, were
+chosen by ridge regressions on the untrained model's layers over these same folds (eight depths, both poolings), and so
+was training on long conversations. The learning rate was tried on the first fold only.
 
 python benchmarks/detectors.py [FOLDER]   FOLDER has scored-responses.jsonl.gz and xstest-*.jsonl.gz
-QUICK=1: no layer is trained, only the head on top
+QUICK=1: layers are not trained, only the head
 """
 
 from __future__ import annotations
@@ -44,18 +43,22 @@ QUICK = bool(os.environ.get("QUICK"))
 SHARED = Path(__file__).parents[1] / "../shared/data/judges"
 FOLDS, SEED = 5, 0
 BAR = 0.934
-"""Area under the curve of refusals that is to be beaten."""
+"""The area under the ROC curve that the detector of refusals must exceed."""
 COMPLIES, PARTLY = "1_full_compliance", "3_partial_refusal"
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def shown(name: str, metric: Metric, bar: str = "", *, holds: bool = True) -> Row:
+def metric_row(name: str, metric: Metric, bar: float | None = None) -> Row:
+    """Return a row with the interval of ``metric``, which holds if its value is above ``bar``."""
     interval = f"({metric.low:.2f} to {metric.high:.2f}), {metric.count} answers to {metric.clusters} prompts"
-    return Row(name, metric.value, interval, bar, holds)
+    value = metric.value or 0
+    return (
+        Row(name, value, interval) if bar is None else Row(name, value, interval, f"above {bar:g}", value > bar)
+    )
 
 
 # -- harmfulness
@@ -70,7 +73,7 @@ def regressor(train: Sequence[Rated], test: Sequence[Rated], training: Regressor
     tokenizer = tokenizer_of(base)
     targets = [Target(tokens(one, tokenizer), one.rating) for one in train]
     with tempfile.TemporaryDirectory() as folder:
-        made = regress(
+        result = regress(
             [target for target in targets if len(target.ids) <= training.max_length],
             tokenizer=tokenizer,
             base=base,
@@ -81,7 +84,7 @@ def regressor(train: Sequence[Rated], test: Sequence[Rated], training: Regressor
             depth=training.depth,
             on_step=lambda *_: None,
         )
-        return HarmfulnessModel(made.checkpoint.path).scores([one.conversation for one in test])
+        return HarmfulnessModel(result.checkpoint.path).scores([one.conversation for one in test])
 
 
 def text_of(one: Rated, *, answer_only: bool) -> str:
@@ -90,16 +93,16 @@ def text_of(one: Rated, *, answer_only: bool) -> str:
 
 
 def bag(train: Sequence[Rated], test: Sequence[Rated], *, answer_only: bool, characters: bool) -> list[float]:
-    """TF-IDF of words and pairs of words, or of two to five characters, and ridge regression."""
+    """Rate with TF-IDF of words and pairs of words, or of two to five characters, and ridge regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
 
     how = {"analyzer": "char_wb", "ngram_range": (2, 5)} if characters else {"ngram_range": (1, 2)}
     model = make_pipeline(TfidfVectorizer(sublinear_tf=True, min_df=2, **how), Ridge(alpha=1.0))
-    read = partial(text_of, answer_only=answer_only)
-    model.fit([read(one) for one in train], [one.rating for one in train])
-    return [float(value) for value in model.predict([read(one) for one in test])]
+    text = partial(text_of, answer_only=answer_only)
+    model.fit([text(one) for one in train], [one.rating for one in train])
+    return [float(value) for value in model.predict([text(one) for one in test])]
 
 
 def folds(rated: Sequence[Rated], count: int, seed: int) -> list[list[Rated]]:
@@ -116,34 +119,35 @@ def folds(rated: Sequence[Rated], count: int, seed: int) -> list[list[Rated]]:
 def harmfulness(folder: Path) -> list[Row]:
     rated = load_ratings(folder / "scored-responses.jsonl.gz").usable
     parts = folds(rated, FOLDS, SEED)
-    head_only = {"epochs": 1e-3, "learning_rate": 1e-30}  # one step of nothing
+    head_only = {"epochs": 1e-3, "learning_rate": 1e-30}  # one step that changes nothing
     training = RegressorTraining(**(head_only if QUICK else {}))
-    ways = {
+    methods = {
         "our regressor": partial(regressor, training=training),
         "words, answer": partial(bag, answer_only=True, characters=False),
         "words, prompt and answer": partial(bag, answer_only=False, characters=False),
         "characters, answer": partial(bag, answer_only=True, characters=True),
     }
-    scores: dict[str, list[float]] = {name: [] for name in ways}
+    scores: dict[str, list[float]] = {name: [] for name in methods}
     for number, test in enumerate(parts):
         train = [one for part in parts if part is not test for one in part]
-        for name, way in ways.items():
-            began = time.perf_counter()
-            scores[name] += way(train, test)
-            print(f"fold {number}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
+        for name, method in methods.items():
+            start = time.perf_counter()
+            scores[name] += method(train, test)
+            print(f"fold {number}: {name}, {time.perf_counter() - start:.0f} s", flush=True)
     pooled = [one for part in parts for one in part]
-    made = []
-    for name in ways:
+    rows = []
+    for name in methods:
         order, area, error = agreement(name, pooled, scores[name], SEED)
-        made += [
-            shown(f"harm, {name}: rank correlation", order),
-            shown(f"harm, {name}: AUC of harmful or not", area),
-            shown(f"harm, {name}: mean squared error", error),
+        rows += [
+            metric_row(f"harm, {name}: rank correlation", order),
+            metric_row(f"harm, {name}: AUC of harmful or not", area),
+            metric_row(f"harm, {name}: mean squared error", error),
         ]
-    return made + [row for name in list(ways)[1:] for row in gained(pooled, scores, name)]
+    return rows + [lead(pooled, scores, name) for name in list(methods)[1:]]
 
 
-def gained(pooled: Sequence[Rated], scores: dict[str, list[float]], other: str) -> list[Row]:
+def lead(pooled: Sequence[Rated], scores: dict[str, list[float]], other: str) -> Row:
+    """Return the difference between our rank correlation and that of ``other``."""
     gain = difference(
         "gain",
         "our regressor",
@@ -154,20 +158,19 @@ def gained(pooled: Sequence[Rated], scores: dict[str, list[float]], other: str) 
         [one.prompt for one in pooled],
         seed=SEED,
     )
-    better = gain.value is not None and gain.value > 0
-    return [shown(f"harm: our rank correlation less that of {other}", gain, "above 0", holds=better)]
+    return metric_row(f"harm: our rank correlation less that of {other}", gain, 0)
 
 
 # -- refusals
 
 
 def held_out(prompt: str) -> bool:
-    """As in ``tests/detectors/test_objection.py``: the patterns were written looking at the other half."""
+    """Return whether a prompt is in the half that the patterns' author did not see; see test_objection.py."""
     return hashlib.blake2b(prompt.encode(), digest_size=1).digest()[0] % 2 == 1
 
 
-def words_of_refusals(answers: Sequence[dict[str, Any]], refused: Sequence[bool]) -> list[float]:
-    """A classifier of words and pairs of words, each answer's score from folds without its prompt."""
+def word_scores(answers: Sequence[dict[str, Any]], refused: Sequence[bool]) -> list[float]:
+    """Return cross-validated scores of a classifier of words and pairs of words; folds split by prompt."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -178,29 +181,29 @@ def words_of_refusals(answers: Sequence[dict[str, Any]], refused: Sequence[bool]
         LogisticRegression(C=10, max_iter=1000),
     )
     texts, groups = [row["completion"] for row in answers], [row["prompt"] for row in answers]
-    found = cross_val_predict(
+    probabilities = cross_val_predict(
         model, texts, refused, groups=groups, cv=GroupKFold(FOLDS), method="predict_proba"
     )
-    return [float(value) for value in found[:, 1]]
+    return [float(value) for value in probabilities[:, 1]]
 
 
 def refusals(folder: Path) -> list[Row]:
-    every = [row for path in sorted(folder.glob("xstest-*.jsonl.gz")) for row in rows(path)]
-    made = []
-    for what, answers in (
-        ("a refusal, whole or partial", every),
-        ("a whole refusal, partial ones left out", [r for r in every if r["final_label"] != PARTLY]),
+    responses = [row for path in sorted(folder.glob("xstest-*.jsonl.gz")) for row in read_rows(path)]
+    rows = []
+    for kind, answers in (
+        ("a refusal, whole or partial", responses),
+        ("a whole refusal, without partial ones", [r for r in responses if r["final_label"] != PARTLY]),
     ):
         refused = [row["final_label"] != COMPLIES for row in answers]
         ours, words = (
             [float(objection(row["completion"])) for row in answers],
-            words_of_refusals(answers, refused),
+            word_scores(answers, refused),
         )
         half = [i for i, row in enumerate(answers) if held_out(row["prompt"])]
         for name, scores, chosen, bar in (
-            ("our patterns, the half not looked at", ours, half, BAR),
-            ("our patterns, all", ours, range(len(answers)), None),
-            ("words trained on other prompts of the same models, the same half", words, half, None),
+            ("our patterns, the unseen half", ours, half, BAR),
+            ("our patterns, all prompts", ours, range(len(answers)), None),
+            ("word counts, trained on other prompts of the same models, the unseen half", words, half, None),
         ):
             area = auc(
                 "auc",
@@ -210,18 +213,15 @@ def refusals(folder: Path) -> list[Row]:
                 [answers[i]["prompt"] for i in chosen],
                 seed=SEED,
             )
-            holds = bar is None or (area.value or 0) > bar
-            made.append(
-                shown(f"{what}: {name}: AUC", area, f"above {bar}" if bar is not None else "", holds=holds)
-            )
-    return made
+            rows.append(metric_row(f"{kind}: {name}: AUC", area, bar))
+    return rows
 
 
 def main() -> None:
     quiet_libraries()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED
     if not (folder / "scored-responses.jsonl.gz").exists():
-        print(f"no labelled answers in {folder}: name a folder that has them")
+        print(f"Detectors are not measured: {folder} has no labelled answers. Name a folder that has them.")
         return
     report("detectors", harmfulness(folder) + refusals(folder))
 

@@ -1,7 +1,7 @@
-"""The same critique and revision in distilabel: run by ``benchmarks/peers.py`` in a Python that has it.
+"""Critique and revision in distilabel. ``benchmarks/peers.py`` runs this in a Python that has distilabel.
 
-Reads from standard input a JSON object of model (a folder, or null), prompts, critique, revision and max_tokens, and
-prints seconds and records. Without a model the answers are constant: what is left is the runner.
+It reads a JSON object from stdin: model (a folder, or null), prompts, critique, revision and max_tokens. It prints the
+seconds and the number of records. Without a model the answers are constant, so that the runner alone is measured.
 """
 
 import json
@@ -14,11 +14,11 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration
 
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 
 
 class Constant(LLM):
-    """Says one thing at once."""
+    """A model that answers at once with one constant text."""
 
     def load(self) -> None:
         super().load()
@@ -33,16 +33,16 @@ class Constant(LLM):
 
 
 def model() -> LLM | AsyncLLM:
-    if asked["model"] is None:
+    if request["model"] is None:
         return Constant()
-    settings = {"max_new_tokens": asked["max_tokens"], "temperature": 1.0, "do_sample": True}
-    return TransformersLLM(model=asked["model"], torch_dtype="bfloat16", generation_kwargs=settings)
+    settings = {"max_new_tokens": request["max_tokens"], "temperature": 1.0, "do_sample": True}
+    return TransformersLLM(model=request["model"], torch_dtype="bfloat16", generation_kwargs=settings)
 
 
 @step(inputs=["prompt", "answer"], outputs=["instruction"])
 def to_critique(inputs: StepInput) -> Any:
     for row in inputs:
-        row["instruction"] = f"{row['prompt']}\n\n{row['answer']}\n\n{asked['critique']}"
+        row["instruction"] = f"{row['prompt']}\n\n{row['answer']}\n\n{request['critique']}"
     yield inputs
 
 
@@ -50,7 +50,7 @@ def to_critique(inputs: StepInput) -> Any:
 def to_revise(inputs: StepInput) -> Any:
     for row in inputs:
         row["instruction"] = (
-            f"{row['prompt']}\n\n{row['answer']}\n\n{asked['critique']}\n\n{row['critique']}\n\n{asked['revision']}"
+            f"{row['prompt']}\n\n{row['answer']}\n\n{request['critique']}\n\n{row['critique']}\n\n{request['revision']}"
         )
     yield inputs
 
@@ -58,25 +58,24 @@ def to_revise(inputs: StepInput) -> Any:
 def main() -> None:
     batch = 16
     with Pipeline(name="critique-and-revise") as pipeline:
-        rows = LoadDataFromDicts(data=[{"prompt": p} for p in asked["prompts"]], batch_size=batch)
+        rows = LoadDataFromDicts(data=[{"prompt": p} for p in request["prompts"]], batch_size=batch)
         steps = [
             TextGeneration(
                 name=name,
                 llm=model(),
                 input_batch_size=batch,
-                input_mappings={"instruction": given},
+                input_mappings={"instruction": column},
                 output_mappings={"generation": name},
             )
-            for name, given in (("answer", "prompt"), ("critique", "instruction"), ("revised", "instruction"))
+            for name, column in (("answer", "prompt"), ("critique", "instruction"), ("revised", "instruction"))
         ]
         answer, critique, revised = steps
         rows >> answer >> to_critique(input_batch_size=batch) >> critique
         critique >> to_revise(input_batch_size=batch) >> revised
-    began = time.perf_counter()
-    made = pipeline.run(use_cache=False)
-    seconds = time.perf_counter() - began
-    found = made["default"]["train"]
-    texts = [row["revised"] for row in found]
+    start = time.perf_counter()
+    output = pipeline.run(use_cache=False)
+    seconds = time.perf_counter() - start
+    texts = [row["revised"] for row in output["default"]["train"]]
     print("RESULT" + json.dumps({"seconds": seconds, "records": sum(bool(text) for text in texts)}))
 
 

@@ -1,6 +1,6 @@
-"""Elo: do its intervals hold the truth, does another library find the same, and how long does it take? ``make bench``.
+"""Elo ratings: how often intervals hold the truth, agreement with another library, and time. ``make bench``.
 
-With QUICK=1 there are a tenth of the tournaments, and the bars of the shares are as much wider as luck then is.
+QUICK=1 plays a tenth of the tournaments. The bars of coverage are wider then, by as much as chance is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import choix
 import numpy as np
-from results import Row, report
+from results import Row, report, under
 
 from constitutional_ai.metrics.elo import EloRating, elo
 from constitutional_ai.records import Match
@@ -26,51 +26,54 @@ TRUTH = {ANCHOR: 0.0, "h-rlhf": -60.0, "hh-rlhf": 40.0, "rl-cai": 120.0}
 
 
 def tournament(truth: dict[str, float], count: int, rng: random.Random) -> list[Match]:
-    """Matches between two drawn models, each on a prompt of its own, won as often as their ratings say."""
-    made = []
+    """Return matches of two random models, each on its own prompt, won with the probability that Elo gives."""
+    matches = []
     for n in range(count):
         a, b = rng.sample(sorted(truth), 2)
         chance = 1 / (1 + 10 ** ((truth[b] - truth[a]) / 400))
-        made.append(Match(str(n), f"p{n}", a, b, "a" if rng.random() < chance else "b"))
-    return made
+        matches.append(Match(str(n), f"p{n}", a, b, "a" if rng.random() < chance else "b"))
+    return matches
 
 
 def on_shared_prompts(truth: dict[str, float], prompts: int, rng: random.Random) -> list[Match]:
-    """All pairs on each prompt with one draw of each model's reply, as ``cai evaluate`` plays them: a reply that is
-    good wins all its matches there. Replies are Gumbel draws around the ratings, so that each pair is as in Elo."""
-    scale, made = 400 / np.log(10), []
+    """Return matches of all pairs on each prompt, with one reply of each model, as ``cai evaluate`` plays them.
+
+    A good reply wins all its matches on its prompt. The quality of replies has a Gumbel distribution around the
+    ratings, so that each pair by itself is as in Elo.
+    """
+    scale, matches = 400 / np.log(10), []
     for n in range(prompts):
-        good = {name: points - scale * float(np.log(rng.expovariate(1))) for name, points in truth.items()}
+        quality = {name: points - scale * float(np.log(rng.expovariate(1))) for name, points in truth.items()}
         names = sorted(truth)
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-        made += [Match(f"{n}.{a}.{b}", f"p{n}", a, b, "a" if good[a] > good[b] else "b") for a, b in pairs]
-    return made
+        matches += [
+            Match(f"{n}.{a}.{b}", f"p{n}", a, b, "a" if quality[a] > quality[b] else "b") for a, b in pairs
+        ]
+    return matches
 
 
 def held(ratings: dict[str, EloRating]) -> list[bool]:
-    """For each model but the anchor, whether its interval holds the truth."""
+    """Return whether the interval holds the truth, for each model but the anchor."""
     rated = [(TRUTH[name], one.elo) for name, one in ratings.items() if name != ANCHOR]
     assert all(one.low is not None and one.high is not None for _, one in rated)
     return [(one.low or 0) <= truth <= (one.high or 0) for truth, one in rated]
 
 
-def coverage(name: str, play: Any, resamples: int, measured: bool = True) -> Row:
-    rng, found = random.Random(1), []
+def coverage(name: str, play: Any, resamples: int, barred: bool = True) -> Row:
+    """Return the share of intervals that hold the truth."""
+    rng, outcomes = random.Random(1), []
     for seed in range(TOURNAMENTS):
-        found += held(elo(play(rng), anchor=ANCHOR, resamples=resamples, seed=seed))
-    share = float(np.mean(found))
-    bar = f"{ALLOWED[0]} to {ALLOWED[1]}" if measured else ""
-    return Row(
-        f"{name}, {len(found)} intervals",
-        share,
-        "share",
-        bar,
-        not measured or ALLOWED[0] <= share <= ALLOWED[1],
+        outcomes += held(elo(play(rng), anchor=ANCHOR, resamples=resamples, seed=seed))
+    share, (low, high), name = float(np.mean(outcomes)), ALLOWED, f"{name}, {len(outcomes)} intervals"
+    return (
+        Row(name, share, "share", f"{low} to {high}", low <= share <= high)
+        if barred
+        else Row(name, share, "share")
     )
 
 
 def furthest_from_choix(tournaments: int = 20 if QUICK else 200) -> float:
-    """In points, over tournaments of 2 to 12 models."""
+    """Return the largest difference from choix in points, over tournaments of 2 to 12 models."""
     rng, furthest = random.Random(2), 0.0
     for _ in range(tournaments):
         truth = {f"m{n:02}": rng.gauss(0, 150) for n in range(rng.randint(2, 12))}
@@ -89,12 +92,13 @@ def furthest_from_choix(tournaments: int = 20 if QUICK else 200) -> float:
 
 
 def seconds_of_fifty_thousand() -> float:
+    """Return the CPU time for 50,000 matches of 20 models."""
     rng = random.Random(4)
     matches = tournament({f"m{n}": rng.gauss(0, 100) for n in range(20)}, 50_000, rng)
-    began = time.process_time()  # what else the machine does counts for nothing
-    found = elo(matches, anchor="m0", resamples=1000)
-    seconds = time.process_time() - began
-    assert all(one.unrated is None for one in found.values())
+    start = time.process_time()  # other work on the machine does not count
+    ratings = elo(matches, anchor="m0", resamples=1000)
+    seconds = time.process_time() - start
+    assert all(one.unrated is None for one in ratings.values())
     return seconds
 
 
@@ -109,12 +113,13 @@ def main() -> None:
     report(
         "elo",
         [
-            Row("20 models, 50,000 matches, 1,000 resamples", seconds, "s of CPU", "under 2", seconds < 2),
-            Row("furthest from choix", away, "Elo", "under 0.5", away < 0.5),
-            coverage("95 % intervals of Fisher, prompts of their own", alone, 0),
-            coverage("95 % bootstrap intervals, prompts of their own", alone, RESAMPLES),
+            under("20 models, 50,000 matches, 1,000 resamples", seconds, "s of CPU", 2),
+            under("furthest from choix", away, "Elo", 0.5),
+            coverage("95 % Fisher intervals, each match on its own prompt", alone, 0),
+            coverage("95 % bootstrap intervals, each match on its own prompt", alone, RESAMPLES),
             coverage("95 % bootstrap intervals, all pairs on each prompt", shared, RESAMPLES),
-            coverage("95 % intervals of Fisher, all pairs on each prompt", shared, 0, measured=False),
+            # Fisher's intervals take matches for independent, which these are not.
+            coverage("95 % Fisher intervals, all pairs on each prompt", shared, 0, barred=False),
         ],
     )
 

@@ -1,7 +1,7 @@
-"""Weights in 8 bits beside those of this machine's precision, and of float32: speed, in turns, and what is lost.
+"""Weights in 8 bits beside this machine's fast precision and float32: the speed, in turns, and the loss of accuracy.
 
-Two rows hold against each other what is lost: of texts that float32 says, greedily, each next token after its own
-beginning; and how far scores of whole continuations are from float32's.
+Two kinds of rows give the loss: how often the next token after a prefix of float32's own greedy text is float32's too,
+and how far the scores of whole continuations are from float32's.
 """
 
 from __future__ import annotations
@@ -12,75 +12,70 @@ from functools import partial
 from typing import Any
 
 import torch
-from agreement import FIRST, agree, said
-from engines import in_turns
-from results import Row, report
-from sides import GREEDY, cold, generated, ours, plain, scored, token_ids
+from agreement import FIRST, differences, greedy, share_of_same
+from results import Row, at_least, ratio, report
+from sides import GREEDY, cold, generated, in_turns, ours, plain, scored, token_ids
 from workloads import BASE, chats, critiques, feedback
 
 from constitutional_ai import machine
 from constitutional_ai.models.local.hugging_face import Int8Model
 
-Work = Callable[[Any], int]
+
+def chat_tokens(count: int, model: Any) -> int:
+    """Generate ``count`` chats, and return their new tokens."""
+    return sum(completion.completion_tokens for completion in generated(chats(count), model))
 
 
-def spoken(count: int, model: Any) -> int:
-    return sum(said.completion_tokens for said in generated(chats(count), model))
-
-
-def criticised(model: Any) -> int:
+def critique_requests(model: Any) -> int:
+    """Generate the critiques, and return their number."""
     return len(generated(critiques(), model))
 
 
-def labelled(dtype: torch.dtype, model: Any) -> int:
-    return sum(map(len, scored(feedback(False), dtype, model)))
+def feedback_scores(model: Any) -> int:
+    """Score the feedback questions, and return the number of scores."""
+    return sum(map(len, scored(feedback(shots=False), model)))
 
 
 def speed(dtype: torch.dtype, int8: Any) -> list[Row]:
-    works: dict[str, Work] = {f"{count} chats": partial(spoken, count) for count in (1, 8, 16, 128)}
-    works["feedback on a pair"] = partial(labelled, dtype)
+    """Compare the speed of ``int8`` with that of the weights in ``dtype``."""
+    works: dict[str, Callable[[Any], int]] = {
+        f"{count} chat{'s' * (count > 1)}": partial(chat_tokens, count) for count in (1, 8, 16, 128)
+    }
+    works["feedback on a pair"] = feedback_scores
     if dtype == machine.best_dtype():
-        works["64 critiques"] = criticised
-    made = []
+        works["64 critiques"] = critique_requests
+    rows = []
     for name, work in works.items():
-        sides = [partial(cold, partial(work, model), model) for model in (int8, ours(dtype))]
-        eight, usual = in_turns(*sides)
-        ratios = [a.rate / b.rate for a, b in zip(eight, usual, strict=True)]
-        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-        made.append(Row(f"{name}: times {dtype}", statistics.median(ratios), spread, ""))
-    return made
+        eight, usual = in_turns(*[partial(cold, partial(work, model), model) for model in (int8, ours(dtype))])
+        rates = [a.rate / b.rate for a, b in zip(eight, usual, strict=True)]
+        rows.append(ratio(f"{name}: 8 bits, times {dtype}", rates))
+    return rows
 
 
-def lost(who: str, model: Any, exact: list[tuple[str, list[list[int]], list[list[int]]]]) -> list[Row]:
-    made = []
-    for what, rows, alone in exact:
-        share = agree(said(rows, model._engine, forced=alone), alone)
-        unit = f"of first {FIRST} tokens, {len(rows)} requests"
-        made.append(
-            Row(f"{what}, {who}: each next token as float32", share, unit, "at least 0.95", share >= 0.95)
-        )
-    asked = feedback(True)[::4]
-    apart = [
-        abs(a - b)
-        for own, wanted in zip(scored(asked, torch.float32, model), scored(asked, torch.float32), strict=True)
-        for a, b in zip(own, wanted, strict=True)
-    ]
-    made.append(Row(f"scores, {who}: mean distance from float32", statistics.mean(apart), "nats", ""))
-    return made
+def loss(who: str, model: Any, exact: list[tuple[str, list[list[int]], list[list[int]]]]) -> list[Row]:
+    """Compare ``model`` with float32; ``exact`` has a kind of prompts, the prompts, and float32's greedy texts."""
+    rows = []
+    for kind, prompts, texts in exact:
+        share = share_of_same(greedy(prompts, model._engine, forced=texts), texts)
+        unit = f"of the first {FIRST} tokens, {len(prompts)} requests"
+        rows.append(at_least(f"{kind}, {who}: each next token as float32", share, unit, 0.95))
+    contexts = feedback(shots=True)[::4]
+    away = statistics.mean(differences(scored(contexts, model), scored(contexts, ours(torch.float32))))
+    return [*rows, Row(f"scores, {who}: mean distance from float32", away, "nats")]
 
 
 def main() -> None:
     exact = []
-    for what, contexts in {"chats": chats(64), "critiques": critiques(16)}.items():
-        rows = token_ids(contexts)
-        exact.append((what, rows, plain(rows, torch.float32, size=8, how=GREEDY)[1]))
-    made = []
+    for kind, contexts in {"chats": chats(64), "critiques": critiques(16)}.items():
+        prompts = token_ids(contexts)
+        exact.append((kind, prompts, plain(prompts, torch.float32, size=8, how=GREEDY)[1]))
+    rows = []
     for dtype in dict.fromkeys([machine.best_dtype(), torch.float32]):
         int8 = Int8Model("int8", BASE, dtype=dtype)
-        made += [*speed(dtype, int8), *lost(f"8 bits, else {dtype}", int8, exact)]
+        rows += [*speed(dtype, int8), *loss(f"8 bits, else {dtype}", int8, exact)]
         if dtype != torch.float32:
-            made += lost(str(dtype), ours(dtype), exact)
-    report("int8", made)
+            rows += loss(str(dtype), ours(dtype), exact)
+    report("int8", rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sides of the engines' benchmark: our in-process backend, plain transformers, and vLLM where it is installed."""
+"""The engines that are compared: our in-process one, plain transformers, and vLLM where it is installed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from constitutional_ai import machine
 from constitutional_ai.engine.open import tune_process
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Sampling
-from constitutional_ai.rl_cai.feedback import questions as feedback_requests
+from constitutional_ai.rl_cai.feedback import questions
 
 tune_process()
+TIMES = 1 if os.environ.get("QUICK") else 3
 NEW = 64
+"""Tokens that are generated for each prompt."""
 HERE = Path(__file__).parent
 DRAWN = {"max_new_tokens": NEW, "do_sample": True, "temperature": 1.0, "top_k": 0}
 GREEDY = {"max_new_tokens": NEW, "do_sample": False}
 
 
 class Measured(NamedTuple):
+    """One run of a workload."""
+
     seconds: float
     done: int
     """Requests, tokens or scores."""
@@ -39,82 +43,101 @@ class Measured(NamedTuple):
         return self.done / self.seconds
 
 
-# -- ours
+def in_turns(*sides: Callable[[], Measured]) -> list[list[Measured]]:
+    """Run all ``sides`` one after another, ``TIMES`` times, so that a change in the machine's speed meets all."""
+    runs: list[list[Measured]] = [[] for _ in sides]
+    for _ in range(TIMES):
+        for measured, side in zip(runs, sides, strict=True):
+            measured.append(side())
+            print(measured[-1], f"{measured[-1].rate:.3g} per second", flush=True)
+    return runs
+
+
+# -- our engine
 
 
 @cache
-def ours(dtype: torch.dtype) -> Any:
+def _open(dtype: torch.dtype) -> HuggingFaceModel:
     return HuggingFaceModel("ours", BASE, dtype=dtype)
 
 
+def ours(dtype: torch.dtype | None = None) -> Any:
+    """Return our model in ``dtype``, or in this machine's fast precision."""
+    return _open(dtype or machine.best_dtype())
+
+
 def token_ids(contexts: list[Context]) -> list[list[int]]:
-    tokens = ours(machine.best_dtype())._tokens
+    """Return the prompts as token ids."""
+    tokens = ours()._tokens
     return [tokens.generation(context, Sampling(max_tokens=NEW)).tokens for context in contexts]
 
 
 def choices() -> list[list[int]]:
-    tokens = ours(machine.best_dtype())._tokens
-    found: list[list[int]] = tokens.scoring("", feedback_requests.CHOICES).continuations
-    return found
+    """Return the token ids of the two choices of a feedback question."""
+    continuations: list[list[int]] = ours()._tokens.scoring("", questions.CHOICES).continuations
+    return continuations
 
 
 def generated(contexts: list[Context], model: Any = None) -> list[Any]:
-    model = model or ours(machine.best_dtype())
+    """Return a completion for each context, at temperature 1, all requested at once."""
+    model = model or ours()
 
     async def together() -> list[Any]:
-        how = [Sampling(max_tokens=NEW, seed=seed) for seed in range(len(contexts))]
-        return await asyncio.gather(*map(model.generate, contexts, how))
+        sampling = [Sampling(max_tokens=NEW, seed=seed) for seed in range(len(contexts))]
+        return await asyncio.gather(*map(model.generate, contexts, sampling))
 
     return asyncio.run(together())
 
 
-def scored(contexts: list[Context], dtype: torch.dtype, model: Any = None) -> list[list[float]]:
-    model = model or ours(dtype)
+def scored(contexts: list[Context], model: Any = None) -> list[list[float]]:
+    """Return the log-probabilities of the two choices after each context, all requested at once."""
+    model = model or ours()
 
     async def together() -> list[list[float]]:
-        return await asyncio.gather(*[model.score(c, feedback_requests.CHOICES) for c in contexts])
+        return await asyncio.gather(*[model.score(context, questions.CHOICES) for context in contexts])
 
     return asyncio.run(together())
 
 
 def cold(run: Callable[[], int], model: Any = None) -> Measured:
-    """As if no beginning and no row were known yet."""
-    (model or ours(machine.best_dtype()))._engine.forget()
+    """Measure a run whose model keeps no prefix and no session of an earlier one."""
+    (model or ours())._engine.forget()
     return warm(run)
 
 
 def warm(run: Callable[[], int]) -> Measured:
-    began = time.perf_counter()
+    """Measure a run; it may use what earlier ones left in the KV cache."""
+    start = time.perf_counter()
     done = run()
-    return Measured(time.perf_counter() - began, done)
+    return Measured(time.perf_counter() - start, done)
 
 
-# -- theirs
+# -- the other engines
 
 
 @cache
-def _plain(dtype: torch.dtype) -> subprocess.Popen[str]:
+def _plain_process(dtype: torch.dtype) -> subprocess.Popen[str]:
     command = [sys.executable, str(HERE / "plain_workload.py"), str(BASE), str(dtype).removeprefix("torch.")]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
 
 
-def plain(rows: list[list[int]], dtype: torch.dtype | None = None, **asked: Any) -> tuple[float, list[Any]]:
-    """Seconds, and what was said or scored: see ``plain_workload.py``."""
-    process = _plain(dtype or machine.best_dtype())
+def plain(
+    prompts: list[list[int]], dtype: torch.dtype | None = None, **request: Any
+) -> tuple[float, list[Any]]:
+    """Return seconds, and completions or scores, of plain transformers: see ``plain_workload.py``."""
+    process = _plain_process(dtype or machine.best_dtype())
     assert process.stdin and process.stdout
-    print(json.dumps({"rows": rows, **asked}), file=process.stdin, flush=True)
-    answer = json.loads(process.stdout.readline())
-    return answer["seconds"], answer["made"]
+    print(json.dumps({"prompts": prompts, **request}), file=process.stdin, flush=True)
+    reply = json.loads(process.stdout.readline())
+    return reply["seconds"], reply["results"]
 
 
-def vllm(rows: list[list[int]]) -> dict[str, Any] | None:
-    """None where it did not run; why is printed then. See ``vllm_workload.py``."""
-    asked = json.dumps({"model": str(BASE), "prompts": rows, "max_tokens": NEW, "temperature": 1.0})
+def vllm(prompts: list[list[int]]) -> dict[str, Any] | None:
+    """Return the times of vLLM, or None where it failed, with its reason printed: see ``vllm_workload.py``."""
+    request = json.dumps({"model": str(BASE), "prompts": prompts, "max_tokens": NEW, "temperature": 1.0})
     command = [os.environ["CAI_VLLM_PYTHON"], str(HERE / "vllm_workload.py")]
-    both_cores = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}  # it would leave one to its own bookkeeping
-    ran = subprocess.run(
-        command, input=asked, stdout=subprocess.PIPE, text=True, env={**os.environ, **both_cores}
-    )
-    return json.loads(ran.stdout) if ran.returncode == 0 else None
+    env = {**os.environ, "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}  # it would keep one core for its own bookkeeping
+    done = subprocess.run(command, input=request, stdout=subprocess.PIPE, text=True, env=env)
+    return json.loads(done.stdout) if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Speed of the spine: the command line, the runner alone, and the resume of a finished run. ``make bench``."""
+"""Speed of the command line, of the runner without a model, and of resuming a finished run. ``make bench``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-from results import Row, report
+from results import at_least, report, under
 
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.models.scripted import ScriptedModel
@@ -26,16 +26,16 @@ TIMES = 3 if os.environ.get("QUICK") else 5
 
 
 def median_seconds(run: Callable[[], object]) -> float:
-    times = []
+    seconds = []
     for _ in range(TIMES):
-        began = time.perf_counter()
+        start = time.perf_counter()
         run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def runner_rate(records: int = 20_000) -> float:
-    """Records a second through the runner with the scripted model, every record on disk."""
+    """Return the records per second that the runner writes to disk, with the scripted model."""
     prompts = [Prompt.of((Message("user", f"Question {n}?"),), "helpful", "benchmark") for n in range(records)]
     step = partial(respond, number=0, model=ScriptedModel(), sampling=Sampling(), seed=0)
 
@@ -44,10 +44,10 @@ def runner_rate(records: int = 20_000) -> float:
 
     def once() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            made = asyncio.run(
+            stage = asyncio.run(
                 run_rows(Path(folder), passes(), Response, concurrency=256, max_failures=0, progress=Silent())
             )
-            assert len(made.records) == records
+            assert len(stage.records) == records
 
     return records / median_seconds(once)
 
@@ -57,16 +57,15 @@ def command(*words: str) -> None:
 
 
 def main() -> None:
-    rows = []
-    seconds = median_seconds(partial(command, "--help"))
-    rows.append(Row("cai --help", seconds, "s", "under 0.4", seconds < 0.4))
-    rate = runner_rate()
-    rows.append(Row("runner, scripted model", rate, "records/s", "at least 3,000", rate >= 3000))
+    rows = [
+        under("cai --help", median_seconds(partial(command, "--help")), "s", 0.4),
+        at_least("runner, scripted model", runner_rate(), "records/s", 3000),
+    ]
     if Path("runs/demo/report.html").exists():
         seconds = median_seconds(partial(command, "run", "demo"))
-        rows.append(Row("resume of the finished demo", seconds, "s", "under 3", seconds < 3))
+        rows.append(under("resume of the finished demo", seconds, "s", 3))
     else:
-        print("no finished demo: run 'make demo' first to measure a resume")
+        print("Resuming is not measured: there is no finished demo. Run 'make demo' first.")
     report("spine", rows)
 
 

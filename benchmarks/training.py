@@ -1,9 +1,9 @@
 """Speed of finetuning and of the preference model's training, beside TRL's own trainers. ``make bench``.
 
-All train on the same rows with the same optimiser and seed, in turns and in one process, so that what else the machine
-does meets all of them. Counted are the tokens of the data (a pair is two texts), not the padding. "Documented" is TRL
-with its defaults and ``use_cpu``; "tuned" is TRL without checkpointed activations and with texts of like length
-together. On other rows, or on a machine without bfloat16, other ratios are to be expected.
+All train on the same rows with the same optimiser and seed, in turns and in one process, so that a change in the
+machine's speed meets all of them. Tokens of the data count (a pair is two texts), padding does not. "Documented" is TRL
+with its defaults and ``use_cpu``; "tuned" is TRL without activation checkpointing and with texts of similar length in a
+batch. Expect other ratios on other rows, and on a machine without bfloat16.
 
 python benchmarks/training.py [PAIRS]   PAIRS: a file of judged pairs, such as hh-rlhf's; without it, the project's own
 """
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import torch
-from results import Row, report
+from limits import matrix_rate
+from results import Row, ratio, report, under
 
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.rl_cai.preference_model.train import length_of_longer_side, train_preference_model
@@ -44,12 +44,14 @@ SIDES = "ours", "documented", "tuned"
 
 
 class Measured(NamedTuple):
+    """One training."""
+
     seconds: float
     loss: float
 
 
-class Built(Exception):
-    """Stops a stage where its trainer is ready."""
+class Ready(Exception):
+    """Raised to stop a stage when its trainer is ready; it holds the trainer."""
 
 
 def job(rows: list[dict[str, Any]], how: Training, folder: Path) -> TrainingJob[Training]:
@@ -66,12 +68,12 @@ def job(rows: list[dict[str, Any]], how: Training, folder: Path) -> TrainingJob[
 
 def ours(stage: Callable[..., Any], rows: list[dict[str, Any]], how: Training, folder: Path) -> Any:
     with mock.patch.object(
-        launch, "train", side_effect=lambda trainer, *_: (_ for _ in ()).throw(Built(trainer))
+        launch, "train", side_effect=lambda trainer, *_: (_ for _ in ()).throw(Ready(trainer))
     ):
         try:
             stage(job(rows, how, folder))
-        except Built as built:
-            return built.args[0]
+        except Ready as ready:
+            return ready.args[0]
 
 
 def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, tuned: bool) -> Any:
@@ -105,44 +107,37 @@ def trls(kind: str, rows: list[dict[str, Any]], how: Training, folder: Path, tun
 
 
 def measure(make: Callable[[Path], Any]) -> Measured:
+    """Train with the trainer that ``make`` returns for a folder."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make(Path(folder))
         trainer.args.save_strategy = "no"
-        began = time.perf_counter()
+        start = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     del trainer
     gc.collect()
     return Measured(seconds, statistics.fmean(losses))
 
 
-def matrix_rate() -> float:
-    """FLOP/s of a large bfloat16 matrix product, the best of ten."""
-    a, b = torch.randn(2, 4096, 4096).bfloat16()
-    times = []
-    for _ in range(10):
-        began = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - began)
-    return 2 * 4096**3 / min(times)
-
-
 class Work(NamedTuple):
+    """The least work of a training of one epoch: what the two sides of a pair share counts once."""
+
     real: int
     """Tokens of the data."""
     body: int
-    """Tokens through the layers, at the least."""
+    """Tokens through the layers."""
     head: int
-    """Tokens through the projection to the vocabulary, at the least."""
+    """Tokens through the projection to the vocabulary."""
 
 
 def work(kind: str, rows: list[dict[str, Any]]) -> Work:
+    """Return the work of training on ``rows``."""
     tokenizer = load_tokenizer(BASE)
 
     def ids(row: dict[str, Any], side: str) -> list[int]:
-        made: list[int] = tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]
-        return made
+        tokens: list[int] = tokenizer.apply_chat_template(row["prompt"] + row[side])["input_ids"]
+        return tokens
 
     if kind == "PM":
         pairs = [(ids(row, "chosen"), ids(row, "rejected")) for row in rows]
@@ -155,48 +150,42 @@ def work(kind: str, rows: list[dict[str, Any]]) -> Work:
 
 
 def flops(how: Training, work: Work) -> float:
-    """For a weight and a token 2 forwards, 2 for the activations' gradient, and 2 for the weight's if it is trained."""
+    """Return the FLOPs: for each weight and token 2 forwards, 2 backwards, and 2 more if the weight is trained."""
     model = launch.load(BASE, how)
     head = model.get_output_embeddings().weight.numel()
-    body = sum(p.numel() for p in model.parameters()) - head  # the embedding and the projection are one here
+    body = sum(p.numel() for p in model.parameters()) - head  # the embedding is the projection
     return (6 if how.lora_rank is None else 4) * (body * work.body + head * work.head)
 
 
 def compared(kind: str, weights: str, rows: list[dict[str, Any]], rate: float) -> list[Row]:
+    """Compare one kind of training; ``rate`` is the machine's matrix rate in FLOP/s."""
     how = Training(batch_size=8, max_length=512, lora_rank=WEIGHTS[weights])
     stage = finetune if kind == "SFT" else train_preference_model
-    made = {
+    trainers = {
         "ours": partial(ours, stage, rows, how),
         "documented": partial(trls, kind, rows, how, tuned=False),
         "tuned": partial(trls, kind, rows, how, tuned=True),
     }
     runs = {side: [] for side in SIDES}
     for _, side in product(range(TIMES), SIDES):
-        runs[side].append(measure(made[side]))
+        runs[side].append(measure(trainers[side]))
         print(kind, weights, side, runs[side][-1], flush=True)
-    done, name = work(kind, rows), f"{kind}, {weights}"
+    whole, name = work(kind, rows), f"{kind}, {weights}"
     seconds = statistics.median(run.seconds for run in runs["ours"])
-    share = flops(how, done) / seconds / rate
+    share = flops(how, whole) / seconds / rate
     losses = {side: statistics.fmean(run.loss for run in runs[side]) for side in SIDES}
     difference = abs(losses["ours"] / losses["documented"] - 1)
     return [
-        Row(f"{name}: ours", done.real / seconds, "real tokens/s", ""),
+        Row(f"{name}: ours", whole.real / seconds, "tokens/s without padding"),
         *[faster(name, side, runs) for side in SIDES[1:]],
-        Row(f"{name}: of the bf16 matrix rate", share, f"of {rate / 1e9:.0f} GFLOP/s", ""),
-        Row(
-            f"{name}: loss differs from documented TRL's by",
-            difference,
-            "of it",
-            "under 0.01",
-            difference < 0.01,
-        ),
+        Row(f"{name}: share of the matrix rate", share, f"of {rate / 1e9:.0f} GFLOP/s"),
+        under(f"{name}: loss, relative difference from documented TRL's", difference, "", 0.01),
     ]
 
 
 def faster(name: str, side: str, runs: dict[str, list[Measured]]) -> Row:
     ratios = [theirs.seconds / own.seconds for own, theirs in zip(runs["ours"], runs[side], strict=True)]
-    ratio, spread = statistics.median(ratios), f"times ({min(ratios):.2f} to {max(ratios):.2f})"
-    return Row(f"{name}: faster than TRL, {side}", ratio, spread, "at least 1.5", ratio >= 1.5)
+    return ratio(f"{name}: speed, times TRL's, {side}", ratios, 1.5)
 
 
 def main() -> None:
@@ -206,8 +195,8 @@ def main() -> None:
         row | {"completion": row["chosen"], "length": length_of_longer_side(row)} for row in kept[: 8 * STEPS]
     ]
     rate = matrix_rate()
-    made = [compared(kind, weights, rows, rate) for weights, kind in product(WEIGHTS, ("SFT", "PM"))]
-    report("training", [row for rows in made for row in rows])
+    results = [compared(kind, weights, rows, rate) for weights, kind in product(WEIGHTS, ("SFT", "PM"))]
+    report("training", [row for result in results for row in result])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the engines are asked: texts of the project's own, in the paper's formats."""
+"""Prompts for the engines: the project's own texts, in the paper's formats."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.models.model import Context
 from constitutional_ai.records import Message
-from constitutional_ai.rl_cai.feedback import questions as feedback_requests
-from constitutional_ai.rl_cai.feedback import worked_choices
+from constitutional_ai.rl_cai.feedback import questions, worked_choices
 from constitutional_ai.seeding import rng
 from constitutional_ai.sl_cai import critique_requests, worked_critiques
 
 FOLDER = Path(constitutional_ai.__file__).parent
 BASE = bundled_folder("smollm2-135m")
 PREFIX = 2000
-"""Tokens of few-shots before a critique, at the least: the paper's have 1,966."""
+"""The least tokens of few-shots before a critique: the paper's have 1,966."""
 
 
 def lines(name: str) -> list[dict[str, Any]]:
+    """Return the rows of one of the project's own JSONL files."""
     return [json.loads(line) for line in (FOLDER / "data" / name).read_text("utf-8").splitlines()]
 
 
 def critiques(count: int = 64) -> list[Context]:
-    """The paper's format: dialogues with their critiques, then one's own. Ours are repeated until they are as long."""
+    """Return prompts in the paper's format: worked dialogues, repeated up to ``PREFIX``, and an open one."""
     shots = (FOLDER / "data" / "few_shots" / worked_critiques.CRITIQUE_REVISION).read_text("utf-8")
     dialogues = [text.removesuffix("\n\nHuman:") for text in json.loads(shots)]
     before, tokenizer = "", AutoTokenizer.from_pretrained(BASE)
@@ -39,7 +39,7 @@ def critiques(count: int = 64) -> list[Context]:
             break
         before += dialogue
     prompts, pairs = lines("red_team.jsonl")[:count], lines("helpfulness_pairs.jsonl")
-    asked = [p.critique for p in load_constitution("default").principles if p.critique]
+    requests = [p.critique for p in load_constitution("default").principles if p.critique]
     return [
         before
         + str(
@@ -47,27 +47,28 @@ def critiques(count: int = 64) -> list[Context]:
                 (Message("user", prompt["conversation"][0]["content"]),), pair["chosen"], request, "plain"
             )
         )
-        for prompt, pair, request in zip(prompts, cycle(pairs), cycle(asked), strict=False)
+        for prompt, pair, request in zip(prompts, cycle(pairs), cycle(requests), strict=False)
     ]
 
 
 def chats(count: int = 128) -> list[Context]:
+    """Return conversations of one short human turn."""
     return [
         (Message("user", row["conversation"][0]["content"]),) for row in islice(lines("helpful.jsonl"), count)
     ]
 
 
 def feedback(shots: bool) -> list[Context]:
-    """One pair under 16 principles in both orders; with ``shots``, behind the worked examples of its own (FB-7)."""
+    """Return questions about a pair under 16 principles in both orders; ``shots``: after worked examples (FB-7)."""
     pair = lines("helpfulness_pairs.jsonl")[0]
-    known = load_constitution("default").for_preference
+    principles = load_constitution("default").for_preference
     worked = worked_choices.load_few_shots(FOLDER / "data" / "few_shots")
     talk = (Message("user", pair["conversation"][0]["content"]),)
-    before = worked.multiple_choice(known, rng(0, "few shots")) if shots else ""
+    before = worked.multiple_choice(principles, rng(0, "few shots")) if shots else ""
     contexts: list[Context] = []
-    for principle in known[:16]:
+    for principle in principles[:16]:
         contexts += [
-            feedback_requests.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
+            questions.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
             for answers in ((pair["chosen"], pair["rejected"]), (pair["rejected"], pair["chosen"]))
         ]
     return contexts
