@@ -170,6 +170,7 @@ class CallFile:
         return digest
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
     def _open(self) -> sqlite3.Connection:
@@ -188,7 +189,7 @@ class CallFile:
             return []
 
     def _start_again(self, error: sqlite3.DatabaseError) -> None:
-        """Replace a damaged file. Raises what is no damage: a full disk, no permission, a lock held too long."""
+        """Replace a damaged file. Raises DiskFull or InputError for an error that is not damage."""
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise DiskFull(os.strerror(errno.ENOSPC)) from error
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

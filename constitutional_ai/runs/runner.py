@@ -35,10 +35,17 @@ Row = TypeVar("Row", bound=HasId)
 class Progress(Protocol):
     """A display of how far a stage is."""
 
-    def start(self, stage: str, done: int, total: int) -> None: ...
-    def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
-    def step(self, stage: str, done: int, total: int) -> None: ...
-    def finish(self, stage: str) -> None: ...
+    def start(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` records exist."""
+
+    def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
+        """Show that one more record was made, or failed, and what it cost."""
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Show that a training has done so many of its steps."""
+
+    def finish(self, stage: str) -> None:
+        """Show that the stage is complete."""
 
 
 class Silent:
