@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from constitutional_ai.errors import CaiError, InputError, ModelError
 from constitutional_ai.models.hosted.server import ServerModel
-from constitutional_ai.models.load import check_name, load_model, model_path
+from constitutional_ai.models.load import Engine, check_name, load_model, model_path
+from constitutional_ai.models.local.choose import FORMER_NAMES, PACKAGES
 from constitutional_ai.models.scripted import ScriptedModel
 
 
@@ -62,6 +64,10 @@ def test_the_chosen_engine_runs_the_weights_and_is_named(tiny: Path) -> None:
     assert said == [f"hf:{tiny} runs on engine transformers (as set)."]
     with pytest.raises(InputError, match="unknown engine 'abacus'"):
         load_model(f"hf:{tiny}", engine="abacus")
+
+
+def test_a_recipe_may_name_each_engine_also_as_older_runs_did() -> None:
+    assert set(get_args(Engine)) == {*PACKAGES, *FORMER_NAMES}
 
 
 @pytest.mark.parametrize("name", ["server:m@http://x/v1", "scripted:echo"])

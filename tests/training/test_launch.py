@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,10 +37,15 @@ def test_all_three_configs_of_trl_take_them() -> None:
         assert config.per_device_train_batch_size == 8
 
 
-def test_telemetry_is_off_before_trl_is_imported() -> None:
-    import os
-
-    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+def test_telemetry_is_off_whatever_was_imported_before() -> None:
+    code = """
+import huggingface_hub.constants as hub
+assert not hub.HF_HUB_DISABLE_TELEMETRY
+import constitutional_ai.models.local.tokens
+assert hub.HF_HUB_DISABLE_TELEMETRY
+"""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_HUB")}
+    subprocess.run([sys.executable, "-c", code], env=others, check=True)
 
 
 def test_weights_that_are_trained_are_float32(tiny: Path) -> None:

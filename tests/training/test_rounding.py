@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from constitutional_ai.training import launch  # first: it silences TRL's telemetry
+from constitutional_ai.training import launch  # first: it turns telemetry off
 
 from peft import get_peft_model  # isort: skip
 from transformers import AutoModelForSequenceClassification  # isort: skip

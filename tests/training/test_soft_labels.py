@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.training import launch  # first: it silences TRL's telemetry
+from constitutional_ai.training import launch  # first: it turns telemetry off
 
 from datasets import Dataset  # isort: skip
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # isort: skip

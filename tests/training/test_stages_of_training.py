@@ -17,7 +17,7 @@ from constitutional_ai.records import Checkpoint, Completion, Message, Prompt, R
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.sl_cai.finetune import examples, finetune
 from constitutional_ai.stages.job import Job
-from constitutional_ai.training import launch  # first: it silences TRL's telemetry
+from constitutional_ai.training import launch  # first: it turns telemetry off
 
 from trl import SFTTrainer  # isort: skip
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # isort: skip
