@@ -10,19 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Conversation, as_messages
-from constitutional_ai.rl_cai.preference_model.held_out_report import Spread
 from constitutional_ai.runs import layout
 
 SCORE_BATCH = 32
-SPREAD = "preference_model.json"
-"""File beside the weights that says where the model's scores lie."""
-UNKNOWN = Spread(None, None, 0, None)
 
 
 class Scorer:
@@ -63,7 +57,7 @@ class Scorer:
 class PreferenceModel(Scorer):
     """A trained preference model: the sigmoid of a difference of two scores is a probability (PM-4).
 
-    Scores of two preference models cannot be compared (PM-6): ``centred`` subtracts the mean over held-out answers.
+    Scores of two preference models cannot be compared (PM-6).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,8 +66,6 @@ class PreferenceModel(Scorer):
         Raises ModelError when there is no model, or one that does not give a single score.
         """
         super().__init__(*_load(path))
-        file = Path(path) / SPREAD
-        self._spread = TypeAdapter(Spread).validate_json(file.read_bytes()) if file.is_file() else UNKNOWN
         self._requests: Batcher[Conversation, float] = Batcher(
             lambda conversations, _: self.scores(conversations),
             size=SCORE_BATCH,
@@ -84,28 +76,6 @@ class PreferenceModel(Scorer):
     async def reward(self, conversation: Conversation) -> float:
         """Return the score of one conversation, computed in a batch with all other requests that wait."""
         return await self._requests.ask(conversation)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean score of the held-out answers; None if none were held out."""
-        return self._spread.mean
-
-    @property
-    def scale(self) -> float | None:
-        """Standard deviation of the scores of the held-out answers; None if none were held out."""
-        return self._spread.scale
-
-    def centred(self, scores: Sequence[float]) -> list[float]:
-        """Return the scores minus the mean held-out score, for display (PM-6).
-
-        Raises ModelError if that mean is unknown.
-        """
-        if self.mean is None:
-            raise ModelError(
-                "this preference model held no pairs out, so its scores have no zero. Train one with "
-                "preference_model.held_out=0.1"
-            )
-        return [score - self.mean for score in scores]
 
 
 def tokenizer_of(path: str | Path) -> Any:

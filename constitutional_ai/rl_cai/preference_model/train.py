@@ -17,12 +17,14 @@ from typing import Any
 from constitutional_ai.errors import ModelError
 from constitutional_ai.records import Checkpoint, Conversation
 from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm_report
-from constitutional_ai.rl_cai.preference_model.scorer import SPREAD, PreferenceModel, Scorer, tokenizer_of
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorer, tokenizer_of
 from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS, conversations
 from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training
 from constitutional_ai.training.training_job import TrainingJob
 
+SPREAD = "preference_model.json"
+"""File beside the weights with the mean and scale of the model's held-out scores, to centre them (PM-6)."""
 CHECKED = 8
 """Training pairs whose scores are compared before and after saving."""
 TOLERANCE = 0.25
