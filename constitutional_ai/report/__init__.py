@@ -1,1 +1,1 @@
-"""Shows a run to people: a page, and one prompt's life. It only reads: deleting it would touch nothing else."""
+"""Show a run to people: a page, figures, model cards, one prompt's records, and exports. Only ``cli`` imports it."""

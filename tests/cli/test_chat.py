@@ -51,7 +51,7 @@ def test_models_that_are_not_made_are_left_out(
 
 
 def test_a_model_that_cannot_answer_says_so_and_forgets(
-    begun: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def say(context: str) -> str:
         if "silence" in context:
@@ -60,6 +60,6 @@ def test_a_model_that_cannot_answer_says_so_and_forgets(
 
     monkeypatch.setattr(chat, "load_model", lambda name: ScriptedModel(say=say))
     monkeypatch.setattr("sys.stdin", io.StringIO("silence\nhello\n"))
-    chat.side_by_side(begun, Sampling())
+    chat.side_by_side(empty_run, Sampling())
     said = capsys.readouterr().out
     assert "(no answer: it said nothing)" in said and "heard 1" in said

@@ -200,14 +200,14 @@ def evaluate(run: Run) -> Run:
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Run:
+def empty_run(tmp_path: Path) -> Run:
     return begin(tmp_path / "run")
 
 
 @pytest.fixture
-def run(begun: Run) -> Run:
+def run(empty_run: Run) -> Run:
     """A finished run."""
-    return make(begun)
+    return make(empty_run)
 
 
 @pytest.fixture

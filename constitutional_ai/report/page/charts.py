@@ -121,19 +121,15 @@ def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20)
     """Draw how many values lie in each of equal parts of [0, 1], or return None if there are none."""
     if not values:
         return None
-    counts = [0] * bins
-    for value in values:
-        counts[min(bins - 1, int(value * bins))] += 1
     figure, axes = panel(height=170, left=36, bottom=36)
-    axes.bar([(i + 0.5) / bins for i in range(bins)], counts, width=0.84 / bins, color=COLOUR[layout.SL_CAI])
+    counts = axes.hist(values, bins, range=(0, 1), rwidth=0.84, color=COLOUR[layout.SL_CAI])[0]
     axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     axes.set_xlim(0, 1)
     axes.set_xlabel("P(answer A is better)", color=INK)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    return Chart(
-        title, caption, svg_of(figure, title, f"{len(values)} labels, by twentieths from 0 to 1: {counts}")
-    )
+    description = f"{len(values)} labels, by twentieths from 0 to 1: {[int(count) for count in counts]}"
+    return Chart(title, caption, svg_of(figure, title, description))
 
 
 def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:

@@ -97,8 +97,8 @@ def test_a_principle_is_audited_by_its_own_questions(run: Run) -> None:
     assert shown(x.first) == (0.75, 2)
 
 
-def test_before_there_are_answers_there_is_no_audit(begun: Run) -> None:
-    contents = read_contents(begun)
+def test_before_there_are_answers_there_is_no_audit(empty_run: Run) -> None:
+    contents = read_contents(empty_run)
     assert audit(contents) == [] and gate_of(contents) is None and labels_of(contents) is None
 
 

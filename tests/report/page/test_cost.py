@@ -27,9 +27,9 @@ def test_what_counts_no_tokens_has_no_speed() -> None:
     assert Cost("resumed when done", 0, 10, 10, 0.0).speed is None
 
 
-def test_before_a_stage_is_complete_nothing_has_a_cost(begun: Run) -> None:
-    assert costs(read_contents(begun)) == []
-    assert "No stage is complete yet." in write_report(begun).read_text()
+def test_before_a_stage_is_complete_nothing_has_a_cost(empty_run: Run) -> None:
+    assert costs(read_contents(empty_run)) == []
+    assert "No stage is complete yet." in write_report(empty_run).read_text()
 
 
 def test_the_page_says_so(run: Run) -> None:

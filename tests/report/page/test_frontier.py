@@ -33,8 +33,8 @@ def test_a_refusal_is_no_answer_to_a_harmless_prompt(evaluated: Run) -> None:
     assert found and {p.helpful.value for p in found.points if p.is_snapshot} == {0.0}
 
 
-def test_what_was_not_answered_has_no_frontier(begun: Run) -> None:
-    contents = read_contents(begun)
+def test_what_was_not_answered_has_no_frontier(empty_run: Run) -> None:
+    contents = read_contents(empty_run)
     assert frontier(contents) is None and elo_frontier(contents) is None
 
 

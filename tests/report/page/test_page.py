@@ -75,8 +75,8 @@ def test_a_long_answer_is_folded_and_cut_where_the_file_must_do(run: Run) -> Non
     assert len(page) < 2_000_000
 
 
-def test_a_run_of_which_nothing_is_made(begun: Run) -> None:
-    page = Elements(write_report(begun).read_text())
+def test_a_run_of_which_nothing_is_made(empty_run: Run) -> None:
+    page = Elements(write_report(empty_run).read_text())
     assert page.text.count("Not available yet") >= 6
     assert "0 of 8 stages" in page.text
 
@@ -194,10 +194,10 @@ def test_a_preference_model_without_held_out_pairs_is_said_to_be_unmeasured(run:
 
 
 @pytest.mark.parametrize(("own", "shown"), [(None, "hf:base"), ("hf:another", "hf:another")])
-def test_the_model_that_carries_the_head_is_named(begun: Run, own: str | None, shown: str) -> None:
+def test_the_model_that_carries_the_head_is_named(empty_run: Run, own: str | None, shown: str) -> None:
     recipe = Recipe(models={"pretrained": "hf:base", "preference_model": own})
-    (begun.folder / "recipe.yaml").write_text(recipe.to_yaml())
-    (stage,) = [s for s in read_contents(begun).stages if s.about.name == "06-preference-model"]
+    (empty_run.folder / "recipe.yaml").write_text(recipe.to_yaml())
+    (stage,) = [s for s in read_contents(empty_run).stages if s.about.name == "06-preference-model"]
     assert stage.models == (shown,)
 
 

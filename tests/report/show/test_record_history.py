@@ -65,9 +65,9 @@ def test_an_ambiguous_id_lists_five(run: Run) -> None:
         history_of(run, "")
 
 
-def test_a_run_without_records(begun: Run) -> None:
+def test_a_run_without_records(empty_run: Run) -> None:
     with pytest.raises(InputError, match="no records yet"):
-        history_of(begun, "a")
+        history_of(empty_run, "a")
 
 
 def test_a_prompt_that_a_model_wrote_tells_after_which_others(run: Run) -> None:
