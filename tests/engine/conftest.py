@@ -1,4 +1,4 @@
-"""Models of every kind that shares beginnings, computed in both ways."""
+"""Models of every architecture that shares prefixes, computed in both ways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from constitutional_ai.engine import prefixes
 from constitutional_ai.engine.attention import Forward, TransformersForward
 from constitutional_ai.engine.cpu import decoder
 from constitutional_ai.engine.cpu.decoder import Decoder
-from tests.engine.asked import TINY, X86, llama
+from tests.engine.sequences import TINY, X86, llama
 
 MAKE: dict[str, Callable[[Path], Any]] = {
     "llama": llama,

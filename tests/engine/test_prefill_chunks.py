@@ -1,4 +1,4 @@
-"""What some rows of a batch share beyond what all do is read once, and changes nothing that is said or scored."""
+"""A sub-prefix that some sequences of a batch share is prefilled once, and changes nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from constitutional_ai.engine.prefill_chunks import (
 )
 from constitutional_ai.engine.sampling import Decoding
 from constitutional_ai.engine.sequence_engine import SequenceEngine
-from tests.engine.asked import BEGINNING, CONTINUATIONS, all_say, said
+from tests.engine.sequences import CONTINUATIONS, PREFIX, all_say, completions
 
 PRINCIPLES = [[5 + (n + 7) * m % 280 for m in range(1, 40)] for n in range(3)]
 BRANCHED = [
-    [*BEGINNING, *principle, *end] for principle in PRINCIPLES for end in ([8, 9], [9, 8, 7], [9, 8, 7, 6])
+    [*PREFIX, *principle, *end] for principle in PRINCIPLES for end in ([8, 9], [9, 8, 7], [9, 8, 7, 6])
 ]
-MIXED = [*BRANCHED, [*BEGINNING, 5], BRANCHED[0]]
+MIXED = [*BRANCHED, [*PREFIX, 5], BRANCHED[0]]
 
 
 class Counting:
@@ -41,14 +41,14 @@ class Counting:
         return self._forward(tokens, *rest)
 
 
-def test_rows_of_a_branch_say_what_a_plain_forward_pass_says(
+def test_sequences_that_share_a_sub_prefix_generate_what_a_plain_forward_pass_does(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     how = Decoding(list(range(11)), 1.3, 9, ())
-    assert all_say(model, MIXED, said(SequenceEngine(forward, tokenizer, {2}), MIXED, how), how)
+    assert all_say(model, MIXED, completions(SequenceEngine(forward, tokenizer, {2}), MIXED, how), how)
 
 
-def test_rows_of_a_branch_score_what_they_score_alone(forward: Forward, tokenizer: Any) -> None:
+def test_sequences_that_share_a_sub_prefix_score_as_alone(forward: Forward, tokenizer: Any) -> None:
     ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] + CONTINUATIONS for n in range(len(MIXED))]
     together = SequenceEngine(forward, tokenizer, {2}).score(MIXED, ends)
     for number, row in enumerate(MIXED):
@@ -56,18 +56,18 @@ def test_rows_of_a_branch_score_what_they_score_alone(forward: Forward, tokenize
         assert together[number] == pytest.approx(alone, rel=1e-4, abs=1e-4)
 
 
-def test_several_answers_to_each_of_several_prompts_read_each_prompt_once(
+def test_several_completions_of_several_prompts_prefill_each_prompt_once(
     forward: Forward, tokenizer: Any
 ) -> None:
     counting = Counting(forward)
-    prompts = [[*BEGINNING[:50], *principle] for principle in PRINCIPLES]
-    said(SequenceEngine(counting, tokenizer, {2}), prompts * 8, Decoding(list(range(24)), 1.0, 1, ()))
+    prompts = [[*PREFIX[:50], *principle] for principle in PRINCIPLES]
+    completions(SequenceEngine(counting, tokenizer, {2}), prompts * 8, Decoding(list(range(24)), 1.0, 1, ()))
     assert counting.read == 50 + 3 * 39 + 21  # and the last token of each of the others, which is answered
 
 
-def test_both_orders_under_each_principle_read_the_principle_once(forward: Forward, tokenizer: Any) -> None:
+def test_both_orders_under_each_principle_prefill_the_principle_once(forward: Forward, tokenizer: Any) -> None:
     counting = Counting(forward)
-    rows = [[*BEGINNING, *principle, *end] for principle in PRINCIPLES for end in ([8] * 4, [9] * 4)]
+    rows = [[*PREFIX, *principle, *end] for principle in PRINCIPLES for end in ([8] * 4, [9] * 4)]
     SequenceEngine(counting, tokenizer, {2}).score(rows, [[[7], [9]]] * 6)
     assert counting.read == 150 + 3 * 43 + 3 * 4
 
@@ -78,7 +78,7 @@ def test_both_orders_under_each_principle_read_the_principle_once(forward: Forwa
     ),
     st.integers(0, 20),
 )
-def test_a_branch_goes_out_from_a_row_that_is_in_none(rows: list[list[int]], known: int) -> None:
+def test_a_leader_shares_no_sub_prefix_itself(rows: list[list[int]], known: int) -> None:
     found = shared_subprefixes(rows, [min(known, len(row) - 1) for row in rows])
     for number, (leader, length) in found.items():
         assert leader not in found
@@ -87,7 +87,7 @@ def test_a_branch_goes_out_from_a_row_that_is_in_none(rows: list[list[int]], kno
 
 
 @given(st.dictionaries(st.integers(0, 500), st.integers(1, 700), max_size=60))
-def test_pieces_hold_every_row_once_and_few_tokens(lengths: dict[int, int]) -> None:
+def test_chunks_hold_every_sequence_once_and_few_tokens(lengths: dict[int, int]) -> None:
     made = list(chunks(lengths))
     assert sorted(i for piece in made for i in piece) == sorted(lengths)
     for piece in made:

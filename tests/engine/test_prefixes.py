@@ -1,4 +1,4 @@
-"""What rows share is computed once, and nothing that a model says changes: against plain transformers, in float32."""
+"""A shared prefix is computed once, and changes no completion: against plain transformers, in float32."""
 
 from __future__ import annotations
 
@@ -24,35 +24,37 @@ from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.model import Sampling
-from tests.engine.asked import BEGINNING, CONTINUATIONS, ROWS, TINY, all_say, greedy, llama, said
+from tests.engine.sequences import CONTINUATIONS, PREFIX, SEQUENCES, TINY, all_say, completions, greedy, llama
 
 
-def test_logits_after_a_shared_beginning_are_those_of_a_plain_forward_pass(
+def test_logits_after_a_shared_prefix_are_those_of_a_plain_forward_pass(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     """To 1e-5 of the largest, as float32 has seven digits."""
     engine, seen = SequenceEngine(forward, tokenizer, {2}), []
     prefill = engine.reader.prefill
     engine.reader.prefill = lambda *a, **k: seen.append(prefill(*a, **k)) or seen[-1]  # type: ignore[method-assign]
-    said(engine, ROWS, greedy(len(ROWS), steps=1))
-    order = sorted(range(len(ROWS)), key=lambda i: -len(ROWS[i]))
+    completions(engine, SEQUENCES, greedy(len(SEQUENCES), steps=1))
+    order = sorted(range(len(SEQUENCES)), key=lambda i: -len(SEQUENCES[i]))
     with torch.no_grad():
-        plain = torch.stack([model(torch.tensor([ROWS[i]])).logits[0, -1] for i in order])
-    assert len(seen[0]) == 1  # the beginning, once
+        plain = torch.stack([model(torch.tensor([SEQUENCES[i]])).logits[0, -1] for i in order])
+    assert len(seen[0]) == 1  # the prefix, once
     assert (seen[1][:, -1] - plain).abs().max() < 1e-5 * plain.abs().max()
 
 
 def test_greedy_tokens_are_those_of_transformers(model: Any, forward: Forward, tokenizer: Any) -> None:
     engine = SequenceEngine(forward, tokenizer, {2})
-    # The second time from a beginning that is known by then.
-    for rows in (ROWS, ROWS, [*ROWS[3:5], [7, 8, 9]], [ROWS[2]]):
-        assert all_say(model, rows, said(engine, rows))
+    # The second time from a prefix that is known by then.
+    for rows in (SEQUENCES, SEQUENCES, [*SEQUENCES[3:5], [7, 8, 9]], [SEQUENCES[2]]):
+        assert all_say(model, rows, completions(engine, rows))
 
 
 def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, tokenizer: Any) -> None:
     engine = SequenceEngine(forward, tokenizer, {2})
     for _ in range(2):
-        for row, scores in zip(ROWS, engine.score(ROWS, [CONTINUATIONS] * len(ROWS)), strict=True):
+        for row, scores in zip(
+            SEQUENCES, engine.score(SEQUENCES, [CONTINUATIONS] * len(SEQUENCES)), strict=True
+        ):
             for tokens, score in zip(CONTINUATIONS, scores, strict=True):
                 with torch.no_grad():
                     logps = model(torch.tensor([row + tokens])).logits[0].log_softmax(-1)
@@ -60,12 +62,12 @@ def test_scores_are_those_of_a_plain_forward_pass(model: Any, forward: Forward, 
                 assert score == pytest.approx(float(logps[places, tokens].sum()), rel=1e-5, abs=1e-5)
 
 
-def test_rows_with_continuations_of_their_own_are_scored_together(
+def test_sequences_with_continuations_of_their_own_are_scored_together(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     shared, padded = SequenceEngine(forward, tokenizer, {2}), PaddedGenerate(model, tokenizer, {2})
-    ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(ROWS))]
-    for one, other in zip(shared.score(ROWS, ends), padded.score(ROWS, ends), strict=True):
+    ends = [[[n + 5] * (n % 4 + 1) for _ in range(n % 3 + 1)] for n in range(len(SEQUENCES))]
+    for one, other in zip(shared.score(SEQUENCES, ends), padded.score(SEQUENCES, ends), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
 
 
@@ -90,9 +92,9 @@ def test_attention_by_hand_is_that_of_the_fused_kernel(
 def test_the_models_own_attention_is_given_back_even_after_an_error(model: Any, tokenizer: Any) -> None:
     engine = SequenceEngine(TransformersForward(model), tokenizer, {2})
     with pytest.raises(IndexError):
-        said(engine, [[*BEGINNING, 10**6], [*BEGINNING, 5]])
+        completions(engine, [[*PREFIX, 10**6], [*PREFIX, 5]])
     assert model.config._attn_implementation == "sdpa"
-    assert all_say(model, [ROWS[0]], said(engine, [ROWS[0]]))
+    assert all_say(model, [SEQUENCES[0]], completions(engine, [SEQUENCES[0]]))
 
 
 # -- which models
@@ -123,8 +125,8 @@ def test_a_model_that_attends_through_a_window_is_left_to_transformers(
     tokenizer.save_pretrained(tmp_path)
     loaded = HuggingFaceModel("m", tmp_path, dtype=torch.float32)
     assert isinstance(loaded._engine, PaddedGenerate)
-    assert [len(t) > 0 for t in said(loaded._engine, ROWS)] == [True] * 12
-    assert all_say(made, [ROWS[1]], said(loaded._engine, [ROWS[1]]), ends=loaded._tokens.ends)
+    assert [len(t) > 0 for t in completions(loaded._engine, SEQUENCES)] == [True] * 12
+    assert all_say(made, [SEQUENCES[1]], completions(loaded._engine, [SEQUENCES[1]]), ends=loaded._tokens.ends)
 
 
 # -- what is kept
@@ -140,7 +142,7 @@ def prefix(tokens: list[int]) -> Prefix:
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=12),
     st.tuples(st.integers(0, 3), st.integers(1, 60)),
 )
-def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
+def test_the_prefix_cache_is_bounded_and_gives_true_prefixes(
     kept: list[tuple[int, int]], asked: tuple[int, int]
 ) -> None:
     prefixes = PrefixCache(limit=100 * 8)
@@ -156,7 +158,7 @@ def test_what_is_kept_is_bounded_and_what_is_found_begins_alike(
         assert found and len(found.tokens) >= min(kept[-1][1], asked[1])
 
 
-def test_the_beginning_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
+def test_the_prefix_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
     prefixes = PrefixCache(limit=100 * 8)
     for first in (1, 2):
         prefixes.keep(prefix([first] * 40))
@@ -167,19 +169,17 @@ def test_the_beginning_used_last_stays_and_one_too_large_drives_out_nothing() ->
     assert [bool(prefixes.longest([first] * 40)) for first in (1, 3, 4)] == [True, True, False]
 
 
-def test_a_known_beginning_is_not_read_again_and_a_longer_one_goes_on_from_it(
-    tiny: Path, tokenizer: Any
-) -> None:
+def test_a_known_prefix_is_not_computed_again_and_a_longer_one_extends_it(tiny: Path, tokenizer: Any) -> None:
     loaded, read = llama(tiny), []
     engine = SequenceEngine(TransformersForward(loaded), tokenizer, {2})
     forward = loaded.forward
     loaded.forward = lambda **given: read.append(tuple(given["input_ids"].shape)) or forward(**given)
-    rows = [[*BEGINNING, 5, 6], [*BEGINNING, 7, 8]]
-    longer = [[*BEGINNING, *range(5, 45), n] for n in (5, 6)]
+    rows = [[*PREFIX, 5, 6], [*PREFIX, 7, 8]]
+    longer = [[*PREFIX, *range(5, 45), n] for n in (5, 6)]
     shapes = []
     for asked in (rows, rows, longer, rows):
         read.clear()
-        said(engine, asked, greedy(2, steps=1))
+        completions(engine, asked, greedy(2, steps=1))
         shapes.append(list(read))
     assert shapes == [[(1, 150), (2, 2)], [(2, 2)], [(1, 40), (2, 1)], [(2, 2)]]
 

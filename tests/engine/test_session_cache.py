@@ -1,4 +1,4 @@
-"""A row that goes on is not read again, and says what it would have said."""
+"""A session is not prefilled again when it continues, and its completions stay the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from constitutional_ai.engine.attention import Forward
 from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.engine.session_cache import KEY_TOKENS, Session, SessionCache
-from tests.engine.asked import BEGINNING, ROWS, all_say, greedy, said
+from tests.engine.sequences import PREFIX, SEQUENCES, all_say, completions, greedy
 
 
 class Reads:
@@ -28,45 +28,45 @@ class Reads:
         return self.forward(tokens, *rest)
 
 
-def test_rows_that_go_on_are_read_from_where_they_ended(model: Any, forward: Forward, tokenizer: Any) -> None:
+def test_sessions_are_continued_from_where_they_ended(model: Any, forward: Forward, tokenizer: Any) -> None:
     """Of different lengths, with more to read after what they said, beside one that is new, in another order."""
     seen = Reads(forward)
     engine = SequenceEngine(seen, tokenizer, {2})
-    own = [[*BEGINNING, *range(5 + n, 55 + 3 * n)] for n in range(5)]
-    first = said(engine, own)
+    own = [[*PREFIX, *range(5 + n, 55 + 3 * n)] for n in range(5)]
+    first = completions(engine, own)
     assert all_say(model, own, first)
     rows = [[*row, *text, *range(100, 103 + n)] for n, (row, text) in enumerate(zip(own, first, strict=True))]
-    again = [*reversed(rows), [*BEGINNING, *range(200, 260)]]
+    again = [*reversed(rows), [*PREFIX, *range(200, 260)]]
     seen.shapes.clear()
-    assert all_say(model, again, said(engine, again))
+    assert all_say(model, again, completions(engine, again))
     read = [shape for shape in seen.shapes if shape[1] > 1]
     assert sum(rows * tokens for rows, tokens in read[:1]) >= 60  # the new one
     assert read[0][1] == 60
     seen.shapes.clear()
-    assert all_say(model, rows, said(engine, rows))
+    assert all_say(model, rows, completions(engine, rows))
     assert seen.shapes[0] == (5, 1)  # all was known but the last token, which is answered
 
 
-def test_a_row_that_goes_on_alone_reads_what_it_said_and_what_is_new(
+def test_a_session_continued_alone_prefills_its_completion_and_what_is_new(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
     seen = Reads(forward)
     engine = SequenceEngine(seen, tokenizer, {2})
     row = list(range(5, 85))
-    (text,) = said(engine, [row])
+    (text,) = completions(engine, [row])
     seen.shapes.clear()
     longer = [*row, *text, 7, 8, 9]
-    assert all_say(model, [longer], said(engine, [longer]))
-    assert seen.shapes[0] == (1, len(text) + 3)  # alone, its prompt is a beginning, and kept as one
+    assert all_say(model, [longer], completions(engine, [longer]))
+    assert seen.shapes[0] == (1, len(text) + 3)  # alone, its prompt is a prefix, and kept as one
 
 
 def test_nothing_is_kept_where_weights_may_change(forward: Forward, tokenizer: Any) -> None:
     seen = Reads(forward)
     engine = SequenceEngine(seen, tokenizer, {2}, keep=False)
-    said(engine, ROWS[:1])
+    completions(engine, SEQUENCES[:1])
     before = seen.shapes[0]
     seen.shapes.clear()
-    said(engine, ROWS[:1], greedy(1))
+    completions(engine, SEQUENCES[:1], greedy(1))
     assert seen.shapes[0] == before
 
 
@@ -84,7 +84,7 @@ def kept(tokens: list[int], begun: int = 0) -> Session:
     ),
     st.integers(0, 5),
 )
-def test_what_is_found_is_the_longest_beginning_after_what_is_shared(
+def test_the_longest_session_after_the_shared_prefix_is_taken(
     rows: list[tuple[int, int, int]], begun: int
 ) -> None:
     store = SessionCache(limit=10**9)
@@ -106,7 +106,7 @@ def test_what_is_found_is_the_longest_beginning_after_what_is_shared(
     assert found.flatten()[:expected].tolist() == asked[begun : begun + expected]
 
 
-def test_memory_is_bounded_and_the_row_used_longest_ago_goes_first() -> None:
+def test_memory_is_bounded_and_the_session_used_longest_ago_goes_first() -> None:
     size = kept(list(range(40))).kv.nbytes
     store = SessionCache(limit=3 * size)
     rows = [[n, *range(100, 139)] for n in range(4)]
@@ -121,7 +121,7 @@ def test_memory_is_bounded_and_the_row_used_longest_ago_goes_first() -> None:
 
 
 @pytest.mark.parametrize("length", [KEY_TOKENS - 1, KEY_TOKENS])
-def test_a_short_row_is_not_kept(length: int) -> None:
+def test_a_short_session_is_not_kept(length: int) -> None:
     store = SessionCache(limit=10**9)
     store.keep(kept(list(range(length))))
     assert bool(store.bytes) == (length >= KEY_TOKENS)

@@ -20,7 +20,7 @@ from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.model import Sampling
-from tests.engine.asked import BEGINNING, BFLOAT16, CONTINUATIONS, ROWS, X86, greedy, llama, said
+from tests.engine.sequences import BFLOAT16, CONTINUATIONS, PREFIX, SEQUENCES, X86, completions, greedy, llama
 
 needs_bfloat16 = pytest.mark.skipif(not BFLOAT16, reason="oneDNN has no bfloat16 on this processor")
 
@@ -28,12 +28,12 @@ needs_bfloat16 = pytest.mark.skipif(not BFLOAT16, reason="oneDNN has no bfloat16
 @needs_bfloat16
 def test_a_decoder_takes_the_weights_over_and_in_bfloat16_says_nearly_the_same(tiny: Path) -> None:
     loaded = llama(tiny).to(torch.bfloat16)
-    tokens, positions = torch.tensor([BEGINNING]), torch.arange(len(BEGINNING))[None]
+    tokens, positions = torch.tensor([PREFIX]), torch.arange(len(PREFIX))[None]
     with torch.inference_mode():
         before = loaded(tokens).logits.float()
         exact = llama(tiny)(tokens).logits
-        mask = AttentionMask([0], [[0] * len(BEGINNING)])
-        own = Decoder(loaded)(tokens, positions, mask, None, None, len(BEGINNING)).float()
+        mask = AttentionMask([0], [[0] * len(PREFIX)])
+        own = Decoder(loaded)(tokens, positions, mask, None, None, len(PREFIX)).float()
     assert loaded.lm_head.weight is None
     assert (own - exact).square().mean() < 1.2 * (before - exact).square().mean()  # it rounds less often
 
@@ -69,9 +69,9 @@ def test_where_the_processor_has_no_bfloat16_the_modules_compute_in_it(
 @needs_bfloat16
 def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(model: Any, tokenizer: Any) -> None:
     plain = copy.deepcopy(model).to(torch.bfloat16)
-    ends = [CONTINUATIONS] * len(ROWS)
+    ends = [CONTINUATIONS] * len(SEQUENCES)
     exact, rounded, own = (
-        torch.tensor(engine.score(ROWS, ends))
+        torch.tensor(engine.score(SEQUENCES, ends))
         for engine in (
             PaddedGenerate(model, tokenizer, {2}),
             PaddedGenerate(copy.deepcopy(plain), tokenizer, {2}),
@@ -82,12 +82,12 @@ def test_in_bfloat16_it_is_as_far_from_the_exact_scores_as_transformers_are(mode
 
 
 @needs_bfloat16
-def test_in_bfloat16_a_step_goes_on_from_what_was_read(model: Any, tokenizer: Any) -> None:
+def test_in_bfloat16_decode_continues_from_the_prefill(model: Any, tokenizer: Any) -> None:
     """What a row says is scored in one pass: each token was the likeliest, but for rounding."""
     decoder = Decoder(copy.deepcopy(model).to(torch.bfloat16))
     engine = SequenceEngine(decoder, tokenizer, {2})
-    texts = said(engine, ROWS, greedy(len(ROWS), steps=8))
-    for row, text in zip(ROWS, texts, strict=True):
+    texts = completions(engine, SEQUENCES, greedy(len(SEQUENCES), steps=8))
+    for row, text in zip(SEQUENCES, texts, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
         behind = logits.max(-1).values - logits[range(len(text)), text]
@@ -112,12 +112,12 @@ APART = [
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
-def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_alone(
-    wide: Any, tokenizer: Any, beginning: list[int]
+@pytest.mark.parametrize("prefix", [[], PREFIX], ids=["of their own", "behind a prefix"])
+def test_in_bfloat16_sequences_of_any_length_score_in_a_batch_as_alone(
+    wide: Any, tokenizer: Any, prefix: list[int]
 ) -> None:
     plain = copy.deepcopy(wide).to(torch.bfloat16)
-    rows, ends = [beginning + row for row in APART], [[[7], *CONTINUATIONS] for _ in APART]
+    rows, ends = [prefix + row for row in APART], [[[7], *CONTINUATIONS] for _ in APART]
     exact = torch.tensor(PaddedGenerate(wide, tokenizer, {2}).score(rows, ends))
     rounded = torch.tensor(PaddedGenerate(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
     engine = SequenceEngine(Decoder(plain), tokenizer, {2})
@@ -130,14 +130,14 @@ def test_in_bfloat16_rows_of_any_length_score_beside_each_other_what_they_score_
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("beginning", [[], BEGINNING], ids=["of their own", "behind a beginning"])
-def test_in_bfloat16_rows_of_any_length_go_on_beside_each_other_as_they_would_alone(
-    wide: Any, tokenizer: Any, beginning: list[int]
+@pytest.mark.parametrize("prefix", [[], PREFIX], ids=["of their own", "behind a prefix"])
+def test_in_bfloat16_sequences_of_any_length_are_continued_in_a_batch_as_alone(
+    wide: Any, tokenizer: Any, prefix: list[int]
 ) -> None:
     """Each token was the likeliest, but for rounding: in one pass of the exact model over all that was said."""
     engine = SequenceEngine(Decoder(copy.deepcopy(wide).to(torch.bfloat16)), tokenizer, {2})
-    rows, behind = [beginning + row for row in APART], []
-    for row, text in zip(rows, said(engine, rows, greedy(len(rows), steps=8)), strict=True):
+    rows, behind = [prefix + row for row in APART], []
+    for row, text in zip(rows, completions(engine, rows, greedy(len(rows), steps=8)), strict=True):
         with torch.no_grad():
             logits = wide(torch.tensor([row + text])).logits[0, len(row) - 1 : -1]
         behind.append((logits.max(-1).values - logits[range(len(text)), text]) / logits.std(-1))

@@ -31,7 +31,7 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model
 from constitutional_ai.models.local.padded import PaddedGenerate
-from tests.engine.asked import CONTINUATIONS, ROWS, X86, all_say, said
+from tests.engine.sequences import CONTINUATIONS, SEQUENCES, X86, all_say, completions
 
 WAYS = {
     "in bfloat16": [],
@@ -196,21 +196,21 @@ def in_8_bits(model: Any, dtype: torch.dtype | None = None) -> Decoder:
 def test_a_decoder_says_and_scores_what_transformers_do_with_the_weights_brought_back(
     model: Any, tokenizer: Any
 ) -> None:
-    plain, ends = with_weights_brought_back(model), [CONTINUATIONS] * len(ROWS)
+    plain, ends = with_weights_brought_back(model), [CONTINUATIONS] * len(SEQUENCES)
     engine = SequenceEngine(in_8_bits(model, torch.float32), tokenizer, {2})
-    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(ROWS, ends))
-    assert torch.allclose(torch.tensor(engine.score(ROWS, ends)), wanted, atol=2e-3)
-    assert all_say(plain, ROWS, said(engine, ROWS), rounding=2e-3)
+    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(SEQUENCES, ends))
+    assert torch.allclose(torch.tensor(engine.score(SEQUENCES, ends)), wanted, atol=2e-3)
+    assert all_say(plain, SEQUENCES, completions(engine, SEQUENCES), rounding=2e-3)
 
 
 def test_weights_stored_in_16_bits_are_computed_with_in_whatever_this_machine_does(
     model: Any, tokenizer: Any
 ) -> None:
     stored = copy.deepcopy(model).to(torch.bfloat16)
-    plain, ends = with_weights_brought_back(copy.deepcopy(stored).float()), [CONTINUATIONS] * len(ROWS)
+    plain, ends = with_weights_brought_back(copy.deepcopy(stored).float()), [CONTINUATIONS] * len(SEQUENCES)
     engine = SequenceEngine(in_8_bits(stored, torch.float32), tokenizer, {2})
-    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(ROWS, ends))
-    assert torch.allclose(torch.tensor(engine.score(ROWS, ends)), wanted, atol=2e-3)
+    wanted = torch.tensor(PaddedGenerate(plain, tokenizer, {2}).score(SEQUENCES, ends))
+    assert torch.allclose(torch.tensor(engine.score(SEQUENCES, ends)), wanted, atol=2e-3)
 
 
 PROBE = "The capital of France is Paris, and that of Italy is Rome. Water boils at a hundred degrees."

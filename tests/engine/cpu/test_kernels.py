@@ -22,7 +22,7 @@ from constitutional_ai.engine.cpu import build
 from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.kernels import Kernels
 from constitutional_ai.errors import InputError
-from tests.engine.asked import X86
+from tests.engine.sequences import X86
 from tests.processors import path_for
 
 TYPES = [torch.float32, torch.bfloat16]

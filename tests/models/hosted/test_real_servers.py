@@ -30,7 +30,7 @@ from constitutional_ai.models.model import Context, Model, Sampling
 from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
-from tests.engine.asked import LEAD, lead
+from tests.engine.sequences import LEAD, lead
 
 OURS = Path(__file__).parents[2] / "openai_server.py"
 LLAMA_CPP = os.environ.get("CAI_LLAMA_CPP_PYTHON", sys.executable)

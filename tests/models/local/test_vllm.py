@@ -18,7 +18,7 @@ from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.vllm import VllmModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion, Message
-from tests.engine.asked import LEAD, lead, nearly_all_alike
+from tests.engine.sequences import LEAD, lead, nearly_all_alike
 
 pytestmark = pytest.mark.filterwarnings("default")  # its own warnings are many
 

@@ -24,7 +24,7 @@ from constitutional_ai.models.local.openvino.export_ir import unsupported
 from constitutional_ai.models.local.openvino.openvino_model import Int8OpenVinoModel, OpenVinoModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion, Message
-from tests.engine.asked import LEAD, lead, nearly_all_alike
+from tests.engine.sequences import LEAD, lead, nearly_all_alike
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""What the tests of shared beginnings, of decoding and of the decoder ask."""
+"""Sequences that the tests of the engine use, and what plain forward passes make of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.shape import SHAPE
 X86 = platform.machine() in {"x86_64", "AMD64"}
 BFLOAT16 = X86 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 """Whether the decoder computes in bfloat16 here: oneDNN refuses on processors without AVX-512 or AVX-NE-CONVERT."""
-BEGINNING = [5 + n * 7 % 280 for n in range(150)]
-ROWS = [BEGINNING + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
+PREFIX = [5 + n * 7 % 280 for n in range(150)]
+SEQUENCES = [PREFIX + [5 + (n + 3) * m % 290 for m in range(n * 5 % 23 + 1)] for n in range(12)]
 CONTINUATIONS = [[7], [9, 11, 12], [9, 11, 13, 200, 17]]
 TINY = {**SHAPE, "vocab_size": 300, "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 1}
 
@@ -33,7 +33,7 @@ def greedy(count: int, steps: int = 12) -> Decoding:
     return Decoding([0] * count, 0.0, steps, ())
 
 
-def said(
+def completions(
     engine: SequenceEngine | PaddedGenerate, rows: list[list[int]], how: Decoding | None = None
 ) -> list[list[int]]:
     return engine.generate(rows, how or greedy(len(rows)), threading.Event())
