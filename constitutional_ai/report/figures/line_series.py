@@ -54,15 +54,13 @@ def against_size(figure: PaperFigure, what: str, part: str, evaluations: Sequenc
 
     Raises InputError if nothing was measured, or no model's size is known.
     """
-    points = _measured(figure)
-    if not points:
-        raise missing(figure.number, what, part, evaluations)
-    if all(point.x is None for point in points):
-        raise InputError(
-            f"figure {figure.number} is drawn against the number of parameters, which is known for none of "
-            f"{_who(points)}. Evaluate models whose weights are on this machine: hf:FOLDER"
-        )
-    return _without_empty(figure, lambda point: point.x is not None)
+    problem = (
+        "is drawn against the number of parameters, which is known for none of {}. Evaluate models whose weights are "
+        "on this machine: hf:FOLDER"
+    )
+    return _without_empty(
+        figure, missing(figure.number, what, part, evaluations), problem, lambda p: p.x is not None
+    )
 
 
 # -- over training
@@ -97,32 +95,30 @@ def against_training(
 
     Raises InputError if nothing was measured, or no model was trained by RL.
     """
-    points = _measured(figure)
-    if not points:
-        raise missing(figure.number, what, part, evaluations)
-    if not any(point.x for point in points):
-        raise InputError(
-            f"figure {figure.number} is drawn over the course of RL, which trained none of {_who(points)}. Evaluate "
-            "a run with snapshots: set rl_cai.snapshot_every, finish the run, then run: cai evaluate RUN"
-        )
-    return _without_empty(figure, lambda point: bool(point.x))
+    problem = (
+        "is drawn over the course of RL, which trained none of {}. Evaluate a run with snapshots: set "
+        "rl_cai.snapshot_every, finish the run, then run: cai evaluate RUN"
+    )
+    return _without_empty(figure, missing(figure.number, what, part, evaluations), problem, lambda p: bool(p.x))
 
 
-def _without_empty(figure: PaperFigure, placed: Callable[[Point], bool]) -> PaperFigure:
-    """Drop panels without measured points, and name them in a note."""
-    full = [
-        any(placed(point) for series in panel.series if series.source == "measured" for point in series.points)
+def _without_empty(
+    figure: PaperFigure, nothing: InputError, problem: str, placed: Callable[[Point], bool]
+) -> PaperFigure:
+    """Drop panels in which no measured point is ``placed`` on the x axis, and name them in a note.
+
+    Raises ``nothing`` if no panel has a point, and the ``problem`` if none is placed.
+    """
+    points = {
+        panel.title: [p for series in panel.series if series.source == "measured" for p in series.points]
         for panel in figure.panels
-    ]
-    panels = [panel for panel, any_there in zip(figure.panels, full, strict=True) if any_there]
-    gone = [panel.title for panel, any_there in zip(figure.panels, full, strict=True) if not any_there]
+    }
+    models = list(dict.fromkeys(p.model for own in points.values() for p in own))
+    if not models:
+        raise nothing
+    panels = tuple(panel for panel in figure.panels if any(map(placed, points[panel.title])))
+    if not panels:
+        raise InputError(f"figure {figure.number} {problem.format(', '.join(models))}")
+    gone = [panel.title for panel in figure.panels if panel not in panels]
     notes = (*figure.notes, f"Not measured: {', '.join(gone)}.") if gone else figure.notes
-    return replace(figure, panels=tuple(panels), notes=notes)
-
-
-def _measured(figure: PaperFigure) -> list[Point]:
-    return [point for _, series, point in figure.points() if series.source == "measured"]
-
-
-def _who(points: Iterable[Point]) -> str:
-    return ", ".join(dict.fromkeys(point.model for point in points))
+    return replace(figure, panels=panels, notes=notes)
