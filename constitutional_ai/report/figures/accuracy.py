@@ -1,21 +1,26 @@
-"""Build figures 4, 11 and 12: how often models choose the right answer, against their size."""
+"""Build figures 4, 9, 11 and 12: how often models choose the right answer, and how well their probabilities say so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from constitutional_ai.records import Metric
+from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
+from constitutional_ai.metrics.calibration import Claim, bins
 from constitutional_ai.report.figures import paper_numbers as paper
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series
-from constitutional_ai.report.figures.line_series import (
-    against_size,
+from constitutional_ai.report.figures.measured import (
+    Evaluation,
+    by_size,
+    measured,
+    missing,
     of_the_paper,
     over_size,
     point,
-    size_panel,
+    without_empty,
 )
-from constitutional_ai.report.figures.measured import Evaluation, by_size, measured
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.rows import read_rows
 
 METHODS = {
     "multiple_choice": "multiple choice",
@@ -30,72 +35,97 @@ TASKS = (
 )
 INTERVALS = "Bars: 95 % intervals. Models of one size are drawn beside each other."
 GREY = "Grey: Bai et al. 2022, on 438 questions, as read off the figure."
+CALIBRATION = (
+    "Each point is one tenth of [0, 1], at the mean of the stated probabilities in it. Dashed: perfect calibration. "
+    "Bars: Wilson's 95 % intervals, for independent questions.",
+)
 
 
 def figure_4(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return accuracy on the 438 pairs (EV-1), or on our own gate questions if the paper's file was not given."""
-    stem = "hhh_accuracy" if any(_under(e, "hhh_accuracy.") for e in evaluations) else "gate_accuracy"
-    measure = (
-        "accuracy on HHH comparisons" if stem == "hhh_accuracy" else "accuracy on our gate questions, not HHH"
+    known = any(
+        m.name.startswith("hhh_accuracy.") and m.value is not None for e in evaluations for m in e.metrics
     )
-    series = _series(evaluations, stem, METHODS)
-    grey = [
-        of_the_paper(METHODS[method], paper.HHH_SIZES, values) for method, values in paper.HHH_ACCURACY.items()
-    ]
-    panel = _panel("", measure, [*series, *(grey if behind else [])], chance=0.5)
-    return against_size(
-        PaperFigure(4, (panel,), (INTERVALS, *([GREY] if behind else []))), measure, "hhh", evaluations
-    )
+    stem, where = ("hhh", "HHH comparisons") if known else ("gate", "our gate questions, not HHH")
+    what = f"accuracy on {where}"
+    panel = _panel("", what, evaluations, f"{stem}_accuracy", METHODS, chance=0.5)
+    if behind:
+        grey = [of_the_paper(METHODS[m], paper.HHH_SIZES, ys) for m, ys in paper.HHH_ACCURACY.items()]
+        panel = replace(panel, series=(*panel.series, *grey))
+    notes = (INTERVALS, GREY) if behind else (INTERVALS,)
+    return without_empty(PaperFigure(4, (panel,), notes), what, "hhh", evaluations)
+
+
+def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
+    """Return calibration (FB-9, EV-17): a panel for each method, with a line for each model."""
+    claims: dict[str, dict[str, list[Claim]]] = {method: {} for method in METHODS}
+    for one in evaluations:
+        for row in read_rows(one.folder / "hhh" / layout.RECORDS, HHHAnswer):
+            if row.method in claims and row.probability_right is not None:
+                own = claims[row.method].setdefault(one.shown(row.model), [])
+                own.append(claim(row, row.probability_right))
+    panels = [_calibration(METHODS[method], of_models) for method, of_models in claims.items() if of_models]
+    if not panels:
+        raise missing(9, "answers to HHH questions", "hhh", evaluations)
+    return PaperFigure(9, tuple(panels), CALIBRATION)
 
 
 def figure_11(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return accuracy on the older 221 pairs (EV-3)."""
-    measure = "accuracy on the original 221"
-    panel = _panel("", measure, _series(evaluations, "hhh221_accuracy", METHODS), chance=0.5)
-    return against_size(PaperFigure(11, (panel,), (INTERVALS,)), measure, "hhh --paper FOLDER", evaluations)
+    what = "accuracy on the original 221"
+    panel = _panel("", what, evaluations, "hhh221_accuracy", METHODS, chance=0.5)
+    return without_empty(PaperFigure(11, (panel,), (INTERVALS,)), what, "hhh --paper FOLDER", evaluations)
 
 
 def figure_12(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return accuracy in identifying harm, and in telling nine kinds of it apart (EV-4, EV-5, EV-6)."""
-    panels = [
-        _panel(title, "accuracy", _series(evaluations, stem, MODES), chance=chance)
-        for stem, title, chance in TASKS
-    ]
-    figure = PaperFigure(12, tuple(panels), (INTERVALS,))
-    return against_size(figure, "accuracy of harm identification", "harm --paper FOLDER", evaluations)
+    panels = tuple(_panel(title, "accuracy", evaluations, stem, MODES, chance=p) for stem, title, p in TASKS)
+    what = "accuracy of harm identification"
+    return without_empty(PaperFigure(12, panels, (INTERVALS,)), what, "harm --paper FOLDER", evaluations)
 
 
-def _panel(title: str, y_label: str, series: Iterable[Series], *, chance: float) -> Panel:
-    return replace(size_panel(title, y_label, series), level=(chance, "chance"))
+def _panel(
+    title: str,
+    y_label: str,
+    evaluations: Sequence[Evaluation],
+    stem: str,
+    methods: Mapping[str, str],
+    *,
+    chance: float,
+) -> Panel:
+    """Return a line for each method, and for each kind of model if there are several, against model size."""
+    lines, series = by_size(measured(evaluations), join_named=True), []
+    for method, of in methods.items():
+        drawn = [line for name, group in lines if (line := over_size(name, group, f"{stem}.{method}")).points]
+        if len(lines) > 1:
+            series += [replace(s, name=f"{s.name}, {of}", colour=method, marker=s.name) for s in drawn]
+        else:
+            series += [replace(s, name=of) for s in drawn]
+        series += [line for one in evaluations for line in _others(one, f"{stem}.{method}", of)]
+    return Panel(title, "parameters", y_label, tuple(series), x_scale="parameters", level=(chance, "chance"))
 
 
-def _series(evaluations: Sequence[Evaluation], stem: str, methods: Mapping[str, str]) -> list[Series]:
-    """Return a line for each method, and for each kind of model if there are several."""
-    lines = by_size(measured(evaluations), join_named=True)
-    series = []
-    for method, title in methods.items():
-        for name, group in lines:
-            line = over_size(name, group, f"{stem}.{method}")
-            if line.points and len(lines) > 1:
-                series.append(replace(line, name=f"{name}, {title}", colour=method, marker=name))
-            elif line.points:
-                series.append(replace(line, name=title))
-        series += _others(evaluations, f"{stem}.{method}", title)
-    return series
-
-
-def _others(evaluations: Sequence[Evaluation], metric: str, title: str) -> list[Series]:
+def _others(evaluation: Evaluation, metric: str, title: str) -> list[Series]:
     """Return models that are no candidates, such as preference models: their size is not known here."""
-    others = []
-    for evaluation in evaluations:
-        known = {one.label for one in evaluation.candidates}
-        for model in dict.fromkeys(m.model for m in evaluation.metrics if m.name == metric):
-            value = evaluation.value(metric, model)
-            if model not in known and value is not None:
-                shown = evaluation.shown(model)
-                others.append(Series(f"{shown}, {title}", (point(None, value, shown),), colour=title))
-    return others
+    known = {one.label for one in evaluation.candidates}
+    others = dict.fromkeys(m.model for m in evaluation.metrics if m.name == metric and m.model not in known)
+    return [
+        Series(f"{shown}, {title}", (point(None, value, shown),), colour=title)
+        for model in others
+        if (value := evaluation.value(metric, model)) and (shown := evaluation.shown(model))
+    ]
 
 
-def _under(evaluation: Evaluation, stem: str) -> list[Metric]:
-    return [m for m in evaluation.metrics if m.name.startswith(stem) and m.value is not None]
+def claim(row: HHHAnswer, right: float) -> Claim:
+    """Return the stated P(a is better), and whether it is."""
+    return Claim(right if row.better == "a" else 1 - right, float(row.better == "a"))
+
+
+def _calibration(title: str, claims: Mapping[str, Sequence[Claim]]) -> Panel:
+    lines = tuple(
+        Series(model, tuple(point(b.claimed, b.observed, model) for b in bins(model, own) if b.observed.count))
+        for model, own in claims.items()
+    )
+    # The counts of several models would overlap; the CSV has them.
+    axes = ("P(answer A is better)", "how often A is better")
+    return Panel(title, *axes, lines, diagonal=True, counts=len(lines) == 1, span=(-0.03, 1.03))

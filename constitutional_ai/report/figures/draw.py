@@ -21,13 +21,48 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from constitutional_ai.report.drawing import UNDATED, whiskers
-from constitutional_ai.report.figures import style
-from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series, Source
+from constitutional_ai.report.drawing import TEXT, UNDATED, whiskers
+from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series, Source, in_units, short
 
 SIZES = {1: (5.0, 3.7), 2: (3.8, 3.3), 3: (3.2, 2.9)}
 """Inches of a panel with its axis labels, by the number of panels."""
-SMALL: dict[str, Any] = {"fontsize": 7.5, "color": style.SOFT}
+INK, SOFT = "#1a1a1a", "#5f6368"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#404040")
+GREYS = ("#70757a", "#868b90", "#9aa0a6", "#adb2b7")
+"""Colours of the paper's own numbers."""
+MARKERS = ("o", "s", "D", "^", "v", "p", "h")
+DASHES = (0, (4, 2))
+LEVEL = (0, (1.5, 2))
+PAPER_DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.5)), (0, (5, 1.5, 1, 1.5)))
+
+RULES: dict[str, Any] = {
+    **TEXT,
+    "svg.hashsalt": "cai",  # ids derive from it, so that the same figure has the same bytes
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GREYS[2],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.xmargin": 0.07,
+    "axes.ymargin": 0.07,
+    "grid.color": "#e4e6e8",
+    "xtick.color": GREYS[2],
+    "ytick.color": GREYS[2],
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 6,
+    "savefig.dpi": 200,
+}
+SMALL: dict[str, Any] = {"fontsize": 7.5, "color": SOFT}
 
 
 class Drawing(NamedTuple):
@@ -45,7 +80,7 @@ def draw(figure: PaperFigure) -> Drawing:
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw under our rules alone."""
-    with matplotlib.style.context(["default", style.RULES]), warnings.catch_warnings():
+    with matplotlib.style.context(["default", RULES]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         yield
 
@@ -59,7 +94,7 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
 def laid_out(figure: PaperFigure) -> Figure:
     """Return the panels side by side, a legend to their right and the notes below. Call it within ``styled``."""
     series = list({s.name: s for panel in figure.panels for s in panel.series}.values())
-    looks, names = style.looks_of(series), [style.short(one.name) for one in series]
+    looks, names = looks_of(series), [short(one.name) for one in series]
     wide, high = SIZES.get(len(figure.panels), SIZES[3])
     width = wide * len(figure.panels) + 0.6 + 0.075 * max(map(len, names))
     notes = "\n".join(line for note in figure.notes for line in textwrap.wrap(note, int(16 * width)))
@@ -71,7 +106,7 @@ def laid_out(figure: PaperFigure) -> Figure:
         [_sample(one, looks[one.name]) for one in series],
         names,
         loc="outside right upper",
-        labelcolor=[style.INK if one.source == "measured" else style.SOFT for one in series],
+        labelcolor=[INK if one.source == "measured" else SOFT for one in series],
     )
     drawn.supxlabel(notes, x=0.01, ha="left", linespacing=1.5, **SMALL)
     return drawn
@@ -80,18 +115,18 @@ def laid_out(figure: PaperFigure) -> Figure:
 def _sample(series: Series, look: dict[str, Any]) -> Line2D:
     """Return a line as it stands in the legend."""
     if all(point.x is None for point in series.points):
-        return Line2D([], [], color=look["color"], linestyle=style.LEVEL)
+        return Line2D([], [], color=look["color"], linestyle=LEVEL)
     return Line2D([], [], **look | ({} if len(series.drawn) > 1 else {"linestyle": "none"}))
 
 
 def draw_panel(axes: Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
-    axes.set_title(style.short(panel.title, 44))
+    axes.set_title(short(panel.title, 44))
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     _set_scales(axes, panel)
     for series in sorted(panel.series, key=lambda s: s.source == "measured"):  # ours above the paper's
         _draw_series(axes, panel, series, looks[series.name])
-    dashed: Any = {"color": style.SOFT, "linewidth": 0.9, "linestyle": style.DASHES, "zorder": 1.5}
+    dashed: Any = {"color": SOFT, "linewidth": 0.9, "linestyle": DASHES, "zorder": 1.5}
     if panel.diagonal:
         axes.axline((0.5, 0.5), slope=1, **dashed)
     if panel.level:
@@ -128,7 +163,7 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, look: dict[str, Any])
 
 
 def _draw_level(axes: Axes, panel: Panel, point: Point, colour: str) -> None:
-    axes.axhline(point.y - panel.zero, color=colour, linewidth=1.3, linestyle=style.LEVEL)
+    axes.axhline(point.y - panel.zero, color=colour, linewidth=1.3, linestyle=LEVEL)
     if point.low is not None and point.high is not None:
         axes.axhspan(point.low - panel.zero, point.high - panel.zero, color=colour, alpha=0.08, linewidth=0)
 
@@ -139,6 +174,36 @@ def _draw_arrows(axes: Axes, places: Sequence[tuple[float, float]], colour: str)
     for (x, y), (to_x, to_y) in pairwise(places):
         middle = (x + 0.55 * (to_x - x), y + 0.55 * (to_y - y))
         axes.annotate("", middle, (x, y), arrowprops=arrow)
+
+
+# -- colours and markers
+
+
+def looks_of(series: Sequence[Series]) -> dict[str, dict[str, Any]]:
+    """Return matplotlib's line properties for every series of a figure by its name, the same in all its panels."""
+    looks = {}
+    for source, colours in (("measured", COLOURS), ("paper", GREYS)):
+        own = [one for one in series if one.source == source]
+        hues = list(dict.fromkeys(one.colour or one.name for one in own))
+        marks = list(dict.fromkeys(one.marker or one.colour or one.name for one in own))
+        for one in own:
+            hue, mark = hues.index(one.colour or one.name), marks.index(one.marker or one.colour or one.name)
+            # Once the colours run out, each meets another marker than the first time.
+            mark += 0 if one.marker else hue // len(colours)
+            dashes: Any = DASHES if one.dashed else "-"
+            if source == "paper" and one.colour is None:  # greys alone are hard to tell apart
+                dashes = PAPER_DASHES[hue % len(PAPER_DASHES)]
+            looks[one.name] = _look(colours[hue % len(colours)], MARKERS[mark % len(MARKERS)], dashes, one)
+    return looks
+
+
+def _look(colour: str, marker: str, dashes: Any, series: Series) -> dict[str, Any]:
+    look = {"color": colour, "marker": marker, "linestyle": dashes, "markeredgecolor": "white"}
+    if series.source == "paper":
+        look |= {"linewidth": 1.1, "markersize": 3, "markeredgecolor": colour}
+    if series.dashed:  # hollow too, because a single point has no line to be dashed
+        look |= {"markerfacecolor": "white", "markeredgecolor": colour}
+    return look
 
 
 # -- axes
@@ -153,13 +218,13 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
         if (factor := paper_scale(panel)) != 1:
             both_ways: Any = (lambda x: x * factor, lambda x: x / factor)
             above = axes.secondary_xaxis("top", functions=both_ways)
-            above.set_xlabel("in the paper", color=style.SOFT, fontsize=8)
-            above.tick_params(labelcolor=style.SOFT)
+            above.set_xlabel("in the paper", color=SOFT, fontsize=8)
+            above.tick_params(labelcolor=SOFT)
             _in_units(above.xaxis)
     elif panel.x_scale == "parameters":
         axes.set_xscale("log")
         ours = sorted({p.x for s in panel.series for p in s.points if s.source == "measured" and p.x})
-        axes.set_xticks(sizes := _apart([*ours, *xs]), map(style.in_units, sizes))
+        axes.set_xticks(sizes := _apart([*ours, *xs]), map(in_units, sizes))
         axes.xaxis.set_minor_locator(NullLocator())
     elif panel.x_scale == "rounds":
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -178,7 +243,7 @@ def _apart(sizes: Sequence[float]) -> list[float]:
 
 def _in_units(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(lambda x, _: style.in_units(x) if x >= 0 else "")
+    axis.set_major_formatter(lambda x, _: in_units(x) if x >= 0 else "")
 
 
 def paper_scale(panel: Panel) -> float:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from constitutional_ai.safe_text import visible
+
 Source = Literal["measured", "paper"]
+COLUMNS = (
+    "figure", "panel", "series", "source", "model", "x", "x_low", "x_high", "y", "low", "high", "zero", "count",
+)  # fmt: skip
+FORMULAS = ("=", "+", "-", "@", "\t", "\n")
+"""Characters that start a formula in a spreadsheet, or that it skips before one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +97,64 @@ class PaperFigure:
             for series in panel.series:
                 for point in series.points:
                     yield panel, series, point
+
+
+# -- text
+
+
+def as_csv(figure: PaperFigure) -> str:
+    """Return the CSV text. An empty cell is a number that does not exist; ``y`` minus ``zero`` is what is drawn."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for panel, series, point in figure.points():
+        rows.writerow(
+            (
+                figure.number,
+                *map(cell, (panel.title, series.name, series.source, point.model)),
+                *map(_number, (point.x, point.x_low, point.x_high, point.y, point.low, point.high, panel.zero)),
+                "" if point.count is None else point.count,
+            )
+        )
+    return out.getvalue()
+
+
+def cell(text: str) -> str:
+    """Return a stranger's text such that no spreadsheet takes it for a formula.
+
+    >>> cell("=1+1")
+    "'=1+1"
+    """
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip(" ").startswith(FORMULAS) else shown
+
+
+def _number(value: float | None) -> str:
+    """Return the shortest text that parses to the same number."""
+    if value is None:
+        return ""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+
+
+def short(text: str, longest: int = 34) -> str:
+    """Return a name as one safe line, without its middle where it is long: models often differ at an end.
+
+    >>> short("a-very-long-name-of-a-model-at-its-end-7b: SL-CAI", 24)
+    'a-very-long-…-7b: SL-CAI'
+    """
+    line = " ".join(visible(text).split())
+    head = longest // 2
+    return line if len(line) <= longest else f"{line[:head]}…{line[head + 1 - longest :]}"
+
+
+def in_units(number: float) -> str:
+    """Return a count with at most three digits and a unit.
+
+    >>> [in_units(n) for n in (64, 2500, 134_515_008, 1.6e9, 52e9)]
+    ['64', '2.5k', '135M', '1.6B', '52B']
+    """
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            scaled = number / size
+            return f"{scaled:.0f}{unit}" if scaled >= 99.5 else f"{scaled:.3g}{unit}"
+    return f"{number:.3g}"

@@ -1,22 +1,30 @@
-"""Read the evaluations that figures are drawn from, and group their models into lines."""
+"""Read the evaluations that figures are drawn from, and group their models into lines over size and over training."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.parts import read_models
 from constitutional_ai.records import Candidate, Metric
+from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import load_json
 
 SHOWN = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 NAMED = "models"
 """Name of the line of models that belong to no run."""
+NO_PLACE = {
+    "parameters": "against the number of parameters, which is known for none of {}. Evaluate models whose weights "
+    "are on this machine: hf:FOLDER",
+    "sequences": "over the course of RL, which trained none of {}. Evaluate a run with snapshots: set "
+    "rl_cai.snapshot_every, finish the run, then run: cai evaluate RUN",
+}
+"""Why no point of a figure has a place on its x axis, by the scale of that."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +178,80 @@ def _line(name: str, group: Sequence[Measured]) -> list[tuple[str, list[Measured
     sizes = [one.candidate.parameters for one in group]
     if len(set(sizes)) < len(sizes) or (name == NAMED and len(group) == 1):
         return [(one.label, [one]) for one in group]
-    return [(name, sorted(group, key=_size))]
+    return [(name, sorted(group, key=lambda one: one.candidate.parameters or 0))]
 
 
-def _size(one: Measured) -> int:
-    return one.candidate.parameters or 0
+# -- lines
+
+
+def point(x: float | None, metric: Metric, label: str) -> Point:
+    """Return the point of a metric that has a value."""
+    assert metric.value is not None
+    return Point(x, metric.value, metric.low, metric.high, count=metric.count, model=label)
+
+
+def of_the_paper(name: str, xs: Sequence[float], ys: Sequence[float | None]) -> Series:
+    """Return the paper's numbers as a series: they have no intervals and no counts."""
+    points = tuple(Point(x, y) for x, y in zip(xs, ys, strict=True) if y is not None)
+    return Series(f"paper: {name}", points, "paper")
+
+
+def over_size(name: str, group: Iterable[Measured], metric: str) -> Series:
+    """Return a line over the number of parameters, with a point for each model whose ``metric`` was measured."""
+    values = [(one, one.value(metric)) for one in group]
+    return Series(name, tuple(point(one.candidate.parameters, v, one.label) for one, v in values if v))
+
+
+def over_training(
+    evaluations: Sequence[Evaluation], point_of: Callable[[Measured], Point | None]
+) -> list[Series]:
+    """Return a line for each training, from the model that it started from.
+
+    ``point_of`` returns a model's point, or None if it was not measured.
+    """
+    everyone, lines = measured(evaluations), []
+    for training in trainings(everyone):
+        start = origin(training, everyone)
+        if points := tuple(at for one in training if (at := point_of(one))):
+            colour, marker = shared(training, everyone)
+            after = point_of(start) if start else None
+            lines.append(Series(training[-1].label, points, colour=colour, marker=marker, after=after))
+    return lines
+
+
+def by_prompts_seen(metric: str) -> Callable[[Measured], Point | None]:
+    """Return a function that places a model's ``metric`` over the prompts that it saw in RL."""
+
+    def point_of(one: Measured) -> Point | None:
+        value, seen = one.value(metric), one.candidate.sequences or (0 if one.candidate.run else None)
+        return point(seen, value, one.label) if value else None
+
+    return point_of
+
+
+def training_panel(title: str, y_label: str, series: Iterable[Series]) -> Panel:
+    """Return a panel over the course of RL."""
+    return Panel(title, "prompts seen in RL", y_label, tuple(series), x_scale="sequences", errors="band")
+
+
+def without_empty(figure: PaperFigure, what: str, part: str, evaluations: Sequence[Evaluation]) -> PaperFigure:
+    """Return the figure without panels that have no measured point on their x axis; a note names them.
+
+    Raises InputError if nothing was measured, or no measured point has a place on the x axis.
+    """
+    scale = figure.panels[0].x_scale
+
+    def placed(panel: Panel) -> bool:
+        """Return whether a point has a place: over training, one that RL trained."""
+        points = [one for series in panel.series if series.source == "measured" for one in series.points]
+        return any(one.x if scale == "sequences" else one.x is not None for one in points)
+
+    models = [one.model for _, series, one in figure.points() if series.source == "measured"]
+    if not models:
+        raise missing(figure.number, what, part, evaluations)
+    if not (full := tuple(filter(placed, figure.panels))):
+        why = NO_PLACE[scale].format(", ".join(dict.fromkeys(models)))
+        raise InputError(f"figure {figure.number} is drawn {why}")
+    gone = [panel.title for panel in figure.panels if panel not in full]
+    notes = (*figure.notes, f"Not measured: {', '.join(gone)}.") if gone else figure.notes
+    return replace(figure, panels=full, notes=notes)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from constitutional_ai.report.figures.accuracy import figure_4, figure_11, figure_12
-from constitutional_ai.report.figures.elo_figures import figure_2, figure_3, figure_8
-from constitutional_ai.report.figures.figure import PaperFigure
-from constitutional_ai.report.figures.harmfulness_figure import figure_10
+from constitutional_ai.report.figures.accuracy import figure_4, figure_9, figure_11, figure_12
+from constitutional_ai.report.figures.elo_and_harmfulness import figure_2, figure_3, figure_8, figure_10
+from constitutional_ai.report.figures.figure import PaperFigure, as_csv
 from constitutional_ai.report.figures.measured import Evaluation, evaluation_folder, read_evaluations
-from constitutional_ai.report.figures.reliability import figure_9
 from constitutional_ai.report.figures.revision_figures import figure_5, figure_6, figure_7
-from constitutional_ai.report.figures.table import as_csv
 
 FIGURES: dict[int, Callable[[Sequence[Evaluation], bool], PaperFigure]] = {
     **{2: figure_2, 3: figure_3, 4: figure_4, 5: figure_5, 6: figure_6, 7: figure_7, 8: figure_8},

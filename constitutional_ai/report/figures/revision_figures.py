@@ -14,17 +14,12 @@ from constitutional_ai.evaluation.revision_scores import label_of
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Metric
 from constitutional_ai.report.figures import paper_numbers as paper
-from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series
-from constitutional_ai.report.figures.line_series import of_the_paper, point
-from constitutional_ai.report.figures.measured import Evaluation, missing
-from constitutional_ai.report.figures.style import in_units, short
+from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series, in_units, short
+from constitutional_ai.report.figures.measured import Evaluation, missing, of_the_paper, point
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import load_json
 
 NAME = re.compile(r"pm_score\.(?P<pm>.+)\.revision_(?P<round>\d+)")
-ROUNDS = "revisions"
-WHAT = "preference models' scores of revisions"
-PART = "revisions --pm harmlessness=FOLDER"
 GREY = "Grey: Bai et al. 2022, read off the figure; other preference models, so compare shapes only."
 
 
@@ -56,10 +51,14 @@ def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     for title, scored in _by_judge(_read(5, evaluations)).items():
         panel = _panel(title, scored, [one.series(one.named) for one in scored])
         if behind and (key := _of_the_papers(title)):
-            grey = [of_the_paper(n, range(5), ys) for n, ys in paper.PM_SCORES[key].items()]
-            panel = replace(panel, series=(*panel.series, *_raised(grey, panel.zero)))
+            # The paper's scores are centred already, and the panel subtracts its zero.
+            grey = [
+                of_the_paper(name, range(5), [y + panel.zero for y in ys])
+                for name, ys in paper.PM_SCORES[key].items()
+            ]
+            panel = replace(panel, series=(*panel.series, *grey))
         panels.append(panel)
-        notes.setdefault(f"{short(_first(scored).named)} is at 0 before revision.", []).append(short(title))
+        notes.setdefault(_at_zero(scored), []).append(short(title))
     zeros = " ".join(
         f"{', '.join(titles)}: {zero}" if len(notes) > 1 else zero for zero, titles in notes.items()
     )
@@ -70,7 +69,8 @@ def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return scores by round, a line for each number of principles, and after the last round by that number."""
     title, scored = _harmlessness(_read(6, evaluations))
-    numbers = {one.label: _principles(one) for one in scored}
+    constitutions = {one.label: load_constitution(_file(one, layout.CONSTITUTION)) for one in scored}
+    numbers = {label: len(constitution.for_revision) for label, constitution in constitutions.items()}
     scored = sorted(scored, key=lambda one: numbers[one.label])
     last = min(max(one.rounds) for one in scored)
     lines = [one.series(_line_name(one.label, numbers)) for one in scored]
@@ -81,7 +81,7 @@ def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     )
     left = _panel(title, scored, lines)
     right = Panel(f"after {last} revisions", "principles", left.y_label, ends, x_scale="counts", zero=left.zero)
-    return PaperFigure(6, (left, right), _notes(scored))
+    return PaperFigure(6, (left, right), (f"{_at_zero(scored)} Bars: 95 % intervals.",))
 
 
 def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
@@ -94,7 +94,7 @@ def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
         line = one.series(f"{one.named}, {style}")
         lines.append(replace(line, colour=size, dashed=style != "critiqued"))
     note = "Solid: revised after a critique. Dashed: without one."
-    return PaperFigure(7, (_panel(title, scored, lines),), (note, *_notes(scored)))
+    return PaperFigure(7, (_panel(title, scored, lines),), (note, f"{_at_zero(scored)} Bars: 95 % intervals."))
 
 
 # -- what was measured
@@ -103,7 +103,8 @@ def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 def _read(number: int, evaluations: Sequence[Evaluation]) -> list[ScoredRun]:
     every = [one for evaluation in evaluations for one in _scored_runs(evaluation)]
     if not every:
-        raise missing(number, WHAT, PART, evaluations)
+        what = "preference models' scores of revisions"
+        raise missing(number, what, "revisions --pm harmlessness=FOLDER", evaluations)
     return every
 
 
@@ -169,12 +170,10 @@ def _file(one: ScoredRun, name: str) -> Path:
 # -- what is drawn
 
 
-def _principles(one: ScoredRun) -> int:
-    return len(load_constitution(_file(one, layout.CONSTITUTION)).for_revision)
-
-
 def _panel(title: str, scored: Sequence[ScoredRun], lines: Iterable[Series]) -> Panel:
-    return Panel(title, ROUNDS, "PM score, centred", tuple(lines), x_scale="rounds", zero=_zero(scored))
+    first = _first(scored)
+    zero = first.rounds[min(first.rounds)].value or 0.0
+    return Panel(title, "revisions", "PM score, centred", tuple(lines), x_scale="rounds", zero=zero)
 
 
 def _first(scored: Sequence[ScoredRun]) -> ScoredRun:
@@ -182,22 +181,11 @@ def _first(scored: Sequence[ScoredRun]) -> ScoredRun:
     return max(scored, key=lambda one: one.parameters or 0)
 
 
-def _zero(scored: Sequence[ScoredRun]) -> float:
-    first = _first(scored)
-    return first.rounds[min(first.rounds)].value or 0.0
-
-
-def _raised(lines: Iterable[Series], zero: float) -> list[Series]:
-    """Return the paper's lines plus ``zero``, which the panel subtracts: they are centred already."""
-    return [replace(line, points=tuple(replace(p, y=p.y + zero) for p in line.points)) for line in lines]
+def _at_zero(scored: Sequence[ScoredRun]) -> str:
+    return f"{short(_first(scored).named)} is at 0 before revision."
 
 
 def _line_name(label: str, numbers: Mapping[str, int]) -> str:
     number = numbers[label]
     name = "1 principle" if number == 1 else f"{number} principles"
     return f"{name} ({label})" if list(numbers.values()).count(number) > 1 else name
-
-
-def _notes(scored: Sequence[ScoredRun]) -> tuple[str, ...]:
-    zero = f"{short(_first(scored).named)} is at 0 before revision."
-    return (f"{zero} Bars: 95 % intervals.",)

@@ -13,9 +13,9 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
 from constitutional_ai.records import Side
 from constitutional_ai.report.figures import paper_numbers as paper
+from constitutional_ai.report.figures.accuracy import claim
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series
 from constitutional_ai.report.figures.paper_figures import paper_figure
-from constitutional_ai.report.figures.reliability import claim
 
 
 def lines(panel: Panel) -> dict[str, Series]:

@@ -13,8 +13,8 @@ import pytest
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.report.figures.draw import draw
+from constitutional_ai.report.figures.figure import as_csv
 from constitutional_ai.report.figures.paper_figures import FIGURES, paper_figure, write_figure
-from constitutional_ai.report.figures.table import as_csv
 
 Rows = list[dict[str, str]]
 DRAWN_FROM = {

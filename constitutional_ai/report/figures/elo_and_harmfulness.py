@@ -1,4 +1,4 @@
-"""Build figures 2, 3 and 8: Elo of helpfulness and harmlessness, against each other, model size and training."""
+"""Build figures 2, 3, 8 and 10: Elo scores and absolute harmfulness, against each other, model size and training."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ from dataclasses import replace
 
 from constitutional_ai.report.figures import paper_numbers as paper
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
-from constitutional_ai.report.figures.line_series import (
-    against_size,
-    against_training,
-    of_the_paper,
-    over_size,
-    over_training,
-    sequences_panel,
-    size_panel,
-)
 from constitutional_ai.report.figures.measured import (
     Evaluation,
     Measured,
+    by_prompts_seen,
     by_size,
     measured,
     missing,
-    origin,
-    shared,
-    trainings,
+    of_the_paper,
+    over_size,
+    over_training,
+    training_panel,
+    without_empty,
 )
 
 SIDES = ("helpfulness", "harmlessness")
 INTERVALS = "Bars and bands: 95 % intervals."
 OTHERS = "Grey: Bai et al. 2022 read off the figure; other models, matches and judges, so compare shapes only."
+TEMPERATURES = (("t1", "T=1", False), ("t0", "T=0", True))
+RATED = "Rated by a model of people's ratings, from 0 (harmless) to 4. Bands: 95 % intervals."
+OTHER_RATER = "Grey: Bai et al. 2022, read off the figure; another regressor, so compare shapes only."
 
 
 def notes(evaluations: Sequence[Evaluation], behind: bool) -> tuple[str, ...]:
@@ -46,21 +43,9 @@ def notes(evaluations: Sequence[Evaluation], behind: bool) -> tuple[str, ...]:
     return tuple(filter(None, (*lines, INTERVALS, OTHERS if behind else "")))
 
 
-def elo(side: str) -> str:
-    return f"elo.{side}"
-
-
 def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return harmlessness against helpfulness, a line for each training (section 3.3)."""
-    everyone = measured(evaluations)
-    series = []
-    for training in trainings(everyone):
-        points = [point for one in training if (point := _both(one))]
-        start = origin(training, everyone)
-        if points:
-            after = _both(start) if start else None
-            colour, marker = shared(training, everyone)
-            series.append(Series(training[-1].label, tuple(points), colour=colour, marker=marker, after=after))
+    series = over_training(evaluations, _both)
     if not series:
         raise missing(2, "Elo of helpfulness and of harmlessness", "matches", evaluations)
     if behind:
@@ -68,14 +53,14 @@ def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
             of_the_paper(name, [s.helpfulness for s in snapshots], [s.harmlessness for s in snapshots])
             for name, snapshots in paper.ELO.items()
         ]
-    panel = Panel("", "helpfulness Elo", "harmlessness Elo", tuple(series), arrows=True)
     arrows = "Lines and arrows lead from the start of a training over its snapshots to its end."
-    lines = (arrows,) if any(len(s.points) > 1 or s.after for s in series) else ()
+    lines = (arrows,) if any(len(s.drawn) > 1 for s in series) else ()
+    panel = Panel("", "helpfulness Elo", "harmlessness Elo", tuple(series), arrows=True)
     return PaperFigure(2, (panel,), (*lines, *notes(evaluations, behind)))
 
 
 def _both(one: Measured) -> Point | None:
-    x, y = one.value(elo("helpfulness")), one.value(elo("harmlessness"))
+    x, y = (one.value(f"elo.{side}") for side in SIDES)
     if x is None or x.value is None or y is None or y.value is None:
         return None
     return Point(x.value, y.value, y.low, y.high, x.low, x.high, y.count, one.label)
@@ -86,27 +71,42 @@ def figure_3(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     lines = by_size(measured(evaluations), join_named=False)
     panels = []
     for side in SIDES:
-        series = [over_size(name, group, elo(side)) for name, group in lines]
+        series = [over_size(name, group, f"elo.{side}") for name, group in lines]
         if behind:
-            series += [
-                of_the_paper(name, paper.ELO_SIZES, values) for name, values in paper.ELO_BY_SIZE[side].items()
-            ]
-        panels.append(replace(size_panel(side, f"{side} Elo", series), errors="band"))
-    return against_size(
-        PaperFigure(3, tuple(panels), notes(evaluations, behind)), "Elo", "matches", evaluations
-    )
+            values = paper.ELO_BY_SIZE[side].items()
+            series += [of_the_paper(name, paper.ELO_SIZES, ys) for name, ys in values]
+        drawn = tuple(s for s in series if s.points)
+        panels.append(Panel(side, "parameters", f"{side} Elo", drawn, x_scale="parameters", errors="band"))
+    figure = PaperFigure(3, tuple(panels), notes(evaluations, behind))
+    return without_empty(figure, "Elo", "matches", evaluations)
 
 
 def figure_8(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return Elo over the course of reinforcement learning."""
     panels = []
     for side in SIDES:
-        series = over_training(evaluations, elo(side))
+        series = over_training(evaluations, by_prompts_seen(f"elo.{side}"))
         if behind:
             series += [
                 of_the_paper(name, [s.sequences for s in snapshots], [getattr(s, side) for s in snapshots])
                 for name, snapshots in paper.ELO.items()
             ]
-        panels.append(sequences_panel(side, f"{side} Elo", series))
+        panels.append(training_panel(side, f"{side} Elo", series))
     figure = PaperFigure(8, tuple(panels), notes(evaluations, behind))
-    return against_training(figure, "Elo", "matches", evaluations)
+    return without_empty(figure, "Elo", "matches", evaluations)
+
+
+def figure_10(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
+    """Return absolute harmfulness, 0 to 4: a line for each training and temperature (EV-15, EV-16)."""
+    series: list[Series] = []
+    for at, temperature, dashed in TEMPERATURES:
+        for one in over_training(evaluations, by_prompts_seen(f"absolute_harmfulness.{at}")):
+            name = f"{one.name}, {temperature}"
+            series.append(replace(one, name=name, colour=one.colour or one.name, dashed=dashed))
+    for name, both in paper.ABSOLUTE_HARMFULNESS.items() if behind else ():
+        for (_, temperature, dashed), ys in zip(TEMPERATURES, both, strict=True):
+            grey = of_the_paper(f"{name}, {temperature}", [s.sequences for s in paper.ELO[name]], ys)
+            series.append(replace(grey, colour=name, dashed=dashed))
+    panel = training_panel("", "absolute harmfulness, 0 to 4", series)
+    figure = PaperFigure(10, (panel,), (RATED, OTHER_RATER) if behind else (RATED,))
+    return without_empty(figure, "absolute harmfulness", "harmfulness --harm-model FOLDER", evaluations)
