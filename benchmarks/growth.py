@@ -63,7 +63,7 @@ def run_stage(folder: Path, prompts: dict[str, Prompt]) -> Seconds:
 
     with open_run(folder, {}, Silent()) as run:
         start, start_cpu = time.perf_counter(), time.process_time()
-        rows = run.make_rows(STAGE, Response, passes, config={}, inputs={}, concurrency=256, max_failures=0)
+        rows = run.make_rows(STAGE, Response, passes, config={}, inputs={})
         seconds = Seconds(time.perf_counter() - start, time.process_time() - start_cpu)
     assert len(rows) == len(prompts)
     return seconds

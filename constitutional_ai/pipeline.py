@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
@@ -61,6 +62,7 @@ def run_pipeline(
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
+        run = replace(run, concurrency=recipe.concurrency, max_failures=recipe.max_failures)
         job = Job(run, recipe, constitution, prompts, notify)
         job.few_shots_digest()
         for stage, make in PIPELINE.items():

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import click
 
-from constitutional_ai.cli import (
-    constitution,
-    doctor,
-    estimate,
-    evaluate,
-    export,
-    figure,
-    harmfulness,
-    judge,
-    read,
-    run,
-    score,
-)
+from constitutional_ai.cli import constitution, evaluate, models, read, run
 from constitutional_ai.cli.app import Commands
 from constitutional_ai.engine.open import tune_process
 
@@ -35,21 +23,8 @@ def main() -> None:
 
 
 for command in (
-    run.run,
-    estimate.estimate,
-    constitution.check,
-    constitution.constitution,
-    read.show,
-    read.report,
-    read.compare,
-    read.chat,
-    harmfulness.harmfulness,
-    judge.judge,
-    doctor.doctor,
-    evaluate.evaluate,
-    figure.figure,
-    export.export,
-    score.score,
-    score.serve,
+    *(run.run, run.estimate, constitution.check, constitution.constitution),
+    *(read.show, read.report, read.compare, read.chat, models.harmfulness, models.judge, models.doctor),
+    *(evaluate.evaluate, read.figure, read.export, models.score, models.serve),
 ):
     main.add_command(command)

@@ -1,13 +1,24 @@
-"""Shared by all commands: errors as one sentence, and quiet libraries."""
+"""Shared by all commands: errors as one sentence, common options, and quiet libraries."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from constitutional_ai.errors import CaiError, did_you_mean
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+
+
+def settings_option(help_text: str) -> Callable[[Command], Command]:
+    """Return the repeatable option ``--set KEY=VALUE``."""
+    return click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=help_text)
 
 
 class Commands(click.Group):

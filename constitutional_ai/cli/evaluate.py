@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.cli.app import PATH, quiet_libraries, seed_option, settings_option
 from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
-A_PATH = click.Path(path_type=Path)
 
 
 def _part_or_step(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -40,14 +39,14 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 @click.option(
     "--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure only this part. Repeatable."
 )
-@click.option("--out", type=A_PATH, help="Folder for the results. Default for a single run: RUN/evaluation.")
-@click.option("--prompts", type=A_PATH, help="JSONL file of prompts. Default: the built-in held-out prompts.")
+@click.option("--out", type=PATH, help="Folder for the results. Default for a single run: RUN/evaluation.")
+@click.option("--prompts", type=PATH, help="JSONL file of prompts. Default: the built-in held-out prompts.")
 @click.option(
     "--limit",
     type=click.IntRange(1),
     help="Maximum number of prompts of each kind, and of questions of each file.",
 )
-@click.option("--paper", type=A_PATH, help="A copy of the paper's repository, with its evaluation files.")
+@click.option("--paper", type=PATH, help="A copy of the paper's repository, with its evaluation files.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Sampling temperature."
@@ -63,15 +62,11 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     metavar="NAME=FOLDER",
     help="A preference model, or a run that has one, but not the one that gave rewards in RL. Repeatable.",
 )
-@click.option("--harm-model", type=A_PATH, help="Folder of a model trained by cai harmfulness.")
-@click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
 @click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting of the judge, for example method=votes. Repeatable.",
+    "--harm-model", "harmfulness_model", type=PATH, help="Folder of a model trained by cai harmfulness."
 )
+@click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
+@settings_option("A setting of the judge, for example method=votes. Repeatable.")
 @click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="User turns of a match.")
 @click.option("--human", metavar="MODEL", help="The model that writes the user turns after the prompt.")
 @click.option(
@@ -86,28 +81,19 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     show_default=True,
     help="How Elo counts ties: half is half a win for each.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+@seed_option
 @click.option("--redo", callback=_part_or_step, metavar="PART", help="Repeat this part.")
 def evaluate(
     models: tuple[str, ...],
     parts: tuple[str, ...],
     out: Path | None,
     prompts: Path | None,
-    limit: int | None,
-    paper: Path | None,
-    samples: int,
-    temperature: float,
-    max_tokens: int,
     pms: dict[str, str],
-    harm_model: Path | None,
     judge: str | None,
     changes: tuple[str, ...],
-    turns: int,
-    human: str | None,
     anchor: str | None,
-    ties: Literal["discarded", "half"],
-    seed: int,
     redo: str | None,
+    **options: Any,
 ) -> None:
     """Measure MODELs as in the paper, or continue an evaluation that was interrupted.
 
@@ -136,12 +122,12 @@ def evaluate(
     console, runs, candidates = Console(highlight=False), run_folders(models), find_candidates(models)
     if out is None and len(runs) != 1:
         raise InputError("choose a folder for the results: --out FOLDER")
-    if human:
-        check_name(human)
-    if paper and not paper.is_dir():
+    if options["human"]:
+        check_name(options["human"])
+    if (paper := options["paper"]) and not paper.is_dir():
         raise InputError(f"no folder '{paper}': --paper needs a copy of the paper's repository.")
     judge_name, feedback = judge_settings(runs, judge, changes)
-    all_prompts = evaluation_prompts(prompts, limit, seed)
+    all_prompts = evaluation_prompts(prompts, options["limit"], options["seed"])
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}
     anchored = choose_anchor(candidates, anchor)
     folder = out or runs[0] / layout.SUITE
@@ -155,20 +141,9 @@ def evaluate(
                 judge=judge_name,
                 feedback=feedback,
                 preference_models=preference_models,
-                harmfulness_model=harm_model,
-                paper=paper,
-                samples=samples,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                turns=turns,
-                human=human,
                 anchor=anchored,
-                ties=ties,
-                seed=seed,
-                concurrency=256,
-                max_failures=20,
                 say=bars.say,
-                limit=limit,
+                **options,
             ),
             parts or PARTS,
         )

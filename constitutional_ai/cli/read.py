@@ -1,4 +1,4 @@
-"""``cai show``, ``cai report``, ``cai compare`` and ``cai chat``, which read runs."""
+"""The commands that read runs: show, report, compare, chat, figure and export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.cli.app import PATH, quiet_libraries
 
 
 @click.command()
@@ -41,7 +41,7 @@ def report(folder: str) -> None:
 
 @click.command()
 @click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the results.")
+@click.option("--out", type=PATH, help="A JSON file for the results.")
 def compare(folders: tuple[str, ...], out: Path | None) -> None:
     """Compare finished runs with the first one, prompt by prompt.
 
@@ -67,3 +67,52 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
 
     quiet_libraries()
     side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))
+
+
+@click.command()
+@click.argument("number", type=click.IntRange(2, 12), metavar="N")
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Folder for the files. Default: figures in the evaluation.")
+@click.option(
+    "--paper-behind/--no-paper-behind",
+    "behind",
+    default=False,
+    help="Add the paper's own numbers in grey (figures 2, 3, 4, 5, 8, 10).",
+)
+def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool) -> None:
+    """Draw the paper's figure N for your runs: SVG, PNG, and its data as CSV.
+
+    RUN is a run that cai evaluate has measured, or the folder of an evaluation.
+
+    \b
+    2   helpfulness against harmlessness, in Elo   8   Elo over RL
+    3   Elo against model size                     9   calibration of the feedback model
+    4   HHH accuracy against model size            10  absolute harmfulness over RL
+    5   preference-model scores by revision        11  accuracy on the older 221 questions
+    6   … by number of principles                  12  identifying and classifying harm
+    7   … with and without critiques
+    """
+    from constitutional_ai.report.figures.paper_figures import write_figure
+
+    for path in write_figure(number, folders, out=out, behind=behind):
+        click.echo(path)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN_OR_EVALUATION")
+@click.option(
+    "--to", "form", type=click.Choice(["parquet", "inspect"]), required=True, help="Format of the files."
+)
+@click.option("--out", type=PATH, required=True, help="Folder for the files.")
+def export(folder: str, form: str, out: Path) -> None:
+    """Export the records of RUN_OR_EVALUATION for other tools.
+
+    parquet: a file for each kind of record (responses, revisions, comparisons, labels, answers, metrics …), for
+    datasets, pandas or DuckDB. inspect: a log for each evaluated model, for inspect_ai.
+    """
+    from constitutional_ai.report.export.inspect_log import to_inspect
+    from constitutional_ai.report.export.parquet import to_parquet
+    from constitutional_ai.runs.folder import read_run
+
+    for one in (to_parquet if form == "parquet" else to_inspect)(read_run(folder), out):
+        click.echo(f"{one.file}: {one.rows:,} {'rows' if form == 'parquet' else 'samples'}")

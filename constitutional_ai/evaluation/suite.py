@@ -62,8 +62,6 @@ class Suite:
     anchor: str
     """Label of the model whose Elo is 0 (EV-10)."""
     seed: int
-    concurrency: int
-    max_failures: int
     say: Callable[[str], None]
     """Shows the user a message that must not be missed."""
     ties: Literal["discarded", "half"] = "discarded"
@@ -116,8 +114,6 @@ class Suite:
             passes,
             config={"seed": self.seed, "models": {c.label: c.model for c in self.candidates}, **config},
             inputs={**weights, **inputs},
-            concurrency=self.concurrency,
-            max_failures=self.max_failures,
         )
         return list(rows)
 

@@ -69,6 +69,10 @@ class Run:
     """Source of the settings of a stage, for errors."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
     """What to do when they have changed, for errors."""
+    concurrency: int = 256
+    """Records that are worked on at the same time."""
+    max_failures: int = 20
+    """A stage stops when more records than this have failed."""
 
     # -- reading
 
@@ -121,8 +125,6 @@ class Run:
         *,
         config: dict[str, Any],
         inputs: dict[str, str],
-        concurrency: int,
-        max_failures: int,
         notes: Callable[[Collection[Row]], dict[str, Any]] = lambda rows: {},
         budget: Budget | None = None,
     ) -> StoredRows[Row]:
@@ -140,8 +142,8 @@ class Run:
                 self.stage(stage),
                 passes(),
                 row_type,
-                concurrency=concurrency,
-                max_failures=max_failures,
+                concurrency=self.concurrency,
+                max_failures=self.max_failures,
                 progress=self.progress,
                 budget=budget,
             )
@@ -160,14 +162,7 @@ class Run:
         return result.records
 
     async def make_extra_rows(
-        self,
-        stage: str,
-        file: str,
-        row_type: type[Row],
-        work: Pass[Item, Row],
-        *,
-        concurrency: int,
-        max_failures: int,
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row]
     ) -> list[Row]:
         """Make the missing records of a file that belongs to a stage but is no part of its output."""
 
@@ -178,8 +173,8 @@ class Run:
             self.stage(stage),
             one_pass(),
             row_type,
-            concurrency=concurrency,
-            max_failures=max_failures,
+            concurrency=self.concurrency,
+            max_failures=self.max_failures,
             progress=self.progress,
             file=file,
         )

@@ -92,8 +92,6 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         layout.GATE,
         GateAnswer,
         Pass({comparison.id: comparison for comparison, _ in questions}, answer),
-        concurrency=job.recipe.concurrency,
-        max_failures=job.recipe.max_failures,
     )
     _check_gate(job, answers)
     costs = [usage(answer) for answer in answers]

@@ -136,15 +136,13 @@ class Job:
         inputs: dict[str, str],
         notes: Callable[[Collection[Row]], Notes] = lambda rows: {},
     ) -> Collection[Row]:
-        """Make or read the records of a stage, within the recipe's limits (see ``Run.make_rows``)."""
+        """Make or read the records of a stage, within the recipe's budget (see ``Run.make_rows``)."""
         return self.run.make_rows(
             stage,
             row_type,
             passes,
             config={**config, "engine": self.recipe.engine},
             inputs=inputs,
-            concurrency=self.recipe.concurrency,
-            max_failures=self.recipe.max_failures,
             notes=notes,
             budget=self._budget(stage),
         )

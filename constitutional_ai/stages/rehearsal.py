@@ -97,7 +97,7 @@ class UnstoredRun(Run):
         return self.records.get(stage, [])
 
     async def make_extra_rows(
-        self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row], **limits: int
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row]
     ) -> list[Row]:
         return await rows_of(work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ PROMPTS: dict[Kind, list[Prompt]] = {
 }
 
 
-def suite_of(run: Run, *labels: str, **changes: Any) -> Suite:
+def suite_of(run: Run, *labels: str, concurrency: int = 4, **changes: Any) -> Suite:
     return Suite(
         **{
-            "run": run,
+            "run": replace(run, concurrency=concurrency, max_failures=0),
             "candidates": tuple(Candidate(label, f"scripted:{label}", label) for label in labels),
             "prompts": PROMPTS,
             "judge": None,
@@ -48,8 +49,6 @@ def suite_of(run: Run, *labels: str, **changes: Any) -> Suite:
             "human": None,
             "anchor": labels[0],
             "seed": 0,
-            "concurrency": 4,
-            "max_failures": 0,
             "say": lambda text: None,
             **changes,
         }

@@ -109,8 +109,6 @@ def test_the_budget_of_a_run_covers_all_its_stages(tmp_path: Path) -> None:
             passes,
             config={},
             inputs={},
-            concurrency=1,
-            max_failures=0,
             budget=run.budget(budget, None, excluding=name),
         )
 

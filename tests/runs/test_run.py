@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def make(
     async def passes() -> AsyncIterator[Pass[str, Response]]:
         yield Pass({str(n): str(n) for n in range(5)}, step)
 
-    run.make_rows("01-responses", Response, passes, config=config, inputs=inputs, concurrency=1, max_failures=1)
+    limited = replace(run, concurrency=1, max_failures=1)
+    limited.make_rows("01-responses", Response, passes, config=config, inputs=inputs)
     return asked
 
 
@@ -153,7 +155,7 @@ def test_a_stage_gives_its_records_in_the_same_order_when_it_is_made_and_when_it
     async def passes() -> AsyncIterator[Pass[str, Response]]:
         yield Pass({str(n): str(n) for n in range(5)}, later_ones_are_faster)
 
-    how = {"config": CONFIG, "inputs": INPUTS, "concurrency": 5, "max_failures": 0}
+    how = {"config": CONFIG, "inputs": INPUTS}
     made = run.make_rows("01-responses", Response, passes, **how)
     assert [row.id for row in made] == ["0", "1", "2", "3", "4"]
     again = run.make_rows("01-responses", Response, passes, **how)
@@ -192,6 +194,7 @@ def test_a_run_killed_at_its_start_can_be_started_again(tmp_path: Path, left: st
 
 def test_a_second_process_is_refused_until_the_first_is_gone(run: Run) -> None:
     code = f"""
+from dataclasses import replace
 from pathlib import Path
 from constitutional_ai.errors import InputError
 from constitutional_ai.runs.folder import open_run

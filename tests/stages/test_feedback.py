@@ -50,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
     monkeypatch.setattr(Job, "loaded", loaded)
     with open_run(tmp_path / "run", {}, Silent()) as run:
-        run.make_rows("04-comparisons", Comparison, passes, config={}, inputs={}, concurrency=1, max_failures=0)
+        run.make_rows("04-comparisons", Comparison, passes, config={}, inputs={})
         yield run
 
 

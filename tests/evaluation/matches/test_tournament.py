@@ -82,7 +82,7 @@ def cast(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def suite(tmp_path: Path, cast: list[str]) -> Iterator[Suite]:
     with open_run(tmp_path / "evaluation", {}, Silent()) as run:
         yield Suite(
-            run=run,
+            run=replace(run, concurrency=8, max_failures=0),
             candidates=tuple(Candidate(name, name, name) for name in ("start", "sl-cai", "rl-cai")),
             prompts=PROMPTS,
             judge="judge",
@@ -97,8 +97,6 @@ def suite(tmp_path: Path, cast: list[str]) -> Iterator[Suite]:
             human=None,
             anchor="sl-cai",
             seed=0,
-            concurrency=8,
-            max_failures=0,
             say=[].append,
         )
 
@@ -282,7 +280,8 @@ def test_a_model_that_cannot_answer_plays_no_match(suite: Suite, monkeypatch: py
         raise RecordError("it is too long")
 
     monkeypatch.setitem(CAST, "start", ScriptedModel(say=fails))
-    suite, said = told(replace(suite, max_failures=MANY, prompts={"helpful": PROMPTS["helpful"]}))
+    lenient = replace(suite.run, max_failures=MANY)
+    suite, said = told(replace(suite, run=lenient, prompts={"helpful": PROMPTS["helpful"]}))
     found = by_name(tournament.measure(suite))
     assert found["elo.helpfulness", "start"].value is None
     assert found["elo.helpfulness", "rl-cai"].value is not None

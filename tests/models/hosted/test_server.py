@@ -345,9 +345,7 @@ def run_against(server: Server, folder: Path) -> None:
         yield Pass({f"{p.id}.0": p for p in prompts}, step)
 
     with open_run(folder, {}, Silent()) as run:
-        run.make_rows(
-            "01-responses", Response, passes, config={"m": model.name}, inputs={}, concurrency=2, max_failures=9
-        )
+        run.make_rows("01-responses", Response, passes, config={"m": model.name}, inputs={})
 
 
 def test_the_key_is_sent_and_never_written(server: Server, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def stage(run: Run, name: str, rows: Sequence[HasId]) -> None:
 
         yield Pass(by_id, step)
 
-    run.make_rows(name, type(rows[0]), passes, config={}, inputs={}, concurrency=1, max_failures=0)
+    run.make_rows(name, type(rows[0]), passes, config={}, inputs={})
 
 
 def metrics(folder: Path) -> None:

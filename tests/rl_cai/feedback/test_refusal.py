@@ -82,9 +82,7 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
         yield Pass({PAIR.id: PAIR}, step)
 
     with open_run(tmp_path, {}, Silent()) as run:
-        labels = run.make_rows(
-            "s", PreferenceLabel, passes, config={}, inputs={}, concurrency=1, max_failures=9
-        )
+        labels = run.make_rows("s", PreferenceLabel, passes, config={}, inputs={})
     assert list(labels) == []
     (failure,) = read_rows(tmp_path / "s/failures.jsonl", Failure)
     assert (failure.id, failure.error) == ("p.0", "RefusedAnswer")

@@ -1,0 +1,147 @@
+"""The commands about one model: doctor, judge, harmfulness, score and serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from constitutional_ai.cli.app import PATH, quiet_libraries, seed_option, settings_option
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--reference", metavar="MODEL", help="The same weights on this machine, to compare a server's scores with."
+)
+@click.pass_context
+def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
+    """Check that MODEL supports the method, and measure its speed. The exit code is 1 if it does not.
+
+    It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
+    compared with a float32 forward pass over the same weights, if they are available.
+    """
+    from rich.console import Console
+
+    from constitutional_ai.models.doctor import examine, table
+
+    quiet_libraries()
+    checks = examine(model, reference)
+    Console(highlight=False, markup=False).print(table(model, checks))
+    ctx.exit(1 if any(check.outcome == "no" for check in checks) else 0)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", required=True, type=PATH, help="File of pairs: JSONL or .jsonl.gz.")
+@click.option("--constitution", default="default", show_default=True, help="A file, or a built-in one by name.")
+@click.option(
+    "--few-shots",
+    default="built-in",
+    show_default=True,
+    help="Worked examples for models in the plain format: built-in, none, or a folder with the paper's files.",
+)
+@settings_option("A setting from the recipe's section feedback, for example method=votes.")
+@click.option("--limit", type=click.IntRange(1), help="How many pairs to use. Default: all.")
+@seed_option
+@click.option("--out", type=PATH, help="JSON file to write the report to.")
+def judge(model: str, data: Path, **options: Any) -> None:
+    """Measure MODEL as a judge, on pairs that people have judged.
+
+    The report shows how often they agree, how sure the model is, how often it refuses, and whether order or length
+    influences it. Defaults are the paper's.
+
+    Each row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
+    hh-rlhf.
+    """
+    from rich.console import Console
+
+    from constitutional_ai.evaluation.judge.from_file import judge_model
+    from constitutional_ai.evaluation.judge.judge_table import judge_table
+
+    quiet_libraries()
+    Console(highlight=False).print(judge_table(judge_model(model, data, **options)))
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder for the trained model.")
+@click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to finetune.")
+@click.option(
+    "--scale", type=click.Choice(["1", "4"]), help="The highest rating in FILE, if its rows do not contain it."
+)
+@settings_option("A setting of the training, for example epochs=3. Repeatable.")
+@seed_option
+def harmfulness(file: Path, out: Path, scale: str | None, **options: Any) -> None:
+    """Train a model that rates the harmfulness of conversations from 0 to 4, on people's ratings in FILE.
+
+    It minimises the squared error on whole conversations, and is tested on held-out prompts. Pass its folder to
+    cai evaluate --harm-model. If it is interrupted, run the same command again to continue.
+
+    FILE is JSON or JSONL, possibly gzipped: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with
+    messages, or prompt and response, and a rating or harm.
+    """
+    from rich.console import Console
+
+    from constitutional_ai.cli.progress import Bars
+    from constitutional_ai.evaluation.harmfulness.fit_regressor import make_regressor
+    from constitutional_ai.evaluation.parts import table
+
+    quiet_libraries()
+    console = Console(highlight=False)
+    with Bars(console) as bars:
+        highest: Any = None if scale is None else int(scale)
+        regressor = make_regressor(file, out, scale=highest, progress=bars, say=bars.say, **options)
+    console.print(table(regressor.held_out))
+    console.print(f"trained on {regressor.trained_on} conversations; written to {out}", markup=False)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("file", type=PATH)
+@click.option("--out", required=True, type=PATH, help="The JSONL file for the scores.")
+def score(model: str, file: Path, out: Path) -> None:
+    """Score the conversations in FILE with the preference model MODEL.
+
+    MODEL is a run or the folder of a saved preference model.
+
+    FILE is JSONL. A row has messages, conversation or text, or a prompt and a completion or response; or it is a record
+    of a run's 01-responses or 08-evaluation. Scores are in the order of FILE, with its line numbers and ids.
+    """
+    from constitutional_ai.serve.score_file import score_file
+
+    quiet_libraries()
+    result = score_file(model, file, out)
+    sd = "" if result.sd is None else f", standard deviation {result.sd:.4g}"
+    click.echo(f"{out}: {len(result.scores)} conversations, mean score {result.mean:.4g}{sd}")
+    if result.unscored:
+        click.echo(f"{result.unscored} rows of {file} could not be scored:", err=True)
+        click.echo("".join(f"  {reason}\n" for reason in result.reasons), err=True, nl=False)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--port",
+    default=8300,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on. 0 chooses a free one.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. 0.0.0.0 accepts other machines.",
+)
+def serve(model: str, port: int, host: str) -> None:
+    """Serve the preference model MODEL over HTTP, for other trainers (TRL, OpenRLHF, verl).
+
+    MODEL is a run or the folder of a saved preference model. There is no access control: anybody who can reach the port
+    can use it.
+    """
+    from constitutional_ai.serve.score_file import serve_model
+
+    quiet_libraries()
+    serve_model(model, host, port, click.echo)
