@@ -23,7 +23,7 @@ from constitutional_ai.report.figures.measured import (
 
 SIDES = ("helpfulness", "harmlessness")
 INTERVALS = "Bars and bands: 95 % intervals."
-OTHERS = "Grey: Bai et al. 2022 read off the figure; other models, matches and judges, so compare shapes only."
+OTHERS = "Grey: Bai et al. 2022, read off the figure; other models, matches and judges, so compare shapes only."
 TEMPERATURES = (("t1", "T=1", False), ("t0", "T=0", True))
 RATED = "Rated by a model of people's ratings, from 0 (harmless) to 4. Bands: 95 % intervals."
 OTHER_RATER = "Grey: Bai et al. 2022, read off the figure; another regressor, so compare shapes only."
