@@ -1,7 +1,7 @@
-"""Detects phrases that stand in answer after answer, the sign of over-training in section 4.3 (RL-7, pitfall 28).
+"""Detect phrases that recur in many answers, the sign of over-training in section 4.3 (RL-7, pitfall 28).
 
-The paper's over-trained model told nearly everyone that they are valued and cared for. Another reward leads to another
-phrase, so beside that pattern (EV-19) there is one for any phrase: sentences that answers to different prompts share.
+The paper's over-trained model told nearly everyone that they are valued and cared for (EV-19). Another reward may teach
+another phrase, so sentences that answers to different prompts share are detected too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REASSURES = re.compile(r"\bvalued\b|\bcared for\b|\byou(?: are|'re) valid\b", re
 LISTENS = re.compile(r"\bhere to listen\b", re.IGNORECASE)
 SENTENCE = re.compile(r"[^.!?\n]+")
 WORDS = 4
-"""The fewest words of boilerplate: "Yes" and "I see" are none."""
+"""Minimum number of words: "Yes" and "I see" are not boilerplate."""
 COMMON = 0.1
 """Share of the other answers that must hold a sentence for it to be boilerplate."""
 
@@ -30,9 +30,9 @@ def offers_to_listen(answer: str) -> bool:
 
 
 def shares_sentences(answers: Sequence[str]) -> list[bool]:
-    """Return for each answer whether a sentence of it stands in a tenth of the other answers, and in at least two.
+    """Return for each answer whether a tenth of the others, and at least two, contain one of its sentences.
 
-    The answers should be to different prompts: two good answers to one prompt may well agree.
+    The answers should be to different prompts, because two good answers to one prompt may share sentences.
 
     >>> from constitutional_ai.detectors.boilerplate import shares_sentences
     >>> shares_sentences(["Salt it. I am always here for you."] * 3 + ["Boil the water for nine minutes."])

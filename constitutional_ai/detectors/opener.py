@@ -1,7 +1,7 @@
-r"""Cuts off openers such as "Here is the revised response:", which chat models write before a revision.
+r"""Cut off openers such as "Here is the revised response:", which chat models write before a revision.
 
-An opener calls the text a revision. "Here is a list:" is a part of the answer and stays. The patterns prefer to miss
-some: to leave an opener in does less harm than to cut an answer.
+An opener calls the text a revision. "Here is a list:" is part of the answer and stays. The patterns prefer misses to
+false alarms: to leave an opener in does less harm than to cut an answer.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 
 CLOSING = {'"': '"', "“": "”", "«": "»"}
-"""Closing mark of each quotation mark that may stand around a whole text."""
+"""The closing mark of each quotation mark that may surround a whole text."""
 
 
 def without_opener(text: str) -> tuple[str, str]:
-    """Return what is cut off the beginning, verbatim, and the rest: the whole text if it has no opener.
+    """Return the opener, verbatim, and the rest of the text. The opener is empty if there is none.
 
-    Quotation marks around the whole are an opener too. The closing one is then cut off the end; ``CLOSING`` of each
-    mark in the first part tells what it was.
+    Quotation marks around the whole text are part of the opener. The closing mark is then cut off the end; ``CLOSING``
+    gives it for each mark in the opener.
 
     >>> from constitutional_ai.detectors.opener import without_opener
     >>> without_opener('Sure! Here is the revised response: "Please ask a doctor."')
@@ -45,13 +45,13 @@ def _inside(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _is_quoted(text: str) -> bool:
-    """Return whether one pair of marks stands around the whole: ``"a" and "b"`` has two."""
+    """Return whether one pair of marks surrounds the whole text, unlike the two pairs in ``"a" and "b"``."""
     opening, inner, closing = text[:1], text[1:-1], text[-1:]
     return len(text) > 1 and CLOSING.get(opening) == closing and opening not in inner and closing not in inner
 
 
-# Every part is bounded, because the texts are hostile. None holds a quotation mark, so that each mark in what is cut
-# off stood around the whole.
+# Every part is bounded, because the texts are hostile. No part matches a quotation mark, so each mark in an opener
+# surrounded the whole text.
 REST = r"[^:.!?\n\"“”«»]"
 WORDS = r"(?:[\w'’-]+,? ){0,2}"
 I_WOULD = r"I(?:['’]d| would| could| might)"
@@ -62,7 +62,7 @@ REVISED = (
 REVISE = r"(?:revised?|re-?writ(?:e|ten)|re-?wrote|re-?phrased?|re-?word(?:ed)?|edit(?:ed)?|modif(?:y|ied))"
 BETTER = r"(?:better|safer|kinder|(?:more|less) [\w-]+(?:,? and (?:more |less )?[\w-]+)?)"
 RESPONSE = r"(?:response|answer|reply)\b"
-# A version of the response, but not of your essay.
+# Matches "a version of the response", but not "of your essay".
 OF_IT = rf"(?! (?:of|for) (?!{WORDS}(?:[\w'’-]+ )?{RESPONSE}))"
 VERSION = rf"(?:version|text)\b{OF_IT}"
 REVISION = (
@@ -70,7 +70,7 @@ REVISION = (
     rf"(?:{WORDS}{REVISED} {WORDS}(?:{RESPONSE}|{VERSION})|{WORDS}{BETTER} (?:{RESPONSE}|{VERSION})"
     rf"|(?:[\w-]+ )?(?:revision|rewrite|rewording)\b{OF_IT})"
 )
-# An "updated response plan" is none.
+# Does not match "updated response plan".
 GOES_ON = (
     r"(?: ?[,;(–—]| (?:that|which|with|without|to|of|for|in|from|as|by|and|free|where|while|based|\w+ing)\b)"
 )
@@ -89,7 +89,7 @@ CHAT = (
     rf"you(?:['’]| a)re (?:absolutely |quite )?right{REST}{{0,80}}[.!]\s+",
     rf"thank(?:s| you) for {REST}{{1,80}}[.!]\s+",
 )
-"""Phrases of chat models before the opener proper. They are cut off with it, never alone."""
+"""Phrases that chat models write before the opener proper. They are cut off with it, never alone."""
 
 HANDED_OVER = (
     rf"(?:here(?:['’]s| is| are)|below is|the following is) {REVISION}{MORE}{END}",
