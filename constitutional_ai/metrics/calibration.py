@@ -1,4 +1,4 @@
-"""Calibration: how far stated probabilities can be believed, in bins and in numbers (FB-9, PM-7)."""
+"""Measure calibration: whether stated probabilities match frequencies (FB-9, PM-7)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from constitutional_ai.records import Metric
 
 BINS = 10
 FEWEST = 10
-"""The fewest claims that give a temperature."""
+"""Minimum number of claims to fit a temperature."""
 COLDEST = 5.0
 """The logarithm of a temperature is sought between −5 and 5."""
 
 
 class Claim(NamedTuple):
-    """A stated probability, and the truth."""
+    """A stated probability and the outcome."""
 
     claimed: float
     """A stated probability, in [0, 1]."""
     truth: float
-    """1 or 0; or a probability, where no more is known: results are then expected values."""
+    """1 or 0, or a probability where the outcome is not known: results are then expected values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The claims between ``low`` and ``high``."""
+    """A summary of the claims between ``low`` and ``high``."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Bin:
 
 
 def bins(model: str, claims: Sequence[Claim], low: float = 0.0) -> tuple[Bin, ...]:
-    """Sort claims into tenths of [low, 1]. ``low`` is itself a tenth, and no claim lies below it."""
+    """Sort claims into bins of width 0.1 over [low, 1]. ``low`` is a multiple of 0.1 and no greater than any claim."""
     return tuple(
         Bin(
             number / BINS,
@@ -67,7 +67,7 @@ def _mean_truth(model: str, truths: Sequence[float]) -> Metric:
 
 
 def calibration_error(model: str, claims: Sequence[Claim]) -> Metric:
-    """Return the mean distance of claim and truth over the bins, weighted by their counts, without an interval."""
+    """Return the mean distance between claim and truth over the bins, weighted by count. It has no interval."""
     distances = [abs(sum(c.claimed - c.truth for c in inside)) for inside in _binned(claims)]
     return _over("calibration_error", model, claims, distances)
 
@@ -75,8 +75,8 @@ def calibration_error(model: str, claims: Sequence[Claim]) -> Metric:
 def error_by_luck(model: str, claims: Sequence[Claim]) -> Metric:
     """Return the calibration error that perfectly calibrated claims would have by chance.
 
-    The expected |truth − claim| of a bin is √(2/π) of its standard error. Soft truths scatter less; for them this is an
-    upper bound.
+    The expected |truth − claim| of a bin is √(2/π) times its standard error. For soft truths, which scatter less, this
+    is an upper bound.
     """
     spreads = [sum(c.claimed * (1 - c.claimed) for c in inside) for inside in _binned(claims)]
     return _over("error_by_luck", model, claims, [math.sqrt(2 / math.pi * s) for s in spreads])
@@ -88,7 +88,7 @@ def _over(name: str, model: str, claims: Sequence[Claim], totals: Sequence[float
 
 
 def brier(model: str, claims: Sequence[Claim]) -> Metric:
-    """Return the mean squared error, 0.25 for constant claims of 0.5. A soft truth p is 1 with probability p."""
+    """Return the mean squared error, 0.25 if all claims are 0.5. A soft truth p is 1 with probability p."""
     return mean("brier_score", model, [t * (1 - c) ** 2 + (1 - t) * c**2 for c, t in claims])
 
 
@@ -104,14 +104,14 @@ def cross_entropy(log_odds: float, truth: float) -> float:
 
 
 def entropy(truth: float) -> float:
-    """Return the entropy in nats: the lowest cross-entropy that is possible."""
+    """Return the entropy in nats, which is the lowest possible cross-entropy."""
     return -sum(p * math.log(p) for p in (truth, 1 - truth) if p > 0)
 
 
 def temperature(log_odds: Sequence[float], truths: Sequence[float]) -> float | None:
-    """Return the divisor of the log-odds that minimises the cross-entropy; it is above 1 if they are overconfident.
+    """Return the divisor of the log-odds that minimises the cross-entropy; above 1, they are overconfident.
 
-    None for fewer than 10 claims, and where no divisor is best: all claims are right, or no better than a coin.
+    Return None for fewer than 10 claims, or if no divisor is best: all claims are right, or no better than chance.
     """
     if len(truths) < FEWEST:
         return None
@@ -122,7 +122,7 @@ def temperature(log_odds: Sequence[float], truths: Sequence[float]) -> float | N
         return math.fsum(cross_entropy(x / divisor, t) for x, t in zip(log_odds, truths, strict=True))
 
     best = float(minimize_scalar(loss, bounds=(-COLDEST, COLDEST), method="bounded").x)
-    # No divisor is best if an end is as good: the loss falls all the way, or has reached 0 before.
+    # No divisor is best if an end of the range is as good: the loss falls all the way, or reaches 0 earlier.
     return math.exp(best) if loss(best) < min(loss(-COLDEST), loss(COLDEST)) - 1e-6 else None
 
 

@@ -1,4 +1,4 @@
-"""Measures how different a model's answers are from each other, without a judge: RL narrows a model (RL-7).
+"""Measure without a judge how different a model's answers are from each other: RL narrows a model (RL-7).
 
 ``distinct_2`` is the share of different pairs of neighbouring words among all pairs (Li et al. 2016). It falls with the
 amount of text, so compare models on the same prompts. ``self_similarity`` compares answers to one prompt.
@@ -26,8 +26,8 @@ def distinct_2(answers: Sequence[str]) -> float | None:
 def self_similarity(answers: Sequence[str]) -> float | None:
     """Return the mean similarity of pairs of answers to one prompt, in [0, 1]; None for fewer than two answers.
 
-    The similarity of two answers is the share of their words and pairs of neighbouring words that both have: 1 for the
-    same words in the same order.
+    The similarity of two answers is the share of their words and pairs of neighbouring words that occur in both: 1 for
+    the same words in the same order.
 
     >>> self_similarity(["Tea, please.", "tea please", "Coffee!"])
     0.3333333333333333

@@ -1,8 +1,8 @@
-"""Elo ratings of models from matches between them, by joint maximum likelihood (EV-9; pitfall 23).
+"""Compute Elo ratings of models from their matches, by joint maximum likelihood (EV-9; pitfall 23).
 
 P(i beats j) = 1 / (1 + 10^((Eⱼ − Eᵢ) / 400)). All ratings are fitted at once, so the order of the matches has no
-influence. Only differences mean anything: one model, the anchor, is the zero. In the paper that is SL-CAI (EV-10;
-pitfall 22). Helpfulness and harmlessness are rated apart, each from its own matches (EV-8).
+influence. Only differences mean anything: one model, the anchor, is fixed at 0. In the paper that is SL-CAI (EV-10;
+pitfall 22). Helpfulness and harmlessness are rated separately, each from its own matches (EV-8).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from constitutional_ai.metrics.bradley_terry import Array, fit
 from constitutional_ai.records import Match, Metric
 
 POINTS = 400 / math.log(10)
-"""Elo points in one unit of log-odds, and so in one of a preference model's score: 174."""
+"""Elo points in one unit of log-odds, which is the unit of a preference model's score: 174."""
 TAILS = 0.025, 0.975
 
 
@@ -27,10 +27,10 @@ class EloRating(NamedTuple):
     """A model's rating, or the reason why it has none."""
 
     elo: Metric
-    """Points above the anchor, their 95 % interval, and how many of the model's matches counted.
+    """Points above the anchor, their 95 % interval, and the number of the model's matches that counted.
 
-    An end of the interval is None where the resamples do not bound it. Both are where all resamples agree, which is no
-    certainty, and for the anchor.
+    An end of the interval is None if the resamples do not bound it. Both ends are None for the anchor, and if all
+    resamples agree, because that does not mean certainty.
     """
     error: float | None
     """Standard error in points, from the Fisher information."""
@@ -48,12 +48,12 @@ def elo(
 ) -> dict[str, EloRating]:
     """Return the ratings of all models that played, in the order of their names.
 
-    ``ties`` are discarded, as in the paper, or are half a win for each side; the Fisher intervals are then wider than
-    necessary. ``resamples`` above 0, better 1000, gives percentiles of a bootstrap that draws whole prompts. Without it
-    the intervals are Fisher's, which take matches on one prompt for independent, and are too narrow when they are not.
+    ``ties`` are discarded, as in the paper, or count half a win for each side; the Fisher intervals are then wider than
+    necessary. With ``resamples`` above 0 (1000 is enough), intervals are percentiles of a bootstrap that draws whole
+    prompts. Otherwise they are Fisher's, which are too narrow if matches on one prompt are not independent.
 
-    A model that won or lost everything has no finite rating, nor has a group that never lost to the others: it is
-    unrated. Raises InputError if the anchor has not played, and for a match of a model with itself.
+    A model that won or lost every match has no finite rating, and neither has a group that never lost to the others;
+    such models are unrated. Raises InputError if the anchor has not played, or a model plays against itself.
     """
     names = _names(matches, anchor)
     wins = _Wins.of(matches, names, ties == "half")
@@ -82,12 +82,12 @@ def _names(matches: Sequence[Match], anchor: str) -> list[str]:
 
 
 class _Wins(NamedTuple):
-    """All wins, as arrays with one item for each."""
+    """All wins, as arrays with one item per win."""
 
     models: int
     prompts: int
     prompt: Array
-    """Number of the prompt."""
+    """Index of the prompt."""
     cell: Array
     """models × winner + loser."""
     weight: Array
@@ -107,18 +107,18 @@ class _Wins(NamedTuple):
         )
 
     def table(self, times: Array | None = None) -> Array:
-        """Return how often row beat column, [models, models]; ``times`` is how often each prompt was drawn."""
+        """Return the wins of row over column [models, models]; ``times`` is how often each prompt was drawn."""
         weight = self.weight if times is None else self.weight * times[self.prompt]
         return np.bincount(self.cell, weight, self.models**2).reshape(self.models, self.models)
 
     def resample(self, count: int, draws: np.random.Generator) -> Array:
-        """Return ``count`` tables [count, models, models], each of as many prompts, drawn with replacement."""
+        """Return tables [count, models, models], each from a sample of all prompts with replacement."""
         drawn = (draws.integers(max(1, self.prompts), size=self.prompts) for _ in range(count))
         return np.stack([self.table(np.bincount(one, minlength=self.prompts)) for one in drawn])
 
 
 def _rows(matches: Sequence[Match], halves: bool) -> Iterator[tuple[str, str, str, float]]:
-    """Yield prompt, winner, loser and weight of each win. A match in which no choice was made has none."""
+    """Yield prompt, winner, loser and weight of each win. A match without a choice has none."""
     for match in matches:
         if match.winner == "a" or (match.winner == "tie" and halves):
             yield match.prompt, match.a, match.b, 1.0 if match.winner == "a" else 0.5
@@ -129,7 +129,7 @@ def _rows(matches: Sequence[Match], halves: bool) -> Iterator[tuple[str, str, st
 def _percentiles(strengths: Array) -> tuple[Array, Array]:
     """Return the ends of each model's interval over the resamples [resamples, models].
 
-    A resample that does not know a model from the anchor may lie at either end, so it counts for both.
+    A resample that does not connect a model with the anchor could lie at either end, so it counts for both.
     """
     low, high = (
         np.sort(np.nan_to_num(strengths, nan=end, posinf=np.inf, neginf=-np.inf), 0)

@@ -1,4 +1,4 @@
-"""Rates and means with a count and a 95 % interval. What could not be measured is None, not 0."""
+"""Compute rates and means with a count and a 95 % interval. Values that were not measured are None, not 0."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def cluster_bootstrap(
 ) -> Metric:
     """Return the mean with a bootstrap 95 % interval (BCa) that draws whole clusters with replacement.
 
-    It is for items that share something, such as pairs of answers to one context (pitfall 26): an interval that takes
-    them for independent is too narrow. It is BCa because accuracies near 1 are skewed, and plain percentiles then miss
-    to one side. There is no interval for fewer than two clusters, or if all have the same mean. Below some 30 clusters
-    it is too narrow. The order of the items changes nothing.
+    Use it for items that are not independent, such as pairs of answers to one context (pitfall 26); other intervals are
+    then too narrow. BCa corrects for skew, which is large for accuracies near 1. There is no interval for fewer than
+    two clusters, or if all have the same mean. Below about 30 clusters it is too narrow. The order of the items changes
+    nothing.
     """
     inside: dict[Hashable, list[float]] = defaultdict(list)
     for value, cluster in zip(values, clusters, strict=True):
@@ -86,8 +86,8 @@ def _bca_interval(
 def share(name: str, model: str, outcomes: Sequence[bool], groups: Sequence[Hashable], *, seed: int) -> Metric:
     """Return the share of True, with a bootstrap 95 % interval that draws whole groups.
 
-    If all outcomes are equal a bootstrap sees no spread. The interval is then Wilson's, as if each group were one
-    outcome: none of 60 answers to 20 prompts says no more than none of 20.
+    If all outcomes are equal, a bootstrap has no spread. The interval is then Wilson's, with each group as one outcome:
+    none of 60 answers to 20 prompts is no more evidence than none of 20.
 
     >>> share("objection_rate", "start", [False] * 60, [n // 3 for n in range(60)], seed=0).high < 0.17
     True

@@ -1,4 +1,4 @@
-"""Measures how well scores order what people rated: rank correlation, and the area under the ROC curve.
+"""Measure how well scores agree with people's ratings: rank correlation and area under the ROC curve.
 
 Intervals are percentiles of a bootstrap that draws whole clusters with replacement: answers to one prompt are not
 independent (pitfall 26).
@@ -13,7 +13,7 @@ from constitutional_ai.records import Metric
 
 DRAWS = 2000
 Statistic = Callable[[Any, Any], float | None]
-"""A number from two arrays with an entry for each item; None where it is not defined."""
+"""A function that returns a number from two arrays with an entry per item, or None if it is not defined."""
 
 
 def spearman(
@@ -42,7 +42,7 @@ def auc(
     *,
     seed: int,
 ) -> Metric:
-    """Return P(a true item scores above a false one), in [0, 1]; a tie counts half. None if all are of one kind.
+    """Return P(a true item scores above a false one), in [0, 1]; a tie counts half. None if all have one truth.
 
     >>> auc("separates", "judge", [1, 2, 3, 4], [False, True, False, True], "abcd", seed=0).value
     0.75
@@ -63,7 +63,7 @@ def difference(
 ) -> Metric:
     """Return the statistic of ``scores`` minus that of ``others``.
 
-    Both see the same items in every draw, so that items that are hard for both do not widen the interval.
+    Both are computed on the same items in every resample, so items that are hard for both do not widen the interval.
     """
     statistic = _spearman if of == "spearman" else _auc
 
@@ -111,7 +111,7 @@ def _interval(
         items = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
         drawn.append(statistic(scores[items], truth[items]))
     defined = [value for value in drawn if value is not None]
-    # If many draws hold one kind only, the others say little.
+    # If many resamples contain one kind of item only, the others say little.
     if len(defined) < DRAWS / 2:
         return None, None
     low, high = np.percentile(defined, [2.5, 97.5])
