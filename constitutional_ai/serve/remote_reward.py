@@ -1,4 +1,4 @@
-"""Reward functions for TRL and verl that ask a reward server (``cai serve``)."""
+"""Define reward functions for TRL and verl that get their scores from a reward server (``cai serve``)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def remote_reward(url: str) -> Callable[..., list[float]]:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any], *, url: str, **_: Any
 ) -> float:
-    """Return the score of one solution; this is a custom reward function for verl.
+    """Return the score of one solution, as a custom reward function of verl.
 
     ``extra_info`` holds the ``prompt``, as messages or a string, or else the ``question``. Raises ModelError if the
     server does not answer with scores.
@@ -51,7 +51,7 @@ def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
 
 @cache
 def _client(url: str) -> openai.OpenAI:
-    """Return OpenAI's client, which is used for its retries: it talks to ``url`` alone, and sends no key."""
+    """Return OpenAI's client, which is used for its retries. It connects to ``url`` only, and sends no key."""
     return openai.OpenAI(base_url=url, api_key="none", max_retries=RETRIES, timeout=TIMEOUT_SECONDS)
 
 
@@ -66,5 +66,5 @@ def _scores(url: str, conversations: list[list[dict[str, Any]]]) -> list[float]:
         ) from error
     scores = reply.get("scores") if isinstance(reply, dict) else None
     if not isinstance(scores, list) or len(scores) != len(conversations):
-        raise ModelError(f"what answers at {url} is no reward server of ours. Start one with: cai serve")
+        raise ModelError(f"the server at {url} is not one of cai serve. Start one with: cai serve")
     return [float(score) for score in scores]

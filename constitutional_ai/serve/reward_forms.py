@@ -1,7 +1,7 @@
-"""The requests that trainers send to a reward server, and the answers that they read.
+"""Define the requests that trainers send to a reward server, and the responses that they read.
 
-OpenRLHF's form is that of its own client; both are shown in docs/reward_server.md. A string may hold a policy's end of
-turn or a forged turn, so lists of messages are the safest form.
+docs/reward_server.md shows our form and that of OpenRLHF's client. A string may contain a policy's end of turn or a
+forged turn, so lists of messages are the safest form.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from constitutional_ai.records import Conversation
 
 
 class Form(Protocol):
-    """A request of one kind of client."""
+    """A request by one kind of client."""
 
     def to_score(self) -> list[Conversation]:
-        """Return the conversations. Raises InputError if there is no reading of them."""
+        """Return the conversations. Raises InputError if they cannot be parsed."""
 
     def answer(self, scores: list[float]) -> dict[str, Any]:
         """Return the JSON that the client reads, from one score for each conversation."""
 
 
 class Messages(BaseModel):
-    """Our own form: nothing has to be read out of a string."""
+    """Our own form, in which no string has to be parsed."""
 
     conversations: list[Conversation]
 
@@ -39,7 +39,7 @@ class Messages(BaseModel):
 
 
 class OpenRLHF(BaseModel):
-    """OpenRLHF's form: each ``query`` is a prompt and its answer in one string.
+    """OpenRLHF's form, in which each ``query`` is a prompt and its answer in one string.
 
     With two servers, a client may send empty lists to one of them.
     """

@@ -1,6 +1,6 @@
-"""Serves a preference model over HTTP to other trainers. docs/reward_server.md describes the requests.
+"""Serve a preference model over HTTP to other trainers. docs/reward_server.md describes the requests.
 
-There is no key, and no request is logged: it is meant for this machine, or for a private network.
+It has no access control and logs no request: it is meant for this machine or a private network.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.serve.reward_forms import FORMS, Form
 
 MAX_BYTES = 8 * 2**20
-"""The largest request."""
+"""Maximum size of a request."""
 AT_ONCE = 1024
-"""The most conversations of one request that wait for a batch at the same time."""
+"""Maximum number of conversations of one request that wait for a batch at the same time."""
 
 
 def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
@@ -49,7 +49,7 @@ def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
 
 
 async def _body(request: Request) -> bytes:
-    """Read the body, to its end even if it is too large: a client that is still sending reads no answer."""
+    """Read the whole body, even if it is too large, because a client reads no response while it sends."""
     body, size = bytearray(), 0
     async for part in request.stream():
         size += len(part)

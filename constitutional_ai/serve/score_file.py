@@ -1,4 +1,4 @@
-"""Scores the conversations of a file with a preference model (``cai score``), and starts its server (``cai serve``)."""
+"""Score a file of conversations with a preference model (``cai score``), or start its server (``cai serve``)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from constitutional_ai.runs.rows import write_rows
 
 STAGE = layout.PREFERENCE_MODEL
 BATCH = 256
-"""Rows in memory at the same time."""
+"""Number of rows in memory at the same time."""
 NAMED = 10
-"""Reasons that are kept for rows that could not be scored; all such rows are counted."""
+"""Maximum number of reasons kept for rows that could not be scored; all such rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """A row of the file of scores."""
+    """One row of the file of scores."""
 
     line: int
     """Its number in the file of conversations, from 1."""
@@ -46,7 +46,7 @@ class ScoredFile:
     scores: array[float] = field(default_factory=lambda: array("d"))
     unscored: int = 0
     reasons: list[str] = field(default_factory=list)
-    """For the first rows that could not be scored."""
+    """Reasons for the first rows that could not be scored."""
 
     def leave_out(self, line: int, why: str) -> None:
         """Count a row that could not be scored, and keep the first reasons."""
@@ -71,7 +71,7 @@ class _ConversationRow(BaseModel):
     context: str | Conversation | Prompt = Field(
         (), validation_alias=AliasChoices("messages", "conversation", "prompt", "text")
     )
-    """The whole conversation where there is no reply."""
+    """The whole conversation if there is no reply."""
     reply: str | Conversation | Completion | Response = Field(
         (), validation_alias=AliasChoices("completion", "response")
     )
@@ -137,9 +137,7 @@ def score_file(model: str, file: Path, out: Path) -> ScoredFile:
         raise InputError(f"cannot read '{file}' or write '{out}': {error.strerror}.") from error
     if not result.scores:
         out.unlink()
-        raise InputError(
-            f"{file} holds no conversation that could be scored. {' '.join(result.reasons[:1])}".rstrip()
-        )
+        raise InputError(f"no conversation in {file} could be scored. {' '.join(result.reasons[:1])}".rstrip())
     return result
 
 

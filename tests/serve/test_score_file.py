@@ -173,7 +173,7 @@ def test_a_mistake_is_one_sentence(tiny_pm: Path, tiny: Path) -> None:
         ),
         (
             ("score", tiny_pm, bad, "--out", "out.jsonl"),
-            "bad.jsonl holds no conversation that could be scored. line 1",
+            "no conversation in bad.jsonl could be scored. line 1",
         ),
         (
             ("score", "folder", good, "--out", "out.jsonl"),
