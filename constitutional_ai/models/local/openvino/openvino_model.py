@@ -1,33 +1,32 @@
 """OpenVINO GenAI in this process: a fast engine for CPUs. Extra ``openvino``.
 
 Completions come from its continuous batching with a cache of prefixes, and each request's own seed fixes its draws
-(they are not those of other engines). It gives no log-probabilities of a prompt, so scores come from the same
-exported model, run by OpenVINO itself (``scores.py``).
+(they are not those of other engines). It gives no log-probabilities of a prompt, so scores come from transformers.
 """
 
 from __future__ import annotations
 
 import constitutional_ai.models.local.openvino.quiet  # isort: skip  # noqa: F401
 
-import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
+import torch
 from safetensors import SafetensorError
 
 from constitutional_ai import machine
 from constitutional_ai.engine.sampling import StoppingCriteria
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.local.continuous import Continuous, Stepped
 from constitutional_ai.models.local.exported import exported, local_folder
-from constitutional_ai.models.local.openvino.export_ir import FORM, unsupported, write_ir
-from constitutional_ai.models.local.openvino.scores import Scores, precisions
-from constitutional_ai.models.local.tokens import Generation, Scoring, Tokens, cannot_load
+from constitutional_ai.models.local.hugging_face import TransformersModel
+from constitutional_ai.models.local.openvino.export_ir import FORM, settings, unsupported, write_ir
+from constitutional_ai.models.local.tokens import Generation, Tokens, cannot_load
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion
 
@@ -37,7 +36,6 @@ STEP_TOKENS = 2048
 """Tokens prefilled in one step. More would delay the sequences in decode."""
 CACHE_SHARE, CACHE_GIGABYTES = 0.2, 4
 """Limits for keys and values: a share of this machine's memory, and at most so many GB."""
-SCORE_BATCH, SCORE_TOKENS = 16, 32_768
 
 
 class OpenVinoModel:
@@ -46,25 +44,17 @@ class OpenVinoModel:
     int8 = False
     """Whether the export keeps weights in 8 bits."""
 
-    def __init__(self, name: str, path: str | Path, *, precision: str | None = None) -> None:
-        """``precision`` is ``f32`` or ``bf16``; None is the one in which this processor is fast."""
-        self.name = name
+    def __init__(self, name: str, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """``dtype`` is float32 or bfloat16; None is the one in which this processor is fast."""
+        self.name, self._path = name, path
         self._tokens = Tokens(name, path)
         if (why := unsupported(self._tokens.config)) is not None:
             raise ModelError(f"OpenVINO cannot run '{name}': {why}. Set engine=transformers.")
         self.format = self._tokens.format
-        folder = _exported(name, path, self.int8)
-        self._generations = Continuous(
-            _Paged(folder, precisions(precision), self._tokens), tokens=lambda r: r.tokens, size=AT_ONCE
-        )
-        self._scorings = Batcher(
-            _Scorer(folder, precision),
-            size=SCORE_BATCH,
-            key=lambda r: 0,
-            length=lambda r: len(r.continuations) * (len(r.context) + max(map(len, r.continuations))),
-            prompt=lambda r: r.context,
-            max_tokens=SCORE_TOKENS,
-        )
+        # OpenVINO's own default ignores ONEDNN_MAX_CPU_ISA: bfloat16 where every inference then raises.
+        self._dtype = dtype or machine.best_dtype()
+        paged = _Paged(_exported(name, path, self.int8), settings(self._dtype), self._tokens)
+        self._generations = Continuous(paged, tokens=lambda r: r.tokens, size=AT_ONCE)
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         request = self._tokens.generation(context, sampling)
@@ -74,11 +64,16 @@ class OpenVinoModel:
         return self._tokens.completion(request, completion)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        return await self._scorings.ask(self._tokens.scoring(context, continuations))
+        return await self._scorer.score(context, continuations)
+
+    @cached_property
+    def _scorer(self) -> TransformersModel:
+        """The model in transformers, loaded at the first score: many models never need it."""
+        return TransformersModel(self.name, self._path, dtype=self._dtype)
 
 
 class Int8OpenVinoModel(OpenVinoModel):
-    """The same with its weights in 8 bits; all else keeps its precision."""
+    """The same with its weights in 8 bits. All else keeps its precision, and scores come from the unrounded weights."""
 
     int8 = True
 
@@ -91,22 +86,9 @@ def _exported(name: str, path: str | Path, int8: bool) -> Path:
         raise cannot_load(name, error) from error
 
 
-class _Scorer:
-    """Loads the model a second time when a first score is requested; many models never need it."""
-
-    def __init__(self, folder: Path, precision: str | None) -> None:
-        self._folder, self._precision = folder, precision
-        self._scores: Scores | None = None
-
-    def __call__(self, requests: list[Scoring], _: threading.Event) -> list[list[float]]:
-        if self._scores is None:
-            self._scores = Scores(self._folder, self._precision)
-        return self._scores.score([r.context for r in requests], [r.continuations for r in requests])
-
-
 class _Running(NamedTuple):
     handle: Any
-    most: int
+    max_tokens: int
     stopping: StoppingCriteria
     completion: list[int]
 
@@ -163,7 +145,7 @@ class _Paged:
             for output in running.handle.read().values():
                 for token in output.generated_ids:
                     running.completion.append(token)
-                    if running.stopping(running.completion) or len(running.completion) == running.most:
+                    if running.stopping(running.completion) or len(running.completion) == running.max_tokens:
                         return True
         return False
 

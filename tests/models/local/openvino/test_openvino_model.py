@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ if importlib.util.find_spec("openvino_genai") is None:  # not imported here: our
     pytest.skip("needs the extra 'openvino'", allow_module_level=True)
 
 import torch
-from tests.models.test_int8 import with_weights_brought_back
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, MixtralConfig
 
+from constitutional_ai import machine
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.local.openvino import export_ir
+from constitutional_ai.models.local.openvino import export_ir, openvino_model
 from constitutional_ai.models.local.openvino.export_ir import unsupported
 from constitutional_ai.models.local.openvino.openvino_model import Int8OpenVinoModel, OpenVinoModel
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion, Message
+from tests.engine.cpu.test_int8 import with_weights_brought_back
 from tests.engine.sequences import LEAD, lead, nearly_all_alike
 
 
@@ -36,12 +36,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def model(tiny: Path) -> OpenVinoModel:
-    return OpenVinoModel("tiny", tiny, precision="f32")
+    return OpenVinoModel("tiny", tiny, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
 def int8(tiny: Path) -> Int8OpenVinoModel:
-    return Int8OpenVinoModel("tiny", tiny, precision="f32")
+    return Int8OpenVinoModel("tiny", tiny, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -78,37 +78,27 @@ def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -
 
 SHOTS = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
 CONTINUATIONS = [" (A)", " (B)", "x", "No, I will not help you.", "é" * 30]
-CONTEXTS = [
-    *["a" * n for n in (1, 2, 3, 7, 20, 64)],
-    *[SHOTS + end for end in ("a", "bb" * 20, " (A) or (B)?", SHOTS[:40])],
-    "日本語",
-    SHOTS,
-    SHOTS[:-20] + "z",
-]
 
 
-def test_a_score_is_what_a_plain_forward_pass_says_whatever_was_read_with_it_or_before(
-    model: OpenVinoModel, by_hand: tuple[Any, Any]
+@pytest.mark.parametrize("engine", ["model", "int8"])
+def test_a_score_is_that_of_transformers(
+    engine: str, by_hand: tuple[Any, Any], request: pytest.FixtureRequest
 ) -> None:
-    async def together(contexts: list[str]) -> list[list[float]]:
-        return await asyncio.gather(*[model.score(context, CONTINUATIONS) for context in contexts])
-
-    expected = [[log_probability(by_hand, context, c) for c in CONTINUATIONS] for context in CONTEXTS]
-    scores = asyncio.run(together(CONTEXTS))
-    alone = [asyncio.run(model.score(context, CONTINUATIONS)) for context in CONTEXTS[::-1]][::-1]
-    for found, one, known in zip(scores, alone, expected, strict=True):
-        assert found == pytest.approx(known, abs=1e-3)
-        assert one == pytest.approx(known, abs=1e-3)
+    model: OpenVinoModel = request.getfixturevalue(engine)
+    scores = asyncio.run(model.score(SHOTS, CONTINUATIONS))
+    assert scores == pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=1e-3)
 
 
-def test_with_weights_in_8_bits_a_score_is_that_with_the_weights_brought_back(
-    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+@pytest.mark.parametrize(("best", "precision"), [(torch.float32, "f32"), (torch.bfloat16, "bf16")])
+def test_precision_is_the_best_of_this_machine(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, best: torch.dtype, precision: str
 ) -> None:
-    plain, tokenizer = by_hand
-    brought_back = (with_weights_brought_back(plain), tokenizer)
-    scores = asyncio.run(int8.score(SHOTS, CONTINUATIONS))
-    assert scores == pytest.approx([log_probability(brought_back, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
-    assert scores != pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=2e-3)
+    """OpenVINO's own choice ignores the limit that ONEDNN_MAX_CPU_ISA sets."""
+    properties: list[dict[str, str]] = []
+    monkeypatch.setattr(machine, "best_dtype", lambda: best)
+    monkeypatch.setattr(openvino_model, "_Paged", lambda folder, settings, tokens: properties.append(settings))
+    OpenVinoModel("tiny", tiny)
+    assert properties[0]["INFERENCE_PRECISION_HINT"] == properties[0]["KV_CACHE_PRECISION"] == precision
 
 
 def test_with_weights_in_8_bits_temperature_0_is_the_greedy_search_with_the_weights_brought_back(
@@ -120,17 +110,6 @@ def test_with_weights_in_8_bits_temperature_0_is_the_greedy_search_with_the_weig
     out = plain.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
     said = asyncio.run(int8.generate("Hello, how", Sampling(temperature=0, max_tokens=12)))
     assert said.text == tokenizer.decode(out, skip_special_tokens=True)
-
-
-def test_a_chat_is_scored_where_the_assistant_begins(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:
-    scores = asyncio.run(model.score(ask("A or B?"), [" (A)", "B"]))
-    text = chat_text("A or B?")
-    assert scores == pytest.approx([log_probability(by_hand, text, c) for c in (" (A)", "B")], abs=1e-3)
-
-
-def test_an_empty_continuation_has_no_probability(model: OpenVinoModel) -> None:
-    with pytest.raises(RecordError, match="empty continuation"):
-        asyncio.run(model.score("Hi", [" (A)", ""]))
 
 
 # -- generate
@@ -228,15 +207,6 @@ def test_nothing_is_told_to_anyone() -> None:
     from openvino.tools.ovc import telemetry_utils
 
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
-
-
-def test_weights_in_bfloat16_keep_their_bits(make_tiny: Callable[..., Path]) -> None:
-    folder = make_tiny()
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    exact: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    hand = (exact.eval(), AutoTokenizer.from_pretrained(folder))
-    scores = asyncio.run(OpenVinoModel("tiny", folder, precision="f32").score("Hi", CONTINUATIONS))
-    assert scores == pytest.approx([log_probability(hand, "Hi", c) for c in CONTINUATIONS], abs=1e-3)
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
