@@ -1,8 +1,8 @@
 """Parse a conversation that a trainer or a data set keeps in one string.
 
-Two formats are read: ChatML, exactly, and the paper's plain dialogue of ``Human:`` and ``Assistant:`` (SL-15), without
-the white space around each turn. In a string alone, a turn that the policy forged looks like any other. Where the
-prompt is known, everything after it is the answer, whatever it holds.
+Two formats are read: ChatML, whose turns keep their whitespace, and the paper's plain dialogue of ``Human:`` and
+``Assistant:`` (SL-15), whose turns are stripped. A turn that the policy forged cannot be told from a real one, unless
+the prompt is known: then everything after it is the answer, whatever it contains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ END = re.compile(r"(?:<\|(?:im_end|endoftext|end_of_text|eot_id)\|>|<end_of_turn
 
 
 def conversation_of(text: str, prompt: str = "") -> Conversation:
-    """Return the turns of ``text``. Where it begins with ``prompt``, all that follows is one answer.
+    """Return the turns of ``text``. If it begins with ``prompt``, the rest is one answer.
 
     >>> conversation_of("\\n\\nHuman: Hi\\n\\nAssistant: Hello</s>")
     (Message(role='user', content='Hi'), Message(role='assistant', content='Hello'))
@@ -38,7 +38,7 @@ def conversation_of(text: str, prompt: str = "") -> Conversation:
 
 
 def split_prompt(prompt: str) -> tuple[Conversation, str]:
-    """Return the turns before the answer, and the start of the answer that the prompt may hold (mostly ``""``)."""
+    """Return the turns before the answer, and the start of the answer if the prompt has one (usually ``""``)."""
     turns = _parse_chatml(prompt) if _is_chatml(prompt) else as_turns(prompt, "user")
     if turns and turns[-1].role == "assistant":
         return turns[:-1], turns[-1].content
@@ -66,7 +66,7 @@ def _is_chatml(text: str) -> bool:
 
 
 def _parse_chatml(text: str) -> Conversation:
-    """Return the turns, or none at all when anything stands between them."""
+    """Return the turns; an empty tuple if there is other text between them."""
     turns, at, text = [], 0, text.lstrip()
     while at < len(text):
         turn = CHATML.match(text, at)

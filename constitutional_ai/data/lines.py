@@ -42,18 +42,18 @@ def read_text(path: Path, hint: str = "") -> str:
 
 
 def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
-    """Return the path of the file ``name``, or else of ours by that name, in ``built_in``. Raises InputError."""
+    """Return ``name`` if it is a file, else the file ``name.yaml`` in ``built_in``. Raises InputError if neither is."""
     for path in (Path(name), built_in / f"{name}.yaml"):
         if path.is_file():
             return path
     known = [path.stem for path in built_in.glob("*.yaml")]
-    raise InputError(f"no {what} '{name}': neither a file nor one of ours.{did_you_mean(str(name), known)}")
+    raise InputError(f"no {what} '{name}': neither a file nor built in.{did_you_mean(str(name), known)}")
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
-    """Return what a YAML file holds, and its tree of nodes, for ``line_of``.
+    """Return the data of a YAML file, and its node tree for ``line_of``.
 
-    Raises InputError as ``read_text`` does, and for what is not YAML.
+    Raises InputError if the file cannot be read or is not YAML.
     """
     text = read_text(path)
     try:
@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
 
 
 def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
-    """Return the line (from 1) of the key or item at ``place``, or of the nearest thing around it."""
+    """Return the line (from 1) of the key or item at ``place``, or of its nearest ancestor that exists."""
     line = 0
     for step in place:
         if isinstance(node, yaml.MappingNode):
@@ -80,14 +80,14 @@ def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """Return what a JSON file holds. Raises InputError as ``read_text`` does, and for what is not JSON."""
+    """Return the data of a JSON file. Raises InputError if the file cannot be read or is not JSON."""
     return _parsed(read_text(path, hint), path, hint)
 
 
 def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:
-    """Yield what each line of a JSONL file holds, or each item of a file that is one JSON list, numbered from 1.
+    """Yield the data of each line of a JSONL file, or each item of a JSON list, numbered from 1.
 
-    Raises InputError as ``read_json`` does; it names the line.
+    Raises InputError if the file cannot be read, or naming the line that is not JSON.
     """
     text = read_text(path, hint)
     if text.lstrip().startswith("["):
@@ -99,7 +99,7 @@ def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:
 def read_lines(path: Path, row_type: type[Row], hint: str = "") -> Iterator[tuple[int, Row]]:
     """Yield each line of a JSONL file as a ``row_type``, with its number from 1. Blank lines are skipped.
 
-    Raises InputError as ``read_text`` does, and for a line that is no such row; it names the line and the field.
+    Raises InputError if the file cannot be read, or naming the line and the field that are wrong.
     """
     for number, line, _ in _lines(read_text(path, hint), path):
         try:
@@ -110,7 +110,7 @@ def read_lines(path: Path, row_type: type[Row], hint: str = "") -> Iterator[tupl
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Return counts in one line.
+    """Format counts as one line of text.
 
     >>> format_counts({"an empty turn": 2, "both replies are the same": 1})
     '2 × an empty turn, 1 × both replies are the same'
@@ -127,18 +127,16 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, str, Any]]:
             data = json.loads(line)
         except (ValueError, RecursionError) as error:
             why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            raise InputError(
-                f"{path}:{number}: not JSON ({why}). Is the line torn? Mend or delete it."
-            ) from error
+            raise InputError(f"{path}:{number}: not JSON ({why}). Correct or delete this line.") from error
         yield number, line, data
 
 
 def _parsed(text: str, path: Path, hint: str) -> Any:
     try:
         data = json.loads(text)
-        json.dumps(data, ensure_ascii=False).encode()  # raises at half an emoji, which no file or model takes
+        json.dumps(data, ensure_ascii=False).encode()  # raises at a lone surrogate, which UTF-8 cannot encode
         return data
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Is the file whole?") from error
-    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
+        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Correct this line.") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
         raise InputError(f"{path}: JSON that cannot be read ({error}). {hint}".rstrip()) from error

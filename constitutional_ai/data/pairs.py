@@ -32,7 +32,7 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     strength: float | None = None
-    """How much better people found the chosen reply, in the file's own units; None where the file does not tell."""
+    """How much better people found the chosen reply, in the file's own units; None if the file does not say."""
 
 
 class Pairs(NamedTuple):
@@ -53,9 +53,10 @@ class _Row(BaseModel):
 def load_pairs(path: Path) -> Pairs:
     """Load the pairs of a JSONL file, which may be compressed (``.jsonl.gz``).
 
-    A row has ``chosen`` and ``rejected``, each a reply or a list of messages, and ``prompt``, ``conversation`` or
-    ``messages``; or the two are whole dialogues, as in hh-rlhf. ``strength`` or ``preference_strength`` (its sign is
-    dropped) may hold how much better the chosen one is. Raises InputError naming the line that is no such row.
+    A row has ``chosen`` and ``rejected``, each a reply or a list of messages, and the prompt as ``prompt``,
+    ``conversation`` or ``messages``. In the format of hh-rlhf both are whole dialogues, without a prompt. ``strength``
+    or ``preference_strength`` may say how much better the chosen reply is; its sign is ignored. Raises InputError
+    naming the line that is wrong.
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
@@ -68,7 +69,8 @@ def load_pairs(path: Path) -> Pairs:
         else:
             usable[pair.id] = pair
     if not usable:
-        raise InputError(f"{path} holds no usable pairs. {format_counts(unusable)}".rstrip())
+        why = f" ({format_counts(unusable)})" if unusable else ""
+        raise InputError(f"{path} holds no usable pairs{why}. Name another file.")
     return Pairs(list(usable.values()), dict(unusable))
 
 
@@ -100,7 +102,7 @@ def _pair(row: _Row) -> Pair | str:
 def comparison_of(pair: Pair, seed: int) -> tuple[Comparison, Side]:
     """Return the pair as a comparison, and the side of the chosen reply.
 
-    The side is drawn for each pair, so that calibration is measured on both sides of one half.
+    The side is random, so that calibration is measured for probabilities below and above one half.
     """
     side: Side = rng(seed, "judge", pair.id).choice(("a", "b"))
     replies = (pair.chosen, pair.rejected) if side == "a" else (pair.rejected, pair.chosen)

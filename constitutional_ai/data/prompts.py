@@ -1,4 +1,4 @@
-"""Load prompts that provoke harm (red team), helpful ones, and borderline ones that only look harmful (SL-1 to SL-4).
+"""Load red-team prompts, helpful prompts, and borderline prompts, which only look harmful (SL-1 to SL-4).
 
 A file is JSONL. A row is ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``, with optional ``kind``,
 ``tags`` and ``split``. A conversation that ends with the assistant is a whole dialogue and gives one prompt for each
@@ -20,7 +20,7 @@ from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent
 HELD_OUT_SHARE = 0.2
-"""Share of the prompts without a ``split`` that are held out. A prompt's id decides whether it is."""
+"""Share of the prompts that is held out where rows have no ``split``. A prompt's id decides on which side it is."""
 KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
 Split = Literal["train", "held_out"]
 
@@ -53,9 +53,9 @@ class Prompts(NamedTuple):
 
 
 def load_prompts(name: str, kind: Kind) -> Prompts:
-    """Load the prompts of a file, or our own of a kind where ``name`` is ``built-in``.
+    """Load the prompts of the file ``name``; ``built-in`` means our own prompts of this ``kind``.
 
-    ``kind`` is that of rows without one. Raises InputError naming the line that is wrong, and for an empty file.
+    Rows without a kind get ``kind``. Raises InputError naming the line that is wrong, and for an empty file.
     """
     path = BUILT_IN / f"{kind}.jsonl" if name == "built-in" else Path(name)
     parts: dict[Split, dict[str, Prompt]] = {"train": {}, "held_out": {}}
@@ -64,7 +64,7 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
             prompt = Prompt.of(conversation, row.kind or kind, path.name, row.tags)
             parts[row.split or _split_of(prompt.id)][prompt.id] = prompt
     if not (parts["train"] or parts["held_out"]):
-        raise InputError(f'{path} holds no prompts. Write one JSON object a line, such as {{"prompt": "…"}}.')
+        raise InputError(f'{path} holds no prompts. Write one JSON object per line, such as {{"prompt": "…"}}.')
     for shared in parts["train"].keys() & parts["held_out"].keys():
         del parts["train"][shared]  # a prompt for evaluation is never trained on
     return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))

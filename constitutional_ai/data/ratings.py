@@ -1,7 +1,7 @@
-"""Reads conversations that people rated for harm, in the forms in which others keep them (section 4.5; EV-15).
+"""Read conversations that people rated for harm, in our own format and two public ones (section 4.5; EV-15).
 
-The scale here is the paper's, 0 (harmless) to 4. Other files keep ratings from 0 to 1. A file's form, its rows or the
-user say which scale it is; it is never guessed from the numbers (pitfall 25).
+Ratings are converted to the paper's scale, 0 (harmless) to 4; some files use 0 to 1. A file's scale is known from its
+format, its rows or the user. It is never guessed from the numbers (pitfall 25).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Scale = Literal[1, 4]
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """A conversation that ends with an answer, and people's rating of the whole."""
+    """A conversation that ends with an answer, and people's rating of the whole conversation."""
 
     id: str
     conversation: Conversation
@@ -38,7 +38,7 @@ class Rated:
 
     @property
     def prompt(self) -> str:
-        """Id of its first human turn: conversations that share it are not independent."""
+        """Id of the first human turn: conversations that share it are not independent."""
         return conversation_id(self.conversation[:1])
 
 
@@ -51,7 +51,7 @@ class Ratings(NamedTuple):
 
 
 class _RedTeamAttempt(BaseModel):
-    """A red-team attempt of hh-rlhf, with the worker's own rating of how it went, 0 to 4."""
+    """A red-team attempt of hh-rlhf, with the worker's own rating of its success, 0 to 4."""
 
     transcript: str
     rating: float
@@ -74,7 +74,7 @@ class _ScoredResponse(BaseModel):
 
 
 class _OwnRating(BaseModel):
-    """A row in our own form."""
+    """A row in our own format."""
 
     conversation: Conversation = Field(default=(), alias="messages")
     prompt: str | Conversation = ()
@@ -88,10 +88,10 @@ class _OwnRating(BaseModel):
 def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
     """Read the rated conversations of a JSON or JSONL file, which may be gzipped.
 
-    A row is one of hh-rlhf's red-team attempts (``transcript``, ``rating`` 0 to 4), one of PyRIT's scored responses
-    (``objective``, ``assistant_response``, ``human_score`` 0 to 1), or has ``messages`` or ``conversation``, or a
-    ``prompt`` and a ``response``, and ``rating`` or ``harm``. The highest value of the last two is the row's own
-    ``scale``, or else ``scale``. Raises InputError that names the first row that cannot be read.
+    A row is a red-team attempt of hh-rlhf (``transcript``, ``rating`` 0 to 4), a scored response of PyRIT
+    (``objective``, ``assistant_response``, ``human_score`` 0 to 1), or in our own format: ``messages`` or
+    ``conversation``, or ``prompt`` and ``response``, with ``rating`` or ``harm``. The highest rating of our own format
+    is the row's ``scale``, or else the argument ``scale``. Raises InputError naming the first row that is wrong.
     """
     rated: dict[str, list[Rated]] = defaultdict(list)
     unusable: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
         unusable["the same conversation again, its ratings averaged"] = repeated
     if not rated:
         why = f" ({format_counts(unusable)})" if unusable else ""
-        raise InputError(f"{path} holds no rated conversations that could be used{why}. Name another file.")
+        raise InputError(f"{path} holds no usable rated conversations{why}. Name another file.")
     return Ratings([_averaged(same) for same in rated.values()], dict(unusable))
 
 
@@ -121,7 +121,7 @@ def _averaged(same: Sequence[Rated]) -> Rated:
 def _rated(row: Any, scale: Scale | None) -> Rated | str:
     """Return the rated conversation, or the reason why the record has none. Raises ValueError."""
     if not isinstance(row, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     if "transcript" in row:
         attempt = _RedTeamAttempt.model_validate(row)
         return _checked(as_turns(attempt.transcript, "user"), [attempt.rating], 4)
@@ -144,8 +144,7 @@ def _own(row: _OwnRating, scale: Scale | None) -> Rated | str:
         return NO_RATING
     if (highest := row.scale or scale) is None:
         raise ValueError(
-            "nothing says whether this rating is out of 1 or out of 4. Pass --scale 1 or --scale 4, or give the row "
-            "a 'scale'."
+            "the scale of this rating is unknown. Pass --scale 1 or --scale 4, or give the row a 'scale'."
         )
     return _checked((*(row.conversation or as_turns(row.prompt, "user")), *response), ratings, highest)
 

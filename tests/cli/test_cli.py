@@ -37,7 +37,7 @@ def cai(*args: str) -> Result:
 
 
 MISTAKES = [  # (what is typed, what is read)
-    ("run nowhere.yaml", "no recipe 'nowhere.yaml': neither a file nor one of ours."),
+    ("run nowhere.yaml", "no recipe 'nowhere.yaml': neither a file nor built in."),
     ("run dmeo", "Did you mean 'demo'?"),
     ("run others", "no recipe 'others'"),
     ("run recipe.yaml", "recipe.yaml:2: revisions.ronds: unknown key 'ronds'. Did you mean 'rounds'?"),

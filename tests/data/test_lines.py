@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ('{"text": "b', "not JSON (Unterminated string starting at at column 10). Is the line torn? Mend or"),
+        ('{"text": "b', "not JSON (Unterminated string starting at at column 10). Correct or delete"),
         ("9" * 5_000, "not JSON ("),
         ("[" * 100_000, "not JSON ("),
         ('{"text": "\\ud800"}', "Invalid JSON"),

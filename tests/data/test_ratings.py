@@ -74,7 +74,7 @@ def test_a_scale_is_never_guessed(tmp_path: Path, rating: float) -> None:
     """A file whose ratings all lie between 0 and 1 may be a file of mild conversations out of 4 (pitfall 25)."""
     path = written(tmp_path, {"messages": OWN, "rating": rating})
     with pytest.raises(
-        InputError, match=r":1: nothing says whether this rating is out of 1 or out of 4.*--scale"
+        InputError, match=r":1: the scale of this rating is unknown.*--scale"
     ):
         load_ratings(path)
     assert load_ratings(path, 4).usable[0].rating == rating
@@ -89,7 +89,7 @@ def test_a_scale_is_never_guessed(tmp_path: Path, rating: float) -> None:
         ({**ATTEMPT, "rating": "high"}, "rating: Input should be a valid number"),
         ({**SCORED, "human_score": "high"}, "could not convert"),
         ({"messages": OWN, "rating": float("nan"), "scale": 4}, "the rating nan does not lie between"),
-        ("a string", "no JSON object"),
+        ("a string", "not a JSON object"),
     ],
 )
 def test_a_row_that_is_no_rating_is_named(tmp_path: Path, row: Any, said: str) -> None:
@@ -123,8 +123,8 @@ def test_rows_left_out_are_counted_and_several_raters_are_averaged(tmp_path: Pat
         (b"[{]", r":1: not JSON"),
         (b'{"a": 1}\n{', r":2: not JSON"),
         (b"\xff", "not UTF-8"),
-        (b"", "no rated conversations that could be used. Name"),
-        (b'{"answer": 1}', r"no rated conversations that could be used \(1 × no rating\)"),
+        (b"", "no usable rated conversations. Name"),
+        (b'{"answer": 1}', r"no usable rated conversations \(1 × no rating\)"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, said: str) -> None:
