@@ -1,18 +1,18 @@
-"""Everything that can go wrong, by who can mend it.
+"""The errors of the package, grouped by who can fix them.
 
-* CaiError                the user can mend it: one sentence, no traceback
+* CaiError                the user can fix it: shown as one sentence, without a traceback
     * InputError          a file, a key or a value the user wrote (also a ``ValueError``)
-    * StageChanged        a stage on disk was made with other settings or inputs than those of now
+    * StageChanged        a stage on disk was made with different settings or inputs
     * TooManyFailures     more records failed than ``max_failures`` allows
-    * GateClosed          the feedback model judges no better than chance and the recipe says stop
+    * GateClosed          the feedback model judges no better than chance and the recipe says ``gate: stop``
     * ModelError          a model or its server could not be loaded or reached
-    * DiskFull            nothing more can be written; what was written is whole
-* RecordError             one record failed; the runner writes a ``Failure`` and goes on
-    * UnreadableAnswer    a model's answer is not an answer to the question put to it
+    * DiskFull            the disk is full; the files already written are intact
+* RecordError             one record failed; the runner writes a ``Failure`` and continues
+    * UnreadableAnswer    a model's answer cannot be read as an answer to the question
         * RefusedAnswer   a feedback model refuses to judge
-    * EmptyAnswer         a model answered with nothing
+    * EmptyAnswer         a model returned no text
 
-Everything else that is raised is a bug and keeps its traceback.
+Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class CaiError(Exception):
-    """The user can mend this. The message says what is wrong, where, and what to type next."""
+    """An error that the user can fix. The message says what is wrong, where, and what to type next."""
 
 
 class InputError(CaiError, ValueError):
@@ -34,7 +34,7 @@ class InputError(CaiError, ValueError):
 
 
 class StageChanged(CaiError):
-    """A stage on disk was made with other settings or inputs than those of now."""
+    """A stage on disk was made with different settings or inputs."""
 
 
 class TooManyFailures(CaiError):
@@ -46,7 +46,7 @@ class GateClosed(CaiError):
 
 
 class ModelError(CaiError):
-    """A model cannot be loaded, reached, or do what a stage needs of it."""
+    """A model cannot be loaded or reached, or lacks an ability that a stage needs."""
 
 
 class DiskFull(CaiError, OSError):
@@ -66,26 +66,26 @@ class RefusedAnswer(UnreadableAnswer):
 
 
 class EmptyAnswer(RecordError):
-    """The model answered with no text."""
+    """The model returned no text."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` with a leading space, or the known words when none is near."""
+    """Return `` Did you mean 'x'?`` with a leading space, or a list of the known words when none is close."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
 
 
 class Fault(NamedTuple):
-    """One thing that pydantic found wrong."""
+    """One error that pydantic found."""
 
     place: tuple[str | int, ...]
-    """Keys and indices that lead to it; empty for the whole."""
+    """Keys and indices of the wrong value; empty if the error is about the whole document."""
     message: str
     kind: str
     """pydantic's name for the kind of error: ``extra_forbidden``, ``literal_error`` …"""
     value: Any
-    """What stands there."""
+    """The wrong value."""
 
     def __str__(self) -> str:
         place = ".".join(map(str, self.place))
@@ -93,10 +93,10 @@ class Fault(NamedTuple):
 
 
 def first_fault(error: ValidationError) -> Fault:
-    """Return the fault to name first: an unknown key, which may explain a missing one beside it, else the first.
+    """Return the most useful fault: an unknown key, which may be the misspelling of a missing one, else the first.
 
-    Where a value may have one of several types, pydantic reports a fault for each. The one deepest inside is taken: the
-    value is nearest to that type, and the fault names the field that is wrong.
+    For a union pydantic reports a fault for each member type. The most deeply nested one is returned: it belongs to the
+    type that fits best, and names the wrong field.
     """
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     first, unknown = faults[0], faults[0]["type"] == "extra_forbidden"
@@ -110,9 +110,9 @@ def first_fault(error: ValidationError) -> Fault:
 
 
 def _is_type(step: str | int) -> bool:
-    """Return whether a step of pydantic's place is a type that was tried (``int``, ``tuple[Message, ...]``), no key.
+    """Return whether a step of pydantic's ``loc`` is a member type of a union (``int``, ``tuple[Message, ...]``).
 
-    Keys are names in lower case.
+    All other steps are indices or keys; keys are lower-case names.
     """
     return isinstance(step, str) and (step in TYPES or not step.isidentifier() or not step.islower())
 

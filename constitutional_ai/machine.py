@@ -1,6 +1,6 @@
-"""Facts about this machine: its device, fast number type, memory and cache folder.
+"""Facts about this machine: its device, fastest dtype, memory and cache folder.
 
-torch is imported when a function first needs it, so that light commands can import this module.
+Only the functions that need torch import it, so that light commands can import this module.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def device() -> torch.device:
-    """Return the first GPU where there is one, else the CPU."""
+    """Return the first GPU if there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def best_dtype() -> torch.dtype:
-    """Return bfloat16 where the hardware multiplies it natively, else float32; on older GPUs float16.
+    """Return bfloat16 if the hardware supports it natively, else float16 on a GPU and float32 on a CPU.
 
     Emulated bfloat16 is slower than float32.
     """
@@ -34,7 +34,7 @@ def best_dtype() -> torch.dtype:
 
 
 def physical_memory() -> float:
-    """Return the bytes of this machine's memory; infinity where the system does not tell (Windows)."""
+    """Return this machine's memory in bytes; infinity if the system does not report it (Windows)."""
     if not hasattr(os, "sysconf"):
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

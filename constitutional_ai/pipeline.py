@@ -1,6 +1,6 @@
-"""The whole method, stage by stage: the first figure of the paper, from top left to bottom right.
+"""Run all stages of the method in order, as in figure 1 of the paper from top left to bottom right.
 
-``PIPELINE`` is the order; the stages are in ``constitutional_ai/stages/``.
+``PIPELINE`` gives the order; the stages are in ``constitutional_ai/stages/``.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def run_pipeline(
 ) -> Run:
     """Complete the stages of a run, in order, up to and including ``until``.
 
-    ``redo`` first removes a stage and all later ones, which are made from its output. ``after_stage`` is called after
-    each stage. Raises CaiError when a stage cannot be completed; what is complete stays.
+    ``redo`` names a stage that is first removed, with all later ones, which depend on it. ``after_stage`` is called
+    after each stage. Raises CaiError when a stage cannot be completed; complete stages are kept.
     """
     trackers.check(recipe.report_to)
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     check_principles(recipe, constitution)
     prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
-    # Reads one row, so that a bad file is an error now and not hours later.
+    # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
@@ -79,7 +79,8 @@ def check_principles(recipe: Recipe, constitution: Constitution) -> None:
     """Raise InputError if a constitution lacks principles that the recipe needs."""
     if not constitution.for_revision or not constitution.for_preference:
         raise InputError(
-            f"constitution '{recipe.constitution}' lacks principles to revise under, or to compare under."
+            f"constitution '{recipe.constitution}' needs a principle with 'revision' and one with 'preference'. "
+            "Add the missing one."
         )
     if not METHODS[recipe.feedback.method].principles(constitution):
         raise InputError(

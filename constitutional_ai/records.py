@@ -1,7 +1,7 @@
-"""Every type of record, in the order in which the pipeline makes them.
+"""The record types, in the order in which the pipeline makes them.
 
-Records are frozen. Ids carry lineage: prompt ``3f2a9c…`` gives responses ``3f2a9c….0``, ``3f2a9c….1``, so one id finds
-every record that a prompt led to (``cai show RUN ID``).
+Records are frozen. Ids carry lineage: prompt ``3f2a9c…`` gives responses ``3f2a9c….0``, ``3f2a9c….1``, so the id of a
+prompt finds every record that came from it (``cai show RUN ID``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Prompt:
 
 
 def conversation_id(conversation: Conversation) -> str:
-    """Return 16 hex digits: among a million prompts, two have the same with probability 3e-8."""
+    """Return an id of 16 hex digits. Among a million conversations the probability of a collision is 3e-8."""
     text = json.dumps([[m.role, m.content] for m in conversation], ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -72,15 +72,15 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A prompt that a model wrote in the style of some others (SL-3), whether it was kept or not."""
+    """A prompt that a model wrote from example prompts (SL-3), kept or not."""
 
     id: str
     """Its kind and number: ``red_team.17``."""
     kind: Kind
     text: str
-    """The prompt, without a list's mark or quotes around it."""
+    """The prompt, without a list marker or surrounding quotes."""
     shots: tuple[str, ...]
-    """Ids of the prompts that the model was shown, in their order."""
+    """Ids of the example prompts, in the order shown."""
     completion: Completion
 
     @property
@@ -112,18 +112,18 @@ class Revision:
     """None when the revision was direct, without a critique (SL-14)."""
     revised: Completion
     cut: str | None = None
-    """The opener that was cut off, verbatim: the model generated this, and then ``revised.text``."""
+    """The opener that was cut off, verbatim. The model generated it right before ``revised.text``."""
     fault: str | None = None
-    """Reason why it is neither revised further nor trained on; None when it is."""
+    """Why later rounds and training skip this revision; None if they use it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionChain:
-    """An initial response and its revisions, each of the one before (SL-7)."""
+    """An initial response and its successive revisions (SL-7)."""
 
     id: str
     constitution: str
-    """Digest of the constitution of the principles."""
+    """Digest of the constitution that the principles are from."""
     initial: Response
     revisions: tuple[Revision, ...] = ()
 
@@ -170,7 +170,7 @@ class Judgement:
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens that it cost, or None."""
+        """Tokens that it cost; None when nothing was sampled."""
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
         return Usage(self.prompt_tokens, self.completion_tokens)
@@ -195,7 +195,7 @@ class PreferenceLabel:
 
     @property
     def flipped(self) -> bool | None:
-        """Whether the two orders disagree on the winner; None when only one order was asked."""
+        """Whether the two orders disagree on the winner; None when only one order was used."""
         by_order = {
             side: [j.probability_a for j in self.judgements if j.shown_first == side] for side in ("a", "b")
         }
@@ -234,9 +234,9 @@ class Verdict:
     """The results of our detectors on one answer."""
 
     objects: bool
-    """Whether the answer declines or objects, and does not comply."""
+    """Whether the answer declines or objects instead of complying."""
     degenerate: str | None
-    """Reason why the answer is no sensible text (empty, looping, gibberish), or None."""
+    """Why the answer is not meaningful text (empty, looping, gibberish), or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Two models' answers to one prompt, and which was chosen (EV-7)."""
+    """The result of comparing two models' answers to one prompt (EV-7)."""
 
     id: str
     prompt: str
@@ -263,7 +263,7 @@ class Match:
     """Name of a model."""
     b: str
     winner: Side | Literal["tie"] | None
-    """None without a choice."""
+    """None when no choice was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,18 +290,18 @@ class Metric:
     name: str
     model: str
     value: float | None
-    """None when nothing could be measured: that is not zero."""
+    """None when nothing could be measured, which is not the same as 0."""
     low: float | None
     """Lower end of the 95 % interval."""
     high: float | None
     count: int
     clusters: int | None = None
-    """Number of groups, where the items of one group are not independent."""
+    """Number of independent groups of items; None if the items themselves are independent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A record that could not be made. It is tried again as long as its stage is not complete."""
+    """A record that could not be made. It is retried while its stage is incomplete."""
 
     id: str
     error: str
@@ -309,7 +309,7 @@ class Failure:
 
 
 def usage(record: object) -> Usage:
-    """Return the tokens that a record cost: those of its completions, but not of the stages before.
+    """Return the tokens that a record cost: those of its own completions, not those of earlier stages.
 
     >>> from constitutional_ai.records import Completion, usage
     >>> usage(Completion("hi", "m", "stop", prompt_tokens=3, completion_tokens=1))
@@ -326,12 +326,12 @@ def _costs(record: object) -> Iterable[Completion | Usage | None]:
         case Draft() | Response():
             return (record.completion,)
         case RevisionChain():
-            # The initial response is a cost of the stage before.
+            # The initial response is a cost of an earlier stage.
             return [part for r in record.revisions for part in (r.critique, r.revised)]
         case Comparison():
             return (record.a, record.b)
         case PreferenceLabel():
-            # So are the two answers.
+            # The two answers are a cost of an earlier stage.
             return [judgement.usage for judgement in record.judgements]
         case GateAnswer():
             return _costs(record.label)

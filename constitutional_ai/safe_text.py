@@ -12,7 +12,7 @@ _VISIBLE = (
 
 
 def visible(text: str) -> str:
-    r"""Return ``text`` with visible signs in place of characters that move the cursor or change the reading order.
+    r"""Replace characters that move the cursor or change the reading order by visible symbols.
 
     >>> visible("\x1b[2Jgone?")
     '␛[2Jgone?'
