@@ -73,9 +73,7 @@ def test_a_file_that_is_one_gzipped_list_is_read_as_hh_rlhfs_is(tmp_path: Path) 
 def test_a_scale_is_never_guessed(tmp_path: Path, rating: float) -> None:
     """A file whose ratings all lie between 0 and 1 may be a file of mild conversations out of 4 (pitfall 25)."""
     path = written(tmp_path, {"messages": OWN, "rating": rating})
-    with pytest.raises(
-        InputError, match=r":1: the scale of this rating is unknown.*--scale"
-    ):
+    with pytest.raises(InputError, match=r":1: the scale of this rating is unknown.*--scale"):
         load_ratings(path)
     assert load_ratings(path, 4).usable[0].rating == rating
     assert load_ratings(path, 1).usable[0].rating == 4 * rating
