@@ -65,25 +65,26 @@ def metric_row(name: str, metric: Metric, bar: float | None = None) -> Row:
 
 
 def regressor(train: Sequence[Rated], test: Sequence[Rated], training: RegressorTraining) -> list[float]:
+    """Train our regressor, and return its ratings of ``test``."""
     from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
+    from constitutional_ai.training.training_job import TrainingJob
 
     base = bundled_folder("smollm2-135m")
     tokenizer = tokenizer_of(base)
     targets = [Target(tokens(one, tokenizer), one.rating) for one in train]
     with tempfile.TemporaryDirectory() as folder:
-        result = regress(
-            [target for target in targets if len(target.ids) <= training.max_length],
-            tokenizer=tokenizer,
+        job = TrainingJob(
+            rows=[target for target in targets if len(target.ids) <= training.max_length],
             base=base,
             base_name="bundled:smollm2-135m",
             folder=Path(folder),
-            training=training,
+            settings=training,
             seed=SEED,
-            depth=training.depth,
             on_step=lambda *_: None,
         )
+        result = regress(job, tokenizer=tokenizer, depth=training.depth)
         return HarmfulnessModel(result.checkpoint.path).scores([one.conversation for one in test])
 
 

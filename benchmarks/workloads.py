@@ -68,7 +68,7 @@ def feedback(shots: bool) -> list[Context]:
     contexts: list[Context] = []
     for principle in principles[:16]:
         contexts += [
-            questions.multiple_choice(talk, principle.preference or "", *answers, "plain", before)
+            questions.to_choose(talk, principle.preference or "", *answers, "plain", before)
             for answers in ((pair["chosen"], pair["rejected"]), (pair["rejected"], pair["chosen"]))
         ]
     return contexts
