@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -31,6 +31,8 @@ WIDTH = 320
 TEXT: Any = {"svg.fonttype": "none", "text.parse_math": False}
 """Text stays text, which can be searched; dollars in a model's name start no formula."""
 STYLE: Any = {**TEXT, "font.size": 11, "axes.linewidth": 0.8}
+DASHED: Any = {"color": INK, "linewidth": 0.9, "linestyle": (0, (3, 3))}
+"""Line properties of a level to compare with."""
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 """Metadata that SVG files must not have: they would differ each time."""
 
@@ -41,7 +43,15 @@ class Chart(NamedTuple):
     svg: str
 
 
-def panel(*, height: int, left: int, bottom: int, wide: int = WIDTH, top: int = 8) -> tuple[Figure, Axes]:
+def panel(
+    *,
+    height: int,
+    left: int,
+    bottom: int,
+    wide: int = WIDTH,
+    top: int = 8,
+    grid: Literal["x", "y", "both"] = "y",
+) -> tuple[Figure, Axes]:
     """Return a figure and its axes; sizes and margins are in pixels."""
     width, room = wide - left - 14, height - bottom - top
     with matplotlib.rc_context(STYLE):
@@ -50,6 +60,7 @@ def panel(*, height: int, left: int, bottom: int, wide: int = WIDTH, top: int = 
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
     axes.set_axisbelow(True)
+    axes.grid(axis=grid, color=RULE, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(color=RULE, labelcolor=INK)
@@ -83,8 +94,8 @@ def short(value: float) -> str:
     return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")
 
 
-def svg_of(figure: Figure, title: str, description: str) -> str:
-    """Return the ``svg`` element alone, to be put into the page. ``description`` is for screen readers.
+def chart_of(figure: Figure, title: str, caption: str, description: str) -> Chart:
+    """Return the chart, with the ``svg`` element alone. ``description`` is for screen readers.
 
     Strangers' names never stand in a drawing: it has letters, and the table beside it has the names.
     """
@@ -100,6 +111,5 @@ def svg_of(figure: Figure, title: str, description: str) -> str:
         svg = svg.replace(stand_in, f"var({variable})")
     label = escape(f"{title}: {description}")
     opening = f'<svg role="img" aria-label="{label}" width="{figure.get_figwidth() * 72:.0f}"'
-    return re.sub(
-        r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, re.sub(r"\s*\n\s*", "\n", svg), count=1
-    )
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    return Chart(title, caption, re.sub(r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, svg, count=1))

@@ -7,12 +7,12 @@ unknown, so there only metrics that need no truth are measured.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
-from constitutional_ai.evaluation.judge.judge_report import JudgeReport, judge_report
+from constitutional_ai.evaluation.judge.judge_report import judge_report
 from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Failure, GateAnswer, Judgement, Metric, PreferenceLabel
@@ -23,7 +23,24 @@ from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
 """A label is clear if it is further than ``CLEAR`` from one half, and open if it is nearer than ``OPEN``."""
-LABELS = layout.PREFERENCE_LABELS
+KNOWN = (
+    ("agreement", "Prefers the right answer", "a tie counts as wrong"),
+    ("brier", "Brier score", "0.25 for always answering one half"),
+    ("calibration_error", "Calibration error", "mean distance between probability and frequency"),
+    ("error_by_luck", "… expected by chance", "for a perfectly calibrated judge"),
+)
+HABITS = (
+    ("ties", "Tie", "P exactly one half"),
+    ("flips", "Winner changes with the order", "of pairs judged in both orders"),
+    ("prefers_first", "The answer shown first wins", "0.50 is no preference"),
+    ("prefers_longer", "The longer answer wins", "unequal lengths, no ties"),
+    ("people_prefer_longer", "… and is the right one", "in the same pairs"),
+    ("failed", "No label", "for any reason"),
+    ("refused", "… refused to judge", "methods with a written answer"),
+    ("unreadable", "… unreadable answer", "or an empty one"),
+)
+NEED_TRUTH = {name for name, *_ in KNOWN} | {"people_prefer_longer"}
+"""Metrics of a ``JudgeReport`` that need the right answer, which is unknown for labels."""
 
 
 class Gate(NamedTuple):
@@ -89,75 +106,27 @@ def audit(contents: Contents) -> list[AuditRow]:
     """Return the metrics of a judge, at the gate and over its labels."""
     if not (contents.gate or contents.labels):
         return []
-    failed = [f for s in contents.stages if s.about.name == LABELS for f in s.failures]
+    failed = [f for s in contents.stages if s.about.name == layout.PREFERENCE_LABELS for f in s.failures]
     gate = judge_report("gate", [*contents.gate, *contents.gate_failures])
     # The labels' better side is unknown; no metric taken from this report depends on it.
     labels = judge_report("labels", [*_either(contents.labels), *failed])
-    gate_labels = [answer.label for answer in contents.gate]
-    return [
-        *_known(gate),
-        *_certainty(gate_labels, contents.labels),
-        *_habits(gate, labels),
-        *_lost(gate, labels),
-    ]
-
-
-def _known(gate: JudgeReport) -> list[AuditRow]:
-    return [
-        AuditRow("Prefers the right answer", "a tie counts as wrong", gate.agreement, None),
-        AuditRow("Brier score", "0.25 for always answering one half", gate.brier, None),
-        AuditRow(
-            "Calibration error", "mean distance between probability and frequency", gate.calibration_error, None
-        ),
-        AuditRow("… expected by chance", "for a perfectly calibrated judge", gate.error_by_luck, None),
-    ]
-
-
-def _certainty(*sides: Sequence[PreferenceLabel]) -> list[AuditRow]:
-    both = [_certainties(labels) for labels in sides]
-
-    def each(name: str, met: Sequence[Sequence[bool]]) -> list[Metric]:
-        return [rate(name, "", hits) for hits in met]
-
-    return [
-        AuditRow(
-            "Certainty",
-            "mean |P − 0.5|",
-            *[mean("decided", "", values) for values in both],
-        ),
+    both = [_certainties(own) for own in ([answer.label for answer in contents.gate], contents.labels)]
+    certainty = [
+        AuditRow("Certainty", "mean |P − 0.5|", *[mean("decided", "", own) for own in both]),
         AuditRow(
             "Clear",
             "P below 0.1 or above 0.9",
-            *each("clear", [[x > CLEAR for x in values] for values in both]),
+            *[rate("clear", "", [x > CLEAR for x in own]) for own in both],
         ),
-        AuditRow(
-            "Open", "P between 0.4 and 0.6", *each("open", [[x < OPEN for x in values] for values in both])
-        ),
+        AuditRow("Open", "P between 0.4 and 0.6", *[rate("open", "", [x < OPEN for x in own]) for own in both]),
     ]
 
+    def rows(names: Sequence[tuple[str, str, str]]) -> Iterator[AuditRow]:
+        for name, label, explanation in names:
+            of_labels = None if name in NEED_TRUTH else getattr(labels, name)
+            yield AuditRow(label, explanation, getattr(gate, name), of_labels)
 
-def _habits(gate: JudgeReport, labels: JudgeReport) -> list[AuditRow]:
-    both = (gate, labels)
-    return [
-        AuditRow("Tie", "P exactly one half", *[r.ties for r in both]),
-        AuditRow("Winner changes with the order", "of pairs judged in both orders", *[r.flips for r in both]),
-        AuditRow("The answer shown first wins", "0.50 is no preference", *[r.prefers_first for r in both]),
-        AuditRow(
-            "The longer answer wins",
-            "unequal lengths, no ties",
-            *[r.prefers_longer for r in both],
-        ),
-        AuditRow("… and is the right one", "in the same pairs", gate.people_prefer_longer, None),
-    ]
-
-
-def _lost(gate: JudgeReport, labels: JudgeReport) -> list[AuditRow]:
-    both = (gate, labels)
-    return [
-        AuditRow("No label", "for any reason", *[r.failed for r in both]),
-        AuditRow("… refused to judge", "methods with a written answer", *[r.refused for r in both]),
-        AuditRow("… unreadable answer", "or an empty one", *[r.unreadable for r in both]),
-    ]
+    return [*rows(KNOWN), *certainty, *rows(HABITS)]
 
 
 def _either(labels: Iterable[PreferenceLabel]) -> list[GateAnswer | Failure]:
@@ -178,14 +147,13 @@ def _principles(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
         for name, judgements in by_name.items():
             mean_a = fmean(j.probability_a for j in judgements)
             alone[name].append(replace(label, judgements=tuple(judgements), probability_a=mean_a))
-    used = [_use(name, own) for name, own in alone.items()]
+    used = []
+    for name, own in alone.items():
+        report, decided = judge_report(name, _either(own)), mean("decided", name, _certainties(own))
+        used.append(
+            PrincipleUse(name, len(own), decided, report.flips, report.prefers_first, report.prefers_longer)
+        )
     return sorted(used, key=lambda use: (-use.drawn, use.name))
-
-
-def _use(name: str, labels: Sequence[PreferenceLabel]) -> PrincipleUse:
-    report = judge_report(name, _either(labels))
-    decided = mean("decided", name, _certainties(labels))
-    return PrincipleUse(name, len(labels), decided, report.flips, report.prefers_first, report.prefers_longer)
 
 
 def _no_flips(labels: Sequence[PreferenceLabel]) -> str | None:

@@ -13,14 +13,14 @@ from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.records import Metric
 from constitutional_ai.report.drawing import (
     COLOUR,
+    DASHED,
     INK,
     LABEL,
     MARKER,
-    RULE,
     Chart,
+    chart_of,
     panel,
     short,
-    svg_of,
     whiskers,
     write,
 )
@@ -33,7 +33,7 @@ def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[f
     by_role = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
     if not by_role:
         return None
-    figure, axes = panel(height=112, left=52, bottom=24)
+    figure, axes = panel(height=112, left=52, bottom=24, grid="x")
     for row, role in enumerate(layout.ROLES):
         if role in by_role:
             _dot(axes, row, role, by_role[role])
@@ -42,11 +42,10 @@ def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[f
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.grid(axis="x", color=RULE, linewidth=0.8)
     description = "; ".join(
         f"{LABEL[role]} {short(by_role[role].value or 0.0)}" for role in layout.ROLES if role in by_role
     )
-    return Chart(title, caption, svg_of(figure, title, description))
+    return chart_of(figure, title, caption, description)
 
 
 def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
@@ -88,17 +87,14 @@ def curve(
     xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
     _line(axes, xs, ys, COLOUR[role])
     if level:
-        axes.axhline(level[0], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+        axes.axhline(level[0], **DASHED)
         write(axes, level[1], (1, level[0]), offset=(0, 3), ha="right", xycoords=("axes fraction", "data"))
     axes.set_xlabel("step", color=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if share:
         axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
-    return Chart(
-        title, caption, svg_of(figure, title, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
-    )
+    return chart_of(figure, title, caption, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
 
 
 def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
@@ -123,13 +119,12 @@ def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20)
         return None
     figure, axes = panel(height=170, left=36, bottom=36)
     counts = axes.hist(values, bins, range=(0, 1), rwidth=0.84, color=COLOUR[layout.SL_CAI])[0]
-    axes.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.axvline(0.5, **DASHED)
     axes.set_xlim(0, 1)
     axes.set_xlabel("P(answer A is better)", color=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     description = f"{len(values)} labels, by twentieths from 0 to 1: {[int(count) for count in counts]}"
-    return Chart(title, caption, svg_of(figure, title, description))
+    return chart_of(figure, title, caption, description)
 
 
 def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
@@ -146,7 +141,7 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
         return None
     figure, axes = panel(height=230, left=46, bottom=36)
     least = bins[0].low
-    axes.plot([least, 1], [least, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.plot([least, 1], [least, 1], **DASHED)
     xs, ys, colour = [x for x, _, _ in points], [y for _, y, _ in points], COLOUR[layout.SL_CAI]
     bars = whiskers([(y, m.low, m.high) for _, y, m in points])
     axes.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
@@ -157,9 +152,8 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
     choice = least >= 0.5  # otherwise of answer A
     axes.set_xlabel("P(its choice is better)" if choice else "P(answer A is better)", color=INK)
     axes.set_ylabel("how often the label agrees" if choice else "how often A is better", color=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     description = "; ".join(f"probability {short(x)}, frequency {short(y)} of {m.count}" for x, y, m in points)
-    return Chart(title, caption, svg_of(figure, title, description))
+    return chart_of(figure, title, caption, description)
 
 
 def _is_number(value: Any) -> bool:

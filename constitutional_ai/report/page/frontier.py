@@ -24,11 +24,10 @@ from constitutional_ai.report.drawing import (
     INK,
     LABEL,
     MARKER,
-    RULE,
     Chart,
+    chart_of,
     panel,
     short,
-    svg_of,
     whiskers,
     write,
 )
@@ -38,7 +37,6 @@ from constitutional_ai.runs import layout
 OTHER = "other"
 ANSWERED = "answered_rate"
 ELO = ("elo.helpfulness", "elo.harmlessness")
-WIDE, HEIGHT, LEFT, BOTTOM, TOP = 416, 376, 56, 42, 28
 
 
 class Point(NamedTuple):
@@ -120,11 +118,10 @@ def _drawn(
     measured = [p for p in _marked(points) if _is(p.helpful) and _is(p.harmless)]
     if not measured:
         return None
-    figure, axes = panel(wide=WIDE, height=HEIGHT, left=LEFT, bottom=BOTTOM, top=TOP)
+    figure, axes = panel(wide=416, height=376, left=56, bottom=42, top=28, grid="both")
     axes.set(
         xlim=_span([p.helpful for p in measured], within), ylim=_span([p.harmless for p in measured], within)
     )
-    axes.grid(color=RULE, linewidth=0.8)
     axes.set_xlabel(f"{names[0]} →", color=INK)
     axes.set_ylabel(f"{names[1]} →", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -141,7 +138,7 @@ def _drawn(
     description = "; ".join(
         f"{p.mark}: {short(p.helpful.value or 0)} along, {short(p.harmless.value or 0)} up" for p in measured
     )
-    return Frontier(Chart(title, caption, svg_of(figure, title, description)), list(_marked(points)), names)
+    return Frontier(chart_of(figure, title, caption, description), list(_marked(points)), names)
 
 
 def _marked(points: Iterable[Point]) -> Iterator[Point]:
