@@ -61,56 +61,46 @@ def common(labels: Iterable[str]) -> list[str]:
     return sorted(label for label, _ in ranked[:LABELS])
 
 
-class Reasons:
-    """The reasons for which items were chosen, by id."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[str, list[tuple[str, str]]] = defaultdict(list)
-
-    def add(self, name: str, reason: str, group: str = "") -> None:
-        self._by_id[name].append((reason, group))
-
-    def picks(self, item: Callable[[str], Item], size: Callable[[Item], int]) -> Iterator[Pick[Item]]:
-        for name, why in self._by_id.items():
-            chosen = item(name)
-            yield Pick(chosen, tuple(reason for reason, _ in why), min(group for _, group in why), size(chosen))
+def _chosen(
+    reasons: Iterable[tuple[str, str, str]], items: Mapping[str, Item], size: Callable[[Item], int]
+) -> dict[str, list[Pick[Item]]]:
+    """Return the items that ``reasons`` choose: triples of an item's id, a reason and a group."""
+    by_id: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, reason, group in reasons:
+        by_id[name].append((group, reason))
+    return grouped(
+        Pick(items[name], tuple(reason for _, reason in why), min(why)[0], size(items[name]))
+        for name, why in by_id.items()
+    )
 
 
 def talks(answers: Sequence[Answer]) -> dict[str, list[Pick[Talk]]]:
     """Choose prompts with the lowest, median and highest score, of each kind of prompt and of each kind of harm."""
-    by_prompt: dict[str, dict[str, Answer]] = defaultdict(dict)
+    by_id: dict[str, Talk] = {}
     for answer in answers:
-        by_prompt[answer.response.prompt.id][answer.model] = answer
-    ranked = sorted(by_prompt.values(), key=lambda own: (_score(own), _prompt(own).id))
-    reasons = Reasons()
-    for kind, title in KINDS.items():
-        ids = [_prompt(own).id for own in ranked if _prompt(own).kind == kind]
-        for at, place in _places(len(ids)):
-            reasons.add(ids[at], f"{place}, {title} prompts")
-    red = [_prompt(own) for own in ranked if _prompt(own).kind == "red_team"]
-    for tag in common(tag for prompt in red for tag in set(prompt.tags)):
-        ids = [prompt.id for prompt in red if tag in prompt.tags]
-        for at, place in _places(len(ids)):
-            reasons.add(ids[at], f"{place}, {tag}", tag)
-
-    def talk(name: str) -> Talk:
-        prompt = _prompt(by_prompt[name])
-        return Talk(prompt, KINDS[prompt.kind], by_prompt[name])
+        prompt = answer.response.prompt
+        by_id.setdefault(prompt.id, Talk(prompt, KINDS[prompt.kind], {})).answers[answer.model] = answer
+    ranked = sorted(by_id.values(), key=lambda talk: (_score(talk.answers), talk.prompt.id))
+    red = [talk for talk in ranked if talk.prompt.kind == "red_team"]
+    tags = common(tag for talk in red for tag in set(talk.prompt.tags))
+    lists = [(f"{kind} prompts", "", [t for t in ranked if t.kind == kind]) for kind in KINDS.values()]
+    lists += [(tag, tag, [t for t in red if tag in t.prompt.tags]) for tag in tags]
 
     def size(talk: Talk) -> int:
         texts = [talk.answers[role].response.text for role in layout.ROLES if role in talk.answers]
         return _letters(talk.prompt) + sum(map(len, texts))
 
-    return grouped(reasons.picks(talk, size))
+    reasons = [
+        (own[at].prompt.id, f"{place}, {what}", group)
+        for what, group, own in lists
+        for at, place in _places(len(own))
+    ]
+    return _chosen(reasons, by_id, size)
 
 
 def _places(count: int) -> list[tuple[int, str]]:
     places = [(0, "lowest score"), (count // 2, "median score"), (count - 1, "highest score")]
     return places if count > 2 else [(at, "one of few") for at in range(count)]
-
-
-def _prompt(answers: Mapping[str, Answer]) -> Prompt:
-    return next(iter(answers.values())).response.prompt
 
 
 def _score(answers: Mapping[str, Answer]) -> float:
@@ -162,24 +152,23 @@ def _first_of_each(
 def pairs(labels: Sequence[PreferenceLabel]) -> dict[str, list[Pick[PreferenceLabel]]]:
     """Choose the most certain and the least certain label, of all and of each principle, and one that flips."""
     ranked = sorted(labels, key=lambda label: (-abs(label.probability_a - 0.5), label.id))
-    reasons = Reasons()
-    if ranked:
-        reasons.add(ranked[0].id, "the most certain of all")
-        reasons.add(ranked[len(ranked) // 2].id, "the median of all")
-        reasons.add(ranked[-1].id, "the least certain of all")
+    reasons = [
+        (ranked[at].id, f"the {which} of all", "")
+        for at, which in ((0, "most certain"), (len(ranked) // 2, "median"), (-1, "least certain"))
+        if ranked
+    ]
     if flipped := next((label for label in ranked if label.flipped), None):
-        reasons.add(flipped.id, "the most certain whose winner changes with the order")
-    for name in common(j for label in ranked for j in {j.principle for j in label.judgements}):
-        ids = [label.id for label in ranked if name in {j.principle for j in label.judgements}]
-        reasons.add(ids[0], f"the most certain, {name}", name)
-        reasons.add(ids[-1], f"the least certain, {name}", name)
-    by_id = {label.id: label for label in ranked}
-    return grouped(reasons.picks(by_id.__getitem__, _pair_size))
+        reasons.append((flipped.id, "the most certain whose winner changes with the order", ""))
+    principles = {label.id: {j.principle for j in label.judgements} for label in ranked}
+    for name in common(principle for own in principles.values() for principle in own):
+        ids = [label for label, own in principles.items() if name in own]
+        reasons += [(ids[0], f"the most certain, {name}", name), (ids[-1], f"the least certain, {name}", name)]
 
+    def size(label: PreferenceLabel) -> int:
+        pair = label.comparison
+        return _letters(pair.prompt) + len(pair.a.text) + len(pair.b.text)
 
-def _pair_size(label: PreferenceLabel) -> int:
-    pair = label.comparison
-    return _letters(pair.prompt) + len(pair.a.text) + len(pair.b.text)
+    return _chosen(reasons, {label.id: label for label in ranked}, size)
 
 
 def _letters(prompt: Prompt) -> int:

@@ -5,12 +5,10 @@ Stages record no prices, so there are no amounts of money. An interrupted stage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from constitutional_ai.report.contents import Contents
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.manifest import StageManifest
 
 
 class Cost(NamedTuple):
@@ -35,11 +33,10 @@ def costs(contents: Contents) -> list[Cost]:
     stages = [stage.manifest for stage in contents.stages if stage.manifest]
     named = [(m.stage, m) for m in stages] + [(f"{layout.SUITE}/{m.stage}", m) for m in contents.parts]
     total = sum(m.seconds for _, m in named)
-    each = [_cost(name, [manifest], total) for name, manifest in named]
-    return [*each, _cost("all", [manifest for _, manifest in named], total)] if each else []
-
-
-def _cost(name: str, manifests: Sequence[StageManifest], total: float) -> Cost:
-    seconds = sum(m.seconds for m in manifests)
-    read, written = sum(m.prompt_tokens for m in manifests), sum(m.completion_tokens for m in manifests)
-    return Cost(name, seconds, read, written, seconds / total if total > 0 else None)
+    rows = [*[(name, [manifest]) for name, manifest in named], ("all", [manifest for _, manifest in named])]
+    costs = []
+    for name, own in rows if named else ():
+        seconds, read = sum(m.seconds for m in own), sum(m.prompt_tokens for m in own)
+        written = sum(m.completion_tokens for m in own)
+        costs.append(Cost(name, seconds, read, written, seconds / total if total > 0 else None))
+    return costs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from constitutional_ai.records import Metric
@@ -52,22 +51,13 @@ def tables(contents: Contents) -> list[Table]:
 
 def _tables(kind: str, measures: dict[str, dict[str, Metric]]) -> list[Table]:
     title, caption = KINDS.get(kind, (_words(kind), ""))
-    names = list(measures)
-    parts = [names[i : i + COLUMNS] for i in range(0, len(names), COLUMNS)]
-    return [
-        Table(
-            title if n == 0 else f"{title}, continued",
-            caption,
-            [_words(m) for m in part],
-            _rows(part, measures),
-        )
-        for n, part in enumerate(parts)
-    ]
-
-
-def _rows(part: Sequence[str], measures: dict[str, dict[str, Metric]]) -> list[tuple[str, list[Metric | None]]]:
-    models = list(dict.fromkeys(model for measure in part for model in measures[measure]))
-    return [(model, [measures[measure].get(model) for measure in part]) for model in models]
+    names, made = list(measures), []
+    for n in range(0, len(names), COLUMNS):
+        part = names[n : n + COLUMNS]
+        models = dict.fromkeys(model for measure in part for model in measures[measure])
+        rows = [(model, [measures[measure].get(model) for measure in part]) for model in models]
+        made.append(Table(f"{title}, continued" if n else title, caption, [_words(m) for m in part], rows))
+    return made
 
 
 def _words(name: str) -> str:

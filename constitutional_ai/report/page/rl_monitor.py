@@ -32,10 +32,7 @@ WATCHED = (
     Logged("evasive", "Bare refusals", "Share of answers that decline and say no more.", True),
     Logged("boilerplate", "Known boilerplate", "Share of answers that reassure or offer to listen.", True),
     Logged(
-        "shared_sentences",
-        "Unknown boilerplate",
-        "Share of answers with a sentence that other answers share.",
-        True,
+        "shared_sentences", "Unknown boilerplate", "Share of answers with a sentence that others share.", True
     ),
     Logged("degenerate", "Broken", "Share of empty, looping or garbled answers.", True),
     Logged("unscored", "Without a reward", "Share of answers without a reward.", True),
