@@ -36,7 +36,7 @@ class Principle(BaseModel):
     revision: str | None = Field(default=None, min_length=1)
     """Request to the model to rewrite its last answer."""
     preference: str | None = Field(default=None, min_length=1)
-    """Question which of two answers is better."""
+    """Question that asks which of two answers is better."""
     upheld: str | None = Field(default=None, min_length=1)
     """Description of an assistant that follows the principle ("You are …"). Ours, for feedback by likelihood."""
     broken: str | None = Field(default=None, min_length=1)
@@ -50,7 +50,7 @@ class Principle(BaseModel):
         if self.critique and not self.revision:
             raise ValueError("has a critique request but no revision request")
         if bool(self.upheld) != bool(self.broken):
-            raise ValueError("'upheld' and 'broken' need each other")
+            raise ValueError("has only one of 'upheld' and 'broken'; write both or neither")
         if not (self.revision or self.preference):
             raise ValueError("has neither a revision request nor a preference question")
         return self
@@ -85,7 +85,7 @@ class Constitution(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that identify the texts and weights of the principles: the version that records carry."""
+        """12 hex digits that identify the texts and weights of the principles; records store them as the version."""
         text = "\n".join(p.model_dump_json(exclude={"tags"}) for p in self.principles)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -113,15 +113,15 @@ class Constitution(BaseModel):
 def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
     """Draw one principle, with replacement and independently of every other draw (SL-9, FB-6).
 
-    Each principle gets an exponential time with its weight as rate, fixed by its name, and the earliest wins. So a
-    constitution with one principle fewer or more draws the others as before, and two such runs differ in nothing else.
+    Each principle gets an exponentially distributed number, seeded by its name and with its weight as the rate; the
+    smallest wins. So adding or removing a principle changes only the draws that this principle wins.
     """
     start = rng.random()
     return min(principles, key=lambda p: -math.log((seed_of(start, p.name) + 1) / 2**63) / p.weight)
 
 
 def load_constitution(name: str | Path) -> Constitution:
-    """Load a constitution from a file, or one of ours by name. Raises InputError naming the line and the key."""
+    """Load a constitution from a file, or a built-in one by name. Raises InputError naming the line and the key."""
     path = find_yaml(name, BUILT_IN, "constitution")
     data, node = read_yaml(path)
     if not isinstance(data, dict):
@@ -129,10 +129,10 @@ def load_constitution(name: str | Path) -> Constitution:
     try:
         return Constitution.model_validate(data)
     except ValidationError as error:
-        _refuse(path, node, error)
+        _raise_input_error(path, node, error)
 
 
-def _refuse(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
+def _raise_input_error(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
     fault = first_fault(error)
     place, message = fault.place, fault.message
     if fault.kind == "extra_forbidden":

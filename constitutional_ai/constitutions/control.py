@@ -1,17 +1,17 @@
-"""Control constitutions: the same constitution with its content taken out. Ours; the paper has none.
+"""Make control constitutions: the same principles without their content. Ours; the paper has none.
 
-A recipe's ``control`` derives one from its ``constitution``; everything else in the run stays. ``cai compare`` then
-tells whether an effect comes from the constitution, or only from the procedure around it.
+A recipe's ``control`` derives one from its ``constitution`` and changes nothing else in the run. ``cai compare`` then
+shows whether an effect comes from the constitution, or only from the procedure around it.
 
-* ``empty`` asks as many questions, but names no standard, not even "better". Both assistants of feedback by likelihood
-  are described alike, so every such label is one half.
-* ``shuffled`` keeps every principle's words, in an order drawn from the run's seed. An effect that remains comes from
-  the words alone. One shuffle may have a bias by chance, so try several seeds.
+* ``empty`` asks the same number of questions, but names no standard, not even "better". For feedback by likelihood both
+  descriptions are the same, so every such label is one half.
+* ``shuffled`` puts every principle's words in an order drawn from the run's seed. An effect that remains comes from
+  the words alone. One shuffle may be biased by chance, so try several seeds.
 * ``without:NAME`` leaves one principle out.
 
-Names and weights stay, so both runs draw the same principles. Three things do not belong to the constitution and stay
-too: the worked examples, which hold requests of their own (set ``few_shots=none`` in both runs to remove them),
-people's helpfulness pairs, and the gate. A control may well fail the gate: leave ``feedback.gate`` at ``warn``.
+Names and weights are unchanged, so both runs draw the same principles. Three things are not part of the constitution
+and are unchanged too: the worked examples, which contain requests of their own (set ``few_shots=none`` in both runs to
+remove them), people's helpfulness pairs, and the gate. A control may fail it: leave ``feedback.gate`` at ``warn``.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ EMPTY = {
 
 
 def check_control(control: str) -> str:
-    """Return ``control``. Raises ValueError when it is none of the three; ``none`` would be ambiguous."""
+    """Return ``control``. Raises ValueError unless it is one of the three above; ``none`` would be ambiguous."""
     if control in ("empty", "shuffled") or control.removeprefix(WITHOUT) not in ("", control):
         return control
     raise ValueError(
-        f"unknown control '{control}'. Write empty, shuffled or without:PRINCIPLE; null is no control"
+        f"unknown control '{control}'. Write empty, shuffled or without:PRINCIPLE, or null for no control"
     )
 
 
 def apply_control(constitution: Constitution, control: str | None, seed: int) -> Constitution:
-    """Return the control of a constitution. Raises InputError for a principle that cannot be left out."""
+    """Return the control constitution of ``constitution``, or itself if ``control`` is None.
+
+    Raises InputError for a principle that does not exist or cannot be left out.
+    """
     if control is None:
         return constitution
     if control == "empty":
@@ -96,7 +99,7 @@ def _without(constitution: Constitution, name: str) -> list[Principle]:
     kept = [p for p in constitution.principles if p.name != name]
     if not (any(p.revision for p in kept) and any(p.preference for p in kept)):
         raise InputError(
-            f"control={WITHOUT}{name} leaves constitution '{constitution.name}' without principles to revise under, "
-            "or to compare under. To run without any, set control=empty."
+            f"control={WITHOUT}{name} removes the last principle with 'revision' or 'preference' from constitution "
+            f"'{constitution.name}'. To run without any, set control=empty."
         )
     return kept

@@ -1,6 +1,6 @@
-"""Find what is likely wrong with a constitution before a run is spent on it, and what changed between two of them.
+"""Find likely mistakes in a constitution before a run, and list the changes between two constitutions.
 
-The checks match English words, not meaning: a finding is a place to look at, and none is no proof.
+The checks match English words, not meaning: a finding may be a false alarm, and no findings prove nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRANSCRIPT = re.compile(
     r"Let's think step by step):|\[\[\[|\]\]\]"
 )
 SPECIFIC = 40
-"""Length in characters from which a sentence of a worked example is specific enough to be recognised."""
+"""Characters that a sentence of a worked example must have to be recognised elsewhere."""
 LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b")
 REQUEST_VERBS: dict[Side, str] = {
     "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
@@ -46,7 +46,7 @@ REQUEST_VERBS: dict[Side, str] = {
     "replace|respond|reword|rewrite|revise|say|shorten|soften|take|tell|turn|write",
     "preference": "choose|compare|decide|favor|favour|identify|judge|name|pick|prefer|rank|say|select|which",
 }
-UNSEEN = {  # what the feedback model cannot see: it is shown the conversation and two answers
+UNSEEN = {  # the feedback model sees only the conversation and two answers
     r"\b(?:previous|earlier|past|other) (?:conversations|chats|sessions)\b": "other conversations",
     r"\b(?:look(?:ing)? up|google|search(?:ing)? (?:the )?(?:web|internet|online))\b": "the internet",
     r"\bthis (?:image|picture|photo|screenshot|video|recording)\b": "pictures or recordings",
@@ -70,7 +70,7 @@ class Finding:
 
 
 def lint(constitution: Constitution) -> list[Finding]:
-    """Return the findings in the order of the principles, those on the whole constitution first."""
+    """Return the findings about the whole constitution, then those about each principle, in order."""
     findings = [*_missing_halves(constitution), *_duplicates(constitution), *_opposed(constitution)]
     for principle in constitution.principles:
         for side, text in _texts(principle):
@@ -88,7 +88,9 @@ def _texts(principle: Principle) -> Iterator[tuple[Side, str]]:
 
 def _missing_halves(constitution: Constitution) -> Iterator[Finding]:
     if not constitution.for_revision:
-        yield Finding(None, "missing half", "no principle has a revision request: there is no supervised stage")
+        yield Finding(
+            None, "missing half", "no principle has a revision request, so there is no supervised stage"
+        )
     if not constitution.for_preference:
         yield Finding(None, "missing half", "no principle has a preference question: there is no AI feedback")
 
@@ -111,7 +113,7 @@ def _duplicates(constitution: Constitution) -> Iterator[Finding]:
 
 @cache
 def _worked_examples() -> dict[str, str]:
-    """Return every specific sentence of the worked examples, with its normal form, which is compared."""
+    """Return the sentences of the worked examples that are long enough, each with its normalised form."""
     items = [item for file in FEW_SHOTS.glob("*.json") for _, item in examples_in(FEW_SHOTS, file.name)]
     texts = [text for item in items for text in _strings(item)]
     sentences = {s for text in texts for s in re.split(r"(?<=[.?!])\s+|\n|\[\[\[|\]\]\]|\b[A-Z]\w*: ", text)}
@@ -128,7 +130,7 @@ def _strings(item: Any) -> Iterator[str]:
 
 
 def _leaked(text: str) -> str | None:
-    """Return the sentence of a worked example that a text contains, almost word for word; else None."""
+    """Return a sentence of a worked example that a text contains almost word for word; None if there is none."""
     words = utils.default_process(text)
     if len(words) < SPECIFIC:  # partial_ratio looks for the shorter text in the longer
         return None
@@ -141,15 +143,17 @@ def _leaked(text: str) -> str | None:
 def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
     if leaked := _leaked(text):
         yield Finding(
-            name, "few-shot", f"{side}: {leaked!r} is from the worked examples, which precede our requests"
+            name,
+            "few-shot",
+            f"{side}: {leaked!r} is from the worked examples, which the prompts already contain",
         )
     if mark := TRANSCRIPT.search(text):
         yield Finding(
-            name, "transcript", f"{side}: {mark[0]!r} belongs to a transcript, which our requests write"
+            name, "transcript", f"{side}: {mark[0]!r} is transcript markup, which the prompts add themselves"
         )
     if letter := LETTER.search(text):
         yield Finding(
-            name, "option letter", f"{side}: {letter[0]!r}, but which answer has which letter is random"
+            name, "option letter", f"{side}: {letter[0]!r}, but the letters of the answers are random"
         )
     if "?" not in text and not re.search(rf"\b(?:{REQUEST_VERBS[side]})\b", text, re.IGNORECASE):
         yield Finding(name, "asks nothing", f"{side}: neither a question nor a request; write what to do")
@@ -167,16 +171,16 @@ def _opposed(constitution: Constitution) -> Iterator[Finding]:
         some = [name for name, both in wants.items() if both == (True, False)]
         others = [name for name, both in wants.items() if both == (False, True)]
         if some and others:
-            yield Finding(others[0], "opposed", f"speaks of {other!r}, but '{some[0]}' of {one!r}")
+            yield Finding(others[0], "opposed", f"asks for {other!r}, but '{some[0]}' for {one!r}")
 
 
 def _wants(word: str, text: str) -> bool:
-    """Return whether the text has the word, other than in "no longer", "not longer" or "without being longer"."""
+    """Return whether the text has the word, except in "no longer", "not longer" or "without being longer"."""
     return bool(re.search(rf"(?<!\bno )(?<!\bnot )(?<!\bwithout being )\b{word}\b", text, re.IGNORECASE))
 
 
 def diff(old: Constitution, new: Constitution) -> list[str]:
-    """Return lines that tell what changed: the versions, then each principle, matched by name or else by content."""
+    """Return lines that describe the changes: the versions, then each principle, matched by name or else by content."""
     lines = [f"{old.name} {old.digest} -> {new.name} {new.digest}"]
     before, after = ({p.name: p for p in c.principles} for c in (old, new))
     removed = {name: _content(p) for name, p in before.items() if name not in after}

@@ -1,12 +1,13 @@
 """Import constitutions that others published. None of them ships with the project: the user names a path.
 
-* the paper's supplementary repository, or its ``prompts/`` folder: 16 critique and revision pairs, 16 preference
-  questions; or either of its two files; or NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder, which has the first file
-  unchanged and the questions as a numbered list between triple backticks
+* the paper's supplementary repository, its ``prompts/`` folder, or one of its two files: 16 pairs of a critique and a
+  revision request, and 16 preference questions
+* NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder, which has the paper's first file unchanged, and the questions as a
+  numbered list between triple backticks
 * Hugging Face llm-swarm's JSON: ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``
-* plain text, one sentence a line: each becomes a preference question
+* plain text, where each line becomes a preference question
 
-Texts are kept byte for byte, mistakes included. Only the frame that our requests write around them is removed.
+Texts are kept byte for byte, mistakes included. Only the markup that our prompts add again is removed.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _entries(path: Path) -> tuple[list[Entry], str]:
     """Return the principles of a file, and a note on what was left out."""
     text = read_text(path, KNOWN)
     if path.suffix in {".yaml", ".yml"}:
-        raise InputError(f"{path} is YAML, as our own constitutions are: cai check {path}")
+        raise InputError(f"{path} is YAML, the format of our own constitutions. Type: cai check {path}")
     if path.suffix == ".json" or text.lstrip()[:1] in {"{", "["}:
         return _from_json(path, read_json(path, KNOWN))
     return _from_text(path, text), ""
@@ -105,7 +106,7 @@ def _unframed(path: Path, key: str, text: str, frame: tuple[str, str]) -> str:
 
 
 def _question(path: Path, place: str, text: Any) -> str:
-    """Return a question without the blank line and ``Options:`` that our requests write around it (pitfall 16)."""
+    """Return a question without the blank line and ``Options:`` that our prompts add around it (pitfall 16)."""
     if not isinstance(text, str):
         raise InputError(f"{path}: {place} is not a text. Every item must be one preference question.")
     return text.removeprefix("\n").removesuffix(" Options:")

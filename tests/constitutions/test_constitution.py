@@ -45,7 +45,7 @@ REFUSED = [  # (text, what the one sentence says after the file's name)
         ":5: principles.0.revision: String should have at least 1 character",
     ),
     (GOOD.replace("Make it kind.", "3"), ":5: principles.0.revision: Input should be a valid string"),
-    (GOOD + "    upheld: You are honest.\n", ":6: principles.1: 'upheld' and 'broken' need each other"),
+    (GOOD + "    upheld: You are honest.\n", ":6: principles.1: has only one of 'upheld' and 'broken'"),
     (GOOD + "    weight: 0\n", ":8: principles.1.weight: Input should be greater than 0"),
     (GOOD + "    weight: .inf\n", ":8: principles.1.weight: Input should be a finite number"),
     (GOOD + "    weight: .nan\n", ":8: principles.1.weight: Input should be"),

@@ -116,8 +116,8 @@ def test_leaving_out_a_principle_changes_only_the_draws_of_it() -> None:
     ("left_out", "said"),
     [
         ("tcat", "control=without:tcat: constitution 'mine' has no such principle. Did you mean 'tact'?"),
-        ("tact", "leaves constitution 'mine' without principles to revise under, or to compare under"),
-        ("kind", "leaves constitution 'mine' without principles to revise under, or to compare under"),
+        ("tact", "removes the last principle with 'revision' or 'preference' from constitution 'mine'"),
+        ("kind", "removes the last principle with 'revision' or 'preference' from constitution 'mine'"),
     ],
 )
 def test_a_principle_that_cannot_be_left_out_is_refused(left_out: str, said: str) -> None:

@@ -36,7 +36,7 @@ def test_the_papers_has_no_findings() -> None:
 LONG = "Choose the answer that a patient and well-informed teacher would give to a beginner."
 FOUND: list[tuple[Principle, str, str]] = [  # (principle, kind, what the message says)
     (ask("Which answer is more HONEST"), "duplicate", "the same question as 'honest'"),
-    (ask("Choose what Human: would like."), "transcript", "preference: 'Human:' belongs to a transcript"),
+    (ask("Choose what Human: would like."), "transcript", "preference: 'Human:' is transcript markup"),
     (ask("Which is kinder? Options:"), "transcript", "'Options:'"),
     (ask("Which is kinder? [[[x]]]"), "transcript", "'[[['"),
     (ask("Which is kinder? Let's think step by step:"), "transcript", "think step by step"),
@@ -47,7 +47,7 @@ FOUND: list[tuple[Principle, str, str]] = [  # (principle, kind, what the messag
         "few-shot",
         "preference: 'Ask for what the job really takes",
     ),
-    (ask("Is (A) kinder?"), "option letter", "'(A)', but which answer has which letter is random"),
+    (ask("Is (A) kinder?"), "option letter", "'(A)', but the letters of the answers are random"),
     (ask("Prefer answer B when in doubt."), "option letter", "'answer B'"),
     (ask("The assistant should be kind."), "asks nothing", "preference: neither a question nor a request"),
     (Principle(name="p", revision="Kindness above all."), "asks nothing", "revision: neither"),
@@ -101,7 +101,7 @@ def test_contradictory_questions_are_found() -> None:
     (finding,) = found(
         ask("Choose the longer answer.", "long"), ask("Prefer whichever reply is shorter.", "short")
     )
-    assert finding == Finding("short", "opposed", "speaks of 'shorter', but 'long' of 'longer'")
+    assert finding == Finding("short", "opposed", "asks for 'shorter', but 'long' for 'longer'")
 
 
 CONTRADICTORY = [  # (one wish, another, the words that pull apart)
@@ -121,7 +121,7 @@ def test_contradictory_questions_are_found_in_either_order(
 ) -> None:
     for first, second in ((ask(one, "one"), ask(other, "other")), (ask(other, "other"), ask(one, "one"))):
         (finding,) = found(first, second)
-        said = f"speaks of '{words[1]}', but 'one' of '{words[0]}'"
+        said = f"asks for '{words[1]}', but 'one' for '{words[0]}'"
         assert finding == Finding("other", "opposed", said)
 
 
