@@ -1,7 +1,7 @@
 """The recipe of a run: one section of settings for each step.
 
-The settings of a step stand beside the step. Defaults are the paper's where the paper gives one (docs/paper.md); all of
-them are written out in the run's own ``recipe.yaml``.
+The settings of a step are defined next to its code. Defaults are the paper's where the paper gives one (docs/paper.md);
+the run's own ``recipe.yaml`` lists all of them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ class Models(Section):
     """The models that a run starts from."""
 
     helpful: str = "bundled:smollm2-135m"
-    """Answers, criticises and revises; the paper's helpful-only RLHF model (SL-5). Reported as ``start``."""
+    """Model that answers, criticises and revises; the paper's helpful-only RLHF model (SL-5). Reported as ``start``."""
     pretrained: str = "bundled:smollm2-135m"
-    """Is finetuned into SL-CAI, and carries the preference model's head (SL-15, PM-3)."""
+    """Model that is finetuned into SL-CAI, and the base of the preference model (SL-15, PM-3)."""
     preference_model: str | None = None
-    """Carries the preference model's head instead of ``pretrained``; any family, with its own tokenizer and chat
-    template."""
+    """Base of the preference model instead of ``pretrained``; any family, with its own tokenizer and chat template."""
     feedback: str = "bundled:smollm2-135m"
-    """Compares answers (FB-3)."""
+    """Model that compares answers (FB-3)."""
     prompts: str = "bundled:smollm2-135m"
-    """Drafts more prompts, if ``generate`` of a file is above 0; the paper's pretrained model (SL-3)."""
+    """Model that drafts more prompts, if ``generate`` of a file is above 0; the paper's pretrained model (SL-3)."""
 
     @field_validator("*")
     @classmethod
@@ -50,7 +49,7 @@ class PromptFile(LimitedFile):
     """A file of prompts of one kind."""
 
     generate: int = Field(default=0, ge=0)
-    """How many more prompts models.prompts drafts from the file's training prompts (SL-3). Not all drafts are kept."""
+    """Number of prompts that models.prompts drafts from the file's training prompts (SL-3). Not all are kept."""
 
 
 class PromptFiles(Section):
@@ -59,11 +58,11 @@ class PromptFiles(Section):
     red_team: PromptFile = PromptFile()
     helpful: PromptFile = PromptFile()
     borderline: PromptFile = PromptFile()
-    """Prompts that only look harmful; treated as helpful ones. Ours, not the paper's."""
+    """Prompts that only look harmful; treated like helpful ones. Ours, not the paper's."""
 
 
 class Evaluation(Sampled):
-    """The last stage: every model answers held-out prompts."""
+    """Settings of the last stage, in which every model answers held-out prompts."""
 
     red_team: int | None = Field(default=None, ge=1)
     """How many held-out red-team prompts to use; null uses all."""
@@ -72,35 +71,35 @@ class Evaluation(Sampled):
     borderline: int | None = Field(default=None, ge=1)
     """How many held-out borderline prompts to use; null uses all."""
     snapshots: bool = False
-    """Measure RL-CAI's snapshots too, as rl-cai@PROMPTS: the paper's curves are over them (figures 2, 8 and 10)."""
+    """Also evaluate RL-CAI's snapshots, as rl-cai@PROMPTS, for the paper's curves (figures 2, 8 and 10)."""
 
 
 class BudgetLimits(Section):
-    """Limits at which a run stops; it continues once they are raised. They change no record."""
+    """Limits at which a run stops. It can be continued with higher ones; the records are the same."""
 
     tokens: int | None = Field(default=None, ge=1)
-    """Tokens read and written by models, in all stages but trainings, as ``stage.json`` counts them; null: no limit."""
+    """Tokens read and written by models in all stages except trainings, as in ``stage.json``; null: no limit."""
     hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Hours of all stages, except those of a stage that was killed, which are not known; null: no limit."""
+    """Hours of all stages; the time of a killed session is not counted. Null: no limit."""
 
 
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
-    """Raise InputError if the feedback model cannot do what the recipe needs: before the run, not hours into it."""
+    """Raise InputError, before the run, if the feedback model cannot do what the recipe needs."""
     scores = METHODS[feedback.method].needs_scores or reward == "feedback"
     if models.feedback.startswith("anthropic:") and (scores or feedback.format == "plain"):
         raise InputError(
-            f"{models.feedback} gives no log-probabilities and continues no plain text. Set feedback.method=votes and "
-            "leave feedback.format and rl_cai.reward as they are."
+            f"{models.feedback} returns no log-probabilities and does not continue plain text. Set "
+            "feedback.method=votes feedback.format=auto rl_cai.reward=preference_model."
         )
     if models.feedback.startswith("server:") and feedback.format != "plain" and scores:
         if reward == "feedback":
             raise InputError(
-                f"rl_cai.reward=feedback needs log-probabilities, and {models.feedback} gives none inside a chat. Set "
-                "feedback.format=plain."
+                f"rl_cai.reward=feedback needs log-probabilities, and {models.feedback} returns none in chat format. "
+                "Set feedback.format=plain."
             )
         raise InputError(
-            f"{models.feedback} gives no log-probabilities inside a chat. Set feedback.method=votes, or "
-            "feedback.format=plain, so that the question goes to its 'completions' address as plain text."
+            f"{models.feedback} returns no log-probabilities in chat format. Set feedback.method=votes, or "
+            "feedback.format=plain, which sends questions to its 'completions' address as plain text."
         )
 
 
@@ -111,13 +110,13 @@ class Recipe(Section):
     """Folder of the run."""
     seed: int = 0
     constitution: str = "default"
-    """A file, or one of ours by name."""
+    """A file, or a built-in constitution by name."""
     control: str | None = None
-    """Removes content from the constitution, to make a control run: empty, shuffled, or without:PRINCIPLE. Change only
-    this and ``out``. ``constitutional_ai/constitutions/control.py`` says what each means."""
+    """Removes content from the constitution, for a control run: empty, shuffled, or without:PRINCIPLE
+    (``constitutional_ai/constitutions/control.py``). Change only this and ``out``."""
     few_shots: str = "built-in"
-    """Worked examples before critiques, revisions and feedback in the plain format (SL-11, FB-7, FB-12): ours, a folder
-    with the paper's three files, or none. They never stand before a first response (SL-12)."""
+    """Worked examples before critiques, revisions and feedback in the plain format (SL-11, FB-7, FB-12): built-in,
+    none, or a folder with the paper's three files. They never precede a first response (SL-12)."""
     models: Models = Models()
     prompts: PromptFiles = PromptFiles()
     generation: Generation = Generation()
@@ -130,17 +129,17 @@ class Recipe(Section):
     rl_cai: RLTraining = RLTraining()
     evaluation: Evaluation = Evaluation()
     concurrency: int = Field(default=256, ge=1)
-    """Records that are worked on at the same time."""
+    """Number of records in progress at the same time."""
     max_failures: int = Field(default=20, ge=0)
     """A stage stops when more records than this have failed."""
     engine: Engine | None = None
-    """The engine that runs local weights; null takes the fastest that is installed, and reports which."""
+    """The engine that runs local weights; null uses the fastest that is installed, and reports which it is."""
     budget: BudgetLimits = BudgetLimits()
     cache: str | None = "run"
-    """File of the models' answers, so that none is paid for twice: run (in the run's folder), a file that several runs
-    share, or null for none."""
+    """Where model calls are cached, so that none is made twice: run (a file in the run's folder), a file that several
+    runs may share, or null for no cache."""
     report_to: tuple[Tracker, ...] = ()
-    """Trackers that each training reports its numbers to, for example [tensorboard]."""
+    """Trackers to which each training reports its metrics, for example [tensorboard]."""
 
     @field_validator("control", mode="before")  # YAML reads "without: tact" as a mapping
     @classmethod
@@ -153,14 +152,14 @@ class Recipe(Section):
         revisions = info.data.get("revisions")
         if revisions and training.rounds and training.rounds > revisions.rounds:
             raise ValueError(
-                f"rounds ({training.rounds}) is more than revisions.rounds ({revisions.rounds}): there are no more"
+                f"rounds ({training.rounds}) must not be more than revisions.rounds ({revisions.rounds})"
             )
         return training
 
     @model_validator(mode="after")
     def _second_is_needed(self) -> Recipe:
         if self.preference_model.second and not self.rl_cai.uses_preference_model:
-            raise ValueError("preference_model.second has no meaning where RL uses no preference model")
+            raise ValueError("preference_model.second must be false, because RL uses no preference model")
         return self
 
     def to_yaml(self) -> str:
@@ -169,7 +168,7 @@ class Recipe(Section):
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted keys."""
+    """Flatten nested settings: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     settings: dict[str, Any] = {}
     for key, inner in value.items():
         settings |= flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}

@@ -1,4 +1,4 @@
-"""Read a recipe: a file, or one of ours by name, with changes from the command line."""
+"""Read a recipe file, or a built-in recipe by name, and apply the changes of the command line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from constitutional_ai.runs import layout
 
 BUILT_IN = Path(__file__).parent
 FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate")}
-"""Keys by section that recipes once had. Ignored in the ``recipe.yaml`` of an old run; unknown in any other recipe."""
+"""Removed keys, by section. They are ignored in the ``recipe.yaml`` of an old run, and an error in other recipes."""
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, or one of ours by name, with ``key.key=value`` changes.
+    """Read a recipe file, or a built-in recipe by name, and apply ``key.key=value`` changes.
 
-    Raises InputError that names the line, or the command line, when a setting is wrong.
+    Raises InputError naming the line, or the command line, when a setting is wrong.
     """
     path = find_yaml(name, BUILT_IN, "recipe")
     data, node = read_yaml(path)
@@ -37,7 +37,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        _refuse(path, node, error, changed)
+        _raise_input_error(path, node, error, changed)
     check_feedback(recipe.models, recipe.feedback, recipe.rl_cai.reward)
     return recipe
 
@@ -54,12 +54,12 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     """Set ``a.b=value`` in ``data``, where the value is YAML, and return its keys."""
     key, equals, value = change.partition("=")
     if not equals:
-        raise InputError(f"'{change}' is no change. Write key=value, for example revisions.rounds=2.")
+        raise InputError(f"'{change}' has no '='. Write key=value, for example revisions.rounds=2.")
     *around, last = place = tuple(key.split("."))
     for step in around:
         inner = data[step] = data.get(step) or {}
         if not isinstance(inner, dict):
-            raise InputError(f"'{change}': {step} holds no keys.")
+            raise InputError(f"'{change}': {step} has no keys. Write {step}=value.")
         data = inner
     try:
         data[last] = yaml.safe_load(value)
@@ -68,7 +68,7 @@ def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     return place
 
 
-def _refuse(
+def _raise_input_error(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
     """Raise InputError about the first fault, with its place."""

@@ -64,7 +64,7 @@ MISTAKES = [  # (what is typed, what is read)
     ("run demo models.helpful=hf:./nowhere", "no folder './nowhere' to load a model from"),
     ("run demo models.helpful=hf:others", "'others' holds no config.json"),
     ("run demo rounds=2", "on the command line: rounds: unknown key 'rounds'."),
-    ("run demo rounds", "'rounds' is no change."),
+    ("run demo rounds", "'rounds' has no '='."),
     (
         "run demo revisions.rounds=none",
         "on the command line: revisions.rounds: Input should be a valid integer",

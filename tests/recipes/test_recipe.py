@@ -111,7 +111,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ),
     (
         "revisions: {rounds: 2}\nsl_cai: {rounds: 3}\n",
-        ":2: sl_cai: rounds (3) is more than revisions.rounds (2): there are no more",
+        ":2: sl_cai: rounds (3) must not be more than revisions.rounds (2)",
     ),
     ("sl_cai: {rounds: 0}\n", ":1: sl_cai.rounds: Input should be greater than or equal to 1"),
     ("models:\n  helpful: gpt\n", ":2: models.helpful: unknown model 'gpt'."),
@@ -134,7 +134,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),
     (
         "preference_model: {second: true}\nrl_cai: {reward: feedback}\n",
-        ":1: : preference_model.second has no meaning where RL uses no preference model",
+        ":1: : preference_model.second must be false, because RL uses no preference model",
     ),
     ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),
@@ -155,7 +155,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("rounds", "'rounds' is no change. Write key=value, for example revisions.rounds=2."),
+        ("rounds", "'rounds' has no '='. Write key=value, for example revisions.rounds=2."),
         (
             "revisions.ronds=2",
             "on the command line: revisions.ronds: unknown key 'ronds'. Did you mean 'rounds'?",
@@ -164,9 +164,9 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
             "revisions.style=none",
             "on the command line: revisions.style: unknown value 'none'. Known: critiqued",
         ),
-        ("revisions.rounds.first=2", "'revisions.rounds.first=2': rounds holds no keys."),
+        ("revisions.rounds.first=2", "'revisions.rounds.first=2': rounds has no keys."),
         ("revisions.rounds=[", "'revisions.rounds=[': the value is not YAML."),
-        ("sl_cai.rounds=3", "on the command line: sl_cai: rounds (3) is more than revisions.rounds (2)"),
+        ("sl_cai.rounds=3", "on the command line: sl_cai: rounds (3) must not be more than revisions.rounds (2)"),
         ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
         ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),
         ("=3", "on the command line: : unknown key ''."),

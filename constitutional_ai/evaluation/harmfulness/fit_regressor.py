@@ -137,7 +137,7 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
-            raise InputError(f"'{change}' is no change. Write key=value, for example epochs=3.")
+            raise InputError(f"'{change}' has no '='. Write key=value, for example epochs=3.")
         if key not in RegressorTraining.model_fields:
             raise InputError(f"no setting '{key}'.{did_you_mean(key, list(RegressorTraining.model_fields))}")
         try:
