@@ -1,8 +1,8 @@
-"""Chain of thought: the feedback model reasons before it chooses (section 4.1; FB-10 to FB-13).
+"""Label by chain of thought: the feedback model reasons before it chooses (section 4.1; FB-10 to FB-13).
 
-The letter is asked for in a turn of its own after the reasoning (FB-11); that line stands only in the paper's released
-prompts, not in its text (pitfall 6). A model that has talked itself into an answer is sure of it, so labels are
-clamped to [0.40, 0.60] (FB-13); no other method's are (pitfall 4).
+After the reasoning, a turn of its own asks for the letter (FB-11). That turn is in the paper's released prompts, but
+not in its text (pitfall 6). After reasoning, a model is nearly certain of its choice, so labels are clamped to [0.40,
+0.60] (FB-13). Labels of other methods are not clamped (pitfall 4).
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class ChainOfThought(FeedbackMethod):
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         """Sample one chain of thought, and score both letters after it.
 
-        Raises EmptyAnswer, or RefusedAnswer: after a refusal the letters' probabilities say nothing about the answers.
+        Raises EmptyAnswer, or RefusedAnswer because the letters' probabilities after a refusal say nothing about the
+        answers.
         """
         pair, principle, few_shots = question.shown, question.principle.preference or "", question.few_shots
         fmt = settings.format_for(model)
@@ -54,7 +55,7 @@ class ChainOfThought(FeedbackMethod):
         if not thought.text:
             raise EmptyAnswer("the feedback model gave no reasoning")
         if refuses_to_judge(thought.text):
-            raise RefusedAnswer(f"the feedback model refuses to judge: {thought.text[:80]!r}")
+            raise RefusedAnswer(f"the feedback model refused to judge: {thought.text[:80]!r}")
         first, second = await model.score(to_answer(text, thought.text, fmt, few_shots), CHOICES)
         return question.judged(softmax_first(first, second), thought.text, usage(thought))
 
@@ -65,7 +66,7 @@ class ChainOfThought(FeedbackMethod):
 
 
 def question_for_reasoning(conversation: Conversation, principle: str, first: str, second: str) -> str:
-    """Return the question of FB-11: the options of FB-4, but with each speaker's first letter for a name."""
+    """Return the question of FB-11: that of FB-4, but each speaker is named by a first letter."""
     letters = {"user": "H", "assistant": "A", "system": "S"}
     talk = "".join(f"\n\n{letters[m.role]}: {m.content}" for m in conversation)
     return f"{HEAD}{talk}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
@@ -79,7 +80,7 @@ def to_think(question: str, fmt: Format, few_shots: str = "") -> Context:
 
 
 def to_answer(question: str, thought: str, fmt: Format, few_shots: str = "") -> Context:
-    """Return the context after the reasoning, whose continuations are the two letters."""
+    """Return the context after the reasoning, in which the two letters are scored."""
     if fmt == "plain":
         return f"{few_shots}\n\nHuman: {question}\n\nAssistant: {THINK} {thought}\n\nHuman:\n{SO}"
     return (Message("user", question), Message("assistant", f"{THINK} {thought}\n\n{SO}"))

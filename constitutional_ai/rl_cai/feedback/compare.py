@@ -1,4 +1,4 @@
-"""Two answers of the SL-CAI model to one prompt, between which the feedback model chooses (FB-1, FB-2)."""
+"""Sample two answers of the SL-CAI model to one prompt, for the feedback model to compare (FB-1, FB-2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from constitutional_ai.seeding import seed_of
 async def compare(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Comparison:
     """Sample both answers of pair ``number`` of a prompt, each with its own seed.
 
-    Two equal answers are kept: their label is 0.5. Raises EmptyAnswer when one of them is empty.
+    Equal answers are kept: their label is 0.5. Raises EmptyAnswer if an answer is empty.
     """
     name = f"{prompt.id}.{number}"
     draws = [replace(sampling, seed=seed_of(seed, "compare", name, side)) for side in ("a", "b")]

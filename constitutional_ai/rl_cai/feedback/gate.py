@@ -1,7 +1,7 @@
-"""The gate: is the feedback model any good? It is asked before the feedback model labels (pitfall 27).
+"""The gate tests, before any labelling, whether the feedback model can judge at all (pitfall 27).
 
-At 12.6 billion parameters and below, the paper's multiple-choice judge is at chance (figure 4). The questions here
-have a clear right answer, so labels of a model that is at chance on them are noise.
+At 12.6 billion parameters and below, the paper's multiple-choice judge is at chance (figure 4). The gate questions have
+a clear right answer, so a model that is at chance on them would label at random.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GateQuestion:
     tags: tuple[str, ...] = ()
 
     def comparison(self, seed: int) -> tuple[Comparison, Side]:
-        """Return the two answers as a comparison, and the better side, which the seed draws for each question."""
+        """Return the two answers as a comparison, and the side of the better one, drawn by the seed."""
         prompt = Prompt.of(self.conversation, "red_team", "gate", self.tags)
         side: Side = rng(seed, "gate", prompt.id).choice(("a", "b"))
         better, worse = [
@@ -48,13 +48,13 @@ def gate_questions() -> list[GateQuestion]:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """How well a feedback model answers the gate questions."""
+    """The accuracy of a feedback model on the gate questions."""
 
     accuracy: Metric
     confidence: Metric
     """Mean probability of the right answer."""
     flips: Metric
-    """Share of questions whose winner changes with the order; None if the method has no order, or one was asked."""
+    """Share of questions whose winner changes with the order; None if the method has no order, or used only one."""
 
     @property
     def passed(self) -> bool:
@@ -70,7 +70,7 @@ class GateResult:
 
 
 def gate_result(model: str, answers: Sequence[GateAnswer]) -> GateResult:
-    """Return the result of a feedback model. A tie is not a right answer."""
+    """Return the result of a feedback model. A tie counts as wrong."""
     flips = [a.label.flipped for a in answers]
     return GateResult(
         rate("gate_accuracy", model, [a.probability_right > CHANCE for a in answers]),

@@ -1,11 +1,11 @@
-"""AI feedback: a feedback model labels which of two answers is better under a principle (section 4.1; FB-3 to FB-8).
+"""Label which of two answers a feedback model finds better under a principle (section 4.1; FB-3 to FB-8).
 
 For each comparison a principle is drawn from the constitution (FB-6). The question shows both answers as options (A)
 and (B), and the softmax of the two letters' log-probabilities is P(the answer shown first is better) (FB-5). The paper
 is silent on the order (FB-8): we ask in both orders, or draw one. The mean over all questions is the soft label.
 
-That is ``multiple_choice``. ``chain_of_thought`` is the paper's too; ``votes`` and ``likelihood`` are ours, for models
-that give no log-probabilities and for small ones. Each is a file beside this one.
+This is the method ``multiple_choice``. ``chain_of_thought`` is the paper's too. ``votes``, for models that give no
+log-probabilities, and ``likelihood``, for small models, are ours. Each method is a module of this package.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from constitutional_ai.seeding import rng, seed_of
 METHODS: dict[str, FeedbackMethod] = {
     method.name: method for method in (MultipleChoice(), ChainOfThought(), Votes(), Likelihood())
 }
-"""Every feedback method by its name, which a recipe's ``feedback.method`` holds."""
+"""The feedback methods by their names in a recipe's ``feedback.method``."""
 
 
 async def label(
@@ -43,13 +43,13 @@ async def label(
 ) -> PreferenceLabel:
     """Return the soft label of one comparison: P(a is better), averaged over its questions.
 
-    ``few_shots`` stand before every question in the plain format (FB-7, FB-12). ``as_given`` shows a first and asks in
-    no other order (EV-1). Raises RecordError when a question gets no readable answer: that is never a label.
+    In the plain format, ``few_shots`` precede every question (FB-7, FB-12). ``as_given`` shows a first and uses no
+    other order (EV-1). Raises RecordError if a question gets no readable answer, which never becomes a label.
     """
     method = METHODS[settings.method]
     principles = method.principles(constitution)
     examples = ""
-    if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this beginning
+    if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this prefix
         examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
     questions = _questions(comparison, method, principles, settings, examples, seed, as_given)
     judgements = await asyncio.gather(*[method.judge(question, model, settings) for question in questions])
@@ -84,6 +84,6 @@ def _questions(
 
 
 def has_order(label: PreferenceLabel) -> bool:
-    """Return whether both answers stood in one question, in an order. An unknown method counts as having one."""
+    """Return whether the questions showed both answers in an order. An unknown method counts as having one."""
     method = METHODS.get(label.method)
     return method is None or method.has_order

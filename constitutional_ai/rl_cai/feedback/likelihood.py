@@ -1,8 +1,8 @@
-"""Likelihood: feedback from models too small to choose a letter. Ours, not the paper's.
+"""Label by likelihood, for models that are too small to choose a letter. This method is ours, not the paper's.
 
-A principle describes two assistants: one that upholds it, one that breaks it. An answer is evidence for the first as
-far as the first is more likely to give it: log P(answer | upheld) − log P(answer | broken). The answer with the more
-evidence is the better one. Each answer is scored alone, so there is no order and there are no letters.
+A principle describes two assistants: one that upholds it, and one that breaks it. The evidence that an answer comes
+from the first is log P(answer | upheld) − log P(answer | broken), and the answer with more evidence is the better one.
+Each answer is scored alone, so there is no order and there are no letters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
 
 
 class Likelihood(FeedbackMethod):
-    """The model gives each answer's log-probability as the reply of two assistants."""
+    """The model gives the log-probability of each answer as the reply of each assistant."""
 
     name = "likelihood"
     has_order = False
@@ -44,7 +44,7 @@ async def evidence(
 ) -> list[float]:
     """Return each answer's log-likelihood ratio: the assistant that upholds the principle over the one that breaks it.
 
-    Costs two calls, however many answers there are.
+    It takes two calls for any number of answers.
     """
     continuations = [(" " if fmt == "plain" else "") + answer for answer in answers]
     upheld, broken = await asyncio.gather(
@@ -55,6 +55,6 @@ async def evidence(
 
 
 def as_assistant(description: str, conversation: Conversation, fmt: Format) -> Context:
-    """Return the conversation with the description in place of its system turns."""
+    """Return the conversation with the description instead of its system messages."""
     talk = (Message("system", description), *(m for m in conversation if m.role != "system"))
     return plain(talk) if fmt == "plain" else talk

@@ -1,6 +1,6 @@
-"""What a feedback method is: how one question about two answers is put to the feedback model, and read.
+"""Define a feedback method: how a feedback model is asked about two answers, and how its reply is read.
 
-Each method is a file beside this one, and a line of ``METHODS`` in ``label.py``.
+Each method is a module of this package and an entry of ``METHODS`` in ``label.py``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class FeedbackQuestion:
     first: Side
     """The side of the comparison whose answer is shown first, as (A)."""
     shown: Comparison
-    """The comparison, swapped if need be: its answer a is shown first."""
+    """The comparison, swapped if necessary so that its answer a is shown first."""
     few_shots: str
-    """Worked examples that stand before the question; all questions of a comparison share them."""
+    """Worked examples before the question; all questions of a comparison share them."""
     seed: int
 
     def judged(
         self, probability_first: float, reasoning: str | None = None, cost: Usage | None = None
     ) -> Judgement:
-        """Return the judgement that gives the answer shown first this probability of being the better one."""
+        """Return the judgement with this probability that the answer shown first is better."""
         prompt_tokens, completion_tokens = cost or (None, None)
         return Judgement(
             self.principle.name, self.first, probability_first, reasoning, prompt_tokens, completion_tokens
@@ -42,11 +42,11 @@ class FeedbackQuestion:
 
 
 class FeedbackMethod(ABC):
-    """One way to ask a feedback model which of two answers is better."""
+    """A way to ask a feedback model which of two answers is better."""
 
     name: ClassVar[MethodName]
     has_order: ClassVar[bool] = True
-    """Whether both answers stand in one question, so that the one shown first may have an advantage (FB-8)."""
+    """Whether a question shows both answers, so that the first one may have an advantage (FB-8)."""
     needs_scores: ClassVar[bool] = True
     """Whether the model must give log-probabilities."""
     samples_text: ClassVar[bool] = False
@@ -70,7 +70,7 @@ class FeedbackMethod(ABC):
 
     @abstractmethod
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
-        """Ask one question. Raises RecordError when the model's answer gives no probability."""
+        """Ask one question. Raises RecordError if the model's reply gives no probability."""
 
     def soft_label(self, mean: float, settings: Feedback) -> float:
         """Return the label of a comparison, in [0, 1], from the mean over its questions."""

@@ -1,4 +1,4 @@
-"""Multiple choice, the paper's feedback method (section 4.1; FB-4, FB-5)."""
+"""Label by multiple choice, the paper's feedback method (section 4.1; FB-4, FB-5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from constitutional_ai.rl_cai.feedback.settings import Feedback
 
 
 class MultipleChoice(FeedbackMethod):
-    """Both answers stand in the question as (A) and (B); the model gives the log-probabilities of both letters."""
+    """The question shows both answers as (A) and (B), and the model gives the log-probabilities of both letters."""
 
     name = "multiple_choice"
 
@@ -30,7 +30,7 @@ class MultipleChoice(FeedbackMethod):
 def softmax_first(first: float, second: float) -> float:
     """Return e^first / (e^first + e^second), in [0, 1] and without overflow.
 
-    Raises UnreadableAnswer when a log-probability is infinite or not a number: such an answer never becomes a label.
+    Raises UnreadableAnswer if a log-probability is infinite or NaN, which never becomes a label.
     """
     if not (math.isfinite(first) and math.isfinite(second)):
         raise UnreadableAnswer(f"the model's log-probabilities are {first} and {second}")

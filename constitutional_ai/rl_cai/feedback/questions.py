@@ -1,4 +1,4 @@
-"""The question put to the feedback model, byte for byte as in the paper's released evaluation files (FB-4)."""
+"""Write the question to the feedback model, byte for byte as in the paper's released evaluation files (FB-4)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from constitutional_ai.records import Conversation, Message
 HEAD = "Consider the following conversation between a human and an assistant:"
 ANSWER = "The answer is:"
 CHOICES = (" (A)", " (B)")
-"""The two continuations that are scored, each whole and with its leading space: two or three tokens in most
-vocabularies (pitfall 5)."""
+"""The two continuations to score, each whole and with its leading space; most vocabularies have two or three tokens for
+one (pitfall 5)."""
 
 
 def question(conversation: Conversation, principle: str, first: str, second: str) -> str:
@@ -21,7 +21,7 @@ def question(conversation: Conversation, principle: str, first: str, second: str
 def to_choose(
     conversation: Conversation, principle: str, first: str, second: str, fmt: Format, few_shots: str = ""
 ) -> Context:
-    """Return the context whose continuations are ``CHOICES``. In a chat the assistant's turn begins with ``ANSWER``."""
+    """Return the context in which ``CHOICES`` are scored. In a chat, the assistant's turn begins with ``ANSWER``."""
     text = question(conversation, principle, first, second)
     if fmt == "plain":
         return f"{few_shots}\n\n{text}\n\n{ANSWER}"

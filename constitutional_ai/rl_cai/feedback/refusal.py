@@ -1,7 +1,7 @@
-"""Refusals to judge: aligned models refuse to compare answers that are harmful. Ours, not the paper's.
+"""Detect refusals to judge: aligned models often refuse to compare harmful answers. This is ours, not the paper's.
 
-A refusal is neither a tie nor a label. A reasoning may also quote an answer that refuses, or call an answer wrong; so
-only a text that declines before it names an answer is a refusal.
+A refusal is neither a tie nor a label. Reasoning may quote an answer that refuses, or call an answer wrong, so only a
+text that declines before it names an answer counts as a refusal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from constitutional_ai.detectors.objection import DECLINES, STRAIGHT_QUOTES
 
 OPENING = 200
-"""Characters in which a refusal must start: a judge that has compared for longer does not refuse."""
+"""A refusal must start within this many characters: a judge that has compared for longer does not refuse."""
 DECLINING = re.compile("|".join(DECLINES), re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"|\[\[\[.*?\]\]\]', re.DOTALL)
 OPTION = re.compile(r"\(([AB])\)")
@@ -23,7 +23,7 @@ CURLY = str.maketrans("\u201c\u201d", '""')
 
 
 def refuses_to_judge(text: str) -> bool:
-    """Return whether a judge's reasoning or vote is a refusal to compare.
+    """Return whether a judge's reasoning or vote refuses to compare.
 
     >>> from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
     >>> refuses_to_judge("I'm sorry, but I can't help with that.")

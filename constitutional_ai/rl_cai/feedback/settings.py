@@ -23,31 +23,33 @@ class Feedback(Section):
     """Settings of the feedback model."""
 
     method: MethodName = "multiple_choice"
-    """multiple_choice or chain_of_thought (the paper); votes (for models without log-probabilities) or likelihood
-    (for small models), which are ours."""
+    """multiple_choice or chain_of_thought, which are the paper's; votes (for models without log-probabilities) or
+    likelihood (for small models), which are ours."""
     votes: int = Field(default=8, ge=1)
-    """Votes sampled for each question by method votes."""
+    """Number of votes sampled for each question by method votes."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """Form of the question: the model's chat template, or the paper's plain text. auto: the model's own format."""
     both_orders: bool = True
-    """Ask with the answers in both orders and average; the paper is silent (FB-8)."""
+    """Whether to ask in both orders of the answers and average; the paper is silent (FB-8)."""
     principles: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """Principles drawn for each comparison, or all of them; their probabilities are averaged (FB-6)."""
+    """Number of principles drawn for each comparison, or all; their probabilities are averaged (FB-6)."""
     chains: int = Field(default=1, ge=1)
-    """Chains of thought averaged for each question; the paper averages 5 in evaluation (FB-15)."""
+    """Number of chains of thought averaged for each question; the paper averages 5 in evaluation (FB-15)."""
     clamp: tuple[float, float] = (0.4, 0.6)
-    """Interval that labels of chain_of_thought are clamped to (FB-13); [0, 1] leaves them as they are."""
+    """Interval to which labels of chain_of_thought are clamped (FB-13); [0, 1] does not change them."""
     temperature: float = Field(default=1.0, ge=0, le=10)
     """Temperature of chains of thought and votes."""
     max_tokens: int = Field(default=256, ge=1)
-    """Longest chain of thought or vote, in tokens."""
+    """Maximum length of a chain of thought or a vote, in tokens."""
     gate: Literal["warn", "stop"] = "warn"
     """What to do when the feedback model is no better than chance on the gate questions."""
 
     @model_validator(mode="after")
     def _clamp_is_an_interval(self) -> Feedback:
         if not 0 <= self.clamp[0] <= self.clamp[1] <= 1:
-            raise ValueError(f"clamp {list(self.clamp)} is no interval inside [0, 1]")
+            raise ValueError(
+                f"clamp {list(self.clamp)} is not an interval inside [0, 1]: set clamp to [0.4, 0.6]"
+            )
         return self
 
     def format_for(self, model: Model) -> Format:
@@ -55,5 +57,5 @@ class Feedback(Section):
         return model.format if self.format == "auto" else self.format
 
     def sampling(self, seed: int) -> Sampling:
-        """Return how a chain of thought or a vote is sampled."""
+        """Return the sampling of a chain of thought or a vote."""
         return Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=seed)

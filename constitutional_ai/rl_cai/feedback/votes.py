@@ -1,7 +1,7 @@
-"""Votes: feedback from a model that gives no log-probabilities, as most hosted chat models. Ours, not the paper's.
+"""Label by votes of a model that gives no log-probabilities, as most hosted chat models. Ours, not the paper's.
 
-The share of sampled replies that name an option takes the place of its probability. It is coarser than FB-5. A reply
-that names no option, or both, is not a vote.
+The share of sampled replies that name an option replaces its probability, and is coarser than FB-5. A reply that names
+no option, or both, is not a vote.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from constitutional_ai.seeding import seed_of
 
 OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
 READABLE_SHARE = 0.5
-"""The least share of the replies that must be votes; with fewer there is no label."""
+"""Minimum share of the replies that must be votes; with fewer there is no label."""
 
 
 class Votes(FeedbackMethod):
-    """The model writes a letter, several times; the label is the share of the votes for (A)."""
+    """The model writes a letter several times, and the share of votes for (A) is the probability."""
 
     name = "votes"
     needs_scores = False
@@ -36,11 +36,11 @@ class Votes(FeedbackMethod):
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         """Sample ``settings.votes`` replies.
 
-        Raises UnreadableAnswer when too few of them are votes, and RefusedAnswer if most of the others refuse.
+        Raises UnreadableAnswer if too few of them are votes, or RefusedAnswer if most of the others are refusals.
         """
         fmt, sampling = settings.format_for(model), settings.sampling(question.seed)
         context = to_vote(question.shown, question.principle.preference or "", fmt, question.few_shots)
-        if fmt == "plain":  # a base model continues with the next question, whose letters would spoil this vote
+        if fmt == "plain":  # a base model goes on to a next question, whose letters would spoil this vote
             sampling = replace(sampling, stop=("\n",))
         draws = [replace(sampling, seed=seed_of(question.seed, number)) for number in range(settings.votes)]
         replies = await asyncio.gather(*[model.generate(context, draw) for draw in draws])
@@ -48,7 +48,7 @@ class Votes(FeedbackMethod):
 
 
 def share_of_first(replies: Sequence[str]) -> float:
-    """Return the share of the votes for (A). Raises UnreadableAnswer or RefusedAnswer when there are too few."""
+    """Return the share of votes for (A). Raises UnreadableAnswer or RefusedAnswer if there are too few votes."""
     votes = [vote for vote in map(read_vote, replies) if vote is not None]
     if len(votes) < READABLE_SHARE * len(replies):
         refusals = sum(read_vote(reply) is None and refuses_to_judge(reply) for reply in replies)
@@ -69,7 +69,7 @@ def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str 
     if fmt == "plain":
         return questions.to_choose(conversation, principle, a, b, fmt, few_shots)
     text = questions.question(conversation, principle, a, b)
-    # Most servers cannot continue a turn of the assistant, so the question itself says how to answer.
+    # Most servers cannot continue an assistant turn, so the question itself says how to answer.
     return (Message("user", f"{text}\n\nAnswer with (A) or (B) and nothing else."),)
 
 

@@ -1,7 +1,7 @@
-"""The paper's worked examples of feedback, written out before a question in the plain format (FB-7, FB-12).
+"""Write worked examples of feedback before a question in the plain format (FB-7, FB-12).
 
-They show a pretrained model what is wanted. Ours are in ``data/few_shots/``; the paper's are read from a folder that
-the user names, in the same format.
+They show a pretrained model how to answer. Ours are in ``data/few_shots/``; the paper's are read from a folder that the
+user names, in the same format.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SLOT = "{}"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkedChoice:
-    """A prompt with two answers, of which the better is known."""
+    """A prompt with a better and a worse answer."""
 
     prompt: str
     better: str
     worse: str
 
-    def __repr__(self) -> str:  # a run's digest of its few-shots is taken of this text, so it stays as it is
+    def __repr__(self) -> str:  # a run's digest of its few-shots depends on this text, so it must not change
         return f"Choice(asked={self.prompt!r}, better={self.better!r}, worse={self.worse!r})"
 
     def solved(self, principle: str, better_first: bool) -> str:
@@ -50,15 +50,15 @@ class FewShots:
     thoughts: tuple[str, ...]
 
     def multiple_choice(self, principles: Sequence[Principle], rng: random.Random) -> str:
-        r"""Return each example under its own drawn principle, in a drawn order (FB-7); begins with ``\n\nConsider``."""
+        r"""Return the examples, each under a random principle, in random order (FB-7); begins with ``\n\nConsider``."""
         return "".join(c.solved(_preference(principles, rng), rng.random() < 0.5) for c in self.choices)
 
     def chain_of_thought(self, principles: Sequence[Principle], rng: random.Random) -> str:
-        r"""Return each example under its own drawn principle, in the order it was written in (FB-12).
+        r"""Return the examples, each under a random principle, with their answers in the written order (FB-12).
 
-        Begins with ``\n\nHuman:``.
+        The text begins with ``\n\nHuman:``.
         """
-        # As in the released principles, a line break before and "Options:" after. Never str.format: texts hold braces.
+        # As in the released principles: a line break before, "Options:" after. Not str.format: texts contain braces.
         return "".join(
             f"\n\n{shot.replace(SLOT, f'{chr(10)}{_preference(principles, rng)} Options:')}"
             for shot in self.thoughts
@@ -66,9 +66,9 @@ class FewShots:
 
 
 def load_few_shots(folder: Path | None) -> FewShots | None:
-    """Read the paper's repository or its ``prompts/`` folder; None gives None: no worked examples.
+    """Read the worked examples in the paper's repository, or in its ``prompts/`` folder; return None for None.
 
-    Raises InputError naming what is missing or wrong.
+    Raises InputError that names what is missing or wrong.
     """
     if folder is None:
         return None
@@ -95,7 +95,7 @@ def _choice(place: str, item: Any) -> WorkedChoice:
 
 
 def _thought(place: str, item: Any) -> str:
-    """Return the example without line breaks around it: released ones begin with two, one or none."""
+    """Return the example without line breaks around it, because released ones begin with two, one or none."""
     match item:
         case {"prompt": str(prompt)} if prompt.count(SLOT) == 1:
             return prompt.strip()
