@@ -179,9 +179,9 @@ def test_a_mistake_is_one_sentence(tiny_pm: Path, tiny: Path) -> None:
             ("score", "folder", good, "--out", "out.jsonl"),
             "'folder' is neither a run nor the folder of a preference",
         ),
-        (("score", tiny, good, "--out", "out.jsonl"), "is no preference model"),
+        (("score", tiny, good, "--out", "out.jsonl"), "is not a preference model"),
         (("serve", "folder"), "'folder' is neither a run nor the folder of a preference model"),
-        (("serve", tiny), "is no preference model"),
+        (("serve", tiny), "is not a preference model"),
     ]:
         result = cai(*args)
         assert result.exit_code == 1, args

@@ -1,9 +1,9 @@
 """Measure a preference model on pairs that it was not trained on (PM-6, PM-7, pitfall 22).
 
-A difference of two scores is a claim, in log-odds, that answer a is better. Which answer is called a is arbitrary, so
-each pair is read from the side that the model prefers, and its claim lies between 0.5 and 1. An AI's soft label p is
-taken to mean that a is better with probability p. Calibration error and Brier score are then expected values, and the
-cross-entropy cannot fall below the labels' own entropy.
+The difference of two scores is the log-odds that answer a is better. Which answer is called a is arbitrary, so each
+claim is about the answer that the model prefers, and lies between 0.5 and 1. An AI's soft label p means that a is
+better with probability p. Calibration error and Brier score are then expected values, and the cross-entropy cannot fall
+below the labels' own entropy.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Scored(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the answer that the label prefers scores higher; equal scores do not agree."""
+        """Whether the answer that the label prefers has the higher score; equal scores do not agree."""
         return self.log_odds > 0 if self.label > 0.5 else self.log_odds < 0
 
     @property
@@ -81,30 +81,30 @@ class SourceReport:
     source: str
     pairs: int
     accuracy: Metric
-    """Share of the pairs with a decided label (not 0.5) that the model ranks as the label does."""
+    """Share of pairs that the model ranks like their label, among pairs whose label is not 0.5."""
     longer_better: Metric
     """Accuracy on pairs whose better answer is the longer one."""
     shorter_better: Metric
-    """Accuracy on pairs whose better answer is the shorter one: a model that only likes length gets 0 here."""
+    """Accuracy on pairs whose better answer is the shorter one; a model that only prefers length gets 0."""
     length_balanced: Metric
-    """Mean of these two; a model that only likes length gets 0.5. None if one of them is None."""
+    """Mean of the previous two; a model that only prefers length gets 0.5. None if one of them is None."""
     cross_entropy: Metric
-    """Cross-entropy in nats; a model that knows nothing has 0.693 (PM-4)."""
+    """Cross-entropy in nats; a coin toss has 0.693 (PM-4)."""
     entropy_floor: Metric
-    """The labels' own entropy, a lower bound of the cross-entropy."""
+    """Entropy of the labels, a lower bound of the cross-entropy."""
     brier: Metric
     calibration_error: Metric
     error_by_luck: Metric
-    """The calibration error that a perfectly calibrated model would show on this many pairs, by chance."""
+    """Calibration error that a perfectly calibrated model would have by chance on this many pairs."""
     bins: tuple[Bin, ...]
-    """Bins of a tenth from 0.5 to 1: how sure the model is, and how often it is right."""
+    """Bins of width 0.1 from 0.5 to 1: how certain the model is, and how often it is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and scale of a preference model's scores, so that they can be shown beside another model's (PM-6).
+    """Mean and scale of a preference model's scores, to show them beside another model's (PM-6).
 
-    Reinforcement takes the raw scores (RL-3). All fields are None if there were too few held-out pairs.
+    RL uses the raw scores (RL-3). All fields are None if there were too few held-out pairs.
     """
 
     mean: float | None
@@ -113,15 +113,15 @@ class Spread:
     count: int
     """Number of answers, two to a pair."""
     temperature: float | None
-    """Divisor that makes score differences best calibrated as log-odds; above 1, the model is too sure."""
+    """Divisor of score differences that calibrates them best as log-odds; above 1, the model is overconfident."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceModelReport:
-    """What ``report.json`` holds."""
+    """The contents of ``report.json``."""
 
     sources: tuple[SourceReport, ...]
-    """Each source by name, then all pairs. Empty if no pair was held out."""
+    """A report per source in order of name, then one of all pairs. Empty if no pair was held out."""
     spread: Spread
 
 
@@ -155,7 +155,7 @@ def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
 
 
 def _mean_of_two(name: str, one: Metric, other: Metric) -> Metric:
-    """Return the mean of two shares of different pairs, with Newcombe's interval, computed from theirs."""
+    """Return the mean of two shares of different pairs, with Newcombe's interval from their intervals."""
     count = one.count + other.count
     (v, low_v, high_v), (w, low_w, high_w) = [(m.value, m.low, m.high) for m in (one, other)]
     if v is None or w is None or low_v is None or low_w is None or high_v is None or high_w is None:

@@ -1,4 +1,4 @@
-"""Reject conversations that a preference model cannot score, because one bad one would fail its whole batch."""
+"""Reject conversations that a preference model cannot score, because one of them would fail its whole batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from constitutional_ai.records import Conversation, as_messages
 
 
 class Scorable:
-    """Checks conversations for one preference model."""
+    """A check of conversations for one preference model."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the tokenizer of the preference model in ``folder``. Raises ModelError when there is none."""
+        """Load the tokenizer of the preference model in ``folder``. Raises ModelError if there is none."""
         from transformers import AutoConfig
 
         from constitutional_ai.training.datasets import load_tokenizer
@@ -28,7 +28,7 @@ class Scorable:
         self._limit: int | None = getattr(config, "max_position_embeddings", None)
 
     def check(self, conversation: Conversation) -> None:
-        """Raise RecordError if a conversation cannot be scored. Its answer may be empty, as those of policies are."""
+        """Raise RecordError if a conversation cannot be scored. Empty answers are allowed: policies give some."""
         if not conversation or conversation[-1].role != "assistant":
             raise RecordError("it does not end with an answer of the assistant")
         if all(m.role != "user" for m in conversation):
@@ -50,5 +50,7 @@ class Scorable:
 def finite(scores: list[float]) -> list[float]:
     """Return the scores. Raises ModelError if one of them is infinite or NaN."""
     if not all(map(math.isfinite, scores)):
-        raise ModelError("the preference model gives scores that are no numbers: its weights are broken.")
+        raise ModelError(
+            "the preference model gives infinite or NaN scores: its weights are broken. Train it again."
+        )
     return scores

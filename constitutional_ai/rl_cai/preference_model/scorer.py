@@ -1,7 +1,6 @@
 """Score conversations with a trained preference model (section 4.2; PM-4, PM-6).
 
-A conversation is rendered with the preference model's own chat template, so the model may be of another family than the
-policy.
+It renders conversations with its own chat template, so it may be of another model family than the policy.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Scorer:
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         """Return one score for each conversation; each ends in the answer that is scored."""
-        # The policy's text is hostile here: a turn that it forges would be scored as a real one.
+        # The policy's text is hostile: a turn that it forges must not be scored as a real one.
         texts = [
             self._tokenizer.apply_chat_template(
                 escape_messages(as_messages(c), self._tokenizer), tokenize=False
@@ -55,15 +54,15 @@ class Scorer:
 
 
 class PreferenceModel(Scorer):
-    """A trained preference model: the sigmoid of a difference of two scores is a probability (PM-4).
+    """A trained preference model; the sigmoid of the difference of two of its scores is a probability (PM-4).
 
-    Scores of two preference models cannot be compared (PM-6).
+    Scores of different preference models cannot be compared (PM-6).
     """
 
     def __init__(self, path: str | Path) -> None:
         """Load the model in folder ``path``.
 
-        Raises ModelError when there is no model, or one that does not give a single score.
+        Raises ModelError if there is no model, or it does not give a single score.
         """
         super().__init__(*_load(path))
         self._requests: Batcher[Conversation, float] = Batcher(
@@ -74,15 +73,15 @@ class PreferenceModel(Scorer):
         )
 
     async def reward(self, conversation: Conversation) -> float:
-        """Return the score of one conversation, computed in a batch with all other requests that wait."""
+        """Return the score of one conversation, computed in one batch with all waiting requests."""
         return await self._requests.ask(conversation)
 
 
 def tokenizer_of(path: str | Path) -> Any:
-    """Load a tokenizer whose chat template never ends in the padding token.
+    """Load a tokenizer whose chat template never ends with the padding token.
 
-    The head reads the last token that is not padding. If padding and end of turn are the same token and the template
-    ends with it, a line break is appended, which the head reads instead (the end-of-context token of PM-3).
+    The head reads the last token that is not padding. If the template ends with an end-of-turn token that is also the
+    padding token, append a line break for the head to read instead (the end-of-context token of PM-3).
     """
     from constitutional_ai.training.datasets import load_tokenizer
 
@@ -110,7 +109,7 @@ def _load(path: str | Path) -> tuple[Any, Any]:
         raise cannot_load(str(path), error) from error
     if info["missing_keys"]:  # transformers would initialise them at random, with no more than a warning
         raise ModelError(
-            f"'{path}' is no preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
+            f"'{path}' is not a preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
             f"Name a folder such as runs/mine/{layout.PREFERENCE_MODEL}/{layout.WEIGHTS}"
         )
     return model.to(machine.device()).eval(), tokenizer

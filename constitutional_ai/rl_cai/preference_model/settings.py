@@ -8,36 +8,36 @@ from constitutional_ai.training.settings import LimitedFile, Training
 
 
 class HelpfulnessFile(LimitedFile):
-    """A file of comparisons by people."""
+    """Settings of a file of comparisons by people."""
 
     stronger_than: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Use only comparisons whose ``strength``, if they state one, is above this (PM-5): 0 drops ties, and the number of
-    the weakest level drops that level too."""
+    """Drop comparisons with a ``strength`` that is not above this (PM-5): 0 drops ties, and the number of the weakest
+    level drops that level too."""
 
 
 class Pretraining(HelpfulnessFile):
-    """Preference pretraining, before the training proper (PM-3)."""
+    """Settings of preference pretraining, which precedes the main training (PM-3)."""
 
     file: str
-    """Pairs of any kind, such as ranked answers of web forums; read as ``helpfulness`` is."""
+    """File of pairs of any kind, such as ranked answers of web forums, in the formats of ``helpfulness``."""
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
-    """Ten times that of the training proper in Bai et al. 2022a."""
+    """Ten times the rate of the main training in Bai et al. 2022a."""
     epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class PreferenceModelTraining(Training):
-    """The training of the preference model."""
+    """Settings of the training of the preference model."""
 
     pretraining: Pretraining | None = None
-    """Pairs that the model learns from first (PM-3). All other settings are those of the training proper."""
+    """Pairs that the model learns from first (PM-3). All other settings are those of the main training."""
     helpfulness: HelpfulnessFile = HelpfulnessFile()
-    """People's helpfulness comparisons to mix in (PM-1): JSONL, also .gz, in our form, that of hh-rlhf, or chosen and
-    rejected with a prompt or messages. Limit 0 for none."""
+    """People's helpfulness comparisons to mix in (PM-1): JSONL, also .gz, in our format or hh-rlhf's, or with chosen,
+    rejected, and prompt or messages. Limit 0 uses none."""
     helpful_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of people's comparisons in the training pairs, reached by dropping random pairs of the other side; null
-    keeps all pairs. 0.425 in the paper."""
+    """Share of people's comparisons in the training pairs, reached by dropping random pairs of the side with too many;
+    null keeps all pairs. 0.425 in the paper."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each source's prompts whose pairs are kept out of the training, to measure the model on (PM-6)."""
+    """Share of each source's prompts whose pairs are not trained on, but measure the model (PM-6)."""
     second: bool = False
-    """Train two models, each on half of the prompts. RL sees the first; the second only watches: if its score falls
+    """Whether to train two models, each on half of the prompts. RL uses the first. If the score of the second falls
     behind, the reward is being hacked (Bai et al. 2022a, section 4.2)."""

@@ -1,6 +1,6 @@
 """Train the preference model: a language model with a scalar head, on soft labels (section 4.2; PM-3, PM-4).
 
-Any language model can carry the head; it may be of another family than the policy.
+Any language model can have the head; it may be of another family than the policy.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from constitutional_ai.training.settings import Training
 from constitutional_ai.training.training_job import TrainingJob
 
 SPREAD = "preference_model.json"
-"""File beside the weights with the mean and scale of the model's held-out scores, to centre them (PM-6)."""
+"""The file beside the weights with mean and scale of the held-out scores, to centre scores by (PM-6)."""
 CHECKED = 8
-"""Training pairs whose scores are compared before and after saving."""
+"""Number of training pairs whose scores are compared before and after saving."""
 TOLERANCE = 0.25
-"""How far these scores may move, as a share of their size. bfloat16 moves those of the embedded model by 0.02 to 0.15;
-another head moves them by 0.45 and more."""
+"""Maximum relative change of these scores. bfloat16 changes those of the embedded model by 0.02 to 0.15; a wrong head
+changes them by 0.45 or more."""
 
 
 def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[str, Any]] = ()) -> Checkpoint:
@@ -37,11 +37,11 @@ def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[s
 
     The pairs ``held_out`` are scored afterwards: the scores go to ``held_out.jsonl``, accuracy and calibration to
     ``report.json``, and mean and scale of the scores to ``model/preference_model.json``. Raises ModelError if the saved
-    model scores otherwise than the trained one.
+    model scores differently from the trained one.
     """
     checked = [talk for row in job.rows[:CHECKED] for talk in conversations(row)]
     checkpoint, trained = _train(job, checked)
-    gc.collect()  # trainers hold their models in cycles
+    gc.collect()  # trainers keep their models in reference cycles
     saved = PreferenceModel(checkpoint.path)
     check_saved(trained, saved.scores(checked))
     _report(saved, held_out, job.folder)
@@ -49,7 +49,7 @@ def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[s
 
 
 def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple[Checkpoint, list[float]]:
-    """Return the saved model, and the scores of the conversations ``checked`` before it was saved."""
+    """Return the saved model, and the scores of ``checked`` conversations before saving."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig
@@ -66,8 +66,8 @@ def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple
         model=model,
         args=RewardConfig(
             **launch.arguments(job),
-            max_length=None,  # longer pairs were left out and counted; TRL would drop them silently
-            # With padding, pairs of similar length go together; the batches come in random order.
+            max_length=None,  # longer pairs are already left out and counted; TRL would drop them silently
+            # With padding, batches have pairs of similar length, and come in random order.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
         train_dataset=Dataset.from_list(
@@ -83,13 +83,13 @@ def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple
 
 
 def length_of_longer_side(pair: dict[str, Any]) -> int:
-    """Return the characters of a pair's longer side. The trainer batches pairs of similar ``length``."""
+    """Return the length of a pair's longer side in characters. The trainer batches pairs of similar ``length``."""
     prompt = sum(len(m["content"]) for m in pair["prompt"])
     return prompt + max(len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
 
 
 def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
-    """Raise ModelError if scores moved by more than rounding between memory and disk.
+    """Raise ModelError if saving changed scores by more than rounding.
 
     A head that is lost in saving is silently replaced by a random one, and RL would then learn noise.
     """

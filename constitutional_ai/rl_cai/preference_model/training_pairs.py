@@ -1,4 +1,4 @@
-"""Make the preference model's training pairs: the AI's harmlessness and people's helpfulness labels (PM-1, PM-2)."""
+"""Make the preference model's training pairs from AI harmlessness and human helpfulness labels (PM-1, PM-2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILT_IN = Path(__file__).parents[2] / "data" / "helpfulness_pairs.jsonl"
 AI, PEOPLE = "ai", "people"
 Rows = list[dict[str, Any]]
 COLUMNS = ("prompt", "chosen", "rejected", "p_chosen")
-"""The columns of a row that a trainer sees."""
+"""The columns of a row that a trainer uses."""
 
 
 def examples(labels: Iterable[PreferenceLabel]) -> Rows:
@@ -39,23 +39,23 @@ def examples(labels: Iterable[PreferenceLabel]) -> Rows:
 
 
 class Helpfulness(NamedTuple):
-    """People's comparisons out of a file."""
+    """People's comparisons from a file."""
 
     rows: Rows
     unusable: Mapping[str, int]
-    """How many records of the file were left out, by reason."""
+    """Number of records of the file that were left out, by reason."""
 
 
 def helpfulness_file(name: str) -> Path:
-    """Return the path of a file of people's comparisons, or of ours."""
+    """Return the path of a file of people's comparisons, or of the built-in file."""
     return BUILT_IN if name == "built-in" else Path(name)
 
 
 def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 0.0) -> Helpfulness:
-    """Return up to ``limit`` of people's helpfulness comparisons, with hard labels (PM-1).
+    """Return at most ``limit`` of people's helpfulness comparisons, with hard labels (PM-1).
 
-    ``name`` is any file that ``load_pairs`` reads. Comparisons that state a strength are used only if it is above
-    ``stronger_than``, so ties never are (PM-5). Raises InputError naming the line that is wrong.
+    ``name`` is any file that ``load_pairs`` reads. Comparisons with a strength are used only if it is above
+    ``stronger_than``, so ties never are (PM-5). Raises InputError that names a wrong line.
     """
     pairs, unusable = load_pairs(helpfulness_file(name))
     strong = [pair for pair in pairs if pair.strength is None or pair.strength > stronger_than]
@@ -80,9 +80,9 @@ def _row(
 
 
 def held_out(rows: Sequence[dict[str, Any]], share: float, seed: int) -> tuple[Rows, Rows]:
-    """Split off the pairs of ``share`` of each source's prompts, but never of all; return them, then the others.
+    """Return the held-out pairs and the training pairs of ``rows``, with no prompt in both.
 
-    No prompt is on both sides.
+    The held-out pairs are those of ``share`` of each source's prompts, but never of all.
     """
     drawn: set[str] = set()
     for source in {row["source"] for row in rows}:

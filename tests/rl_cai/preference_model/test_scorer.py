@@ -78,7 +78,7 @@ def test_words_in_an_answer_open_no_turn_in_the_plain_format(
 
 
 def test_a_model_without_a_head_is_no_preference_model(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no preference model: it lacks score\.weight"):
+    with pytest.raises(ModelError, match=r"is not a preference model: it lacks score\.weight"):
         PreferenceModel(tiny)
     with pytest.raises(ModelError, match="cannot load"):
         PreferenceModel(tmp_path)
