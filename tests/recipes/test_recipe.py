@@ -119,7 +119,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ("rl_cai: {batch_size: 6, answers: 4}\n", ":1: rl_cai: batch_size (6) must be a multiple of answers (4)"),
     (
         "rl_cai: {answers: 1}\n",
-        ":1: rl_cai: rloo measures an answer by others to the same prompt: set answers to 2 or more",
+        ":1: rl_cai: rloo compares answers to the same prompt: set answers to 2 or more",
     ),
     (
         "rl_cai: {algorithm: ppo, answers: 1, batch_size: 1}\n",
@@ -128,7 +128,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ("rl_cai: {algorithm: pppo}\n", ":1: rl_cai.algorithm: unknown value 'pppo'. Did you mean 'ppo'?"),
     (
         "rl_cai: {algorithm: dpo, reward: feedback}\n",
-        ":1: rl_cai: dpo samples nothing, so reward=feedback has no meaning there",
+        ":1: rl_cai: dpo samples no answers: remove reward=feedback",
     ),
     ("rl_cai: {algorithm: dpo, kl_weight: 0}\n", ":1: rl_cai: dpo needs a kl_weight above 0"),
     ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),

@@ -1,9 +1,9 @@
-"""Share one base model in memory among the models of reinforcement that LoRA trained: each is a small adapter on it.
+"""Share one base model in memory among the models of RL that LoRA trained, each of which is a small adapter.
 
-The policy continues with SL-CAI's adapter; a copy, which TRL makes, is the reference. The preference model, and the
-feedback model if it is the bare base, use the policy's base for the length of a batch.
+The policy continues from SL-CAI's adapter, and TRL's copy of that adapter is the reference. The preference model, and
+the feedback model if it is the bare base, borrow the policy's base while they score a batch.
 
-It needs one process, or all weights in each: weights split over processes cannot be called without their wrapper.
+This needs one process, or all weights in each process, because sharded weights cannot be called without their wrapper.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Answer = TypeVar("Answer")
 
 
 def adapter_of(stage: Path) -> Path | None:
-    """Return the adapter that a training saved beside its whole weights; None if all weights were trained."""
+    """Return the folder of the adapter that a training saved beside its weights; None if all weights were trained."""
     from constitutional_ai.training.launch import ADAPTER
 
     return stage / ADAPTER if (stage / ADAPTER / WEIGHTS).exists() else None
 
 
 def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
-    """Load SL-CAI as a trainable adapter on ``base``; None if it has no adapter of the wanted rank."""
+    """Load SL-CAI as a trainable adapter on ``base``, or return None if it has no adapter of the wanted rank."""
     from peft import PeftConfig, PeftModel
 
     from constitutional_ai.training import launch
@@ -46,25 +46,25 @@ def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
 
 @contextmanager
 def lent(policy: Any, adapter: str | None) -> Iterator[None]:
-    """Switch the policy to another of its adapters for the length of the block; None switches to the bare base."""
+    """Switch the policy to another of its adapters within the block; None switches to the bare base."""
     from trl.trainer.utils import use_adapter
 
     training = policy.training
     policy.eval()
     try:
-        with use_adapter(policy, adapter):  # also restores which adapters are trainable
+        with use_adapter(policy, adapter):  # also restores which adapters can be trained
             yield
     finally:
         policy.train(training)
 
 
 class AdapterScores(Scorer):
-    """A preference model as an adapter on the policy's base, with a head of its own."""
+    """A preference model that is an adapter on the policy's base, with its own head."""
 
     def __init__(self, policy: Any, stage: Path, name: str) -> None:
-        """Add the adapter in the folder ``stage`` of a preference model to ``policy``, under ``name``.
+        """Add the adapter of the preference model in ``stage`` to ``policy``, under ``name``.
 
-        Raises ModelError when the adapter does not fit the base.
+        Raises ModelError if the adapter does not fit the base.
         """
         from safetensors.torch import load_file
 
@@ -74,9 +74,7 @@ class AdapterScores(Scorer):
         self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
         keys = policy.load_adapter(adapter, name)
         if keys.missing_keys or keys.unexpected_keys != [HEAD]:
-            raise ModelError(
-                f"{adapter} does not fit the model that is reinforced. Remove it, and the model beside it is used."
-            )
+            raise ModelError(f"{adapter} does not fit the policy. Remove it to use the whole model beside it.")
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         with lent(self._model, self._name):
@@ -86,7 +84,7 @@ class AdapterScores(Scorer):
         import torch
 
         causal = self._model.get_base_model()
-        # Adapters are float32. Without autocast, which training uses, they would take 1.5 times as long.
+        # Adapters are float32; without autocast, which training uses too, this takes 1.5 times as long.
         with torch.autocast(causal.device.type, causal.dtype, enabled=causal.dtype != torch.float32):
             hidden_BTD = causal.base_model(**batch, use_cache=False).last_hidden_state
         ends_B = batch["attention_mask"].sum(1) - 1
@@ -95,7 +93,7 @@ class AdapterScores(Scorer):
 
 
 def base_of(policy: Any, name: str) -> Model:
-    """Return the policy's base as the model of that name; use it only within ``lent``, and only to score."""
+    """Return the policy's base as the model ``name``. Use it only within ``lent``, and only to score."""
     from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 
     return HuggingFaceModel(name, model_path(name), model=policy.get_base_model())
@@ -104,7 +102,7 @@ def base_of(policy: Any, name: str) -> Model:
 def on_the_base(
     policy: Any, rate: Callable[[list[Conversation]], Answer]
 ) -> Callable[[list[Conversation]], Answer]:
-    """Return ``rate``, called while the policy's module is the bare base."""
+    """Return a function that calls ``rate`` while the policy's module is the bare base."""
 
     def rate_on_base(talks: list[Conversation]) -> Answer:
         with lent(policy, None):

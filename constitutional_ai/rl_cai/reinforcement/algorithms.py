@@ -1,7 +1,7 @@
-"""The algorithms of reinforcement. To add one, add its name and an entry to ``ALGORITHMS``.
+"""Define the RL algorithms. To add one, add its name and an entry to ``ALGORITHMS``.
 
-r = PM score − λ·KL(policy ‖ SL-CAI). Where the KL divergence stands, and what an answer's score is compared with, makes
-the difference:
+The objective is r = PM score − λ·KL(policy ‖ SL-CAI). The algorithms differ in where the KL divergence enters, and in
+the baseline of an answer's score:
 
 - rloo: each answer's baseline is the mean of the other answers to the same prompt. The KL divergence is in the reward,
   summed over the answer, and raw scores are used. There is no value head.
@@ -25,15 +25,14 @@ AlgorithmName = Literal["rloo", "grpo", "ppo", "dpo"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """What the stages and settings must know of an algorithm."""
+    """An algorithm, as stages and settings need it."""
 
     trainer: Callable[[], tuple[Any, Any]]
-    """Returns the trainer class and its config class. TRL is imported only when this is called."""
+    """A function that imports TRL, and returns the trainer class and its config class."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the config class, besides those that all trainings share. Defaults of TRL that matter are
-    spelled out."""
+    """Arguments of the config class, besides those of all trainings. TRL defaults that matter are written out."""
     samples: bool = True
-    """True: samples answers and learns from their rewards. False: learns from labelled pairs of answers."""
+    """Whether it samples answers and learns from their rewards; otherwise it learns from labelled pairs of answers."""
     needs_group: bool = False
     """Whether an answer's advantage is computed from other answers to the same prompt."""
 
@@ -71,6 +70,6 @@ ALGORITHMS: dict[AlgorithmName, Algorithm] = {
     "rloo": Algorithm(trainer=_rloo, arguments={"normalize_advantages": False}, needs_group=True),
     "grpo": Algorithm(trainer=_grpo, arguments={**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True),
     "ppo": Algorithm(trainer=_ppo, arguments=TOKEN_MEAN),
-    # Log-probabilities under the reference are computed first, so only one model is in memory.
+    # Log-probabilities of the reference are computed first, so that only one model is in memory.
     "dpo": Algorithm(trainer=_dpo, arguments={"precompute_ref_log_probs": True}, samples=False),
 }

@@ -1,7 +1,7 @@
-"""Direct preference optimisation on the AI's labels: no preference model and no sampling (not in the paper).
+"""Train by direct preference optimisation on the AI's labels, without a preference model or sampling (not the paper's).
 
-The labels stay soft, pair by pair; the reference is the SL-CAI model. People's helpfulness comparisons can be mixed in,
-as in the preference model's data.
+Labels stay soft; the reference is the SL-CAI model. People's helpfulness comparisons can be mixed in, as in the
+preference model's data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from constitutional_ai.training.training_job import TrainingJob
 def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
     """Train the base, which is also the reference, on the preference model's rows, and save it.
 
-    β is ``kl_weight``: how strongly the policy is held to the reference.
+    β is ``kl_weight``, which holds the policy to the reference.
     """
     from datasets import Dataset
 

@@ -1,11 +1,10 @@
-"""The feedback model itself as reward, without a preference model (d-RLAIF of Lee et al. 2023, section 2.3).
+"""Use the feedback model's ratings as reward, without a preference model (d-RLAIF of Lee et al. 2023, section 2.3).
 
-The model rates one answer from 1 to 10 under a drawn principle. The reward is the mean rating under its probabilities,
-rescaled to [−1, 1]. With a method that needs principles with two assistants (likelihood), the reward is
-2·P(the assistant upholds the principle | answer) − 1, where both assistants are equally likely beforehand.
+The model rates one answer from 1 to 10 under a random principle. The reward is the expected rating under the model's
+probabilities, rescaled to [−1, 1]. With the method likelihood, whose principles describe two assistants, the reward is
+2·P(the assistant upholds the principle | answer) − 1, with equal prior probabilities of both assistants.
 
-All answers of a batch are rated at once. An answer that cannot be rated has no reward: it is left out of the update and
-counted.
+All answers of a batch are rated at once. An answer that cannot be rated is left out of the update, and counted.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from constitutional_ai.seeding import rng
 
 RATING = "The rating is:"
 RATINGS = tuple(f" ({n})" for n in range(1, 11))
-"""In brackets, as the options of FB-4: a bare " 1" would also be the beginning of " 10"."""
+"""The ratings are in brackets, like the options of FB-4, because a bare " 1" is also a prefix of " 10"."""
 
 
 class FeedbackReward:
     """A function that gives each conversation's last answer a reward in [−1, 1], or None.
 
-    Raises TooManyFailures when it can rate none of them.
+    Raises TooManyFailures if it can rate none of them.
     """
 
     def __init__(self, model: Model, constitution: Constitution, settings: Feedback, seed: int) -> None:
@@ -55,7 +54,7 @@ class FeedbackReward:
         return [None if isinstance(x, RecordError) else x for x in rewards]
 
     async def _one(self, conversation: Conversation) -> float | RecordError:
-        # Drawn for the prompt: answers that are compared with each other are rated under one principle.
+        # The principle is drawn per prompt, because answers that are compared must be rated under the same one.
         principle = draw(self._principles, rng(self._seed, "reward", conversation_id(conversation[:-1])))
         try:
             return await self._rate(conversation, principle, self._model, self._format)
@@ -64,12 +63,12 @@ class FeedbackReward:
 
 
 def calls_per_answer(settings: Feedback) -> int:
-    """Return how many calls of the feedback model one reward costs."""
+    """Return the number of calls of the feedback model for one reward."""
     return 2 if METHODS[settings.method].needs_assistants else 1
 
 
 async def by_rating(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
-    """Return the mean rating, from −1 (always 1) to 1 (always 10). Raises UnreadableAnswer when it is not a number."""
+    """Return the expected rating, from −1 (always 1) to 1 (always 10). Raises UnreadableAnswer if it is not finite."""
     logps = await model.score(to_rate(conversation, principle.preference or "", fmt), RATINGS)
     if not all(math.isfinite(x) for x in logps):
         raise UnreadableAnswer(f"the model's log-probabilities are {logps}")
@@ -79,7 +78,7 @@ async def by_rating(conversation: Conversation, principle: Principle, model: Mod
 
 
 async def by_likelihood(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
-    """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer when it is not a number."""
+    """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer if it is not finite."""
     *before, answer = conversation
     (upholds,) = await evidence([answer.content], tuple(before), principle, model, fmt)
     return 2 * softmax_first(upholds, 0.0) - 1

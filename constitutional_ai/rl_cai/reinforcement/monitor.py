@@ -1,7 +1,7 @@
 """Monitor the answers for signs that the reward is being hacked (section 4.3; RL-7, pitfall 28).
 
-Each batch of answers is measured when it is sampled, into ``metrics.jsonl``. A training can be stopped when a figure
-stays above its limit. The mean over the last ``PATIENCE`` batches is compared, because a single batch is too noisy.
+The figures of each sampled batch are logged in ``metrics.jsonl``. A training can be stopped when a figure stays above
+its limit. The mean over the last ``PATIENCE`` batches is compared, because a single batch is too noisy.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from constitutional_ai.detectors.evasion import evades
 from constitutional_ai.records import Conversation
 
 PATIENCE = 3
-"""Batches over which a figure is averaged."""
+"""Number of batches over which a figure is averaged."""
 Watched = Literal["evasive", "boilerplate", "shared_sentences", "degenerate", "words", "kl"]
-"""Figures that can stop a training: shares of a batch's answers in [0, 1], the mean length in words, and the KL
-divergence from SL-CAI as TRL logs it."""
+"""The figures that can stop a training: shares of a batch's answers, the mean length in words, and the KL divergence
+from SL-CAI that TRL logs."""
 
 
 def watch(
@@ -34,7 +34,7 @@ def watch(
     being hacked.
     """
     answers = [talk[-1].content for talk in talks]
-    # Answers to the same prompt may well agree, so only one to each prompt is compared.
+    # Answers to the same prompt may share sentences, so only one answer per prompt is compared.
     one_each = {talk[:-1]: talk[-1].content for talk in talks}
     figures = {
         "evasive": fmean(map(evades, answers)),
@@ -55,7 +55,7 @@ def stopper(limits: Mapping[Watched, float]) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for name, limit in limits.items():
-                # The trainer's history is part of its checkpoints, so it survives a kill.
+                # The trainer's history is part of its checkpoints, so it survives an interruption.
                 history = [log[name] for log in state.log_history if math.isfinite(log.get(name, math.nan))]
                 last = history[-PATIENCE:]
                 if len(last) == PATIENCE and fmean(last) > limit:

@@ -1,7 +1,7 @@
-"""RL-CAI: reinforce the SL-CAI model with the preference model's score as reward (section 4.2; RL-1 to RL-4).
+"""Train RL-CAI from SL-CAI by RL, with the preference model's score as reward (section 4.2; RL-1 to RL-4).
 
-``algorithms.py`` has the algorithms. The reference of the KL divergence is always the SL-CAI model; under LoRA it is
-the policy with its adapter switched off, or with SL-CAI's own adapter in its place (``adapters.py``).
+``algorithms.py`` has the algorithms. The KL reference is always the SL-CAI model; under LoRA it is the policy with its
+adapter switched off, or replaced by SL-CAI's own adapter (``adapters.py``).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training.training_job import TrainingJob
 
 Reward = Callable[[list[Conversation]], Sequence[float | None]]
-"""Returns a number for each conversation, which ends in the answer to be scored; None where scoring fails: such an
-answer teaches nothing."""
+"""A function that scores the last answer of each conversation. It returns None if scoring fails, and the answer is then
+left out of the update."""
 Watch = Callable[[list[Conversation], Sequence[float | None]], dict[str, float]]
-"""Called with each sampled batch and its rewards; returns figures for ``metrics.jsonl``."""
+"""A function that returns the figures of a sampled batch and its rewards, for ``metrics.jsonl``."""
 
 
 def examples(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
-    """Return rows with the prompts to sample answers to."""
+    """Return a training row for each prompt."""
     return [{"id": p.id, "source": p.kind, "prompt": as_messages(p.conversation)} for p in prompts]
 
 
@@ -39,9 +39,9 @@ def reinforce(
 ) -> Checkpoint:
     """Train ``job.base``, which is also the KL reference, and save it.
 
-    Prompts beyond the last whole batch of an epoch are not used in it; the next epoch has another order. ``policy`` is
-    the base with an adapter that is trained further. ``callbacks`` are those of transformers. Raises InputError when
-    there are fewer prompts than one batch takes.
+    An incomplete last batch of an epoch is not used; the next epoch has another order. ``policy`` is the base with an
+    adapter, which is trained further. ``callbacks`` are those of transformers. Raises InputError if there are fewer
+    prompts than one batch takes.
     """
     from datasets import Dataset
 
@@ -84,19 +84,19 @@ def _arguments(settings: RLTraining) -> dict[str, Any]:
         "epsilon": settings.clip,
         "temperature": settings.temperature,
         "max_completion_length": settings.max_tokens,
-        # Answers cut off at max_tokens are scored as if they had ended; the paper does not say. The preference model
-        # learned from such answers, so it can score them, and masking would teach nothing to a model that rarely ends.
+        # Answers cut off at max_tokens are scored like others; the paper is silent. The preference model learned from
+        # such answers. Masking them would leave little to learn from if the model rarely ends its answers.
         "mask_truncated_completions": False,
-        # Save only when a batch of answers is used up: a checkpoint does not hold those still in use.
+        # Save only after a whole batch of answers is used, because checkpoints do not contain answers still in use.
         "save_steps": -(-settings.checkpoint_steps // passes) * passes,
         **settings.method.arguments,
     }
 
 
 def _reward_function(reward: Reward, watch: Watch | None, plain: bool) -> Callable[..., Sequence[float | None]]:
-    """Return ``reward`` and ``watch`` as one function that TRL calls.
+    """Return one function for TRL that calls ``reward`` and ``watch``.
 
-    In the plain format both see each answer up to its stop string, as every model here returns it.
+    In the plain format both get each answer up to its stop string, as our models return it.
     """
 
     def score(

@@ -12,27 +12,27 @@ from constitutional_ai.training.settings import Sampled, Training
 
 
 class RLTraining(Training, Sampled):
-    """The training of RL-CAI. ``batch_size`` counts answers."""
+    """Settings of the training of RL-CAI. ``batch_size`` counts answers."""
 
     algorithm: AlgorithmName = "rloo"
-    """rloo or grpo, which need no value head; ppo, the paper's (RL-1); or dpo, which samples nothing and learns from
-    the preference model's own pairs."""
+    """rloo or grpo, which have no value head; ppo, the paper's (RL-1); or dpo, which samples nothing and learns from
+    the preference model's pairs."""
     reward: Literal["preference_model", "feedback"] = "preference_model"
-    """Whose score is the reward: the preference model's (the paper), or the feedback model's own rating (d-RLAIF)."""
+    """Source of the reward: the preference model's score (the paper), or the feedback model's rating (d-RLAIF)."""
     kl_weight: float = Field(default=0.001, ge=0, allow_inf_nan=False)
     """λ of RL-2; β of dpo, where 0.1 is usual."""
     answers: int = Field(default=4, ge=1)
-    """Answers to each prompt. rloo and grpo compare them with each other, so they need two; the paper's PPO samples
-    1."""
+    """Answers per prompt. rloo and grpo compare them with each other, so they need two; the paper's PPO uses 1."""
     passes: int = Field(default=1, ge=1)
-    """Steps on each batch of answers: the K of RL-2, which the paper leaves open. With 1 no ratio is ever clipped."""
+    """Number of passes over each batch of answers: the K of RL-2, which the paper does not give. With 1, no ratio is
+    clipped."""
     clip: float = Field(default=0.2, gt=0, lt=1)
-    """ε of RL-2: limits each token's ratio, and PPO's values; under rloo, the whole answer's ratio."""
+    """ε of RL-2: clips the ratio of each token, and PPO's values; under rloo, the ratio of the whole answer."""
     temperature: float = Field(default=1.0, gt=0, le=10)
     prompts: int | None = Field(default=None, ge=1)
-    """How many prompts, red-team and helpful ones in the proportion of the files; null uses all."""
+    """Number of prompts, red-team and helpful in the proportion of the files; null uses all."""
     snapshot_every: int | None = Field(default=None, ge=1)
-    """Prompts between snapshots, which are whole models (RL-6); null keeps the last model only."""
+    """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
     stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
     """Limits of the monitor's figures: the training ends when one stays above its limit (pitfall 28)."""
 
@@ -52,7 +52,7 @@ class RLTraining(Training, Sampled):
     def _settings_fit_each_other(self) -> RLTraining:
         if "kl" in self.stop_above and not self.kl_weight:
             raise ValueError(
-                "stop_above.kl needs a kl_weight above 0: without it there is no reference to measure by"
+                "stop_above.kl needs a kl_weight above 0, because there is no reference without it"
             )
         if self.method.samples:
             self._check_batches()
@@ -65,21 +65,15 @@ class RLTraining(Training, Sampled):
         idle = {"reward=feedback": self.reward == "feedback"}
         idle |= {name: bool(getattr(self, name)) for name in ("stop_above", "snapshot_every")}
         if any(idle.values()):
-            raise ValueError(
-                f"{self.algorithm} samples nothing, so {next(k for k in idle if idle[k])} has no meaning there"
-            )
+            raise ValueError(f"{self.algorithm} samples no answers: remove {next(k for k in idle if idle[k])}")
         if not self.kl_weight:
-            raise ValueError(
-                f"{self.algorithm} needs a kl_weight above 0: without one nothing holds the policy to SL-CAI"
-            )
+            raise ValueError(f"{self.algorithm} needs a kl_weight above 0, which holds the policy to SL-CAI")
 
     def _check_batches(self) -> None:
         """Raise ValueError if batches do not consist of whole groups of answers."""
         if self.batch_size % self.answers:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
         if self.answers < 2 and self.method.needs_group:
-            raise ValueError(
-                f"{self.algorithm} measures an answer by others to the same prompt: set answers to 2 or more"
-            )
+            raise ValueError(f"{self.algorithm} compares answers to the same prompt: set answers to 2 or more")
         if self.batch_size < 2:
             raise ValueError("batch_size must be 2 or more: PPO whitens advantages over a batch")

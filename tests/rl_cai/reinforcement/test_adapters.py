@@ -303,5 +303,5 @@ def test_an_adapter_of_another_base_is_refused(run: Path, policy: Any, tmp_path:
     torn = {name: w for name, w in weights.items() if "layers.1" not in name}
     assert HEAD in torn
     save_file(torn, folder / "adapter" / WEIGHTS)
-    with pytest.raises(ModelError, match="does not fit the model that is reinforced"):
+    with pytest.raises(ModelError, match="does not fit the policy"):
         AdapterScores(policy, folder, "pm")
