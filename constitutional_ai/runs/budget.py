@@ -1,4 +1,4 @@
-"""A budget that stops a run cleanly: before a record starts, with none in progress, and with one sentence."""
+"""Stop a run cleanly when its budget is spent: with no record in progress, and with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class BudgetSpent(CaiError):
 
 
 class Budget:
-    """The tokens and hours that a run may spend, and those it has spent. Without limits unless they are given.
+    """The limits of a run in tokens and hours, and what it has spent. A limit of None is no limit.
 
-    A record may start if the limit holds even when it, and each record in progress, costs as much as the dearest of
-    the stage so far. The first record of a stage is made alone, to learn what one costs; only this one may pass the
-    limit. Tokens are those that ``usage`` finds in records: scores report none.
+    A record may start if the limit would hold even if this record, and each one in progress, cost as much as the most
+    expensive of the stage so far. The first record of a stage runs alone, to learn the cost; only it may exceed the
+    limit. Tokens are counted by ``records.usage``; scores report none.
     """
 
     def __init__(
         self, tokens: int | None = None, hours: float | None = None, *, spent: int = 0, seconds: float = 0.0
     ) -> None:
-        """Set the limits. Other stages have already cost ``spent`` tokens and ``seconds``."""
+        """Set the limits, and the ``spent`` tokens and ``seconds`` that other stages have already cost."""
         self._tokens, self._hours = tokens, hours
         self._spent, self._started = spent, time.monotonic() - seconds
         self._dearest: int | None = None
@@ -32,7 +32,7 @@ class Budget:
         self._changed = asyncio.Event()
 
     def add_spent(self, tokens: int, dearest: int | None = None) -> None:
-        """Count tokens that an earlier session spent, and those of its dearest record."""
+        """Count tokens that an earlier session spent, and those of its most expensive record."""
         self._spent += tokens
         if dearest is not None:
             self._dearest = max(self._dearest or 0, dearest)
@@ -47,18 +47,18 @@ class Budget:
         self._in_progress += 1
 
     def charge(self, tokens: Usage) -> None:
-        """End a record that ``reserve`` let start, and count its cost."""
+        """Count the cost of a record that has ended, and release its reservation."""
         self._spent, self._in_progress = self._spent + sum(tokens), self._in_progress - 1
         self._dearest = max(self._dearest or 0, sum(tokens))
         self._changed.set()
 
     def check(self, stage: str) -> None:
-        """Raise BudgetSpent once the hours are spent. For trainings, which cost no tokens."""
+        """Raise BudgetSpent once the hours are spent; for trainings, which cost no tokens."""
         if self._is_late():
             raise BudgetSpent(self._message(stage, "hours"))
 
     def _passed_limit(self) -> str | None:
-        """Return the limit that one more record might pass, or None."""
+        """Return the limit that one more record might exceed, or None."""
         if self._is_late():
             return "hours"
         if self._tokens is None:
@@ -74,6 +74,6 @@ class Budget:
         hours = (time.monotonic() - self._started) / 3600
         setting = f"budget.tokens={self._tokens}" if limit == "tokens" else f"budget.hours={self._hours}"
         return (
-            f"{setting} is too little for more of {stage}: {self._spent:,} tokens and {hours:.2f} hours are spent. "
-            f"All finished records are kept. To go on, type the same command with a higher budget.{limit}."
+            f"{setting} is too low to continue {stage}: {self._spent:,} tokens and {hours:.2f} hours are spent. "
+            f"All finished records are kept. Type the same command with a higher budget.{limit}."
         )

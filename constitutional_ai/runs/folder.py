@@ -21,8 +21,8 @@ FIRST_FILES = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK}
 def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iterator[Run]:
     """Open a run directory for writing, by this process alone.
 
-    ``texts`` are written to it by file name: the recipe and the constitution. Where a stage was made with other
-    settings (StageChanged), those that were there before are put back. Raises InputError where no run can be.
+    ``texts`` maps file names (of the recipe and the constitution) to their new contents. The old contents are restored
+    when StageChanged is raised in the block. Raises InputError when ``folder`` cannot hold a run or is in use.
     """
     _check_folder(folder)
     with _locked(folder):
@@ -38,7 +38,7 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
 
 
 def _check_folder(folder: Path) -> None:
-    """Make the folder. Raises InputError when that is impossible, or when it holds other files than those of a run."""
+    """Create the folder. Raises InputError when that fails, or when the folder has files that are not a run's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         known = (folder / layout.RUN).exists() or all(
@@ -47,14 +47,14 @@ def _check_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file, not a folder for a run. Set out= to another place.") from error
     except PermissionError as error:
-        raise InputError(f"no right to write to {folder}. Set out= to another place.") from error
+        raise InputError(f"no permission to write to {folder}. Set out= to another place.") from error
     if not known:
-        raise InputError(f"{folder} holds files that are not of a run. Set out= to another place.")
+        raise InputError(f"{folder} holds files that are not part of a run. Set out= to another place.")
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep two processes from writing one run. The lock ends with its process."""
+    """Keep a second process from writing the run. The system releases the lock when the process ends."""
     with (folder / layout.LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +66,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Open a run for reading. Raises InputError when there is none."""
+    """Open a run for reading. Raises InputError when ``folder`` holds none."""
     path = Path(folder)
     if not (path / layout.RUN).exists():
         known = [str(p.parent) for p in sorted(Path("runs").glob(f"*/{layout.RUN}"))]

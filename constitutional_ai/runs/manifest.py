@@ -1,4 +1,4 @@
-"""``stage.json`` of a finished stage: its settings, inputs, cost, and the software that made it.
+"""The ``stage.json`` of a finished stage: its settings, inputs and cost, and the versions of the software.
 
 It is written last, so its existence means that the stage is complete.
 """
@@ -25,7 +25,7 @@ class StageManifest:
     config: dict[str, Any]
     """Every setting that shaped the stage, by its dotted name in the recipe."""
     inputs: dict[str, str]
-    """Digest of everything that the stage read, by name."""
+    """Digests of everything that the stage read, by name."""
     output: str
     """Digest of ``records.jsonl``, or of the weights."""
     records: int
@@ -33,7 +33,7 @@ class StageManifest:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    """Duration of the last session, when the stage was interrupted and resumed."""
+    """Duration; of the last session only, if the stage was interrupted and resumed."""
     finished: str
     notes: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -70,9 +70,9 @@ def commit() -> str | None:
 
 
 def difference(stage: str, then: dict[str, Any], now: dict[str, Any], settings_source: str) -> str | None:
-    """Return a sentence that names what changed between the ``config`` and ``inputs`` of two versions of a stage.
+    """Return a sentence about the first difference in ``config`` or ``inputs`` of a stage; None if there is none.
 
-    None when nothing did. A setting that did not exist ``then`` changes nothing.
+    A setting that exists in only one of ``then`` and ``now`` is no difference.
     """
     now = json.loads(json.dumps(now))
     for key in sorted(then["config"].keys() & now["config"].keys()):

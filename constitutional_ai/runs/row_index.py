@@ -1,6 +1,6 @@
-"""An index of the finished records of a stage: where each lies in its file, and what it cost.
+"""An index of the finished records of a stage: their positions in the file, and their costs.
 
-It does not hold the records. A million of them would take gigabytes; their index takes 0.2 GB.
+It does not hold the records: a million of them would take gigabytes, while their index takes 0.2 GB.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class RowIndex:
 
     @property
     def dearest(self) -> int | None:
-        """Tokens of the record that cost most; None without records."""
+        """Tokens of the most expensive record; None without records."""
         return max(map(int.__add__, self._prompt_tokens, self._completion_tokens), default=None)
 
     def sort_file(self, names: Iterable[str]) -> Usage:
-        """Rewrite the file with the records ``names`` only, in their order. Return the tokens that these cost.
+        """Rewrite the file with only the records ``names``, in this order, and return the tokens that they cost.
 
-        The index is of no use afterwards.
+        The index is invalid afterwards.
         """
         lines = array("q", (line for line in map(self._line.get, names) if line is not None))
         if len(lines) != len(self._prompt_tokens) or any(map(int.__ne__, lines, range(len(lines)))):

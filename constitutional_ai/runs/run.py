@@ -1,4 +1,4 @@
-"""A run: a directory that holds everything its stages made, and what they made it from.
+"""A run: a directory with the output, the settings and the input digests of every stage.
 
 ::
 
@@ -8,8 +8,8 @@
       …
       03-sl-cai-model/  dataset.jsonl  model/  metrics.jsonl  stage.json
 
-A stage is complete if and only if its ``stage.json`` exists. It is used again only where the settings and inputs that
-it was made with are those of now; otherwise StageChanged is raised, and nothing is overwritten.
+A stage is complete if and only if its ``stage.json`` exists. It is reused only if its settings and inputs have not
+changed; otherwise StageChanged is raised, and nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Run:
     folder: Path
     progress: Progress = SILENT
     settings_source: str = "the recipe"
-    """Source of the settings of a stage, for errors."""
+    """Name of the source of the settings, in errors."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
-    """What to do when they have changed, for errors."""
+    """Advice when the settings have changed, in errors."""
     concurrency: int = 256
     """Records that are worked on at the same time."""
     max_failures: int = 20
@@ -91,11 +91,11 @@ class Run:
         return adapter(StageManifest).validate_json(path.read_bytes()) if path.exists() else None
 
     def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
-        """Return the rows of a file of a stage; none when it does not exist."""
+        """Return the rows of a file of a stage; an empty list if the file does not exist."""
         return list(read_rows(self.stage(stage) / file, row_type))
 
     def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
-        """Return a budget for all stages together, of which the complete ones, ``excluding`` one, have spent a part."""
+        """Return the budget of the whole run, less the cost of the complete stages other than ``excluding``."""
         done = [m for m in map(self.manifest, self.started_stages()) if m is not None and m.stage != excluding]
         return Budget(
             tokens,
@@ -107,8 +107,8 @@ class Run:
     def output_digest(self, stage: str) -> str:
         """Return the digest of a complete stage's output, which is an input of later stages.
 
-        Records are digested again, so that an edit by hand is noticed. Weights are large: their digest is taken from
-        ``stage.json``.
+        The digest of records is computed again, so that an edit by hand is noticed. That of weights, which are large,
+        is read from ``stage.json``.
         """
         manifest = self.manifest(stage)
         assert manifest is not None, f"{stage} is not complete"
@@ -128,10 +128,10 @@ class Run:
         notes: Callable[[Collection[Row]], dict[str, Any]] = lambda rows: {},
         budget: Budget | None = None,
     ) -> StoredRows[Row]:
-        """Make the missing records of a stage. Return all of them, which each loop reads from their file.
+        """Make the missing records of a stage, and return all of its records.
 
-        ``passes`` is called only for an incomplete stage, so that a complete one loads no model. ``notes`` of the
-        records go to ``stage.json``. Raises StageChanged, TooManyFailures and BudgetSpent.
+        ``passes`` is called only for an incomplete stage, so that a complete one loads no model. The result of
+        ``notes`` is written to ``stage.json``. Raises StageChanged, TooManyFailures and BudgetSpent.
         """
         records = self.stage(stage) / layout.RECORDS
         if self._is_done(stage, config, inputs):
@@ -164,7 +164,7 @@ class Run:
     async def make_extra_rows(
         self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row]
     ) -> list[Row]:
-        """Make the missing records of a file that belongs to a stage but is no part of its output."""
+        """Make the missing records of a file that belongs to a stage but not to its output."""
 
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
@@ -234,7 +234,7 @@ class Run:
         path = self.stage(stage) / layout.MANIFEST
         write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
 
-    # -- run.json: the settings and inputs of every stage that was started, so that an incomplete one is guarded too
+    # -- run.json: the settings and inputs of started stages, so that changes are noticed before a stage is complete
 
     def started_stages(self) -> dict[str, Any]:
         """Return the ``config`` and ``inputs`` of every stage that was started."""
@@ -247,13 +247,13 @@ class Run:
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
     def remove_stages(self, *stages: str) -> None:
-        """Delete stages, so that they are made again. Writes ``run.json`` also when there are none."""
+        """Delete stages, so that they are made again. Writes ``run.json`` even if ``stages`` is empty."""
         self.write_started_stages({k: v for k, v in self.started_stages().items() if k not in stages})
         for stage in stages:
             shutil.rmtree(self.stage(stage), ignore_errors=True)
 
     def _is_done(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
-        """Return whether a stage is complete. Raises StageChanged when it was started with other settings or inputs."""
+        """Return whether a stage is complete. Raises StageChanged if its settings or inputs have changed."""
         started = self.started_stages()
         now = {"config": config, "inputs": inputs}
         if stage not in started:

@@ -1,7 +1,7 @@
-"""The one loop over records: every step of the method runs in it, and only it writes their files.
+"""Run the loop that makes the records of every stage. No other code writes record files.
 
-It skips the records that ``records.jsonl`` already has and appends each new one as it finishes. Failures go to
-``failures.jsonl`` and do not stop it, until there are more than ``max_failures``.
+The loop skips the records that ``records.jsonl`` already has and appends each new one as it finishes. Failures go to
+``failures.jsonl``; the loop stops only when there are more than ``max_failures``.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Row = TypeVar("Row", bound=HasId)
 
 
 class Progress(Protocol):
-    """A display of how far a stage is."""
+    """A display of a stage's progress."""
 
     def start(self, stage: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` records exist."""
 
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
-        """Show that one more record was made, or failed, and what it cost."""
+        """Show that one more record was made or failed, and the tokens it cost."""
 
     def step(self, stage: str, done: int, total: int) -> None:
-        """Show that a training has done so many of its steps."""
+        """Show that a training has done ``done`` of ``total`` steps."""
 
     def finish(self, stage: str) -> None:
         """Show that the stage is complete."""
@@ -64,17 +64,17 @@ class StageRows(NamedTuple, Generic[Row]):
     """In the order of the items."""
     failures: int
     tokens: Usage
-    """Cost of all records, also of those that an earlier session made, and of ``Pass.spent``."""
+    """Cost of all records, including those of earlier sessions, and ``Pass.spent``."""
 
 
 class Pass(NamedTuple, Generic[Item, Row]):
     """Some items of a stage, and the step that makes a record from one."""
 
     items: Mapping[str, Item]
-    """Keyed by the id of the record that each gives."""
+    """The items, keyed by the id of the record that is made from each."""
     step: Callable[[Item], Awaitable[Row]]
     spent: Usage = Usage(0, 0)
-    """Tokens spent before the pass on what is no record of the stage, such as the gate's questions."""
+    """Tokens spent before the pass on calls outside the stage's records, such as the gate questions."""
 
 
 async def run_rows(
@@ -90,9 +90,9 @@ async def run_rows(
 ) -> StageRows[Row]:
     """Make one record for every item of every pass.
 
-    A pass starts when the one before it has ended, so that a generator of passes may load a model for each and free it
-    afterwards. No record is held in memory once it is written. Raises TooManyFailures once more than ``max_failures``
-    records have failed, and BudgetSpent when ``budget`` allows no further record; none is in progress then.
+    Passes run one after another, so that a generator of passes can load a model for each and free it afterwards. A
+    record is not kept in memory once it is written. Raises TooManyFailures once more than ``max_failures`` records have
+    failed, and BudgetSpent when ``budget`` allows no further record and none is in progress.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index, budget = RowIndex(folder / file, row_type), budget or Budget()
@@ -110,11 +110,11 @@ async def run_rows(
             progress.start(folder.name, sum(name in index for name in names), len(names))
             missing = ((name, item) for name, item in items.items() if name not in index)
             await _all_of([loop.work(step, missing) for _ in range(concurrency)])
-            del step, missing  # and the pass's model with them, before the next one is loaded
+            del step, missing  # they hold the pass's model, which must be freed before the next is loaded
     if not loop.failed:
         failures.unlink()
     progress.finish(folder.name)
-    # Records were appended as they finished; what later stages read must not depend on timing.
+    # Records were appended as they finished; the order that later stages read must not depend on timing.
     tokens = _sum(spent_beside, index.sort_file(names))
     return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens)
 
@@ -157,7 +157,7 @@ class _Loop(Generic[Row]):
         if len(self.failed) > self.max_failures:
             raise TooManyFailures(
                 f"{len(self.failed)} records of {self.folder.name} failed, the last with {failure.error}: "
-                f"{failure.message}. See {self.folder / layout.FAILURES}; set max_failures higher to go on."
+                f"{failure.message}. See {self.folder / layout.FAILURES}; set max_failures higher to continue."
             ) from error
 
 
@@ -166,7 +166,7 @@ def _sum(one: Usage, other: Usage) -> Usage:
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:
-    """Run the workers together. Of several errors, raise one with its own traceback: workers fail for one cause."""
+    """Run the workers together. If several fail, raise only one error: they usually share a cause."""
     try:
         async with asyncio.TaskGroup() as group:
             for worker in workers:

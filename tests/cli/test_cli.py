@@ -70,7 +70,7 @@ MISTAKES = [  # (what is typed, what is read)
         "on the command line: revisions.rounds: Input should be a valid integer",
     ),
     ("run demo out=a-file", "a-file is a file, not a folder"),
-    ("run demo out=others", "others holds files that are not of a run"),
+    ("run demo out=others", "others holds files that are not part of a run"),
     ("run demo --until 03", "'03' is not one of '00-prompts'"),
     ("run demo --redo everything", "'everything' is not one of"),
     ("run", "Missing argument 'RECIPE'"),

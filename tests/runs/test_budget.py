@@ -46,7 +46,7 @@ def make(folder: Path, costs: list[int], budget: Budget, concurrency: int = 8) -
 
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 def test_a_stage_stops_before_the_record_that_would_pass_the_budget(tmp_path: Path, concurrency: int) -> None:
-    with pytest.raises(BudgetSpent, match=r"budget.tokens=55 is too little for more of stage: 50 tokens"):
+    with pytest.raises(BudgetSpent, match=r"budget.tokens=55 is too low to continue stage: 50 tokens"):
         make(tmp_path / "stage", [10] * 20, Budget(55), concurrency)
     assert len(list(read_rows(tmp_path / "stage" / "records.jsonl", Response))) == 5
 

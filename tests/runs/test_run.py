@@ -168,7 +168,7 @@ def test_a_stage_gives_its_records_in_the_same_order_when_it_is_made_and_when_it
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with (
-        pytest.raises(InputError, match="holds files that are not of a run"),
+        pytest.raises(InputError, match="holds files that are not part of a run"),
         open_run(tmp_path, {}, Silent()),
     ):
         pass
