@@ -114,7 +114,7 @@ def test_the_budget_of_a_run_covers_all_its_stages(tmp_path: Path) -> None:
 
     with open_run(tmp_path / "run", {}, Silent()) as run:
         stage(run, "01-responses", 20)
-        with pytest.raises(BudgetSpent, match="of 02-revisions: 30 tokens"):
+        with pytest.raises(BudgetSpent, match="02-revisions: 30 tokens"):
             stage(run, "02-revisions", 35)
         stage(run, "02-revisions", 40)
 
