@@ -79,13 +79,13 @@ def estimate(
     from constitutional_ai.errors import InputError
     from constitutional_ai.pipeline import PIPELINE
     from constitutional_ai.recipes.recipe_file import load_recipe
-    from constitutional_ai.stages.estimate_cost import Prices, table, write
     from constitutional_ai.stages.estimate_cost import estimate as estimated
+    from constitutional_ai.stages.estimate_cost import table, write
 
     if (price_in is None) != (price_out is None):
         raise InputError("one price is missing: give both --price-in and --price-out.")
     quiet_libraries()
-    prices = None if price_in is None or price_out is None else Prices(price_in, price_out)
+    prices = None if price_in is None or price_out is None else (price_in, price_out)
     result = estimated(load_recipe(recipe, changes), PIPELINE, prices=prices, measure=measure, like=like)
     if out:
         write(out, result)

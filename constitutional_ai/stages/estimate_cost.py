@@ -1,7 +1,8 @@
 """Estimate what a run will cost: calls and tokens, and time and money where they are known.
 
-The stages are rehearsed (``rehearsal.py``), so every call is counted where it is made. Answers are taken to be as long
-as they may be, so tokens written are an upper limit. Time comes from measuring the models, or from an earlier run.
+The stages are rehearsed: they run with models that write filler and count their calls, in a run that stores nothing. So
+every call is counted where it is made. Answers are taken to be as long as they may be, so tokens written are an upper
+limit. Time comes from measuring the models, or from an earlier run.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +25,28 @@ from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.errors import RecordError
-from constitutional_ai.models.load import loaded
-from constitutional_ai.models.model import Model
+from constitutional_ai.models.load import LOCAL_SCHEMES, loaded
+from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.records import Checkpoint, Completion, Kind, Message, Prompt
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import calls_per_answer
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.runs.run import Run
+from constitutional_ai.runs.run import Run, Trained
+from constitutional_ai.runs.runner import Pass
 from constitutional_ai.safe_text import visible
-from constitutional_ai.stages.job import Job
-from constitutional_ai.stages.rehearsal import LETTERS, SAMPLE, CountingModel, Rehearsal, UnstoredRun
+from constitutional_ai.stages.job import Job, Notes, Row, Rows
+from constitutional_ai.training.training_job import TrainingJob
 
-Stages = Mapping[str, Callable[[Job], None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """The price of a million tokens that a server reads, and of a million that it writes, in any currency."""
-
-    read: float
-    written: float
+LETTERS = 4
+"""Letters counted as one token. Servers publish no tokenizer, and tokens of local models cost nothing."""
+WORDS = 0.75
+"""Words of filler in one token."""
+FILLERS = 64
+"""Different texts of filler, which all records share: there may be a million."""
+SAMPLE = 32
+"""Requests of a stage that are kept, to measure a model on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,13 @@ class Estimate:
     records: int
     """Records, or rows of a training."""
     calls: int
-    read: int | None
+    read: int | None = None
     """Tokens; None in a training, which is counted in hours only."""
-    written: int | None
+    written: int | None = None
     """Tokens at most, or as many as in the earlier run."""
-    seconds: float | None
+    seconds: float | None = None
     """None unless measured."""
-    cost: float | None
+    cost: float | None = None
     """None without prices. Local models cost nothing."""
     notes: tuple[str, ...] = ()
     """How reliable the figures are."""
@@ -69,79 +73,64 @@ class Estimate:
 
 def estimate(
     recipe: Recipe,
-    stages: Stages,
+    stages: Mapping[str, Callable[[Job], None]],
     *,
-    prices: Prices | None = None,
+    prices: tuple[float, float] | None = None,
     measure: bool = False,
     like: Path | None = None,
 ) -> list[Estimate]:
     """Estimate every stage of a recipe, in the order of ``stages``.
 
-    ``measure`` loads and calls its models; ``like`` is a run to take times from. Raises InputError when ``like`` is no
-    run, or when a file of the recipe cannot be read.
+    ``prices`` are those of a million tokens that a server reads, and of a million that it writes, in any currency.
+    ``measure`` loads and calls the recipe's models; ``like`` is a run to take times from. Raises InputError when
+    ``like`` is no run, or when a file of the recipe cannot be read.
     """
     job = rehearsal(recipe)
     earlier = read_run(like) if like else None
     estimates = []
     for stage, make in stages.items():
-        before = len(job.models)
+        job.models.clear()
         make(job)
         if stage in job.run.sizes:
-            models = job.models[before:]
-            one = _sampling(job, stage, models) if models else _training(job, stage)
+            one = _sampling(job, stage) if job.models else _training(job, stage)
             if earlier and earlier.manifest(stage):
-                one = _as_in(earlier, one, scores=any(model.scores for model in models))
-            elif measure and models:
+                one = _as_in(earlier, one, scores=any(model.scores for model in job.models))
+            elif measure and job.models:
                 note = f"time measured on {min(SAMPLE, one.calls)} calls at once, with answers of any length"
-                one = replace(one, seconds=sum(map(_seconds, models)), notes=(*one.notes, note))
-            estimates.append(_priced(one, models, prices) if prices and models else one)
+                one = replace(one, seconds=sum(map(_seconds, job.models)), notes=(*one.notes, note))
+            estimates.append(_priced(one, job.models, *prices) if prices and job.models else one)
     return estimates
 
 
-def rehearsal(recipe: Recipe) -> Rehearsal:
-    """Return a job that counts what the recipe would do. Raises InputError when a file cannot be read."""
-    # Filler fails the gate's questions, which must not stop the rehearsal.
-    feedback = recipe.feedback.model_copy(update={"gate": "warn"})
-    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
-    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
-    rl = recipe.rl_cai
-    every = max(rl.snapshot_every, rl.prompts_per_batch) / rl.epochs if rl.snapshot_every else float("inf")
-    run = UnstoredRun(Path(recipe.out).resolve(), prompts_per_snapshot=every)
-    return Rehearsal(
-        run, recipe.model_copy(update={"feedback": feedback}), constitution, prompts, lambda text: None
-    )
-
-
-def _sampling(job: Rehearsal, stage: str, models: Sequence[CountingModel]) -> Estimate:
+def _sampling(job: Rehearsal, stage: str) -> Estimate:
     return Estimate(
         stage,
-        ", ".join(dict.fromkeys(model.name for model in models)),
+        ", ".join(dict.fromkeys(model.name for model in job.models)),
         job.run.sizes[stage],
-        sum(model.calls for model in models),
-        sum(model.read for model in models),
-        sum(model.written for model in models),
-        None,
-        None,
-        (f"tokens counted as {LETTERS} letters each",),
+        sum(model.calls for model in job.models),
+        sum(model.read for model in job.models),
+        sum(model.written for model in job.models),
+        notes=(f"tokens counted as {LETTERS} letters each",),
     )
 
 
 def _training(job: Rehearsal, stage: str) -> Estimate:
     """Estimate a training. Its rows are at most these, because longer ones are left out."""
     rows, setting = job.run.sizes[stage], job.recipe.rl_cai
-    judge, calls = None, 0
-    if stage == layout.RL_CAI_MODEL and setting.reward == "feedback":
-        judge = job.recipe.models.feedback
-        calls = int(rows * setting.epochs) * setting.answers * calls_per_answer(job.recipe.feedback)
-    return Estimate(stage, judge, rows, calls, None, None, None, None)
+    if stage != layout.RL_CAI_MODEL or setting.reward != "feedback":
+        return Estimate(stage, None, rows, 0)
+    calls = int(rows * setting.epochs) * setting.answers * calls_per_answer(job.recipe.feedback)
+    return Estimate(stage, job.recipe.models.feedback, rows, calls)
 
 
-def _priced(one: Estimate, models: Sequence[CountingModel], prices: Prices) -> Estimate:
+def _priced(
+    one: Estimate, models: Sequence[CountingModel], price_read: float, price_written: float
+) -> Estimate:
     """Return the estimate with the price of the tokens of servers."""
     servers = [model for model in models if not model.local]
     read = (one.read or 0) * sum(m.read for m in servers) / max(1, sum(m.read for m in models))
     written = (one.written or 0) * sum(m.written for m in servers) / max(1, sum(m.written for m in models))
-    return replace(one, cost=(read * prices.read + written * prices.written) / 1e6)
+    return replace(one, cost=(read * price_read + written * price_written) / 1e6)
 
 
 def _as_in(earlier: Run, one: Estimate, *, scores: bool) -> Estimate:
@@ -177,19 +166,170 @@ def _seconds(counted: CountingModel) -> float:
         return (time.monotonic() - start) / len(counted.sample) * counted.calls
 
 
+# -- the rehearsal
+
+
+class CountingModel:
+    """A model that writes filler, as long as it may, and counts calls and tokens."""
+
+    format: Format = "chat"
+
+    def __init__(self, name: str, words: Sequence[str] = ("word",)) -> None:
+        self.name, self.local = name, name.startswith((*LOCAL_SCHEMES, "scripted:"))
+        self.calls = self.read = self.written = 0
+        self.scores = False
+        """Whether log-probabilities were requested."""
+        self.sample: list[Callable[[Model], Any]] = []
+        self._words, self._fillers = words, dict[tuple[int, int], str]()
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        self._count(lambda model: model.generate(context, sampling), tokens(context), sampling.max_tokens)
+        text = self._filler(sampling.seed % FILLERS, max(3, int(WORDS * sampling.max_tokens)))
+        return Completion(text, self.name, "stop", 0, sampling.max_tokens)
+
+    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        self.scores = True
+        # A server reads the context once more for each continuation, and writes one token each time.
+        times = 1 if self.local else len(continuations) + 1
+        read = times * tokens(context) + tokens("".join(continuations))
+        self._count(lambda model: model.score(context, continuations), read, 0 if self.local else times)
+        return [-1.0] * len(continuations)
+
+    def _count(self, call: Callable[[Model], Any], read: int, written: int) -> None:
+        self.calls, self.read, self.written = self.calls + 1, self.read + read, self.written + written
+        if len(self.sample) < SAMPLE:
+            self.sample.append(call)
+
+    def _filler(self, number: int, length: int) -> str:
+        """Return filler that reads as option (A) where a question has options."""
+        if (number, length) not in self._fillers:
+            words = (self._words[(17 * number + at) % len(self._words)] for at in range(length))
+            self._fillers[number, length] = "(A) " + " ".join(words)
+        return self._fillers[number, length]
+
+
+def tokens(context: Context) -> int:
+    """Return about how many tokens a context has."""
+    return len(context if isinstance(context, str) else plain(context)) // LETTERS + 1
+
+
+class Counted(Exception):
+    """Ends a training before it starts, with the number of its rows."""
+
+
+@dataclass(frozen=True)
+class UnstoredRun(Run):
+    """A run that keeps records in memory and trains nothing."""
+
+    records: dict[str, list[Any]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """How many records a stage has, or how many rows it trains on."""
+    prompts_per_snapshot: float = float("inf")
+    """Prompts of one epoch between snapshots."""
+
+    def snapshots(self) -> list[Path]:
+        count = int(self.sizes.get(layout.RL_CAI_MODEL, 0) // self.prompts_per_snapshot)
+        return [self.folder / f"{number:08d}" for number in range(count)]
+
+    def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
+        return self.records.get(stage, [])
+
+    async def make_extra_rows(
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row]
+    ) -> list[Row]:
+        rows = []
+        for item in work.items.values():
+            try:
+                rows.append(await work.step(item))
+            except RecordError:  # the filler does not fit the question; its calls are counted
+                continue
+        return rows
+
+    def make_model(self, stage: str, train: Callable[[Path], Trained], **_: Any) -> Checkpoint:
+        try:
+            train(self.stage(stage))
+        except Counted as counted:
+            self.sizes[stage] = counted.args[0]
+        return Checkpoint("", "", "")
+
+    def output_digest(self, stage: str) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Rehearsal(Job):
+    """A job that counts instead of running. Drafts are all kept, and no row is too long."""
+
+    run: UnstoredRun
+    models: list[CountingModel] = field(default_factory=list)
+    """The models that the stage has loaded, in order."""
+
+    @contextmanager
+    def loaded(self, name: str) -> Iterator[Model]:
+        trained = name.startswith(f"hf:{self.run.folder}")
+        words = " ".join(p.conversation[-1].content for p in self.prompts["helpful"].train).split()
+        self.models.append(CountingModel(self.recipe.models.pretrained if trained else name, words or ["word"]))
+        yield self.models[-1]
+
+    def preference_model(self) -> None:
+        return None
+
+    @cached_property
+    def drafted(self) -> dict[Kind, list[Prompt]]:
+        wanted, text = self.drafts_wanted, "Would you please tell me about drafted matter {}?"
+        return {
+            kind: [
+                Prompt.of((Message("user", text.format(n)),), kind, "drafted")
+                for n in range(wanted.get(kind, 0))
+            ]
+            for kind in KINDS
+        }
+
+    def make_rows(
+        self, stage: str, row_type: type[Row], passes: Callable[[], AsyncIterable[Pass[Any, Row]]], **_: Any
+    ) -> list[Row]:
+        async def all_passes() -> list[Row]:
+            run = self.run
+            return [row async for p in passes() for row in await run.make_extra_rows(stage, "", row_type, p)]
+
+        rows = asyncio.run(all_passes())
+        self.run.records[stage], self.run.sizes[stage] = rows, len(rows)
+        return rows
+
+    def usable_rows(self, stage: str, rows: Rows, section: str, *, reserve: int = 0) -> tuple[Rows, Notes]:
+        return rows, {}
+
+    def training_job(self, folder: Path, rows: Rows, section: str) -> TrainingJob[Any]:
+        raise Counted(len(rows))
+
+
+def rehearsal(recipe: Recipe) -> Rehearsal:
+    """Return a job that counts what the recipe would do. Raises InputError when a file cannot be read."""
+    # Filler fails the gate's questions, which must not stop the rehearsal.
+    feedback = recipe.feedback.model_copy(update={"gate": "warn"})
+    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    rl = recipe.rl_cai
+    every = max(rl.snapshot_every, rl.prompts_per_batch) / rl.epochs if rl.snapshot_every else float("inf")
+    run = UnstoredRun(Path(recipe.out).resolve(), prompts_per_snapshot=every)
+    counted_recipe = recipe.model_copy(update={"feedback": feedback})
+    return Rehearsal(run, counted_recipe, constitution, prompts, lambda text: None)
+
+
 # -- output
 
 
 def write(path: Path, estimates: Sequence[Estimate]) -> None:
+    """Write the estimates as JSON."""
     write_atomically(path, json.dumps([asdict(one) for one in estimates], indent=1, ensure_ascii=False) + "\n")
 
 
 def table(estimates: Sequence[Estimate]) -> Group:
     """Return a table of the stages and their sum; a sum with an unknown part is unknown."""
-    shown = Table("stage", *("records", "calls", "tokens read", "written at most", "time", "cost"), box=None)
+    shown = Table("stage", box=None)
     shown.columns[0].no_wrap = True
-    for column in shown.columns[1:]:
-        column.justify = "right"
+    for head in ("records", "calls", "tokens read", "written at most", "time", "cost"):
+        shown.add_column(head, justify="right")
     for one in estimates:
         shown.add_row(one.stage, f"{one.records:,}", *_figures([one]))
     shown.add_row("all", "", *_figures(estimates), style="bold")

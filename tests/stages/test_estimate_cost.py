@@ -20,8 +20,7 @@ from constitutional_ai.records import Checkpoint, Completion
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.stages import job
-from constitutional_ai.stages.estimate_cost import Prices, estimate
-from constitutional_ai.stages.rehearsal import CountingModel
+from constitutional_ai.stages.estimate_cost import CountingModel, estimate
 
 SERVER = "server:m@http://127.0.0.1:9/v1"
 SMALL = [
@@ -141,7 +140,7 @@ def test_a_server_reads_a_context_again_for_each_continuation() -> None:
 def test_money_is_what_servers_are_asked_and_nothing_without_prices() -> None:
     recipe = load_recipe("demo", [f"models.helpful={SERVER}", *SMALL])
     assert {e.cost for e in estimate(recipe, PIPELINE)} == {None}
-    found = {e.stage: e for e in estimate(recipe, PIPELINE, prices=Prices(2.0, 10.0))}
+    found = {e.stage: e for e in estimate(recipe, PIPELINE, prices=(2.0, 10.0))}
     one = found["01-responses"]
     assert one.written == 6 * 44
     assert one.cost == pytest.approx((2 * one.read + 10 * one.written) / 1e6)
