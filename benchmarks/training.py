@@ -32,9 +32,8 @@ from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.sl_cai.finetune import finetune
 from constitutional_ai.training import launch  # before TRL: it silences its telemetry
 from constitutional_ai.training.datasets import load_tokenizer, within
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.shared_prompt import parts
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.packing import parts
+from constitutional_ai.training.settings import Training, TrainingJob
 
 QUICK = bool(os.environ.get("QUICK"))
 STEPS, TIMES = (2, 1) if QUICK else (4, 3)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from constitutional_ai.detectors.boilerplate import offers_to_listen, reassures
 from constitutional_ai.detectors.degeneracy import degeneracy
-from constitutional_ai.detectors.evasion import evades
-from constitutional_ai.detectors.objection import objects, refuses
+from constitutional_ai.detectors.objection import evades, objects, refuses
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Answer, Kind, Metric, Response, Verdict
 

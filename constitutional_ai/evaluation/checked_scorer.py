@@ -15,8 +15,7 @@ class CheckedScorer:
 
     def __init__(self, folder: Path, model_type: type[PreferenceModel] | None = None) -> None:
         """Load the model in ``folder``. Raises ModelError when there is none."""
-        from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
 
         self._model, self._scorable = (model_type or PreferenceModel)(folder), Scorable(folder)
 
@@ -26,7 +25,7 @@ class CheckedScorer:
 
     async def score(self, conversation: Conversation) -> float:
         """Return the score. Raises RecordError as ``check`` does, and ModelError if the score is no number."""
-        from constitutional_ai.rl_cai.preference_model.scorable import finite
+        from constitutional_ai.rl_cai.preference_model.scorer import finite
 
         self.check(conversation)
         return finite([await self._model.reward(conversation)])[0]

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from constitutional_ai.detectors.evasion import evades
+from constitutional_ai.detectors.objection import evades
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.suite import Suite

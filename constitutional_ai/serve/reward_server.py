@@ -20,8 +20,7 @@ from starlette.routing import Route
 
 from constitutional_ai.errors import InputError, RecordError, first_fault
 from constitutional_ai.records import Conversation
-from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
-from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 from constitutional_ai.serve.reward_forms import FORMS, Form
 
 MAX_BYTES = 8 * 2**20

@@ -16,8 +16,7 @@ from rich.progress import open as open_with_bar
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import CaiError, InputError, RecordError, first_fault
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
-from constitutional_ai.rl_cai.preference_model.scorable import Scorable, finite
-from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import write_rows

@@ -18,8 +18,7 @@ from constitutional_ai.records import (
     RevisionChain,
     as_messages,
 )
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import Training, TrainingJob
 
 REVISIONS, HELPFUL = "revisions", "helpful"
 

@@ -37,7 +37,7 @@ from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.safe_text import visible
 from constitutional_ai.stages.job import Job, Notes, Row, Rows
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import TrainingJob
 
 LETTERS = 4
 """Letters counted as one token. Servers publish no tokenizer, and tokens of local models cost nothing."""

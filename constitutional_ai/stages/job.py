@@ -30,7 +30,7 @@ from constitutional_ai.runs.run import Run, digest_of
 from constitutional_ai.runs.runner import HasId, Pass
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
 from constitutional_ai.training.mixture import mixed
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import TrainingJob
 
 Row = TypeVar("Row", bound=HasId)
 Rows = list[dict[str, Any]]

@@ -25,7 +25,7 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.stages.feedback import helpfulness_digest, labelled_pairs
 from constitutional_ai.stages.job import Job, Rows, sources
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import TrainingJob
 
 STAGE = layout.RL_CAI_MODEL
 Scores = Callable[[list[Conversation]], list[float]]
@@ -97,7 +97,7 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
     setting = job.recipe.rl_cai
     if setting.snapshot_every is None:
         return []
-    from constitutional_ai.training.snapshots import Snapshots
+    from constitutional_ai.training.callbacks import Snapshots
 
     batch = setting.prompts_per_batch
     return [Snapshots(folder, setting.snapshot_every, prompts_per_batch=batch, passes=setting.passes)]

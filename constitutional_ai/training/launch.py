@@ -23,8 +23,7 @@ from constitutional_ai.models.local.tokens import cannot_load
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding, trackers
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import OnStep, TrainingJob
+from constitutional_ai.training.settings import OnStep, Training, TrainingJob
 
 CHECKPOINTS, PREFIX, ADAPTER = "checkpoints", "checkpoint-", "adapter"
 
@@ -126,10 +125,8 @@ def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> 
     if hasattr(model, "merge_and_unload"):
         # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
         model.save_pretrained(job.folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
-        model = rounding.merged(model)
     path = job.folder / layout.WEIGHTS
-    rounding.cast(model, machine.best_dtype()).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    rounding.save(model, tokenizer, path)
     shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return Checkpoint(str(path), job.base_name, digest_of_weights(path))
 

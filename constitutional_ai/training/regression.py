@@ -20,8 +20,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.training import launch  # before transformers' trainer: it silences its telemetry
 from constitutional_ai.training.packing import causal_mask, hidden_states, packs
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import Training, TrainingJob
 
 RIDGE = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Penalties tried for the head, in units of the features' mean square. The one that predicts left-out rows best is

@@ -8,11 +8,21 @@ over many: the error of that model's scores fell from 0.16 to 0.04 (root mean sq
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from constitutional_ai import machine
+
 SEED = 0
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save whole weights, adapters merged in, in the number type they are used in. Changes ``model``."""
+    whole = merged(model) if hasattr(model, "merge_and_unload") else model
+    cast(whole, machine.best_dtype()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def merged(model: Any) -> Any:

@@ -1,10 +1,15 @@
-"""Settings of a training, and the base classes of all other settings.
+"""Settings of a training, the base classes of all other settings, and the training itself as every trainer takes it.
 
 The settings of each step stand beside it (``sl_cai/settings.py``, ``rl_cai/*/settings.py``) and build on these. TRL and
 accelerate decide all that is not named here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,3 +68,27 @@ class Training(Section):
                 f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})"
             )
         return self
+
+
+OnStep = Callable[[int, int], None]
+"""Called after each optimiser step with (steps done, steps in all)."""
+Settings = TypeVar("Settings", bound=Training, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob(Generic[Settings]):
+    """The rows, the model to start from, the settings, and the folder for the result."""
+
+    rows: Sequence[Any]
+    """Rows in TRL's form; for a regression, ``regression.Target``."""
+    base: str | Path
+    """Folder or hub name of the weights to start from."""
+    base_name: str
+    """Name of the same model for ``Checkpoint.base_model``, such as ``hf:NAME``."""
+    folder: Path
+    """Receives ``metrics.jsonl`` and ``model/``; checkpoints lie there until the training ends."""
+    settings: Settings
+    seed: int
+    on_step: OnStep
+    report_to: Sequence[str] = ()
+    """Trackers (``trackers.py``)."""

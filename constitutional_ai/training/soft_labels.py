@@ -1,7 +1,10 @@
-"""Train a preference model on soft labels (PM-4). TRL's RewardTrainer knows only hard ones.
+"""Train a preference model (PM-4), or a policy by DPO, on soft labels. TRL knows only hard ones.
 
 Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). The order is
-arbitrary, so TRL's own accuracy means nothing here; ``agreement`` is logged instead.
+arbitrary, so TRL's own accuracy of a preference model means nothing here; ``agreement`` is logged instead.
+
+DPO: −p·log σ(βΔ) − (1−p)·log σ(−βΔ) = −log σ(βΔ) + (1−p)·βΔ, so the second term is added to TRL's loss. Δ is the
+difference of the log-ratios of answers a and b.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
-from trl import RewardTrainer
+from trl import DPOConfig, DPOTrainer, RewardTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
-from constitutional_ai.training.shared_prompt import in_one_row, scores
+from constitutional_ai.training.packing import in_one_row, scores
 
 
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
@@ -70,3 +74,45 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
             agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
             self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
         return (loss, outputs) if return_outputs else loss
+
+
+@dataclass
+class SoftDPOCollator(dpo_trainer.DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's collator, which keeps the labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().torch_call(examples)
+        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
+        return batch
+
+
+SoftDPOConfig = DPOConfig
+
+
+class SoftDPOTrainer(DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer with the loss above. Needs ``precompute_ref_log_probs`` and a SoftDPOCollator."""
+
+    _signature_columns: list[str] | None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # TRL drops all other columns before the collator sees them.
+        super()._set_signature_columns_if_needed()
+        columns: list[str] = self._signature_columns or []
+        self._signature_columns = [*columns, *({"p_chosen"} - set(columns))]
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        return super().compute_ref_log_probs(model, {k: v for k, v in inputs.items() if k != "p_chosen"})
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        p_P = inputs.pop("p_chosen")
+        logps: list[torch.Tensor] = []
+        hook = model.register_forward_hook(lambda module, inputs, outputs: logps.append(outputs.log_probs))
+        try:
+            loss = super().compute_loss(model, inputs)
+        finally:
+            hook.remove()
+        a_P, b_P = logps[0].sum(1).chunk(2)
+        delta_P = (a_P - inputs["ref_chosen_logps"]) - (b_P - inputs["ref_rejected_logps"])
+        return loss + ((1 - p_P.to(delta_P)) * self.beta * delta_P).mean()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.detectors.boilerplate import offers_to_listen, reassures, shares_sentences
-from constitutional_ai.detectors.evasion import evades
+from constitutional_ai.detectors.objection import evades
 from tests.paper_files import PAPER, paper, rows
 
 

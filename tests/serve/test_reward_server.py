@@ -25,8 +25,7 @@ import torch
 from constitutional_ai import machine
 from constitutional_ai.errors import ModelError
 from constitutional_ai.records import Conversation, Message, as_messages
-from constitutional_ai.rl_cai.preference_model.scorable import Scorable
-from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
 from constitutional_ai.serve.remote_reward import compute_score, remote_reward
 from constitutional_ai.serve.reward_server import reward_app
 

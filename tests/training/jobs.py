@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import Training, TrainingJob
 
 
 def training_job(

@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from constitutional_ai.training import packing
-from constitutional_ai.training.packing import TESTED, attend, causal_mask, hidden_states, packs
-from constitutional_ai.training.shared_prompt import forked_mask, in_one_row, parts, scores
+from constitutional_ai.training.packing import (
+    TESTED,
+    attend,
+    causal_mask,
+    forked_mask,
+    hidden_states,
+    in_one_row,
+    packs,
+    parts,
+    scores,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,

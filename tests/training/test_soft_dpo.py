@@ -13,7 +13,7 @@ from trl import DPOTrainer
 from constitutional_ai.rl_cai.reinforcement.dpo import optimise
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training import launch
-from constitutional_ai.training.soft_dpo import SoftDPOTrainer
+from constitutional_ai.training.soft_labels import SoftDPOTrainer
 from tests.training.jobs import training_job
 
 BETA = 0.1

@@ -29,8 +29,7 @@ from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Progress
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import Training, TrainingJob
 
 TOLERANCE = 0.25
 """How far a rating (0 to 4) may move when the weights are saved: bfloat16 moves it by about 0.02."""
@@ -200,7 +199,7 @@ def tokens(one: Rated, tokenizer: Any) -> list[int]:
 
 def _rate(checkpoint: Checkpoint, rated: Sequence[Rated]) -> list[float]:
     from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
-    from constitutional_ai.rl_cai.preference_model.scorable import finite
+    from constitutional_ai.rl_cai.preference_model.scorer import finite
 
     return finite(HarmfulnessModel(checkpoint.path).scores([one.conversation for one in rated]))
 

@@ -20,8 +20,7 @@ from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorer, tokenizer_of
 from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS, conversations
 from constitutional_ai.runs import layout
-from constitutional_ai.training.settings import Training
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import Training, TrainingJob
 
 SPREAD = "preference_model.json"
 """The file beside the weights with mean and scale of the held-out scores, to centre scores by (PM-6)."""

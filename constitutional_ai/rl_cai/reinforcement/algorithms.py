@@ -11,24 +11,26 @@ the baseline of an answer's score:
 - ppo: the paper's (RL-1). One answer to a prompt is enough. The KL divergence is in the reward of each token, the score
   in that of the last one, and a value head is the baseline (``training/ppo.py``).
 - dpo: not in the paper, but users expect it. It samples nothing and learns from the preference labels, so it needs no
-  preference model; λ is its β (``training/soft_dpo.py``).
+  preference model; λ is its β (``training/soft_labels.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
 AlgorithmName = Literal["rloo", "grpo", "ppo", "dpo"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Algorithm:
     """An algorithm, as stages and settings need it."""
 
-    trainer: Callable[[], tuple[Any, Any]]
-    """A function that imports TRL, and returns the trainer class and its config class."""
+    module: str
+    """Holds the trainer class, ``<prefix>Trainer``, and its config class, ``<prefix>Config``."""
+    prefix: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the config class, besides those of all trainings. TRL defaults that matter are written out."""
     samples: bool = True
@@ -36,40 +38,20 @@ class Algorithm:
     needs_group: bool = False
     """Whether an answer's advantage is computed from other answers to the same prompt."""
 
-
-def _rloo() -> tuple[Any, Any]:
-    from trl import RLOOConfig, RLOOTrainer
-
-    return RLOOTrainer, RLOOConfig
-
-
-def _grpo() -> tuple[Any, Any]:
-    from trl import GRPOConfig, GRPOTrainer
-
-    return GRPOTrainer, GRPOConfig
+    def trainer(self) -> tuple[Any, Any]:
+        """Return the trainer class and its config class. TRL is imported only now."""
+        module = import_module(self.module)
+        return getattr(module, f"{self.prefix}Trainer"), getattr(module, f"{self.prefix}Config")
 
 
-def _ppo() -> tuple[Any, Any]:
-    from constitutional_ai.training.ppo import PPOConfig, PPOTrainer
-
-    return PPOTrainer, PPOConfig
-
-
-def _dpo() -> tuple[Any, Any]:
-    from trl import DPOConfig
-
-    from constitutional_ai.training.soft_dpo import SoftDPOTrainer
-
-    return SoftDPOTrainer, DPOConfig
-
-
+TRAINING = "constitutional_ai.training"
 TOKEN_MEAN = {"loss_type": "dapo", "entropy_coef": 0.0}
 """The loss is the mean over all tokens of a batch, without an entropy bonus (RL-2)."""
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
-    "rloo": Algorithm(trainer=_rloo, arguments={"normalize_advantages": False}, needs_group=True),
-    "grpo": Algorithm(trainer=_grpo, arguments={**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True),
-    "ppo": Algorithm(trainer=_ppo, arguments=TOKEN_MEAN),
+    "rloo": Algorithm("trl", "RLOO", {"normalize_advantages": False}, needs_group=True),
+    "grpo": Algorithm("trl", "GRPO", {**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True),
+    "ppo": Algorithm(f"{TRAINING}.ppo", "PPO", TOKEN_MEAN),
     # Log-probabilities of the reference are computed first, so that only one model is in memory.
-    "dpo": Algorithm(trainer=_dpo, arguments={"precompute_ref_log_probs": True}, samples=False),
+    "dpo": Algorithm(f"{TRAINING}.soft_labels", "SoftDPO", {"precompute_ref_log_probs": True}, samples=False),
 }

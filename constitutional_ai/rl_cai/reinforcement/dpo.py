@@ -11,7 +11,7 @@ from typing import Any
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import TrainingJob
 
 
 def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
@@ -23,7 +23,7 @@ def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
 
     from constitutional_ai.training import launch
     from constitutional_ai.training.datasets import load_tokenizer
-    from constitutional_ai.training.soft_dpo import SoftDPOCollator
+    from constitutional_ai.training.soft_labels import SoftDPOCollator
 
     settings, tokenizer = job.settings, load_tokenizer(job.base)
     trainer_type, config_type = settings.method.trainer()

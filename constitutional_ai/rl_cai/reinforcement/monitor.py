@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from constitutional_ai.detectors.boilerplate import offers_to_listen, reassures, shares_sentences
 from constitutional_ai.detectors.degeneracy import degeneracy
-from constitutional_ai.detectors.evasion import evades
+from constitutional_ai.detectors.objection import evades
 from constitutional_ai.records import Conversation
 
 PATIENCE = 3

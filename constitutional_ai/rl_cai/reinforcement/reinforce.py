@@ -15,7 +15,7 @@ from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import uses_plain_format
 from constitutional_ai.records import Checkpoint, Conversation, Message, Prompt, as_messages
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
-from constitutional_ai.training.training_job import TrainingJob
+from constitutional_ai.training.settings import TrainingJob
 
 Reward = Callable[[list[Conversation]], Sequence[float | None]]
 """A function that scores the last answer of each conversation. It returns None if scoring fails, and the answer is then
@@ -46,8 +46,8 @@ def reinforce(
     from datasets import Dataset
 
     from constitutional_ai.training import launch
+    from constitutional_ai.training.callbacks import OrderByEpoch
     from constitutional_ai.training.datasets import load_tokenizer
-    from constitutional_ai.training.epoch_order import OrderByEpoch
     from constitutional_ai.training.stop_strings import end_at_stop_strings
 
     settings = job.settings

@@ -32,7 +32,8 @@ from constitutional_ai.sl_cai.finetune import examples as revision_rows
 from constitutional_ai.sl_cai.finetune import finetune
 from constitutional_ai.stages import reinforcement
 from constitutional_ai.stages.job import Job
-from constitutional_ai.training import launch, snapshots
+from constitutional_ai.training import launch
+from constitutional_ai.training.callbacks import Snapshots
 from constitutional_ai.training.settings import Training
 from tests.rl_cai.reinforcement.test_reinforce import HOW, changed, each_algorithm, kill_at, logged
 from tests.training.jobs import training_job
@@ -229,9 +230,7 @@ def test_a_killed_training_on_one_base_ends_at_the_weights_of_the_unbroken_one(
 def test_what_is_saved_is_a_whole_model_with_the_policys_adapter_and_no_other(
     near: dict[str, float], tiny: Path, run: Path, tmp_path: Path
 ) -> None:
-    made = reinforced(
-        tiny, run, tmp_path, callbacks=[snapshots.Snapshots(tmp_path, 8, prompts_per_batch=2, passes=1)]
-    )
+    made = reinforced(tiny, run, tmp_path, callbacks=[Snapshots(tmp_path, 8, prompts_per_batch=2, passes=1)])
     assert (
         load_file(Path(made.path) / "model.safetensors").keys() == load_file(tiny / "model.safetensors").keys()
     )

@@ -1,8 +1,4 @@
-"""Save snapshots of a policy during its training; the paper's figures use them (RL-6; figures 2, 8 and 10).
-
-Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load by the name ``hf:FOLDER``.
-``evaluation.snapshots`` measures them with the other models.
-"""
+"""The callbacks of reinforcement: snapshots of the policy (RL-6), and the order of the prompts."""
 
 from __future__ import annotations
 
@@ -13,23 +9,33 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from constitutional_ai import machine
 from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding
 
 PART = ".part"
 
 
+class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
+    """Seed each epoch's order with the epoch's number.
+
+    TRL's sampler draws every order from one generator. A training that is resumed in a later epoch would restart that
+    generator and see the first epoch's order again.
+    """
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any, **kwargs: Any) -> None:
+        train_dataloader.batch_sampler.sampler.generator.manual_seed((args.seed + int(state.epoch)) % 2**63)
+
+
 class Snapshots(TrainerCallback):  # type: ignore[misc]
-    """Saves the policy after every ``every`` prompts. A batch of prompts takes ``passes`` steps."""
+    """Save the policy after every ``every`` prompts; the paper's figures use these snapshots (figures 2, 8 and 10).
+
+    Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load by the name ``hf:FOLDER``. A
+    batch of prompts takes ``passes`` steps.
+    """
 
     def __init__(self, folder: Path, every: int, *, prompts_per_batch: int, passes: int) -> None:
-        self._folder, self._every, self._per_batch, self._passes = (
-            folder / layout.SNAPSHOTS,
-            every,
-            prompts_per_batch,
-            passes,
-        )
+        self._folder, self._every = folder / layout.SNAPSHOTS, every
+        self._per_batch, self._passes = prompts_per_batch, passes
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, *, model: Any, processing_class: Any, **kwargs: Any
@@ -42,11 +48,7 @@ class Snapshots(TrainerCallback):  # type: ignore[misc]
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write whole weights from a copy, because merging and unmerging in bfloat16 would change the policy."""
-    whole = copy.deepcopy(model)
-    if hasattr(whole, "merge_and_unload"):
-        whole = rounding.merged(whole)
     part = folder.with_name(folder.name + PART)
-    rounding.cast(whole, machine.best_dtype()).save_pretrained(part)
-    tokenizer.save_pretrained(part)
+    rounding.save(copy.deepcopy(model), tokenizer, part)
     shutil.rmtree(folder, ignore_errors=True)  # left by a step that is repeated after a kill
     part.rename(folder)

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from constitutional_ai import machine
-from constitutional_ai.training.snapshots import Snapshots
+from constitutional_ai.training.callbacks import Snapshots
 
 
 def policy_of(tiny: Path, lora: bool) -> Any:
