@@ -69,7 +69,7 @@ def regressor(train: Sequence[Rated], test: Sequence[Rated], training: Regressor
     from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
-    from constitutional_ai.training.training_job import TrainingJob
+    from constitutional_ai.training.settings import TrainingJob
 
     base = bundled_folder("smollm2-135m")
     tokenizer = tokenizer_of(base)
