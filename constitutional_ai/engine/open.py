@@ -58,14 +58,13 @@ def open_engine(
     ends: set[int],
     *,
     fixed: bool,
-    int8: bool = False,
-    dtype: torch.dtype | None = None,
+    int8: torch.dtype | None = None,
 ) -> Engine | None:
     """Return an engine for a causal language model of transformers; None where only its own ``generate`` runs it.
 
     ``fixed``: its weights will not change. On an x86 processor they are then taken over, and ``model`` cannot be used
-    afterwards. ``int8`` keeps them in 8 bits and computes all else in ``dtype``, if ``int8_dtype`` gives one; None
-    where that is impossible.
+    afterwards. ``int8``, a result of ``int8_dtype``, is what all is computed in beside weights in 8 bits; None is then
+    returned for a model that cannot run so.
     """
     from constitutional_ai.engine import prefixes
     from constitutional_ai.engine.attention import Forward, TransformersForward
@@ -76,12 +75,9 @@ def open_engine(
         return None
     forward: Forward
     if int8:
-        from constitutional_ai.engine.cpu.build import load_kernels
-
-        computed_in = int8_dtype(dtype)
-        if computed_in is None or not decoder.supports_int8(model):
+        if not decoder.supports_int8(model):
             return None
-        forward = decoder.Decoder(model, int8=load_kernels(computed_in), dtype=computed_in)
+        forward = decoder.Decoder(model, int8=int8)
     elif fixed and decoder.supports(model):
         forward = decoder.Decoder(model)
     else:
@@ -107,7 +103,10 @@ def round_to_int8(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def int8_dtype(dtype: torch.dtype | None = None) -> torch.dtype | None:
-    """Return what is computed in beside weights in 8 bits: ``dtype``, or the best; None without kernels for it."""
+    """Return what is computed in beside weights in 8 bits: ``dtype``, or the best here. None without kernels for it.
+
+    They take Linux, gcc, and a processor with AVX-512 VNNI or AMX.
+    """
     import torch
 
     from constitutional_ai import machine

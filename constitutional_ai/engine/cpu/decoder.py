@@ -140,20 +140,22 @@ class Layer(NamedTuple):
 class Decoder:
     """A forward pass that takes the weights of a causal language model over and computes the same."""
 
-    def __init__(self, model: Any, *, int8: Kernels | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, model: Any, *, int8: torch.dtype | None = None) -> None:
         """``model`` must be one that this module ``supports``. It cannot be used afterwards.
 
-        ``int8`` are kernels for weights in 8 bits: all weights but the embedding's are then rounded. ``dtype`` is what
-        all else is computed in.
+        With ``int8`` all weights but the embedding's are rounded to 8 bits, and all else is computed in that dtype,
+        for which there must be kernels.
         """
-        self.config, self.device, self.dtype = model.config, model.device, dtype or model.dtype
+        self.config, self.device, self.dtype = model.config, model.device, int8 or model.dtype
         attention = model.model.layers[0].self_attn
         self._head_dim = attention.head_dim
         self._embedding, self._rotary = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
-        self._kernels = load_kernels(self.dtype) if self._head_dim % HEAD_MULTIPLE == 0 else None
-        linear = (
-            partial(Linear8.of, int8, self.dtype, Arena()) if int8 else partial(PackedLinear.of, self._kernels)
-        )
+        kernels = load_kernels(self.dtype)
+        self._kernels = kernels if self._head_dim % HEAD_MULTIPLE == 0 else None
+        linear: Callable[..., Any] = partial(PackedLinear.of, self._kernels)
+        if int8:
+            assert kernels
+            linear = partial(Linear8.of, kernels, self.dtype, Arena())
         self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
         self._norm, self._head = RmsNorm.of(model.model.norm, self.dtype), linear(model.lm_head)
         self._attention = DecoderAttention(

@@ -63,14 +63,15 @@ class Kernels:
         library.attend_suffix.argtypes = [*[pointer] * 7, single, *[long] * 6]
         library.join.argtypes = [*[pointer] * 5, *[long] * 4]
         library.sample.argtypes = [*[pointer] * 3, single, *[long] * 2]
-        library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         library.instruction_set.restype = ctypes.c_char_p
         self.has_tiles = bool(library.has_tiles())
         """Whether the processor multiplies tiles of bfloat16 (AMX), for the functions that need them."""
         self.supports_int8 = bool(library.supports_int8())
-        """Whether ``product_int8`` runs: not where the kernels use AMX tiles and the system forbids them."""
+        """Whether ``product_int8`` runs: on AVX-512 VNNI, or on AMX tiles if the system allows these."""
         self.instruction_set: str = library.instruction_set().decode()
         """The vector instructions that the kernels were compiled for."""
+        if self.supports_int8:
+            library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 4]
             library.attend_prefix.argtypes = [*[pointer] * 5, single, *[long] * 4]

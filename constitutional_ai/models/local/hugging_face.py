@@ -125,7 +125,10 @@ class Int8Model(HuggingFaceModel):
         """Raises ModelError where the model cannot run in 8 bits, or this machine cannot."""
         self._dtype = int8_dtype(dtype)
         if self._dtype is None:
-            raise ModelError(f"'{name}' cannot run in 8 bits: that takes Linux and gcc. Set {INSTEAD}.")
+            raise ModelError(
+                f"'{name}' cannot run in 8 bits: that takes Linux, gcc and a processor with AVX-512 VNNI or "
+                f"AMX. Set {INSTEAD}."
+            )
         super().__init__(name, path)
 
     def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
@@ -134,10 +137,10 @@ class Int8Model(HuggingFaceModel):
 
     def _open(self, model: Any, *, fixed: bool) -> Engine:
         tokenizer, ends = self._tokens.tokenizer, self._tokens.ends
-        engine = open_engine(model, tokenizer, ends, fixed=fixed, int8=True, dtype=self._dtype)
+        engine = open_engine(model, tokenizer, ends, fixed=fixed, int8=self._dtype)
         if engine is None:
             raise ModelError(
-                f"'{self.name}' cannot run in 8 bits: that takes a Llama, Mistral or Qwen model of plain layers, and "
-                f"an x86 processor. Set {INSTEAD}."
+                f"'{self.name}' cannot run in 8 bits: that takes a Llama, Mistral or Qwen model of plain layers on a "
+                f"CPU. Set {INSTEAD}."
             )
         return engine

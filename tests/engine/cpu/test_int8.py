@@ -1,4 +1,4 @@
-"""Weights in 8 bits are multiplied as if each were brought back, however the processor does it."""
+"""Weights in 8 bits are multiplied as if each were brought back, by AMX tiles and by AVX-512 VNNI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from constitutional_ai import machine
 from constitutional_ai.engine.cpu import build
-from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.decoder import Decoder
 from constitutional_ai.engine.cpu.int8 import Linear8, pack, rounded
 from constitutional_ai.engine.cpu.kernels import Kernels
@@ -36,11 +35,9 @@ from tests.engine.sequences import CONTINUATIONS, SEQUENCES, X86, all_say, compl
 WAYS = {
     "in bfloat16": [],
     "in bfloat16, without tiles": ["-mno-amx-bf16"],
-    "512 bits": ["-DFLOAT32"],
-    "256 bits": ["-DFLOAT32", "-mno-avx512f"],
-    "neither": ["-DFLOAT32", "-mno-avx512f", "-mno-avxvnni"],
+    "in float32": ["-DFLOAT32"],
 }
-"""Instructions that multiply 8 bits, and what else is computed in. A processor that lacks some takes the next."""
+"""Flags for the instructions that multiply 8 bits, and for what else is computed in."""
 SHAPES = [
     (1, 64, 32),
     (3, 576, 960),
@@ -63,6 +60,8 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[tuple[Kernels, torch.dty
         made = Kernels(ctypes.CDLL(str(build.build_library(gcc, flags))))
     except subprocess.SubprocessError as error:  # a compiler that does not know these instructions at all
         pytest.skip(str(error))
+    if not made.supports_int8:
+        pytest.skip("neither AVX-512 VNNI nor AMX here")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield made, torch.float32 if flags and flags[0] == "-DFLOAT32" else torch.bfloat16
@@ -189,8 +188,8 @@ def with_weights_brought_back(model: Any) -> Any:
 def in_8_bits(model: Any, dtype: torch.dtype | None = None) -> Decoder:
     found = int8_dtype(dtype)
     if not X86 or found is None:
-        pytest.skip("weights in 8 bits take Linux, gcc and an x86 processor")
-    return Decoder(copy.deepcopy(model), int8=load_kernels(found), dtype=found)
+        pytest.skip("weights in 8 bits take Linux, gcc and AVX-512 VNNI or AMX")
+    return Decoder(copy.deepcopy(model), int8=found)
 
 
 def test_a_decoder_says_and_scores_what_transformers_do_with_the_weights_brought_back(
@@ -251,9 +250,15 @@ def test_another_architecture_is_refused_with_what_to_type_instead(tiny: Path, t
         Int8Model("gpt2", tmp_path)
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None or not X86, reason="needs gcc and an x86 processor")
+def test_other_processors_have_no_8_bit_products() -> None:
+    flags = ["-DFLOAT32", "-mno-avx512f"]
+    assert not Kernels(ctypes.CDLL(str(build.build_library("gcc", flags)))).supports_int8
+
+
 def test_without_kernels_it_says_what_it_needs(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "load_kernels", lambda dtype: None)
-    with pytest.raises(ModelError, match="Linux and gcc"):
+    with pytest.raises(ModelError, match=r"AVX-512 VNNI or AMX\. Set engine=openvino-int8"):
         Int8Model("tiny", tiny)
 
 

@@ -1,9 +1,17 @@
 // Products of tokens with weights in 8 bits, each column of which has a scale. Tokens (the rows) are quantised to 16 bits, with
 // a scale each, and multiplied as two planes of 8 bits: integers, so that sums are exact. Only rounding the weights loses.
+// That takes AMX tiles or AVX-512 VNNI.
 //
 // Axes: N rows, E numbers of each (a multiple of 64, padded with 0), F features of the result (of 32).
 
 #include "tiles.h"
+
+#if !defined(HAS_TILES) && !defined(__AVX512VNNI__)
+
+int supports_int8(void) { return 0; }
+
+#else
+
 #include <immintrin.h>
 
 #define WEIGHTS_A_LINE 64
@@ -62,39 +70,23 @@ static inline void block(const uint8_t *rows, long count, const int8_t *weight, 
 
 int supports_int8(void) { return 1; }
 
-// Adds the products of 4 numbers of a row with those of LANES columns to the columns' sums; ROWS x 4 sums fit into registers.
-#if defined(__AVX512VNNI__)
-enum { LANES = 16, ROWS = 4 };
-typedef __m512i Ints;
-#define DOT(sums, row, weights) _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(row), weights)
-#elif defined(__AVXVNNI__)
-enum { LANES = 8, ROWS = 2 };
-typedef __m256i Ints;
-#define DOT(sums, row, weights) _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi32(row), weights)
-#else
-enum { LANES = 8, ROWS = 2 };
-typedef int32_t Ints __attribute__((vector_size(32)));
-static inline Ints DOT(Ints sums, uint32_t row, Ints weights) {
-    for (int k = 0; k < 4; k++) sums += (int32_t)(row >> 8 * k & 255) * (weights << (24 - 8 * k) >> 24);
-    return sums;
-}
-#endif
+enum { ROWS = 4 };  // so many rows' sums fit into registers
+typedef struct { __m512i high[ROWS][2], low[ROWS][2]; } Found;
 
-typedef struct { Ints high[ROWS][2], low[ROWS][2]; } Found;
-
-// Multiplies 64 numbers of ROWS rows with 2 x LANES columns.
+// Adds the products of 64 numbers of ROWS rows with 32 columns to the columns' sums.
 static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *rows, const int8_t *weight) {
 #pragma GCC unroll 4  // else gcc 12 moves each sum from register to register, and some to memory
-    for (long k = 0; k < 16; k++) {
-        Ints one, other;
-        memcpy(&one, weight + k * 64, sizeof(Ints));
-        memcpy(&other, weight + k * 64 + (LANES == 16 ? PLANE : 32), sizeof(Ints));
+    for (long k = 0; k < 16; k++, rows += 4, weight += 64) {
+        __m512i one = _mm512_loadu_si512(weight), other = _mm512_loadu_si512(weight + PLANE);
         for (int r = 0; r < ROWS; r++) {
-            uint32_t high, low;
-            memcpy(&high, rows + r * 64 + k * 4, 4);
-            memcpy(&low, rows + r * 64 + k * 4 + PLANE, 4);
-            to->high[r][0] = DOT(to->high[r][0], high, one), to->high[r][1] = DOT(to->high[r][1], high, other);
-            to->low[r][0] = DOT(to->low[r][0], low, one), to->low[r][1] = DOT(to->low[r][1], low, other);
+            int32_t high, low;
+            memcpy(&high, rows + r * 64, 4);
+            memcpy(&low, rows + r * 64 + PLANE, 4);
+            __m512i highs = _mm512_set1_epi32(high), lows = _mm512_set1_epi32(low);
+            to->high[r][0] = _mm512_dpbusd_epi32(to->high[r][0], highs, one);
+            to->high[r][1] = _mm512_dpbusd_epi32(to->high[r][1], highs, other);
+            to->low[r][0] = _mm512_dpbusd_epi32(to->low[r][0], lows, one);
+            to->low[r][1] = _mm512_dpbusd_epi32(to->low[r][1], lows, other);
         }
     }
 }
@@ -102,18 +94,13 @@ static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *
 static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
                          long lines) {
     for (long row = 0; row < count; row += ROWS) {
-        for (long column = 0; column < 32; column += 2 * LANES) {
-            Found found = {};
-            long from = column / 16 * PLANE + column % 16 * 4, fetching = row == 0 && column == 0 ? lines : 0;
-            for (long e = 0; e < E; e += 64) {
-                for (long l = 0; l < fetching; l++) __builtin_prefetch(ahead + (e / 64 * lines + l) * 64, 0, 2);
-                add(&found, rows + e * 32 + row * 64, weight + e * 32 + from);
-            }
-            for (int r = 0; r < ROWS; r++) {
-                memcpy(sums->high + (row + r) * 32 + column, found.high[r], sizeof found.high[r]);
-                memcpy(sums->low + (row + r) * 32 + column, found.low[r], sizeof found.low[r]);
-            }
+        Found found = {};
+        for (long e = 0; e < E; e += 64) {
+            for (long l = 0; l < (row ? 0 : lines); l++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+            add(&found, rows + e * 32 + row * 64, weight + e * 32);
         }
+        memcpy(sums->high + row * 32, found.high, sizeof found.high);
+        memcpy(sums->low + row * 32, found.low, sizeof found.low);
     }
 }
 
@@ -201,3 +188,5 @@ void product_int8(const number *x, const number *norm, const int8_t *weight, con
                         given, (given + 63) / 64 * 64, (width + 31) / 32 * 32, width, NULL});
     free(scales);
 }
+
+#endif
