@@ -57,8 +57,8 @@ def judge(model: str, data: Path, **options: Any) -> None:
     """
     from rich.console import Console
 
-    from constitutional_ai.evaluation.judge.from_file import judge_model
-    from constitutional_ai.evaluation.judge.judge_table import judge_table
+    from constitutional_ai.evaluation.judge.judge import judge_model
+    from constitutional_ai.evaluation.judge.judge_report import judge_table
 
     quiet_libraries()
     Console(highlight=False).print(judge_table(judge_model(model, data, **options)))

@@ -11,12 +11,10 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import ALL_KINDS, BENIGN, MEASURES, RED, Measure, verdict
-from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
@@ -69,7 +67,7 @@ def measure(suite: Suite) -> list[Metric]:
     answers = sample_answers(suite, PART, prompts, digest_of(f"{p.kind} {p.id}" for p in prompts))
     # Patterns may have changed since an answer was recorded.
     answers = [replace(answer, verdict=verdict(answer.response)) for answer in answers]
-    scores = {name: _score(suite, name, folder, answers) for name, folder in suite.preference_models.items()}
+    scores = {name: _score(suite, name, answers) for name in suite.preference_models}
     by_model = {c.label: [a for a in answers if a.model == c.label] for c in suite.candidates}
     if scores:
         medians = _medians(by_model, scores)
@@ -124,33 +122,18 @@ def sample_answers(
     )
 
 
-def _score(suite: Suite, name: str, folder: Path, answers: Sequence[Answer]) -> ScoresById:
-    stage = f"{PART}/pm-{name}"
+def _score(suite: Suite, name: str, answers: Sequence[Answer]) -> ScoresById:
+    async def step(scorer: CheckedScorer, answer: Answer) -> AnswerScore:
+        try:
+            return AnswerScore(answer.id, await scorer.score(conversation_with(answer)))
+        except RecordError as error:
+            return AnswerScore(answer.id, None, str(error))
 
-    async def passes() -> AsyncIterator[Pass[Answer, AnswerScore]]:
-        scorer = CheckedScorer(folder)
-
-        async def step(answer: Answer) -> AnswerScore:
-            try:
-                return AnswerScore(answer.id, await scorer.score(conversation_with(answer)))
-            except RecordError as error:
-                return AnswerScore(answer.id, None, str(error))
-
-        yield Pass({answer.id: answer for answer in answers}, step)
-
-    rows = suite.rows(
-        stage,
-        AnswerScore,
-        passes,
-        config={"preference_model": str(folder)},
-        inputs={
-            "the answers": suite.run.output_digest(PART),
-            f"the weights of {name}": weights_digest(f"hf:{folder}"),
-        },
-    )
+    inputs = {"the answers": suite.run.output_digest(PART)}
+    rows = suite.scored(PART, AnswerScore, {a.id: a for a in answers}, step, name=name, inputs=inputs)
     if unscored := [row for row in rows if row.score is None]:
         suite.say(
-            f"{stage}: {len(unscored)} of {len(rows)} answers cannot be scored; the first: {unscored[0].why}."
+            f"{PART}/pm-{name}: {len(unscored)} of {len(rows)} answers cannot be scored; the first: {unscored[0].why}."
         )
     return {row.id: row.score for row in rows}
 

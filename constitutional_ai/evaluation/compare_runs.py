@@ -7,8 +7,8 @@ Any two runs can be compared whose evaluations have the same settings and some o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,9 @@ from rich.text import Text
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.data.lines import read_yaml
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS
-from constitutional_ai.evaluation.paired import Difference, by_prompt, differences
+from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS, Measure, verdict
 from constitutional_ai.recipes.recipe import Recipe, flat
-from constitutional_ai.records import Answer
+from constitutional_ai.records import Answer, Kind, Metric
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.manifest import StageManifest
@@ -42,6 +41,8 @@ LUCK = (
     "An interval covers the choice of prompts, not the luck of a training: repeat every run with another seed "
     "before you believe a difference. Of twenty such intervals, about one excludes zero by chance alone."
 )
+PromptKey = tuple[Kind, str]
+"""Kind and id of a prompt. Each kind has detectors of its own."""
 
 
 class Setting(NamedTuple):
@@ -50,6 +51,16 @@ class Setting(NamedTuple):
     key: str
     first: Any
     other: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One measure of two runs, over the prompts that both answered."""
+
+    first: Metric
+    other: Metric
+    change: Metric
+    """Mean of other minus first, with Student's 95 % interval; no interval when all pairs differ by the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,33 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _plain(compared: Compared) -> dict[str, Any]:
     return asdict(compared) | {"differ": [setting._asdict() for setting in compared.differ]}
+
+
+# -- measures, paired by prompt, which cancels how hard each prompt is
+
+
+def by_prompt(answers: Sequence[Answer], model: str) -> dict[PromptKey, Answer]:
+    """Return one model's answers by prompt, each with the verdict of today's detectors."""
+    return {
+        (a.response.prompt.kind, a.response.prompt.id): replace(a, verdict=verdict(a.response))
+        for a in answers
+        if a.model == model
+    }
+
+
+def differences(
+    model: str,
+    first: Mapping[PromptKey, Answer],
+    other: Mapping[PromptKey, Answer],
+    measures: Sequence[Measure],
+) -> list[Difference]:
+    """Compare the answers to the prompts in both. The values of a measure without any prompt are None, not 0."""
+    pairs = [(first[key], other[key]) for key in sorted(first.keys() & other.keys())]
+    compared = [(measure, *measure.pairs(pairs)) for measure in measures]
+    return [
+        Difference(one.metric(model, before), one.metric(model, after), one.change(model, pairs))
+        for one, before, after in compared
+    ]
 
 
 # -- for the terminal

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from constitutional_ai.errors import RecordError
-from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh, one_principle
 from constitutional_ai.evaluation.released_files import find_released
@@ -62,8 +60,8 @@ def measure(suite: Suite) -> list[Metric]:
     """Measure every candidate by each method, and every preference model by its scores."""
     files = _files(suite)
     answers = _by_models(suite, files)
-    for name, folder in suite.preference_models.items():
-        answers += _by_preference_model(suite, files, name, folder)
+    for name in suite.preference_models:
+        answers += _by_preference_model(suite, files, name)
     measured = [(c.label, method) for c in suite.candidates for method in METHODS]
     measured += [(name, BY_SCORE) for name in suite.preference_models]
     return [
@@ -153,33 +151,24 @@ async def _answer(
     return replace(row, probability_right=right, judgements=choice.judgements)
 
 
-def _by_preference_model(suite: Suite, files: Files, name: str, folder: Path) -> list[HHHAnswer]:
+def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswer]:
     """Score both answers of every question: the one with the higher score counts as better (EV-2)."""
 
-    async def passes() -> AsyncIterator[Pass[HHHQuestion, HHHAnswer]]:
-        yield Pass(_by_id(files, name, BY_SCORE), partial(_score, CheckedScorer(folder), name))
+    async def step(scorer: CheckedScorer, question: HHHQuestion) -> HHHAnswer:
+        comparison, better, _ = question
+        row = _unanswered(question, name, BY_SCORE)
+        conversation = comparison.prompt.conversation
+        both = [(*conversation, Message("assistant", each.text)) for each in (comparison.a, comparison.b)]
+        try:
+            for one in both:
+                scorer.check(one)
+            a, b = [await scorer.score(one) for one in both]
+        except RecordError as error:
+            return replace(row, failure=f"{type(error).__name__}: {error}")
+        return replace(row, probability_right=probability(a - b if better == "a" else b - a), scores=(a, b))
 
-    return suite.rows(
-        f"{PART}/pm-{name}",
-        HHHAnswer,
-        passes,
-        config={"preference_model": str(folder)},
-        inputs={"the questions": _digest(files), f"the weights of {name}": weights_digest(f"hf:{folder}")},
-    )
-
-
-async def _score(scorer: CheckedScorer, name: str, question: HHHQuestion) -> HHHAnswer:
-    comparison, better, _ = question
-    row = _unanswered(question, name, BY_SCORE)
-    conversation = comparison.prompt.conversation
-    both = [(*conversation, Message("assistant", each.text)) for each in (comparison.a, comparison.b)]
-    try:
-        for one in both:
-            scorer.check(one)
-        a, b = [await scorer.score(one) for one in both]
-    except RecordError as error:
-        return replace(row, failure=f"{type(error).__name__}: {error}")
-    return replace(row, probability_right=probability(a - b if better == "a" else b - a), scores=(a, b))
+    inputs = {"the questions": _digest(files)}
+    return suite.scored(PART, HHHAnswer, _by_id(files, name, BY_SCORE), step, name=name, inputs=inputs)
 
 
 def _digest(files: Files) -> str:

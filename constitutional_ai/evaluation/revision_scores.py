@@ -7,19 +7,17 @@ people's labels only. One that learned from the AI's labels, and against which R
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from constitutional_ai.detectors.objection import evades
-from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Completion, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, digest_of
-from constitutional_ai.runs.runner import Pass
 
 PART = "revisions"
 NO_CHAINS = (
@@ -80,7 +78,7 @@ def measure(suite: Suite) -> list[Metric]:
     for name, folder in suite.preference_models.items():
         if learned_from_ai(folder):
             suite.say(NO_WITNESS.format(name=name))
-        scores += _score(suite, answers, name, folder)
+        scores += _score(suite, answers, name)
     if not suite.preference_models:
         suite.say(NOBODY)
     return [*score_metrics(scores), *evasion_metrics(answers)]
@@ -111,24 +109,14 @@ def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
         yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, completion, fault, ended)
 
 
-def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str, folder: Path) -> list[RevisionScore]:
-    async def passes() -> AsyncIterator[Pass[RoundAnswer, RevisionScore]]:
-        scorer = CheckedScorer(folder)
+def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str) -> list[RevisionScore]:
+    async def step(scorer: CheckedScorer, one: RoundAnswer) -> RevisionScore:
+        score = await scorer.score(one.conversation)
+        return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, score, one.fault)
 
-        async def step(one: RoundAnswer) -> RevisionScore:
-            score = await scorer.score(one.conversation)
-            return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, score, one.fault)
-
-        yield Pass({f"{one.id}.{name}": one for one in answers}, step)
-
-    texts = [f"{one.id} {one.completion.text}" for one in answers]
-    return suite.rows(
-        f"{PART}/pm-{name}",
-        RevisionScore,
-        passes,
-        config={"preference_model": str(folder)},
-        inputs={"the revisions": digest_of(texts), f"the weights of {name}": weights_digest(f"hf:{folder}")},
-    )
+    items = {f"{one.id}.{name}": one for one in answers}
+    inputs = {"the revisions": digest_of(f"{one.id} {one.completion.text}" for one in answers)}
+    return suite.scored(PART, RevisionScore, items, step, name=name, inputs=inputs)
 
 
 def learned_from_ai(folder: Path) -> bool:

@@ -6,16 +6,18 @@ evaluation resumes where it was killed, and refuses to mix answers that were sam
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.evaluation.candidates import weights_digest
+from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model, Sampling
@@ -29,6 +31,7 @@ from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Progress, Row
 
+Item = TypeVar("Item")
 REMEDY = "Pass --redo {stage}, or name another folder with --out."
 
 
@@ -116,6 +119,26 @@ class Suite:
             inputs={**weights, **inputs},
         )
         return list(rows)
+
+    def scored(
+        self,
+        part: str,
+        row_type: type[Row],
+        items: Mapping[str, Item],
+        step: Callable[[CheckedScorer, Item], Awaitable[Row]],
+        *,
+        name: str,
+        inputs: dict[str, str],
+    ) -> list[Row]:
+        """Return the records that the preference model called ``name`` makes of ``items``, by the records' ids."""
+        folder = self.preference_models[name]
+
+        async def passes() -> AsyncIterator[Pass[Item, Row]]:
+            yield Pass(items, partial(step, CheckedScorer(folder)))
+
+        weights = {f"the weights of {name}": weights_digest(f"hf:{folder}")}
+        config = {"preference_model": str(folder)}
+        return self.rows(f"{part}/pm-{name}", row_type, passes, config=config, inputs={**inputs, **weights})
 
     async def gives_scores(self, candidate: Candidate, model: Model, part: str) -> bool:
         """Return whether the model gives log-probabilities; tell the user where ``part`` has to leave it out.

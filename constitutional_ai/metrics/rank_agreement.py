@@ -12,18 +12,14 @@ from typing import Any, Literal
 from constitutional_ai.records import Metric
 
 DRAWS = 2000
+Numbers = Sequence[float]
+Clusters = Sequence[Hashable]
 Statistic = Callable[[Any, Any], float | None]
 """A function that returns a number from two arrays with an entry per item, or None if it is not defined."""
 
 
 def spearman(
-    name: str,
-    model: str,
-    scores: Sequence[float],
-    truth: Sequence[float],
-    clusters: Sequence[Hashable],
-    *,
-    seed: int,
+    name: str, model: str, scores: Numbers, truth: Numbers, clusters: Clusters, *, seed: int
 ) -> Metric:
     """Return Spearman's rank correlation in [−1, 1], ties at their mean rank; None if either is constant.
 
@@ -34,13 +30,7 @@ def spearman(
 
 
 def auc(
-    name: str,
-    model: str,
-    scores: Sequence[float],
-    truth: Sequence[bool],
-    clusters: Sequence[Hashable],
-    *,
-    seed: int,
+    name: str, model: str, scores: Numbers, truth: Sequence[bool], clusters: Clusters, *, seed: int
 ) -> Metric:
     """Return P(a true item scores above a false one), in [0, 1]; a tie counts half. None if all have one truth.
 
@@ -54,10 +44,10 @@ def difference(
     name: str,
     model: str,
     of: Literal["spearman", "auc"],
-    scores: Sequence[float],
-    others: Sequence[float],
-    truth: Sequence[float],
-    clusters: Sequence[Hashable],
+    scores: Numbers,
+    others: Numbers,
+    truth: Numbers,
+    clusters: Clusters,
     *,
     seed: int,
 ) -> Metric:
@@ -79,43 +69,26 @@ def _metric(
     model: str,
     statistic: Statistic,
     scores: Sequence[Any],
-    truth: Sequence[float],
-    clusters: Sequence[Hashable],
+    truth: Numbers,
+    clusters: Clusters,
     seed: int,
 ) -> Metric:
     import numpy as np
 
-    groups = list(dict.fromkeys(clusters))
-    if not len(scores) == len(truth) == len(clusters):
-        raise ValueError("scores, truth and clusters differ in length")
+    groups: dict[Hashable, list[int]] = {}
+    for item, (_, _, cluster) in enumerate(zip(scores, truth, clusters, strict=True)):
+        groups.setdefault(cluster, []).append(item)
     if not groups:
         return Metric(name, model, None, None, None, 0, clusters=0)
-    given, true = np.asarray(scores, float), np.asarray(truth, float)
-    value = statistic(given, true)
-    number = {group: i for i, group in enumerate(groups)}
-    members = [np.flatnonzero(np.array([number[c] for c in clusters]) == i) for i in range(len(groups))]
-    low, high = (None, None) if value is None else _interval(statistic, given, true, members, seed)
+    given, true, members = np.asarray(scores, float), np.asarray(truth, float), list(groups.values())
+    value, random, low, high = statistic(given, true), np.random.default_rng(seed), None, None
+    if value is not None and len(members) > 1:
+        draws = (random.integers(len(members), size=len(members)) for _ in range(DRAWS))
+        drawn = (np.concatenate([members[i] for i in draw]) for draw in draws)
+        defined = [one for at in drawn if (one := statistic(given[at], true[at])) is not None]
+        if len(defined) >= DRAWS / 2:  # if many draws hold one kind only, the others say little
+            low, high = map(float, np.percentile(defined, [2.5, 97.5]))
     return Metric(name, model, value, low, high, len(scores), clusters=len(groups))
-
-
-def _interval(
-    statistic: Statistic, scores: Any, truth: Any, members: Sequence[Any], seed: int
-) -> tuple[float | None, float | None]:
-    import numpy as np
-
-    if len(members) < 2:
-        return None, None
-    random = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(DRAWS):
-        items = np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])
-        drawn.append(statistic(scores[items], truth[items]))
-    defined = [value for value in drawn if value is not None]
-    # If many resamples contain one kind of item only, the others say little.
-    if len(defined) < DRAWS / 2:
-        return None, None
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _spearman(scores: Any, truth: Any) -> float | None:

@@ -10,9 +10,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import EmptyAnswer, RefusedAnswer, UnreadableAnswer
-from constitutional_ai.evaluation.judge.judge import Judged
 from constitutional_ai.metrics.calibration import (
     TIE,
     Bin,
@@ -26,6 +29,8 @@ from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
 
+Judged = GateAnswer | Failure
+"""What a feedback model makes of one pair: its label with people's choice, or why it has none."""
 REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
 """A failure names its error's class."""
 
@@ -151,3 +156,36 @@ def _first_wins(label: PreferenceLabel) -> float | None:
 def _longer(label: PreferenceLabel) -> Side | None:
     a, b = len(label.comparison.a.text), len(label.comparison.b.text)
     return None if a == b else "a" if a > b else "b"
+
+
+# -- for the terminal
+
+
+def judge_table(report: JudgeReport) -> Group:
+    """Return the metrics, the reliability table, and counts of all that was left out."""
+    measured = Table("", "value", "95 % interval", "count", box=None, header_style="dim")
+    for m in report.metrics:
+        measured.add_row(m.name.replace("_", " "), _number(m.value), _interval(m), str(m.count))
+    reliability = Table(
+        "P(a is better)", "claimed", "observed", "95 % interval", "count", box=None, header_style="dim"
+    )
+    for b in report.bins:
+        observed = b.observed
+        reliability.add_row(
+            f"{b.low:.1f} to {b.high:.1f}",
+            _number(b.claimed),
+            _number(observed.value),
+            _interval(observed),
+            str(observed.count),
+        )
+    left_out = {"failures": report.failures, "unusable records": report.unusable}
+    lines = [Text(f"{what}: {format_counts(counts)}") for what, counts in left_out.items() if counts]
+    return Group(Text(str(report)), "", measured, "", reliability, *lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(metric: Metric) -> str:
+    return "–" if metric.low is None else f"{_number(metric.low)} to {_number(metric.high)}"

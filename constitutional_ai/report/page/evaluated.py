@@ -51,13 +51,13 @@ def tables(contents: Contents) -> list[Table]:
 
 def _tables(kind: str, measures: dict[str, dict[str, Metric]]) -> list[Table]:
     title, caption = KINDS.get(kind, (_words(kind), ""))
-    names, made = list(measures), []
+    names, tables = list(measures), []
     for n in range(0, len(names), COLUMNS):
         part = names[n : n + COLUMNS]
         models = dict.fromkeys(model for measure in part for model in measures[measure])
         rows = [(model, [measures[measure].get(model) for measure in part]) for model in models]
-        made.append(Table(f"{title}, continued" if n else title, caption, [_words(m) for m in part], rows))
-    return made
+        tables.append(Table(f"{title}, continued" if n else title, caption, [_words(m) for m in part], rows))
+    return tables
 
 
 def _words(name: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.evaluation.judge.judge import Judged, judge
-from constitutional_ai.evaluation.judge.judge_report import judge_report
+from constitutional_ai.evaluation.judge.judge import judge
+from constitutional_ai.evaluation.judge.judge_report import Judged, judge_report
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import (
     Message,

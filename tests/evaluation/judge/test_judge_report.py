@@ -7,8 +7,7 @@ import math
 import pytest
 from rich.console import Console
 
-from constitutional_ai.evaluation.judge.judge_report import judge_report
-from constitutional_ai.evaluation.judge.judge_table import judge_table
+from constitutional_ai.evaluation.judge.judge_report import judge_report, judge_table
 from constitutional_ai.records import (
     Comparison,
     Completion,

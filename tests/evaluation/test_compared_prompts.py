@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitutional_ai.evaluation.answer_rates import MEASURES, REWARDS
-from constitutional_ai.evaluation.paired import Difference, by_prompt, differences
+from constitutional_ai.evaluation.compare_runs import Difference, by_prompt, differences
 from constitutional_ai.records import Answer, Completion, Kind, Message, Prompt, Response, Verdict
 
 BARE = "I'm sorry, but I can't help with that."
