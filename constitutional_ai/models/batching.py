@@ -1,7 +1,7 @@
-"""Gathers concurrent requests into batches for an engine that answers many at once.
+"""Gather concurrent requests into batches.
 
-Steps send one request at a time; an in-process engine is fast only when it answers many together. The batcher stands
-between them: whatever is requested while a batch runs becomes the next batch.
+Callers send one request at a time, but an in-process engine is fast only when it answers many together. Requests that
+arrive while a batch runs wait for one of the next batches.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 GATHER_SECONDS = 0.005
-"""How long a first request waits for company. Nothing beside a forward pass."""
+"""How long the first request waits for others. Negligible compared with a forward pass."""
 ALIKE = 64
-"""Tokens: prefixes whose lengths differ by less count as equal, and shorter ones as none."""
+"""In tokens: shorter common prefixes are ignored, and lengths of prefixes are compared in steps of this size."""
 STEP_TOKENS = 64
-"""The fixed cost of one decode step, however few sequences a batch has, in prefilled tokens."""
+"""Fixed cost of one decode step, whatever the batch size, in units of one prefilled token."""
 BATCH_COST = 256
-"""The fixed cost of prefilling what sequences share, and what each has of its own, in the same unit."""
+"""Fixed cost of prefilling a batch (the shared prefix, then the suffixes), in the same unit."""
 
 
 class _Pending(NamedTuple, Generic[Request, Result]):
@@ -37,12 +37,12 @@ class _Pending(NamedTuple, Generic[Request, Result]):
 
 
 class Batcher(Generic[Request, Result]):
-    """Answers requests in batches: ``run(requests, cancelled)`` returns their results, in a thread.
+    """Answers requests in batches: ``run(requests, cancelled)`` is called in a thread and returns their results.
 
-    A batch holds at most ``size`` requests of one ``key``, with a common prefix and of similar length (least padding);
-    fewer where their number times the greatest length, with what they share counted once, would exceed ``max_tokens``.
-    Of all batches that the longest request can be in, the one is taken that costs least per request. ``cancelled`` is
-    set when nobody waits for the batch any more.
+    A batch holds at most ``size`` requests with the same ``key``, a common prefix and similar lengths (least padding).
+    Its padded size, with the common prefix counted once, is at most ``max_tokens``. Of the possible batches with the
+    longest request, the one with the lowest cost per request is run. ``cancelled`` is set when no caller waits for the
+    batch any more.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Batcher(Generic[Request, Result]):
         steps: Callable[[Request], int] = lambda request: 0,
         max_tokens: int = sys.maxsize,
     ) -> None:
-        """``length`` counts all tokens, those to come too; ``steps`` those that are decoded one after another.
+        """Set how requests are batched.
 
-        ``prompt`` are the tokens whose prefix a request may share with others.
+        ``length`` returns all tokens of a request, including those to be generated; ``steps`` the number that is
+        decoded one after another; ``prompt`` the tokens whose prefix the request may share with others.
         """
         self._run, self._size, self._key, self._length = run, size, key, length
         self._prompt, self._steps, self._max_tokens = prompt, steps, max_tokens
@@ -95,14 +96,14 @@ class Batcher(Generic[Request, Result]):
         return batch
 
     async def _run_in_thread(self, batch: list[_Pending[Request, Result]]) -> None:
-        release_threads()  # those that this thread loaded a model or trained with
+        release_threads()  # torch's threads of this thread, from loading a model or training
         cancelled = threading.Event()
         try:
             results = await asyncio.to_thread(self._run, [p.request for p in batch], cancelled)
             for p, result in zip(batch, results, strict=True):
                 if not p.answer.done():
                     p.answer.set_result(result)
-        except Exception as error:  # every asker gets it; the runner decides what it means
+        except Exception as error:  # every caller gets it, and decides how to handle it
             for p in batch:
                 if not p.answer.done():
                     p.answer.set_exception(error)
@@ -112,13 +113,13 @@ class Batcher(Generic[Request, Result]):
 
 
 def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:
-    """Return the length of the common prefix, if it is worth sharing."""
+    """Return the length of the common prefix; 0 if it is too short to be worth sharing."""
     shared = common_prefix(one.prompt, other.prompt)
     return shared if shared >= ALIKE else 0
 
 
 def _costs(alike: Sequence[tuple[int, _Pending[Request, Result]]], max_tokens: int) -> Iterator[float]:
-    """Yield the cost per request, in tokens, of a batch of the first one, the first two, … while memory allows."""
+    """Yield the cost per request, in tokens, of the batches of the first 1, 2, … requests, within ``max_tokens``."""
     (shared, longest), tokens = alike[0], 0
     for count, (of_this, pending) in enumerate(alike, start=1):
         shared, tokens = min(shared, of_this), tokens + pending.length

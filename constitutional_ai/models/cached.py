@@ -1,11 +1,10 @@
 """Cache the calls of a model in a file, so that no identical call is made twice.
 
-A call is cached where making it again would give the same. A score always is. A completion is at temperature 0, and at
-any temperature where the model runs in this process: there the request's own seed fixes its draws. Servers take seeds
-but few keep to them, so another call is another draw, and may be readable where the first was not.
+A call is cached if repeating it would give the same result: every score, every completion at temperature 0, and every
+completion of a model in this process, where the request's seed fixes it. Few servers honour seeds, so a repeated call
+is a new sample, which may be readable where the first was not.
 
-Failures are not cached, nor is an empty completion, nor a score that is not finite. Values are JSON; nothing is
-unpickled.
+Failures, empty completions and scores that are not finite are not cached. Values are JSON; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ COMPLETION, SCORES = TypeAdapter(Completion), TypeAdapter(list[float])
 def cached(model: Model, name: str, file: Path | None, say: Callable[[str], None]) -> Iterator[Model]:
     """Yield ``model``, which was loaded as ``name``, with its calls cached in ``file``.
 
-    Without a file, and for scripted models, which cost nothing, it is yielded as it is. ``say`` is told when the file
-    is damaged.
+    Nothing is cached without a file, or for scripted models, which cost nothing. ``say`` receives a warning when the
+    file is damaged.
     """
     if file is None or isinstance(model, ScriptedModel):
         yield model
         return
     calls = CallFile(file, say)
     try:
-        # The engine is part of it: another engine rounds differently, and may draw differently.
+        # The identity includes the engine, because another engine rounds differently and may sample differently.
         identity = f"{type(model).__name__} {model_identity(name, calls)}"
         yield CachedModel(model, calls, identity, seeded=name.startswith(LOCAL_SCHEMES))
     finally:
@@ -62,13 +61,13 @@ def cached(model: Model, name: str, file: Path | None, say: Callable[[str], None
 
 
 class CachedModel:
-    """A model that answers from a file the requests that it has answered before.
+    """A model that answers repeated requests from a file.
 
-    Identical requests that are in progress together are sent once.
+    Identical concurrent requests are sent once.
     """
 
     def __init__(self, model: Model, calls: CallFile, identity: str, *, seeded: bool) -> None:
-        """Wrap ``model``, known as ``identity``. ``seeded`` when the seed of a request fixes its completion."""
+        """Wrap ``model``. ``seeded`` says whether the seed of a request fixes its completion."""
         self._model, self._calls, self._identity, self._seeded = model, calls, identity, seeded
         self._in_progress: dict[str, asyncio.Task[str]] = {}
 
@@ -123,7 +122,7 @@ class CachedModel:
 
 
 def request_key(identity: str, fmt: Format, call: str, context: Context, how: Sequence[object]) -> str:
-    """Return the sha256 of a request. JSON keeps a text apart from a conversation, and two strings from one."""
+    """Return the sha256 of a request as JSON, in which a text differs from a conversation, and two strings from one."""
     turns = context if isinstance(context, str) else [[m.role, m.content] for m in context]
     return hashlib.sha256(json.dumps([identity, fmt, call, turns, how]).encode()).hexdigest()
 
@@ -147,12 +146,12 @@ class CallFile:
             self._start_again(error)
 
     def get(self, key: str) -> str | None:
-        """Return the value of a key; None without one, or when it is damaged."""
+        """Return the value of a key; None if it is missing or damaged."""
         rows = self._do("SELECT value FROM calls WHERE key = ?", key)
         if not rows:
             return None
         check, _, value = rows[0][0].partition(" ")
-        return value if check == _check(value) else None  # a page of the file may be damaged unseen
+        return value if check == _check(value) else None  # SQLite does not notice every damaged page
 
     def put(self, key: str, value: str) -> None:
         """Store a value."""
@@ -196,7 +195,7 @@ class CallFile:
             raise InputError(
                 f"cannot use {self._path}: {error}. Set cache= to another file, or to null for none."
             ) from error
-        self._say(f"warning: {self._path} is damaged ({error}): calls are cached in a new one.")
+        self._say(f"warning: {self._path} is damaged ({error}): calls are cached in a new file.")
         if hasattr(self, "_db"):
             self._db.close()
         for end in ("-wal", "-shm"):
@@ -206,7 +205,7 @@ class CallFile:
 
 
 def _enter_wal_mode(db: sqlite3.Connection) -> None:
-    """Switch to WAL mode, waiting for other processes that do: SQLite's own time-out does not cover this change."""
+    """Switch to WAL mode, waiting while other processes do so: SQLite's own time-out does not cover this change."""
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -223,9 +222,9 @@ def _check(value: str) -> str:
 
 
 def model_identity(name: str, calls: CallFile) -> str:
-    """Return what tells a model from all others: a digest of its files where it is local, else its name.
+    """Return a string that identifies a model: a digest of its files if it is local, else its name.
 
-    A server's name tells where it is and what it is called. That its weights were exchanged cannot be seen.
+    New weights behind the same name on a server go unnoticed.
     """
     if not name.startswith(LOCAL_SCHEMES):
         return name
@@ -234,7 +233,7 @@ def model_identity(name: str, calls: CallFile) -> str:
 
 
 def _folder(name: str) -> Path:
-    """Return the folder of a loaded model's files. Those of a hub model are in the hub's cache by then."""
+    """Return the folder of a loaded model's files; a hub model's are in the hub's cache."""
     path = model_path(name)
     if isinstance(path, Path):
         return path

@@ -1,7 +1,7 @@
-"""``cai doctor``: check that a model does what the method needs, and measure how fast.
+"""Check that a model does what the method needs, and measure its speed (``cai doctor``).
 
-Labels are sums of log-probabilities over whole continuations (FB-5, pitfall 5). A backend that returns those of the
-first token only, or shifted by one place, still gives labels, and nothing about them looks wrong.
+Labels are sums of log-probabilities over whole continuations (FB-5, pitfall 5). A backend that returns only that of
+the first token, or is off by one token, still gives labels that look plausible.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from constitutional_ai.safe_text import visible
 QUESTION = "\n\nHuman: Name a fruit.\n\nAssistant:"
 CONVERSATION = (Message("user", "Name a fruit."),)
 OPEN_QUESTION = (Message("user", "Make up the beginning of a story."),)
-"""So open that two samples are the same text only when nothing was sampled, or with the same seed."""
+"""A question so open that two samples agree only if decoding is greedy or the seeds are the same."""
 PARTS = (" I like", " apples and pears.")
 """Two parts of one continuation. Each starts with a space, so that no token spans both."""
 REQUESTS, TOKENS = 16, 32
 FLOAT32, BFLOAT16, QUANTISED = 1e-3, 0.35, 1.0
-"""Nats by which two scores of one text may differ: in float32; in bfloat16, where batches of other shapes round
-differently; and with quantised weights. Scores that are shifted by a token, or lack one, are off by several nats."""
+"""Allowed difference, in nats, between two scores of one text: in float32, in bfloat16 (where rounding depends on the
+batch's shape) and with quantised weights. Scores that are shifted by a token, or lack one, are off by several nats."""
 
 Outcome = Literal["yes", "no", "not checked"]
 
@@ -46,7 +46,7 @@ class Check:
 def examine(name: str, reference: str | None = None) -> list[Check]:
     """Run all checks on a model.
 
-    ``reference`` names local weights to compare scores with; by default those of the model itself where it is local.
+    ``reference`` names local weights to compare scores with; the default is the model itself if it is local.
     Raises InputError or ModelError when the model cannot be loaded.
     """
     started = time.monotonic()
@@ -60,7 +60,7 @@ def examine(name: str, reference: str | None = None) -> list[Check]:
 
 
 def _paths(model: Model) -> list[Check]:
-    """Return which code computes attention and matrix products, for a model whose engine tells."""
+    """Return which code computes attention and matrix products, if the model's engine reports it."""
     if not hasattr(model, "paths"):
         return []
     paths: dict[str, str] = model.paths()
@@ -108,10 +108,10 @@ async def _check_sampling(model: Model) -> list[Check]:
 
 
 def _check_seed(alone: str, again: str, among_others: str) -> Check:
-    """Check that a seed fixes a completion: only then does a resumed run give the same records.
+    """Check that a seed fixes a completion, without which a resumed run may give other records.
 
-    Among other requests even a sound server may round differently. But a server that seeds all requests of a batch
-    together also answers differently there.
+    If only the answer in a batch differs, a correct server may have rounded differently there, or the server may use
+    one seed for the whole batch.
     """
     check, effect = "a seed fixes the answer", "a resumed run may differ from an uninterrupted one"
     if alone != again:
@@ -122,17 +122,17 @@ def _check_seed(alone: str, again: str, among_others: str) -> Check:
 
 
 def _check_seeds(texts: set[str]) -> Check:
-    """Check that seeds give different completions: otherwise both answers of a comparison are the same."""
+    """Check that seeds give different completions; otherwise the two answers of a comparison would be the same."""
     check = "different seeds give different answers"
     if len(texts) == 1:
         return Check(
-            check, "no", f"{REQUESTS} seeds gave one text at temperature 1. Switch on sampling in the server"
+            check, "no", f"{REQUESTS} seeds gave one text at temperature 1. Enable sampling in the server"
         )
     return Check(check, "yes", f"{len(texts)} texts from {REQUESTS} seeds")
 
 
 async def _check_scores(model: Model) -> Check:
-    """Check log P(a b | c) = log P(a | c) + log P(b | c a), which fails where only first tokens are counted."""
+    """Check that log P(a b | c) = log P(a | c) + log P(b | c a), which fails if only first tokens are counted."""
     check, (first, second) = "scores whole continuations", PARTS
     try:
         (whole, head), (tail,) = await asyncio.gather(
@@ -176,7 +176,7 @@ def _precision(off: float, int8: bool) -> tuple[Outcome, str]:
         return "yes", "bfloat16 precision"
     if off <= QUANTISED and int8:
         return "yes", "8-bit precision"
-    if off <= QUANTISED:  # a server does not tell whether its weights are quantised
+    if off <= QUANTISED:  # a server does not say whether its weights are quantised
         return "not checked", "too far off, unless the server quantises its weights"
     return "no", "too far off"
 

@@ -1,4 +1,4 @@
-"""Load a model by its name. A new backend is a file and a case in two functions here."""
+"""Load a model by its name. A new backend needs a file, and an entry in ``SCHEMES``, ``load_model`` and ``_fault``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LOCAL_SCHEMES = ("hf:", "bundled:")
 
 
 def load_model(name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None) -> Model:
-    """Return the model of that name, ready to answer. Raises InputError or ModelError.
+    """Load the model of that name. Raises InputError or ModelError.
 
-    ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that is installed. ``say``, or else the
-    log, is told which engine that is.
+    ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that is installed. The choice is reported
+    to ``say``, or to the log without it.
     """
     check_name(name)
     scheme, _, rest = name.partition(":")
@@ -56,7 +56,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
 def loaded(
     name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
 ) -> Iterator[Model]:
-    """Hold the model of that name for the length of a pass. Its memory is free afterwards."""
+    """Yield the model of that name, and free its memory after the block."""
     model = load_model(name, engine=engine, say=say)
     try:
         yield model
@@ -65,7 +65,7 @@ def loaded(
 
 
 def model_path(name: str) -> Path | str:
-    """Return the folder or hub id of a model's weights. Raises InputError for a model without weights to train."""
+    """Return the folder or hub id of a model's weights. Raises InputError for a model without local weights."""
     check_name(name)
     scheme, _, rest = name.partition(":")
     if scheme == "bundled":
@@ -73,15 +73,17 @@ def model_path(name: str) -> Path | str:
 
         return bundled_folder(rest)
     if scheme != "hf":
-        raise InputError(f"'{name}' has no weights here that could be trained. Name one as bundled: or hf:.")
+        raise InputError(
+            f"'{name}' has no weights on this machine. Name a model that begins with bundled: or hf:."
+        )
     folder = Path(rest).expanduser()
     if rest.startswith((".", "/", "~")) and not folder.is_dir():
-        raise InputError(f"no folder '{rest}' to load a model from.")
+        raise InputError(f"no folder '{rest}'. Write hf: and the path of a model's folder, or a hub id.")
     return folder if folder.is_dir() else rest
 
 
 def check_name(name: str) -> None:
-    """Raise InputError when no backend can have this name. Loads nothing."""
+    """Raise InputError if the name is invalid. Nothing is loaded."""
     scheme, _, rest = name.partition(":")
     if scheme not in SCHEMES:
         forms = ", ".join(SCHEMES.values())
@@ -100,7 +102,7 @@ def _fault(scheme: str, rest: str) -> str | None:
         case "scripted" if rest not in SCRIPTS:
             return f"unknown scripted model '{rest}'.{did_you_mean(rest, SCRIPTS)}"
         case "hf" | "anthropic" if not rest:
-            return f"write {SCHEMES[scheme]}"
+            return f"'{scheme}:' lacks a part: write {SCHEMES[scheme]}"
         case "hf":
             folder = Path(rest).expanduser()
             if folder.is_dir() and not (folder / "config.json").exists():

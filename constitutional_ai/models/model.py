@@ -1,6 +1,6 @@
 """The interface of a model: two methods.
 
-In-process engines, servers, caches and fakes have it, and so may any object of yours.
+In-process engines, servers, caches and test doubles implement it, and so can any object of yours.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from constitutional_ai.records import Completion, Conversation
 Format = Literal["chat", "plain"]
 
 Context = Conversation | str
-"""A prompt. A conversation goes through the model's chat template (or the paper's plain format); where its last turn is
-the assistant's, that turn is continued. A string is continued exactly as it stands."""
+"""A prompt. A conversation is rendered by the model's chat template (or in the paper's plain format); if its last turn
+is the assistant's, that turn is continued. A string is continued as it is."""
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 STOP_STRINGS = ("\n\nHuman:", "\nHuman:", "<EOT>")
-"""Strings with which a model in the plain format starts to write the human's turn (pitfall 17)."""
+"""Strings that show that a model in the plain format begins to write the human's turn (pitfall 17)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to sample a completion. ``seed`` fixes the draws of this request, whatever else is in its batch."""
+    """Settings for sampling a completion. ``seed`` fixes the result, whatever other requests are in the batch."""
 
     temperature: float = 1.0
-    """0 is greedy. The paper samples at 1, always (SL-10)."""
+    """0 is greedy. The paper always samples at 1 (SL-10)."""
     max_tokens: int = 128
     seed: int = 0
     stop: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Model(Protocol):
 
 
 def plain(conversation: Conversation) -> str:
-    r"""Return a conversation in the paper's plain format. It ends where the assistant is to continue.
+    r"""Return a conversation in the paper's plain format, which ends where the assistant continues.
 
     >>> from constitutional_ai.records import Message
     >>> plain((Message("user", "Hi"),))

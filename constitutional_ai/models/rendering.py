@@ -1,7 +1,7 @@
-"""Render conversations as one text, in which no content can open a turn of its own.
+"""Render conversations as one text, in which no message can open another turn.
 
-A pretrained model has no chat template (SL-15), and TRL needs one: it gets the paper's plain format, which is saved
-with the weights. So a trained model uses the same format as the pretrained one.
+A pretrained model has no chat template (SL-15), but TRL needs one: the model gets the paper's plain format, which is
+saved with the weights. So a trained model uses the same format as the pretrained one.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ PLAIN_TEMPLATE = (
     r"{% for message in messages %}"
     r"{{ '\n\n' + {'user': 'Human', 'assistant': 'Assistant', 'system': 'System'}[message['role']] + ': ' }}"
     r"{{ message['content'] }}"
-    # Not after earlier answers: ``plain`` writes none there either, and a context must be the text learned from.
-    # The line break keeps a text from ending in a token that may also be the padding (stack trap: pad == eos).
+    # Only after the last answer: ``plain`` writes no EOS after earlier ones, and prompts must match training texts.
+    # The line break keeps a text from ending in EOS, which may also be the padding (stack trap: pad == eos).
     r"{% if loop.last and message['role'] == 'assistant' %}{{ eos_token + '\n' }}{% endif %}"
     r"{% endfor %}"
     r"{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 BOS = r"{{ bos_token }}"
 TURN = re.compile(r"(?!\A)^([^\S\n]*(?:Human|Assistant|System)):", re.MULTILINE)
-"""Matches line by line, so that a hostile text of line breaks takes no longer than any other."""
+"""Matches one line at a time, so that a hostile text of many line breaks does not make it slow."""
 
 
 def plain_template(tokenizer: Any) -> str:
     """Return the chat template of the plain format.
 
-    It writes a BOS token where the tokenizer puts one before a text: in a template's text it puts none.
+    It writes a BOS token if the tokenizer adds one to a text, because the tokenizer adds none to a rendered template.
     """
     start = tokenizer("")["input_ids"][:1]
     return BOS + PLAIN_TEMPLATE if start and start[0] == tokenizer.bos_token_id else PLAIN_TEMPLATE
@@ -40,8 +40,8 @@ def uses_plain_format(tokenizer: Any) -> bool:
 
 
 def escape_tokens(text: str, tokenizer: Any) -> str:
-    """Return ``text`` with its control tokens broken, so that none opens a turn: ``<|im_end|>`` → ``< |im_end|>``."""
-    # Llama 3 names only two of its control tokens as special ones; the others are just added as such.
+    """Return ``text`` with a space in each control token, so that none works: ``<|im_end|>`` → ``< |im_end|>``."""
+    # Llama 3 has only two of its control tokens in ``all_special_tokens``; all are in ``added_tokens_decoder``.
     added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
     for token in sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True):
         if token in text:
@@ -50,14 +50,14 @@ def escape_tokens(text: str, tokenizer: Any) -> str:
 
 
 def escape_content(text: str, tokenizer: Any) -> str:
-    """Return a turn's content that opens no other turn.
+    """Return a turn's content, escaped so that it opens no other turn.
 
-    In the plain format words open turns too: ``Human:`` at the start of a line becomes ``Human :``.
+    In the plain format ordinary words open turns too: ``Human:`` at the start of a line becomes ``Human :``.
     """
     text = escape_tokens(text, tokenizer)
     return TURN.sub(r"\1 :", text) if uses_plain_format(tokenizer) else text
 
 
 def escape_messages(messages: Iterable[dict[str, str]], tokenizer: Any) -> list[dict[str, str]]:
-    """Return messages for the tokenizer's chat template, escaped. Escaped messages do not change again."""
+    """Return messages escaped for the tokenizer's chat template. Escaping them again changes nothing."""
     return [m | {"content": escape_content(m["content"], tokenizer)} for m in messages]

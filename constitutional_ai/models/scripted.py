@@ -1,4 +1,4 @@
-"""A model whose answers a function writes: for tests of our own logic, and for teaching."""
+"""A model whose answers are written by a function, for tests of our own logic and for teaching."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SURE = 0.95
 
 
 def asks_back(context: str, continuation: str) -> float:
-    """Prefer replies with a question in them: the preference that ``make planted`` plants for the pipeline to find."""
+    """Prefer replies that contain a question. ``make planted`` checks that the pipeline learns this preference."""
     (mine, other) = (("?" in option) for option in _options(context, continuation))
     share = 0.5 if mine == other else SURE if mine else 1 - SURE
     return math.log(share)
 
 
 def coin_flips(context: str, continuation: str) -> float:
-    """Prefer one answer of each pair by a coin, the same in both orders: nothing can be learned from it."""
+    """Prefer a random answer of each pair, the same one in both orders, so that nothing can be learned."""
     mine, other = _options(context, continuation)
     if mine == other:
         return math.log(0.5)
@@ -42,7 +42,7 @@ def coin_flips(context: str, continuation: str) -> float:
 
 
 def _options(context: str, continuation: str) -> tuple[str, str]:
-    """Return the answer that " (A)" or " (B)" stands for in a question of FB-4, and the other one."""
+    """Return the answer that " (A)" or " (B)" means in a question in the form of FB-4, and the other answer."""
     _, _, options = context.rpartition("\n (A) [[[")
     first, _, rest = options.partition("]]]\n (B) [[[")
     second = rest.rpartition("]]]")[0]
@@ -51,9 +51,9 @@ def _options(context: str, continuation: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """A model of two functions.
+    """A model made of two functions.
 
-    ``say`` writes the answer to a context, given as plain text; ``weigh`` gives the log-probability of a continuation.
+    ``say`` returns the answer to a context in plain text; ``weigh`` returns the log-probability of a continuation.
 
     >>> import asyncio
     >>> model = ScriptedModel(say=lambda context: "No, thank you.")
