@@ -1,8 +1,8 @@
 """Clean up revisions before they are revised further or trained on, and count every hit (pitfall 18).
 
 This is ours: the paper mentions no clean-up, so the recipe ``paper`` does none. Chat models put an opener such as "Here
-is the revised response:" before a revision, and a model finetuned on it would say it to everybody. Small models also
-write nothing, repeat what was there, or loop.
+is the revised response:" before a revision, and a model finetuned on openers would always write them. Small models also
+return no text, repeat the previous text, or loop.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ WHY = {
 
 
 def cleaned(revision: Revision, before: str, rules: Collection[Rule]) -> Revision:
-    """Return the revision without its opener, and with its fault if it has one.
+    """Return the revision with its opener cut off and its ``fault`` set.
 
-    ``before`` is the answer that was revised. Raises EmptyAnswer when the text is empty and no rule covers that.
+    ``before`` is the answer that was revised. Raises EmptyAnswer when the text is empty and ``rules`` lacks ``empty``.
     """
     cut, text = without_opener(revision.revised.text) if "opener" in rules else ("", revision.revised.text)
     if not text.strip() and "empty" not in rules:
@@ -47,14 +47,14 @@ def _fault(text: str, others: Iterable[str], rules: Collection[Rule]) -> Rule | 
         return "empty"
     if "identical" in rules and any(words == other.split() for other in others):
         return "identical"
-    # A loop lasts until the model is cut off, so it may start after the part of a long text that the detector reads.
+    # The detector reads only the start of a long text, but a loop may begin later. It lasts until the end of the text.
     if "repetition" in rules and "looping" in (degeneracy(text), degeneracy(text[-READ:])):
         return "repetition"
     return None
 
 
 def hits(chains: Iterable[RevisionChain]) -> Counter[str]:
-    """Count the revisions that each rule has hit. One with an opener and a fault counts for both."""
+    """Count the revisions that each rule has hit. A revision with an opener and a fault counts for both."""
     counts: Counter[str] = Counter()
     for revision in (r for chain in chains for r in chain.revisions):
         counts.update((["opener"] if revision.cut else []) + ([revision.fault] if revision.fault else []))

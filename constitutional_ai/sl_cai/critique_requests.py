@@ -10,8 +10,8 @@ from constitutional_ai.records import Conversation, Message
 
 NEXT = ("\n\nRevisionRequest:", "\n\nCritiqueRequest:", "\n\nCritique:", "\n\nRevision:")
 STOPS = ("\nHuman:", "<EOT>", *NEXT)
-"""In plain text only these mark the end of a critique or revision. The likeliest stand first: a server receives the
-first four, and the others are cut off here. ``\\nHuman:`` also stops at ``\\n\\nHuman:``."""
+"""Stop strings that end a critique or revision in plain text, the likeliest first: a server receives only the first
+four, and text is cut at the others on this machine. ``\\nHuman:`` also matches ``\\n\\nHuman:``."""
 
 
 def to_critique(conversation: Conversation, answer: str, request: str, fmt: Format) -> Context:
@@ -42,7 +42,7 @@ def to_revise(
 
 
 def to_answer_again(conversation: Conversation, request: str) -> Conversation:
-    """Return the prompt with the revision request in it: a model too small to revise can still answer that."""
+    """Return the prompt with the revision request in it, for models too small to revise an answer."""
     *before, last = conversation
     return (*before, Message("user", f"{last.content}\n\n({request})"))
 

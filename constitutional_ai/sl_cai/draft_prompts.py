@@ -1,7 +1,7 @@
 """Draft more prompts with a pretrained model, from examples (section 3.2; SL-3).
 
-Examples are drawn anew for each draft. The paper generated 140,335 red-team prompts, but does not say from how many
-examples each; Bai et al. 2022a used about ten. Sifting the drafts is ours: the paper mentions none.
+Each draft has its own random examples. The paper generated 140,335 red-team prompts, but does not say from how many
+examples each; Bai et al. 2022a used about ten. Sifting the drafts is ours; the paper does not mention it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from constitutional_ai.sl_cai.settings import Generation
 
 
 def seed_prompts(train: Iterable[Prompt], kind: Kind, shots: int) -> list[Prompt]:
-    """Return the prompts that may serve as examples, in an order that does not depend on the file's.
+    """Return the prompts that may be examples, in an order that does not depend on the file's.
 
-    They have a single turn: the first turn of a longer prompt may be a held-out prompt of its own (SL-1). Raises
-    InputError when there are fewer than ``shots``.
+    Only prompts of one turn qualify: the first turn of a longer one may be a held-out prompt (SL-1). Raises InputError
+    when there are fewer than ``shots``.
     """
     seeds = [p for p in train if p.kind == kind and [m.role for m in p.conversation] == ["user"]]
     if len(seeds) < shots:
@@ -60,11 +60,11 @@ async def draft(
 
 
 END = "\n"
-"""The end of an item in the plain list: each item is one line."""
+"""The end of an item in the plain list, where each item is one line."""
 
 
 def request(shots: Sequence[str], kind: Kind, fmt: Format) -> Context:
-    """Return a list to be continued, or in chat a conversation in which every answer so far is a prompt."""
+    """Return a plain list for the model to continue, or a chat in which the assistant's turns are the examples."""
     if fmt == "plain":
         items = "".join(f"- {' '.join(shot.split())}{END}" for shot in shots)
         return f"Some {WANTED[kind]}:\n\n{items}-"
@@ -84,7 +84,7 @@ MORE = "Write one more, unlike those before."
 
 
 def cleaned(reply: str) -> str:
-    """Return a draft without a list mark and without quotes around the whole; of a list, only the first item.
+    """Return a draft without a list marker and surrounding quotes; if it is a list, only the first item.
 
     >>> cleaned('1. "How do I bake bread?"')
     'How do I bake bread?'
@@ -106,21 +106,21 @@ QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
 
 
 class Sifted(NamedTuple):
-    """The drafts that are kept, and counts of all."""
+    """The drafts that are kept, and counts of all drafts."""
 
     kept: list[Prompt]
     """Prompts in the order of the drafts."""
     counts: dict[Kind, Counter[str]]
-    """How many drafts were kept, and how many dropped, by reason; they add up to all drafts."""
+    """Number of drafts that were kept, and that were dropped for each reason."""
 
 
 KEPT, KNOWN, HELD_OUT, EARLIER = "kept", "near a prompt", "near a held-out prompt", "near an earlier draft"
 
 
 def sift(drafts: Iterable[Draft], train: Iterable[Prompt], held_out: Iterable[Prompt]) -> Sifted:
-    """Keep the drafts that are usable prompts and near no human turn of any file, and no earlier draft."""
+    """Keep the usable drafts that are not near any human turn of the files or an earlier draft."""
     seen, sifted = Seen(), Sifted([], {})
-    # Held-out prompts first, so that a leak is counted as one.
+    # Held-out prompts come first, so that a draft near both is counted as near a held-out prompt.
     for where, prompts in ((HELD_OUT, held_out), (KNOWN, train)):
         for text in dict.fromkeys(m.content for p in prompts for m in p.conversation if m.role == "user"):
             seen.add(text, where)
@@ -144,7 +144,7 @@ def in_words(counts: Counter[str]) -> str:
 
 
 def flaw(draft: Draft) -> str | None:
-    """Return the reason why a draft is unusable by itself; None if there is none."""
+    """Return why a draft is unusable, whatever the other drafts are; None if it is usable."""
     if not draft.text:
         return "empty"
     if draft.completion.finish_reason == "length":
@@ -160,4 +160,4 @@ def flaw(draft: Draft) -> str | None:
 CONTROL = re.compile(
     r"\b(?:Human|Assistant|System|User) ?:|<\|[^|\s]{1,40}\|>|<EOT>|</?s>|\[/?INST\]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
-"""Matches texts that would open or end a turn, and control characters."""
+"""Matches markup that opens or ends a turn, and control characters."""

@@ -1,7 +1,7 @@
 """Finetune the pretrained model into SL-CAI, on revisions and on helpful responses (section 3.2; SL-15 to SL-19).
 
-The loss is on the answer only; the paper does not say. Revisions of all rounds are trained on, not only the last
-(SL-16).
+The loss covers only the answer's tokens (our choice; the paper does not say). Revisions of all rounds are trained on,
+not only the last (SL-16).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Return rows in TRL's prompt-completion form: every revision without a fault, then every helpful response.
 
-    ``rounds`` limits them to the revisions of the first rounds (SL-17); None takes all.
+    ``rounds`` limits the revisions to those of the first rounds (SL-17); None takes all.
     """
     rows = [
         _row(chain.initial.prompt.conversation, revision.revised, f"{chain.id}/r{number}", REVISIONS)
@@ -64,9 +64,9 @@ def finetune(job: TrainingJob[Training]) -> Checkpoint:
         model=model,
         args=SFTConfig(
             **launch.arguments(job),
-            max_length=None,  # longer rows were left out and counted; TRL would cut them
+            max_length=None,  # TRL would cut longer rows; they are already left out
             padding_free=packed,
-            # With padding, texts of similar length go together; the batches come in random order.
+            # With padding, a batch has texts of similar length; the order of batches is random.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in job.rows]),

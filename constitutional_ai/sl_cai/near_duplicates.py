@@ -1,6 +1,6 @@
-"""Find texts that are nearly the same. Ours: the paper does not say whether generated prompts were sifted (SL-3).
+"""Find near-duplicate texts. Ours: the paper does not say whether generated prompts were sifted (SL-3).
 
-A text is represented by the set of its four-letter substrings. Two texts are near each other if the Jaccard similarity
+A text is represented by the set of its four-letter substrings. Two texts are near-duplicates if the Jaccard similarity
 of their sets is at least ``NEAR``. MinHash finds the few candidates, which are then compared exactly. A hundred
 thousand texts take minutes and 1 GB.
 """
@@ -12,9 +12,9 @@ from typing import Any
 
 LETTERS = 4
 NEAR = 0.6
-"""At 0.6, one or two words of a question differ; case and punctuation are ignored."""
+"""At 0.6 about one or two words of a question differ. Case and punctuation are ignored."""
 BANDS, ROWS = 30, 4
-"""MinHash misses 1 in 60 pairs with a similarity of just 0.6, 1 in 4,000 at 0.7, and no identical ones."""
+"""MinHash misses 1 in 60 pairs of similarity 0.6, 1 in 4,000 of 0.7, and no identical texts."""
 PERMUTATIONS = 1
 """Seed of the hashes, so that every machine finds the same texts."""
 

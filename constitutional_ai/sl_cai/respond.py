@@ -1,4 +1,4 @@
-"""Sample responses to prompts: the initial responses of the paper's first figure (SL-5), and pairs later (FB-2)."""
+"""Sample responses to prompts: the initial responses (SL-5), and later the pairs for comparison (FB-2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from constitutional_ai.seeding import seed_of
 async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Response:
     """Sample response ``number`` to a prompt. Raises EmptyAnswer when it is empty.
 
-    No few-shot examples stand before it: they would make the response less harmful (SL-12).
+    The prompt has no few-shot examples, which would make the response less harmful (SL-12).
     """
     name = f"{prompt.id}.{number}"
     completion = await sample_text(model, prompt.conversation, sampling, seed, "respond", name)
@@ -21,7 +21,7 @@ async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampli
 
 
 async def sample(model: Model, context: Context, sampling: Sampling, *draw: object) -> Completion:
-    """Sample one completion, which may be empty; ``draw`` names the draw and so fixes the seed."""
+    """Sample one completion, which may be empty. Its seed is the hash of ``draw``."""
     return await model.generate(context, replace(sampling, seed=seed_of(*draw)))
 
 

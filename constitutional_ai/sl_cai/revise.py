@@ -1,11 +1,11 @@
-"""Critiques and revisions: the supervised half of the method (section 3.1; SL-5 to SL-14).
+"""Criticise and revise responses (section 3.1; SL-5 to SL-14).
 
 In each round a principle is drawn, which consists of a critique request and a revision request. The model answers the
-critique request with a critique of the response, and the revision request with a revision. In the next round the
-revision takes the response's place, and earlier critiques are dropped (SL-7).
+critique request with a critique of the response, and the revision request with a revision. The next round starts from
+the revision, and earlier critiques are dropped (SL-7).
 
-The style ``direct`` leaves the critique out (SL-14). The style ``restate`` is ours: it repeats the prompt together with
-the revision request, for models too small to criticise themselves.
+The style ``direct`` leaves the critique out (SL-14). The style ``restate`` is ours: it repeats the prompt with the
+revision request, for models too small to criticise themselves.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def revise(
 
 @dataclass(frozen=True, slots=True)
 class _Reviser:
-    """A model and how it is prompted in one round."""
+    """A model and its prompt settings in one round."""
 
     model: Model
     fmt: Format

@@ -1,7 +1,7 @@
-"""Read worked critiques and revisions, which stand before a request in the plain format (SL-11).
+"""Read worked critiques and revisions, the few-shot examples of requests in the plain format (SL-11).
 
 Without them a pretrained model confuses critiques with revisions. Ours are in ``data/few_shots/``; the paper's are read
-from a folder that the user names, in the same format. They never stand before a first response (SL-12).
+from a folder that the user names, in the same format. They never precede a first response (SL-12).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def critique_revision(folder: Path) -> str:
 
 
 def _dialogue(place: str, item: Any) -> str:
-    """Return a dialogue without the stop sequence at its end, with which the next dialogue starts.
+    r"""Return a dialogue without a final ``\n\nHuman:``, because the next dialogue starts with it.
 
-    All but one of the released dialogues end with it.
+    All but one of the paper's dialogues end with it.
     """
     if not (isinstance(item, str) and item.startswith(HUMAN)):
         raise InputError(f"{place} must be a dialogue that begins with {HUMAN!r}.")
