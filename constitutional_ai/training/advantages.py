@@ -1,4 +1,4 @@
-"""The arithmetic of PPO: the reward of each token of an answer, and how much better it is than expected.
+"""The arithmetic of PPO: the reward, the advantage and the value loss of each token of an answer.
 
 Shapes: B answers of T tokens each, right-padded. ``mask_BT`` is 1 on the tokens of an answer and 0 after its end; an
 answer that is left out of the loss has 0 everywhere. There is no discount: γ = 1 (RL-2).

@@ -1,4 +1,4 @@
-"""The callbacks of reinforcement: snapshots of the policy (RL-6), and the order of the prompts."""
+"""The callbacks of reinforcement learning: snapshots of the policy (RL-6), and the order of the prompts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
 
 
 class Snapshots(TrainerCallback):  # type: ignore[misc]
-    """Save the policy after every ``every`` prompts; the paper's figures use these snapshots (figures 2, 8 and 10).
+    """Save the policy every ``every`` prompts; the paper's figures 2, 8 and 10 use these snapshots.
 
-    Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load by the name ``hf:FOLDER``. A
-    batch of prompts takes ``passes`` steps.
+    Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load as ``hf:FOLDER``. Each batch of
+    prompts is used for ``passes`` steps.
     """
 
     def __init__(self, folder: Path, every: int, *, prompts_per_batch: int, passes: int) -> None:

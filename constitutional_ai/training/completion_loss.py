@@ -16,7 +16,7 @@ from trl import SFTTrainer
 from constitutional_ai.training.packing import causal_mask, hidden_states
 
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Settings of models that do more than project to logits; for these TRL's loss is used."""
+"""Configuration keys of models that also rescale their logits; TRL's loss is used for these."""
 
 
 class CompletionLossTrainer(SFTTrainer):  # type: ignore[misc]

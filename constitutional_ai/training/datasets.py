@@ -32,9 +32,9 @@ def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
 def within(
     rows: Iterable[dict[str, Any]], path: str | Path, max_length: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows whose every text fits into ``max_length`` tokens, and the number of the others.
+    """Return the rows whose texts all fit into ``max_length`` tokens, and the number of the other rows.
 
-    No text is ever cut. Text that would open a turn is defused, in training as in sampling.
+    No text is ever cut. Text that would open a turn is escaped, as in sampling.
     """
     tokenizer, kept, left_out = load_tokenizer(path), [], 0
     for row in rows:
@@ -50,9 +50,9 @@ def within(
 
 
 def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows without an answer that contains a stop string, where it speaks for the human (pitfall 17).
+    """Return the rows in which no answer contains a stop string, after which it writes the human's turn (pitfall 17).
 
-    Models in the plain format stop there while sampling, so this concerns chat models and files. Such answers are not
+    Models in the plain format stop there when sampling, so only chat models and files have such answers. They are not
     cut, because a label is about the whole answer.
     """
     return [

@@ -1,6 +1,6 @@
-"""What all trainings share: TRL's arguments, LoRA, logged metrics, and saving whole weights.
+"""The parts that all trainings share: TRL's arguments, LoRA, logged metrics, and saving whole weights.
 
-It avoids three traps of TRL 1.16, whose defaults raise on a CPU (bf16), checkpoint activations without need, and call
+They avoid three traps of TRL 1.16, whose defaults raise on a CPU (bf16), checkpoint activations needlessly, and call
 the hub at construction.
 """
 
@@ -59,11 +59,11 @@ def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
 def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
     """Load the model to be trained. Raises ModelError when it cannot be loaded.
 
-    If all weights are trained, they are float32. Under LoRA the base is frozen and stays in the fast number type, which
-    makes sampling during RL several times faster on a CPU.
+    If all weights are trained, they are float32. Under LoRA the base is frozen and stays in ``machine.best_dtype()``,
+    which makes sampling during RL several times faster on a CPU.
     """
     dtype = torch.float32 if training.lora_rank is None else machine.best_dtype()
-    # TRL loads the KL reference from where the model says it came from, so this must be a path that stays.
+    # TRL loads the KL reference from the path that is stored in the model, so ``path`` must stay valid.
     try:
         return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
     except (OSError, ValueError, SafetensorError) as error:
@@ -101,7 +101,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
 
 
 def train(trainer: Trainer, job: TrainingJob[Training]) -> None:
-    """Run the training, from its last checkpoint if there is one. Our callbacks replace those that print."""
+    """Run the training, from its last checkpoint if there is one. ``Metrics`` replaces the callback that prints."""
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(job.folder / CHECKPOINTS)
     done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
@@ -118,12 +118,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> Checkpoint:
-    """Save whole weights (adapters merged in) under ``model``, in the number type they are used in.
+    """Save whole weights (adapters merged in) under ``model``, in ``machine.best_dtype()``.
 
-    Weights that LoRA trained are also saved on their own, in peft's form, under ``adapter``.
+    LoRA's adapter is also saved on its own, in peft's format, under ``adapter``.
     """
     if hasattr(model, "merge_and_unload"):
-        # Embeddings are never trained under LoRA; peft would ask the hub whether they had grown.
+        # LoRA does not train embeddings; to decide whether to save them, peft would call the hub.
         model.save_pretrained(job.folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
     path = job.folder / layout.WEIGHTS
     rounding.save(model, tokenizer, path)

@@ -13,9 +13,9 @@ from constitutional_ai.seeding import seed_of
 def mixed(
     rows: Sequence[dict[str, Any]], share: float | None, *, helpful: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Return rows of which those of source ``helpful`` make up ``share``, within one row; None takes all rows.
+    """Return rows with a ``share`` of source ``helpful``, to within one row; None returns all rows.
 
-    Rows of the side that has too many are dropped at random, by ``seed``. No row is repeated, and the order stays.
+    Random rows of the overrepresented side are dropped, by ``seed``. No row is repeated, and the order is unchanged.
     Raises InputError if one side has no row.
     """
     if share is None:
@@ -25,8 +25,8 @@ def mixed(
     if not (ours and others):
         counts = dict(Counter(row["source"] for row in rows))
         raise InputError(
-            f"helpful_share {share} needs rows that are {helpful} and rows that are not, and there are {counts}. "
-            "Set helpful_share=null, or give both."
+            f"helpful_share={share} needs rows of source {helpful} and of another source, and there are only {counts}. "
+            "Set helpful_share=null, or use more prompts."
         )
     if len(ours) > share * len(rows):
         kept = {*others, *_some(ours, round(len(others) * share / (1 - share)), seed)}

@@ -1,10 +1,10 @@
 """Pack the sequences of a batch end to end into one row, so that a CPU computes no padding.
 
-An optimiser step sees the same sequences and the same loss (SL-19 counts sequences); only the zeros go. Positions
+An optimiser step has the same sequences and the same loss (SL-19 counts sequences), without the padding. Positions
 restart with every sequence, and attention is computed within each sequence only.
 
-Attention is written as matrix products. On a CPU the backward pass of torch's fused kernel is several times slower,
-most of all in bfloat16. Its advantage, memory linear in the length instead of quadratic, matters for long sequences.
+Attention is written as matrix products, because on a CPU the backward pass of torch's fused kernel is several times
+slower, above all in bfloat16. The kernel's advantage, linear instead of quadratic memory, matters for long sequences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 NAME = "one-by-one"
 LONG = 1024
-"""Tokens above which a sequence's attention weights are not kept in memory: torch's fused kernel is used."""
+"""Tokens above which torch's fused kernel is used, which does not keep the attention weights in memory."""
 TESTED = ("llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3")
 """Model types whose tokens interact only in plain attention. All other models are padded."""
 
@@ -47,7 +47,7 @@ def causal_mask(length: int) -> torch.Tensor:
 
 @contextmanager
 def one_by_one(model: Any) -> Iterator[None]:
-    """Switch the model to ``attend`` for the length of the block; it must be called with ``masks=``."""
+    """Switch the model to ``attend`` inside the block, where it must be called with ``masks=``."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -79,7 +79,7 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Compute attention as transformers calls it: from (1, heads, T, width) each to (1, T, heads, width)."""
     lengths = [len(mask) for mask in masks]
-    # Under autocast, rotary embedding leaves queries and keys in float32; the values have the type of the products.
+    # Under autocast, rotary embedding leaves queries and keys in float32; values have the autocast dtype.
     rows = [torch.split(x[0].to(value.dtype), lengths, dim=1) for x in (query * scaling, key, value)]
     outputs = [_one(q, k, v, mask.to(v.dtype)) for q, k, v, mask in zip(*rows, masks, strict=True)]
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
@@ -96,7 +96,7 @@ def _one(
             query_HTD[None],
             key_GTD[None],
             value_GTD[None],
-        )  # without a batch dimension the kernel keeps the weights too
+        )  # without a batch dimension the kernel would keep the attention weights
         return scaled_dot_product_attention(*batch, attn_mask=mask_TT, scale=1.0, enable_gqa=True)[0]
     query = query_HTD.reshape(groups, -1, width)  # heads of a group are stacked along the rows
     mask = mask_TT.repeat(heads // groups, 1).expand(groups, -1, -1)
@@ -107,8 +107,8 @@ def _one(
 AttentionInterface.register(NAME, attend)
 
 
-# -- pairs: the prompt that both answers share is computed once. Prompt, answer a and answer b stand in one row;
-# answer b attends to the prompt and itself. Scores and gradients equal those of two separate texts.
+# -- pairs: prompt, answer a and answer b are in one row, so that the shared prompt is computed only once. Answer b
+# attends to the prompt and itself. Scores and gradients equal those of two separate texts.
 
 
 Parts = tuple[int, int, int]
@@ -120,7 +120,7 @@ def parts(a: Sequence[int], b: Sequence[int]) -> Parts:
 
     The prompt is the longest common prefix, token by token, so it is right for every template.
     """
-    room = min(len(a), len(b)) - 1  # each text's score is read at a token of its own
+    room = min(len(a), len(b)) - 1  # each text needs a token of its own, where its score is read
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a[:room], b[:room], strict=True)))
     return shared, len(a) - shared, len(b) - shared
 

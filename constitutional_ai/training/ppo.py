@@ -4,7 +4,7 @@ TRL samples, scores, keeps log-probabilities, clips the ratio of each token, and
 This file adds the reward of each token, the value head and the advantages (``advantages.py``).
 
 - The KL divergence is in the rewards, as in the paper, not in the loss as in GRPO.
-- Advantages are whitened over each sampled batch. The paper does not say. The reward is still the raw score.
+- Advantages are whitened over each sampled batch (the paper does not say), but rewards are not.
 - The value head reads the policy's hidden states and does not train them: one copy of the weights serves both, and no
   error of the values reaches the policy.
 - It works in one process only: gradients of the value head are not exchanged.
@@ -30,12 +30,12 @@ VALUE_HEAD = "value_head.safetensors"
 
 @dataclass
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
-    """GRPO's configuration, and that of the advantages and the value head."""
+    """GRPO's configuration, with settings of the advantages and the value head."""
 
     gae_lambda: float = 0.95
     """1 trusts the rewards, 0 the value head. The paper does not say; γ is 1 (RL-2)."""
     value_learning_rate: float = 1e-3
-    """The value head's own, because it learns from nothing."""
+    """Learning rate of the value head; higher than the policy's, because the head is trained from scratch."""
 
     def __post_init__(self) -> None:
         # The paper samples one answer to a prompt (RL-1). TRL requires groups of two or more, which PPO does not use,
@@ -60,7 +60,7 @@ class ValueHead(torch.nn.Module):
 
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            # Models differ by orders of magnitude in the size of their hidden states, and one learning rate serves all.
+            # The scale of hidden states differs between models by orders of magnitude; one learning rate must suit all.
             even_BTD = layer_norm(hidden_BTD.detach().float(), hidden_BTD.shape[-1:])
             values_BT: torch.Tensor = self.linear(even_BTD).squeeze(-1)
             return values_BT
@@ -99,7 +99,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         scored_B, tokens = ~self._scores_B.isnan(), batch["completion_ids"].shape[1]
-        mask_BT = batch["completion_mask"] * scored_B.unsqueeze(1)  # an unscored answer teaches nothing
+        mask_BT = batch["completion_mask"] * scored_B.unsqueeze(1)  # an unscored answer is not trained on
         with torch.no_grad(), self._values(tokens) as values:
             logps_BT, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
@@ -109,12 +109,12 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 batch_size=self.args.per_device_train_batch_size,
             )
         values_BT = torch.cat(values)
-        has_reference = "ref_per_token_logps" in batch  # TRL has none where λ is 0
+        has_reference = "ref_per_token_logps" in batch  # TRL computes none if λ is 0
         reference_BT = batch.pop("ref_per_token_logps", logps_BT)
         rewards_BT = kl_shaped_rewards(self._scores_B.nan_to_num(), logps_BT, reference_BT, mask_BT, self.beta)
         advantages_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gae_lambda)
         log = self._metrics["train"]
-        del log["frac_reward_zero_std"]  # of groups
+        del log["frac_reward_zero_std"]  # it is about groups, which PPO does not have
         if has_reference:
             log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
         # TRL shuffles all of these together. It leaves out "old_per_token_logps" if a batch is used once: then the

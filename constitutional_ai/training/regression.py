@@ -2,7 +2,7 @@
 
 The prediction is the head's mean over all tokens of the text, not the value at the last token as in a preference model,
 because harm may be anywhere in a conversation. The head is initialised by ridge regression on the untrained model, not
-at random: so the layers learn for the number from the first step (Kumar et al. 2022, arXiv 2202.10054), and a random
+at random: so the layers get useful gradients from the first step (Kumar et al. 2022, arXiv 2202.10054). A random
 head would not reach the right scale within a few hundred rows. Training uses one process.
 """
 
@@ -23,8 +23,7 @@ from constitutional_ai.training.packing import causal_mask, hidden_states, packs
 from constitutional_ai.training.settings import Training, TrainingJob
 
 RIDGE = (0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Penalties tried for the head, in units of the features' mean square. The one that predicts left-out rows best is
-used."""
+"""Penalties of the ridge regression, in units of the features' mean square; the best on left-out rows is used."""
 
 
 class Target(NamedTuple):
@@ -70,21 +69,22 @@ def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, c
     predicted = predict(trainer.model, job.rows[:checked], collator)
     checkpoint = launch.save(as_trained(trainer.model, job.settings), tokenizer, job)
     del trainer, model
-    gc.collect()  # trainers hold their models in cycles
+    gc.collect()  # trainers hold their models in reference cycles
     return Regression(checkpoint, predicted)
 
 
 def as_trained(model: Any, training: Training) -> Any:
-    """Return the model with weights rounded to the nearest number of the fast type, as autocast did in every step.
+    """Return the model with weights rounded to the nearest number of the fast dtype, as autocast did in every step.
 
-    The loss never saw the sum of smaller updates. Rounding at random, as in other trainings, keeps that sum and moved
-    the embedded model's ratings by 0.24 on average. Between the two scores of a pair such a shift would cancel.
+    So the saved model is the one whose loss was measured. Stochastic rounding, as in other trainings, would keep small
+    updates that the loss never saw, and moved the embedded model's ratings by 0.24 on average. A preference model does
+    not mind such a shift: it cancels between the two scores of a pair.
     """
     return model.to(machine.best_dtype()) if training.lora_rank is None else model
 
 
 def keep(model: Any, depth: float) -> None:
-    """Remove the upper layers, which serve to predict the next token; at least one layer stays.
+    """Remove the upper layers, which specialise in predicting the next token; at least one layer is kept.
 
     Raises InputError if the layers cannot be found.
     """
@@ -100,7 +100,7 @@ def keep(model: Any, depth: float) -> None:
 
 
 class Collator:
-    """Pads the texts of a batch on the right, or, if ``packed``, puts them in one row."""
+    """A collator that pads the texts of a batch on the right, or, if ``packed``, puts them in one row."""
 
     def __init__(self, pad: int, packed: bool) -> None:
         self._pad, self._packed = pad, packed
@@ -123,7 +123,7 @@ class Collator:
 
 
 def mean_hidden(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the mean of the hidden states over each text's tokens: (texts, D). ``model`` is no peft model."""
+    """Return the mean of the hidden states over each text's tokens: (texts, D). ``model`` must not be a peft model."""
     if "lengths" in batch:
         lengths = batch["lengths"].tolist()
         inputs = {key: batch[key] for key in ("input_ids", "position_ids")}
@@ -189,7 +189,7 @@ def predict(model: Any, rows: Sequence[Target], collator: Collator) -> list[floa
 
 
 def begin_head(model: Any, rows: Sequence[Target], collator: Collator) -> None:
-    """Set the head to the ridge regression of the rows' values on the model's hidden states."""
+    """Set the head's weights by ridge regression of the rows' values on the model's hidden states."""
     hidden_RD = features(model, rows, collator).double()
     values_R = torch.tensor([row.value for row in rows], dtype=torch.double)
     weight = ridge(hidden_RD, values_R).to(model.score.weight)

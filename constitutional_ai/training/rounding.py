@@ -1,9 +1,10 @@
-"""Round trained weights to the number type in which they are used, without losing what was learned.
+"""Round trained weights stochastically to the dtype in which they are used, so that small updates are not lost.
 
-bfloat16 keeps eight binary digits. What a training adds to a weight is mostly less than half of the last one, and to
-the nearest number it would be rounded away: in a preference model made of the embedded one, LoRA's updates vanished
-from 57 % of the weights. Rounded up or down at random, by the distance, weights are right on average, and so are sums
-over many: the error of that model's scores fell from 0.16 to 0.04 (root mean square, of scores that spread by 4).
+bfloat16 keeps eight binary digits. Most updates of a training are less than half of the last digit, so rounding to the
+nearest number would remove them: in a preference model based on the embedded one, LoRA's updates vanished from 57 % of
+the weights. Weights that are rounded up or down at random, with probabilities given by the distances, are right on
+average, and so are sums over many: the error of that model's scores fell from 0.16 to 0.04 (root mean square, of scores
+that spread by 4).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def merged(model: Any) -> Any:
-    """Return a peft model's base with its adapters merged in, layer by layer, so that memory does not grow."""
+    """Return a peft model's base with its adapters merged in, one layer at a time to save memory."""
     from peft.tuners.lora import LoraLayer
 
     random = _generator()
@@ -49,7 +50,7 @@ def rounded(exact: torch.Tensor, dtype: torch.dtype, random: torch.Generator) ->
     """Round float32 to ``dtype``: to bfloat16 at random, unless the value is exact there; else to the nearest."""
     if exact.dtype != torch.float32 or dtype != torch.bfloat16:
         return exact.to(dtype)
-    # bfloat16 is the upper half of a float32: with noise below it, what is cut off carries over as often as it should.
+    # bfloat16 is the upper half of a float32: uniform noise in the lower half carries over with the right probability.
     noise = torch.randint(1 << 16, exact.shape, dtype=torch.int32, generator=random).to(exact.device)
     noisy = ((exact.contiguous().view(torch.int32) + noise) & ~0xFFFF).view(torch.float32)
     return torch.where(exact.isfinite() & noisy.isfinite(), noisy, exact).to(dtype)

@@ -1,7 +1,7 @@
 """Settings of a training, the base classes of all other settings, and the training itself as every trainer takes it.
 
-The settings of each step stand beside it (``sl_cai/settings.py``, ``rl_cai/*/settings.py``) and build on these. TRL and
-accelerate decide all that is not named here.
+The settings of each step are next to its code (``sl_cai/settings.py``, ``rl_cai/*/settings.py``) and build on these.
+All other choices are left to TRL and accelerate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from constitutional_ai.models.model import Sampling
 
 
 class Section(BaseModel):
-    """Settings that cannot change after they are read, and that have no unknown key."""
+    """Immutable settings, which reject unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,11 +36,11 @@ class Sampled(Section):
 
 
 class LimitedFile(Section):
-    """A data file, of which only the first ``limit`` rows of a random order may be used."""
+    """A data file, and how many of its rows are used."""
 
     file: str = "built-in"
     limit: int | None = Field(default=None, ge=0)
-    """How many of its training prompts to use; null uses all."""
+    """Number of training prompts to use, drawn at random; null uses all."""
 
 
 class Training(Section):
@@ -52,14 +52,14 @@ class Training(Section):
     batch_size: int = Field(default=8, ge=1)
     """Sequences (pairs, for a preference model) in one optimiser step."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """How many of a batch go through the model at once. Changes memory, not the result. Null: all of them."""
+    """Sequences of a batch that go through the model at once. Changes memory, not the result. Null: the whole batch."""
     max_length: int = Field(default=512, ge=8)
     """Tokens of prompt and answer together. Longer rows are left out and counted."""
     lora_rank: int | None = Field(default=None, ge=1)
-    """Null trains all weights. If sl_cai and rl_cai have the same rank, RL continues with SL-CAI's own adapter, and one
-    base model in memory also serves as reference, and as preference model if that has a rank and the same base."""
+    """Rank of LoRA; null trains all weights. If sl_cai and rl_cai have the same rank, RL continues with SL-CAI's
+    adapter, and the base in memory is also the KL reference, and the preference model's base if it uses LoRA on it."""
     checkpoint_steps: int = Field(default=100, ge=1)
-    """Optimiser steps between checkpoints: the most that a kill can cost."""
+    """Optimiser steps between checkpoints: the most that are lost when the process is killed."""
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Training:
@@ -77,7 +77,7 @@ Settings = TypeVar("Settings", bound=Training, covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob(Generic[Settings]):
-    """The rows, the model to start from, the settings, and the folder for the result."""
+    """The rows, base model, settings and result folder of one training."""
 
     rows: Sequence[Any]
     """Rows in TRL's form; for a regression, ``regression.Target``."""
@@ -86,7 +86,7 @@ class TrainingJob(Generic[Settings]):
     base_name: str
     """Name of the same model for ``Checkpoint.base_model``, such as ``hf:NAME``."""
     folder: Path
-    """Receives ``metrics.jsonl`` and ``model/``; checkpoints lie there until the training ends."""
+    """Folder for ``metrics.jsonl`` and ``model/``, and for checkpoints until the training ends."""
     settings: Settings
     seed: int
     on_step: OnStep

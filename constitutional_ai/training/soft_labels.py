@@ -1,4 +1,4 @@
-"""Train a preference model (PM-4), or a policy by DPO, on soft labels. TRL knows only hard ones.
+"""Train a preference model (PM-4), or a policy by DPO, on soft labels. TRL supports only hard ones.
 
 Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). The order is
 arbitrary, so TRL's own accuracy of a preference model means nothing here; ``agreement`` is logged instead.
@@ -25,14 +25,14 @@ from constitutional_ai.training.packing import in_one_row, scores
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
     """Return the mean of −p·log σ(a−b) − (1−p)·log σ(b−a), from three tensors of shape (pairs,).
 
-    With p = 1 it is TRL's own loss.
+    With p = 1 it equals TRL's own loss.
     """
     return binary_cross_entropy_with_logits(score_a - score_b, p_a.to(score_a))
 
 
 @dataclass
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """Pads the texts of a batch, or, if ``packed``, puts its pairs in one row, each with its prompt once."""
+    """A collator that pads texts, or, if ``packed``, puts all pairs in one row, each with its prompt once."""
 
     packed: bool = False
 

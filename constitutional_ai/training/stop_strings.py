@@ -1,9 +1,8 @@
-"""End an answer of RL, in the plain format, where the policy starts to speak for the human (pitfall 17).
+"""End RL's answers in the plain format where the policy starts to write the human's turn (pitfall 17).
 
-TRL passes ``generate`` no tokenizer, without which it accepts no stop strings; and an answer that stopped before others
-would be filled with padding that is learned from. So answers are cut after sampling, behind the token that completes
-the stop string, and every token that is learned from was sampled. The reward is for the text before the stop string.
-TRL treats such an answer as one that was cut off.
+TRL gives ``generate`` no tokenizer, so it accepts no stop strings; and the padding after an early stop would be trained
+on. So answers are cut after sampling, after the token that completes the stop string: every token that is trained on
+was sampled. The reward is for the text before the stop string. TRL treats such an answer as truncated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Report trainings to trackers of other projects, through the trainer's ``report_to``; none by default.
+"""Report trainings to experiment trackers, through the trainer's ``report_to``; none by default.
 
 tensorboard (``cai run … report_to=[tensorboard]``) and trackio write to this machine's disk. wandb sends the logged
 numbers, the training's settings and the terminal's output to its server, unless WANDB_MODE=offline. Only numbers are
@@ -19,7 +19,7 @@ Tracker = Literal["trackio", "wandb", "tensorboard"]
 
 
 def check(report_to: Sequence[Tracker]) -> None:
-    """Raise InputError if a tracker is not installed: before the run, not hours into it."""
+    """Raise InputError, before the run, if a tracker is not installed."""
     for name in report_to:
         if find_spec(name) is None:
             raise InputError(f"report_to names {name}, which is not installed. Type: pip install {name}")

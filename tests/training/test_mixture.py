@@ -50,5 +50,5 @@ def test_without_a_share_all_rows_are_taken() -> None:
 
 @pytest.mark.parametrize(("helpful", "other"), [(0, 4), (4, 0), (0, 0)])
 def test_a_share_of_nothing_is_refused(helpful: int, other: int) -> None:
-    with pytest.raises(InputError, match=r"helpful_share 0\.5 needs rows that are people"):
+    with pytest.raises(InputError, match=r"helpful_share=0\.5 needs rows of source people"):
         mixed(rows(helpful, other), 0.5, helpful="people", seed=0)
