@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -23,34 +23,27 @@ TRAINED = {"SL-CAI": layout.SL_CAI_MODEL, "RL-CAI": layout.RL_CAI_MODEL}
 NEW = "/new"
 
 
-@dataclass(frozen=True)
-class Party:
-    """A model and its own conversation, which holds only its own answers."""
-
-    role: str
-    model: Model
-    conversation: Conversation = ()
-
-    def with_message(self, message: Message) -> Party:
-        return replace(self, conversation=(*self.conversation, message))
-
-
 def side_by_side(run: Run, sampling: Sampling) -> None:
-    """Read prompts until an empty line or Ctrl-D; ``/new`` starts a new conversation."""
+    """Read prompts until an empty line or Ctrl-D; ``/new`` starts a new conversation.
+
+    Each model's conversation holds only its own answers. A prompt that it cannot answer is not part of it.
+    """
     console = Console(highlight=False)
-    names = dict(_models(run))
-    parties = [Party(role, load_model(name)) for role, name in names.items()]
-    for role in [role for role in TRAINED if role not in names]:
+    models = {role: load_model(name) for role, name in _models(run)}
+    for role in [role for role in TRAINED if role not in models]:
         console.print(f"{role} is left out: {TRAINED[role]} is not complete.", style="dim")
     console.print(f"An empty line ends the chat; {NEW} starts a new conversation.", style="dim")
+    talks: dict[str, Conversation] = dict.fromkeys(models, ())
     for turn, text in enumerate(_lines(console)):
         if text == NEW:
-            parties = [replace(party, conversation=()) for party in parties]
+            talks = dict.fromkeys(models, ())
             console.print("New conversation.", style="dim")
             continue
-        parties, answers = asyncio.run(
-            _ask(parties, Message("user", text), replace(sampling, seed=sampling.seed + turn))
-        )
+        prompted = {role: (*talk, Message("user", text)) for role, talk in talks.items()}
+        answers = asyncio.run(_ask(models, prompted, replace(sampling, seed=sampling.seed + turn)))
+        for role, answer in answers.items():
+            if isinstance(answer, str):
+                talks[role] = (*prompted[role], Message("assistant", answer))
         console.print(_columns(answers))
 
 
@@ -75,27 +68,27 @@ def _lines(console: Console) -> Iterator[str]:
 
 
 async def _ask(
-    parties: list[Party], prompt: Message, sampling: Sampling
-) -> tuple[list[Party], dict[str, Text]]:
-    """Return the parties after one turn, and the text to show for each role."""
-    turns = await asyncio.gather(*[_answer(party.with_message(prompt), sampling) for party in parties])
-    after = [new or old for old, (new, _) in zip(parties, turns, strict=True)]
-    return after, {old.role: shown for old, (_, shown) in zip(parties, turns, strict=True)}
+    models: Mapping[str, Model], talks: Mapping[str, Conversation], sampling: Sampling
+) -> dict[str, str | RecordError]:
+    """Return each model's answer, or why it gave none."""
+
+    async def answer(role: str) -> str | RecordError:
+        try:
+            return (await models[role].generate(talks[role], sampling)).text
+        except RecordError as error:
+            return error
+
+    return dict(zip(models, await asyncio.gather(*map(answer, models)), strict=True))
 
 
-async def _answer(party: Party, sampling: Sampling) -> tuple[Party | None, Text]:
-    """Return the party after its answer; None if the model gave none, so that its conversation lacks the prompt."""
-    try:
-        text = (await party.model.generate(party.conversation, sampling)).text
-    except RecordError as error:
-        return None, Text(f"(no answer: {visible(str(error))})", style="dim")
-    return party.with_message(Message("assistant", text)), Text(visible(text))
-
-
-def _columns(answers: dict[str, Text]) -> Table:
+def _columns(answers: Mapping[str, str | RecordError]) -> Table:
     table = Table.grid(padding=(0, 3, 1, 0), expand=True)
     for _ in answers:
         table.add_column(ratio=1, overflow="fold")
     table.add_row(*[Text(role, style="bold cyan") for role in answers])
-    table.add_row(*answers.values())
+    shown = [
+        Text(visible(a)) if isinstance(a, str) else Text(f"(no answer: {visible(str(a))})", style="dim")
+        for a in answers.values()
+    ]
+    table.add_row(*shown)
     return table

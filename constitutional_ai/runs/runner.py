@@ -16,8 +16,7 @@ from constitutional_ai.errors import RecordError, TooManyFailures
 from constitutional_ai.records import Failure, Usage, usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
-from constitutional_ai.runs.row_index import RowIndex
-from constitutional_ai.runs.rows import RowWriter, StoredRows
+from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows
 
 Item = TypeVar("Item")
 

@@ -9,24 +9,62 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from constitutional_ai.data.dialogues import conversation_of
 from constitutional_ai.errors import InputError, RecordError, first_fault
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
-from constitutional_ai.serve.reward_forms import FORMS, Form
 
 MAX_BYTES = 8 * 2**20
 """Maximum size of a request."""
 AT_ONCE = 1024
 """Maximum number of conversations of one request that wait for a batch at the same time."""
+
+
+class Messages(BaseModel):
+    """Our own form, in which no string has to be parsed."""
+
+    conversations: list[Conversation]
+
+    def to_score(self) -> list[Conversation]:
+        return self.conversations
+
+    def answer(self, scores: list[float]) -> dict[str, Any]:
+        return {"scores": scores}
+
+
+class OpenRLHF(BaseModel):
+    """OpenRLHF's form, in which each ``query`` is a prompt and its answer in one string.
+
+    With two servers, a client may send empty lists to one of them.
+    """
+
+    query: list[str | Conversation]
+    prompts: list[str] | None = None
+
+    def to_score(self) -> list[Conversation]:
+        prompts = [""] * len(self.query) if self.prompts is None else self.prompts
+        if len(prompts) != len(self.query):
+            raise InputError(f"query has {len(self.query)} texts, prompts {len(prompts)}: send one for each")
+        return [
+            conversation_of(query, prompt) if isinstance(query, str) else query
+            for query, prompt in zip(self.query, prompts, strict=True)
+        ]
+
+    def answer(self, scores: list[float]) -> dict[str, Any]:
+        return {"rewards": scores, "scores": scores, "extra_logs": {}}
+
+
+FORMS: dict[str, type[Messages] | type[OpenRLHF]] = {"/score": Messages, "/get_reward": OpenRLHF}
 
 
 def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
@@ -59,13 +97,13 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Form, list[Conversation]]:
+def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Messages | OpenRLHF, list[Conversation]]:
     """Return the request and its conversations.
 
     Raises HTTPException when the request cannot be read, or holds a conversation that cannot be scored.
     """
     try:
-        form = FORMS[path](body)
+        form = FORMS[path].model_validate_json(body)
         conversations = form.to_score()
     except ValidationError as error:
         fault = first_fault(error)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Completion, Failure, Message, Prompt, Response, Usage
-from constitutional_ai.runs.row_index import RowIndex
-from constitutional_ai.runs.rows import RowWriter, StoredRows
+from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 

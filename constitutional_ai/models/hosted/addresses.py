@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.hosted.pace import Pace
 
 Client = TypeVar("Client")
 Reply = TypeVar("Reply")
 
+RETRIES, TIMEOUT_SECONDS = 4, 600.0
 REST_SECONDS = 30.0
 """How long an unreachable address is left out."""
 OVERLOADED = (429, 503, 529)
@@ -98,3 +101,34 @@ class Pool(Generic[Client]):
         """Return the untried address with most room. One that is left out is returned only when all are."""
         left = [address for address in self.addresses if address.url not in tried]
         return max([a for a in left if not a.is_out] or left, key=lambda a: a.pace.free)
+
+
+@contextmanager
+def translating_errors(
+    sdk: Any,
+    base: type[Exception],
+    message: Callable[[Exception], str],
+    *,
+    unreachable: str,
+    refused: str,
+    unknown: str,
+) -> Iterator[None]:
+    """Turn errors of a client into ModelError where the user must act, and RecordError where one request is bad.
+
+    ``sdk`` is the module ``openai`` or ``anthropic``, whose errors have the same names but for their ``base``.
+    ``message`` gives an error's text without the key. The original is never shown: its traceback may hold the key.
+    """
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise RecordError(f"the server's reply cannot be read: {error}") from None
+    except sdk.APITimeoutError:
+        raise RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
+    except sdk.APIConnectionError:
+        raise ModelError(unreachable) from None
+    except (sdk.AuthenticationError, sdk.PermissionDeniedError):
+        raise ModelError(refused) from None
+    except sdk.NotFoundError as error:
+        raise ModelError(f"{unknown}: {message(error)}") from None
+    except base as error:
+        raise RecordError(message(error)) from None

@@ -6,14 +6,19 @@ The ``anthropic`` client handles retries, ``Retry-After`` and time-outs.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.hosted.addresses import (
+    RETRIES,
+    TIMEOUT_SECONDS,
+    Address,
+    Pool,
+    translating_errors,
+)
 from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
 from constitutional_ai.records import Completion, Conversation, FinishReason
 
@@ -25,7 +30,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 URL = "https://api.anthropic.com"
-RETRIES, TIMEOUT_SECONDS = 4, 600.0
 
 
 class AnthropicModel:
@@ -70,27 +74,15 @@ class AnthropicModel:
             f"{self.name} gives no log-probabilities. Set feedback.method=votes, which needs none."
         )
 
-    @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except anthropic.AnthropicError as error:
-            raise self._translate(error) from None  # the client's own traceback may show the key
-        except json.JSONDecodeError as error:
-            raise RecordError(f"the server's reply cannot be read: {error}") from None
-
-    def _translate(self, error: anthropic.AnthropicError) -> Exception:
-        """Return a ModelError where the user must act, a RecordError where only this request is bad."""
-        message = str(error).replace(self._key or "", "(key)")
-        if isinstance(error, anthropic.APITimeoutError):
-            return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
-        if isinstance(error, anthropic.APIConnectionError):
-            return ModelError(f"cannot reach {self._pool.addresses[0].url}. Is this machine on the network?")
-        if isinstance(error, anthropic.AuthenticationError | anthropic.PermissionDeniedError):
-            return ModelError("the API refuses the key. Set ANTHROPIC_API_KEY.")
-        if isinstance(error, anthropic.NotFoundError):
-            return ModelError(f"the API does not know the model '{self._model}': {message}")
-        return RecordError(message)
+    def _translating_errors(self) -> AbstractContextManager[None]:
+        return translating_errors(
+            anthropic,
+            anthropic.AnthropicError,
+            lambda error: str(error).replace(self._key or "", "(key)"),
+            unreachable=f"cannot reach {self._pool.addresses[0].url}. Is this machine on the network?",
+            refused="the API refuses the key. Set ANTHROPIC_API_KEY.",
+            unknown=f"the API does not know the model '{self._model}'",
+        )
 
 
 def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:

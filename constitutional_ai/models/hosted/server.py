@@ -11,22 +11,26 @@ So the servers are tested before the first score, and wrong scores raise ModelEr
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import openai
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.hosted.addresses import (
+    RETRIES,
+    TIMEOUT_SECONDS,
+    Address,
+    Pool,
+    translating_errors,
+)
 from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
 from constitutional_ai.records import Completion, FinishReason, as_messages
 
 NO_KEY = "none"
-RETRIES, TIMEOUT_SECONDS = 4, 600.0
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
 TOLERANCE = 0.5
 """Nats by which the log-probabilities of a generated token and of the same token in a prompt may differ: in low
@@ -161,31 +165,17 @@ class ServerModel:
                 f"when it reads it, so its scores mean nothing. {VOTES}"
             )
 
-    @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except openai.OpenAIError as error:
-            raise self._translate(error) from None  # the client's own traceback may show the key
-        except json.JSONDecodeError as error:
-            raise RecordError(f"the server's reply cannot be read: {error}") from None
+    def _translating_errors(self) -> AbstractContextManager[None]:
+        return translating_errors(
+            openai,
+            openai.OpenAIError,
+            self._message,
+            unreachable=f"cannot reach {self._url}. Is the server running? Start it, then type the same command.",
+            refused=f"{self._url} refuses the key. Set CAI_API_KEY.",
+            unknown=f"{self._url} does not know this model or address",
+        )
 
-    def _translate(self, error: openai.OpenAIError) -> Exception:
-        """Return a ModelError where the user must act, a RecordError where only this request is bad."""
-        url, message = self._url, self._message(error)
-        if isinstance(error, openai.APITimeoutError):
-            return RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
-        if isinstance(error, openai.APIConnectionError):
-            return ModelError(
-                f"cannot reach {url}. Is the server running? Start it, then type the same command."
-            )
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return ModelError(f"{url} refuses the key. Set CAI_API_KEY.")
-        if isinstance(error, openai.NotFoundError):
-            return ModelError(f"{url} does not know this model or address: {message}")
-        return RecordError(message)
-
-    def _message(self, error: openai.OpenAIError) -> str:
+    def _message(self, error: Exception) -> str:
         """Return the server's message in one line, without the key."""
         message = str(error)
         if (
