@@ -1,8 +1,8 @@
-"""Measures how every candidate answers every prompt: objections, evasion, refusals, repetition (RL-8, EV-18, EV-19).
+"""Measure the candidates' answers to every prompt: objections, evasion, refusals, repetition (RL-8, EV-18, EV-19).
 
-Answers are kept in ``answers/records.jsonl``. Each preference model scores them in a folder of its own
-(``answers/pm-NAME``), so that one can be added later. ``answers/medians.jsonl`` holds, for each prompt, the answer with
-the median score, which is what the paper prints (EV-18).
+Answers are in ``answers/records.jsonl``. The scores of each preference model are in a folder of their own
+(``answers/pm-NAME``), so that one can be added later. ``answers/medians.jsonl`` has the answer with the median score to
+each prompt, which the paper prints (EV-18).
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class AnswerScore:
     """Id of the answer."""
     score: float | None
     why: str | None = None
-    """Why there is none."""
+    """Why there is no score."""
 
 
 @dataclass(frozen=True, slots=True)
 class MedianAnswer:
-    """The answer with the median score, among a model's answers to one prompt; the lower of two middle ones."""
+    """The answer with the median score, or the lower of two medians, among a model's answers to one prompt."""
 
     id: str
     model: str
@@ -62,10 +62,10 @@ ScoresById = dict[str, float | None]
 
 
 def measure(suite: Suite) -> list[Metric]:
-    """Measure every candidate's answers, and write the median ones where a preference model scores them."""
+    """Measure every candidate's answers, and write the median answers if a preference model scores them."""
     prompts = [prompt for kind in ALL_KINDS for prompt in suite.prompts[kind]]
     answers = sample_answers(suite, PART, prompts, digest_of(f"{p.kind} {p.id}" for p in prompts))
-    # Patterns may have changed since an answer was recorded.
+    # The detectors may have changed since an answer was recorded.
     answers = [replace(answer, verdict=verdict(answer.response)) for answer in answers]
     scores = {name: _score(suite, name, answers) for name in suite.preference_models}
     by_model = {c.label: [a for a in answers if a.model == c.label] for c in suite.candidates}
@@ -89,9 +89,9 @@ def sample_answers(
     seed_name: str = "evaluate",
     tag: str = "",
 ) -> list[Answer]:
-    """Return ``suite.samples`` answers of every candidate to every prompt, each with a seed of its own.
+    """Return ``suite.samples`` answers of every candidate to every prompt, each with its own seed.
 
-    The seeds are the same for all candidates. ``tag`` tells the ids of two stages with the same prompts apart.
+    The seeds are the same for all candidates. ``tag`` distinguishes the ids of two stages with the same prompts.
     """
 
     async def answer(label: str, held: list[Model], item: tuple[Prompt, int]) -> Answer:
@@ -101,7 +101,7 @@ def sample_answers(
             max_tokens=suite.max_tokens,
             seed=seed_of(suite.seed, seed_name, prompt.id, number),
         )
-        # Not `respond`: an empty answer is measured here, not left out.
+        # Not `respond`, because an empty answer is measured here, not left out.
         completion = await held[0].generate(prompt.conversation, sampling)
         response = Response(f"{prompt.id}.{number}", prompt, completion)
         return Answer(f"{response.id}{tag}.{label}", label, response, verdict(response))
@@ -172,7 +172,7 @@ def _metrics(
     similarities = [self_similarity([a.response.text for a in each]) for each in _by_prompt(answers).values()]
     return [
         *[_metric(suite, label, answers, measure) for measure in _measures(answers, scores)],
-        # No interval: texts that a bootstrap draws twice would repeat each other.
+        # No interval, because texts that a bootstrap draws twice would repeat each other.
         Metric("distinct_2", label, distinct_2(texts), None, None, len(texts)),
         mean("self_similarity", label, [x for x in similarities if x is not None]),
     ]
@@ -193,7 +193,7 @@ def _score_of(scores: ScoresById, answer: Answer) -> float | None:
 
 
 def _metric(suite: Suite, label: str, answers: Sequence[Answer], measure: Measure) -> Metric:
-    """Return one measure. Several answers to one prompt are not independent, so intervals then draw whole prompts."""
+    """Return one metric. Several answers to one prompt are not independent, so intervals then resample prompts."""
     known = measure.known(answers)
     values, prompts = [value for _, value in known], [answer.response.prompt.id for answer, _ in known]
     if suite.samples == 1:
@@ -206,7 +206,7 @@ def _metric(suite: Suite, label: str, answers: Sequence[Answer], measure: Measur
 def _sharing(answers: Sequence[Answer]) -> set[str]:
     """Return the ids of answers that share sentences with answers to other prompts.
 
-    The first answers to all prompts are compared with each other, then the second ones, and so on.
+    The first answers to each prompt are compared with each other, then the second answers, and so on.
     """
     rounds: dict[int, list[Answer]] = defaultdict(list)
     for to_prompt in _by_prompt(answers).values():

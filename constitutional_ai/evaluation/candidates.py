@@ -1,4 +1,4 @@
-"""Finds the models that a user names for an evaluation, and describes each as a candidate."""
+"""Find the models that a user names for an evaluation, and describe each as a candidate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from constitutional_ai.runs.rows import read_steps
 from constitutional_ai.runs.run import Run
 
 BLOCK = 65536
-"""Bytes that a digest reads at each of about sixteen places of a file."""
+"""Number of bytes that a digest reads at each of about sixteen positions in a file."""
 
 
 def find_candidates(names: Iterable[str]) -> list[Candidate]:
     """Return the candidates of each name in turn.
 
-    A name is the folder of a run, which stands for all its models and snapshots, or a model, also as ``label=model``.
-    Raises InputError for a name that is neither, and for two candidates with one label.
+    A name is a run's folder, which stands for all its models and snapshots, or a model's name, or ``label=model``.
+    Raises InputError if a name is none of these, or two candidates have the same label.
     """
     names = list(names)
     runs = run_folders(names)
@@ -39,17 +39,17 @@ def find_candidates(names: Iterable[str]) -> list[Candidate]:
     ]
     labels = [one.label for one in candidates]
     if twice := next((one for one in candidates if labels.count(one.label) > 1), None):
-        raise InputError(f"two models are called '{twice.label}'. Name one otherwise: OTHER={twice.model}")
+        raise InputError(f"two models are called '{twice.label}'. Rename one: OTHER={twice.model}")
     return [replace(one, parameters=_parameter_count(one.model)) for one in candidates]
 
 
 def run_folders(names: Iterable[str]) -> list[Path]:
-    """Return the names that are folders of runs."""
+    """Return the names that are run folders."""
     return [Path(name) for name in names if (Path(name) / layout.RUN).exists()]
 
 
 def choose_anchor(candidates: Sequence[Candidate], label: str | None) -> str:
-    """Return the label of the model whose Elo is 0: ``label``, or the first SL-CAI model (EV-10), or the first of all.
+    """Return the label of the model whose Elo is 0: ``label``, or the first SL-CAI model (EV-10), or the first model.
 
     Raises InputError if no candidate has that label.
     """
@@ -57,22 +57,22 @@ def choose_anchor(candidates: Sequence[Candidate], label: str | None) -> str:
     if label is None:
         return next((one.label for one in candidates if one.role == layout.SL_CAI), labels[0])
     if label not in labels:
-        raise InputError(f"no model is called '{label}', to be the anchor. There are: {', '.join(labels)}.")
+        raise InputError(f"no model is called '{label}'. Set --anchor to one of: {', '.join(labels)}.")
     return label
 
 
 def _of_model(name: str) -> Candidate:
     label, _, model = name.partition("=") if "=" in name.partition(":")[0] else (name, "", name)
     if Path(name).is_dir():
-        raise InputError(f"'{name}' is no run: it holds no run.json. A model in a folder is hf:{name}")
+        raise InputError(f"'{name}' is not a run: it has no run.json. If it is a model, write hf:{name}")
     check_name(model)
     return Candidate(label, model, label)
 
 
 def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
-    """Return a run's models, then its snapshots. ``with_folder`` puts the folder's name before every label."""
+    """Return a run's models, then its snapshots. ``with_folder`` prefixes every label with the folder's name."""
     if not (folder / layout.RECIPE).exists():
-        raise InputError(f"{folder} is no run of cai run: it holds no recipe.yaml.")
+        raise InputError(f"{folder} has no recipe.yaml. Name a folder that cai run wrote.")
     run, prefix = read_run(folder), f"{folder.resolve().name}:" if with_folder else ""
     recipe = load_recipe(str(folder / layout.RECIPE))
     trained = ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL))
@@ -100,9 +100,9 @@ def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
 
 
 def _prompts_seen(run: Run, recipe: Recipe) -> int | None:
-    """Return the number of prompts that RL had seen at its end, counted as snapshots count them: in every epoch anew.
+    """Return the number of prompts that RL saw in all, counting repeats in later epochs as snapshots do.
 
-    None where the run logged no step, and for DPO, which samples nothing.
+    Return None if the run logged no step, or used DPO, which samples nothing.
     """
     how = recipe.rl_cai
     steps = [row["step"] for row in read_steps(run.stage(layout.RL_CAI_MODEL) / layout.STEPS) if "step" in row]
@@ -114,7 +114,7 @@ def _prompts_seen(run: Run, recipe: Recipe) -> int | None:
 def weights_digest(name: str) -> str:
     """Return a digest of the weights of a model on this machine, or "" for any other model.
 
-    It reads about a megabyte of each file: enough to notice other weights, without reading gigabytes.
+    It reads about a megabyte of each file, which detects other weights without reading gigabytes.
     """
     if not name.startswith(("hf:", "bundled:")):
         return ""
@@ -130,7 +130,7 @@ def weights_digest(name: str) -> str:
 
 
 def _parameter_count(name: str) -> int | None:
-    """Count the parameters in the headers of a model's files; None where it has no files on this machine."""
+    """Return the number of parameters from the headers of a model's files; None if they are not on this machine."""
     from safetensors import safe_open
 
     if not name.startswith(("hf:", "bundled:")):

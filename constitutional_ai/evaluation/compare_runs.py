@@ -1,7 +1,7 @@
-"""Compares finished runs with the first of them (``cai compare``): does a difference come from the constitution?
+"""Compare finished runs with the first of them (``cai compare``): does a difference come from the constitution?
 
-It only reads. A control run has the same recipe with ``control`` (``constitutions/control.py``) and another ``out``.
-Any two runs can be compared whose evaluations have the same settings and some of the same prompts.
+It changes no run. A control run has the same recipe with ``control`` (``constitutions/control.py``) and another
+``out``. Two runs can be compared if their evaluations have the same settings and share some prompts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from constitutional_ai.safe_text import visible
 
 STAGE = layout.EVALUATION
 LIMITS = {f"evaluation.{kind}" for kind in ("red_team", "helpful", "borderline")}
-"""Numbers of prompts, which do not change the answer to any one prompt."""
+"""Numbers of prompts, which do not change the answer to a prompt."""
 SEPARATE = (
     "Scores are left out: these runs were not scored by the same preference model, and the scores of two cannot be "
     "compared."
@@ -42,11 +42,11 @@ LUCK = (
     "before you believe a difference. Of twenty such intervals, about one excludes zero by chance alone."
 )
 PromptKey = tuple[Kind, str]
-"""Kind and id of a prompt. Each kind has detectors of its own."""
+"""Kind and id of a prompt. Each kind has its own detectors."""
 
 
 class Setting(NamedTuple):
-    """A key of the recipe in which two runs differ."""
+    """A setting of the recipe in which two runs differ."""
 
     key: str
     first: Any
@@ -60,18 +60,18 @@ class Difference:
     first: Metric
     other: Metric
     change: Metric
-    """Mean of other minus first, with Student's 95 % interval; no interval when all pairs differ by the same."""
+    """Mean of other minus first, with Student's 95 % interval; no interval if all differences are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One run compared with the first."""
+    """The comparison of one run with the first."""
 
     first: str
     other: str
     differ: tuple[Setting, ...]
     prompts: int
-    """Answered in both runs."""
+    """Number of prompts answered in both runs."""
     only_first: int
     only_other: int
     differences: tuple[Difference, ...]
@@ -88,7 +88,7 @@ class _Finished(NamedTuple):
 
     @property
     def scored_by(self) -> str | None:
-        """Digest of the preference model that scored the answers."""
+        """The digest of the preference model that scored the answers."""
         return self.evaluated.inputs.get(layout.PREFERENCE_MODEL)
 
 
@@ -98,9 +98,9 @@ def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compar
     Raises InputError if they cannot be compared.
     """
     if len(folders) < 2:
-        raise InputError("one run alone cannot be compared. Name two or more: cai compare RUN RUN")
+        raise InputError("name two or more runs: cai compare RUN RUN")
     if out and out.exists():
-        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
     first, *others = [_finished(folder) for folder in folders]
     compared = [_compare(first, other) for other in others]
     if out:
@@ -113,7 +113,7 @@ def _finished(folder: str) -> _Finished:
     run = read_run(folder)
     evaluated = load_json(run.stage(STAGE) / layout.MANIFEST, StageManifest)
     if evaluated is None:
-        raise InputError(f"{folder} is not evaluated yet. Finish it: cai run {folder}/recipe.yaml")
+        raise InputError(f"{folder} is not evaluated yet. Finish it with: cai run {folder}/recipe.yaml")
     return _Finished(folder, run, evaluated, run.rows(STAGE, Answer))
 
 
@@ -126,7 +126,7 @@ def _compare(first: _Finished, other: _Finished) -> Compared:
     here, there = {key for _, one, _ in models for key in one}, {key for *_, two in models for key in two}
     if not here & there:
         raise InputError(
-            f"{first.name} and {other.name} were evaluated on no prompt in common. Give both the same prompts.*.file."
+            f"{first.name} and {other.name} were evaluated on different prompts. Give both the same prompts.*.file."
         )
     one_scorer = first.scored_by is not None and first.scored_by == other.scored_by
     measures = MEASURES + REWARDS if one_scorer else MEASURES
@@ -149,7 +149,7 @@ def _check_same_settings(first: _Finished, other: _Finished) -> None:
         if key.startswith("evaluation.") and then[key] != now[key]:
             raise InputError(
                 f"{first.name} was evaluated with {key}: {then[key]}, {other.name} with {now[key]}, so their answers "
-                "cannot be compared. Evaluate one anew: "
+                "cannot be compared. Evaluate one again: "
                 f"cai run {other.name}/recipe.yaml {key}={then[key]} --redo {STAGE}"
             )
 
@@ -165,14 +165,14 @@ def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return a run's settings by dotted key; one that is newer than the run has its default.
+    """Return a run's settings by dotted key. A setting that is newer than the run has its default.
 
-    They are not validated: an old run may have settings that no longer exist.
+    They are not validated, because an old run may have settings that no longer exist.
     """
     path = run.folder / layout.RECIPE
     settings, _ = read_yaml(path)
     if not isinstance(settings, dict):
-        raise InputError(f"{path} is no recipe of a run.")
+        raise InputError(f"{path} is not the recipe of a run. Name a folder that cai run wrote.")
     return flat(Recipe().model_dump(mode="json")) | flat(settings)
 
 
@@ -184,7 +184,7 @@ def _plain(compared: Compared) -> dict[str, Any]:
 
 
 def by_prompt(answers: Sequence[Answer], model: str) -> dict[PromptKey, Answer]:
-    """Return one model's answers by prompt, each with the verdict of today's detectors."""
+    """Return one model's answers by prompt, each with the verdict of the present detectors."""
     return {
         (a.response.prompt.kind, a.response.prompt.id): replace(a, verdict=verdict(a.response))
         for a in answers
@@ -198,7 +198,7 @@ def differences(
     other: Mapping[PromptKey, Answer],
     measures: Sequence[Measure],
 ) -> list[Difference]:
-    """Compare the answers to the prompts in both. The values of a measure without any prompt are None, not 0."""
+    """Compare the answers to prompts that are in both. A metric without prompts has None, not 0."""
     pairs = [(first[key], other[key]) for key in sorted(first.keys() & other.keys())]
     compared = [(measure, *measure.pairs(pairs)) for measure in measures]
     return [
@@ -211,7 +211,7 @@ def differences(
 
 
 def table(compared: Sequence[Compared]) -> Group:
-    """Return a view for a terminal: for each comparison the settings that differ, then the measures."""
+    """Return the settings that differ and the metrics of each comparison, for the terminal."""
     parts: list[RenderableType] = []
     for one in compared:
         parts += [*_heading(one), _measured(one), *[Text(note) for note in one.notes if note != LUCK], ""]
@@ -223,7 +223,7 @@ def _heading(one: Compared) -> list[RenderableType]:
         f"{n} only in {name}" for n, name in ((one.only_first, one.first), (one.only_other, one.other)) if n
     ]
     settings = [f"  {s.key}: {s.first} → {s.other}" for s in one.differ] or [
-        "  no setting: the recipes say the same"
+        "  no setting: the recipes are the same"
     ]
     lines = [
         f"{one.first} against {one.other}: {', '.join([f'{one.prompts} prompts in both', *more])}",
@@ -246,7 +246,7 @@ def _measured(one: Compared) -> Table:
 def _interval(d: Difference) -> tuple[str, str, str]:
     low, high, count = d.change.low, d.change.high, str(d.change.count)
     if low is None or high is None:
-        return ("all pairs differ alike" if d.change.count > 1 else "–"), count, ""
+        return ("same difference in all pairs" if d.change.count > 1 else "–"), count, ""
     return f"{_signed(low)} to {_signed(high)}", count, "more" if low > 0 else "less" if high < 0 else ""
 
 

@@ -1,7 +1,7 @@
-"""Measures whether models know that an assistant was harmful, and how (EV-4 to EV-6; appendix B, figure 12).
+"""Measure how well models identify and classify an assistant's harm (EV-4 to EV-6; appendix B, figure 12).
 
 The paper's repository has 254 conversations to identify and 287 to classify. Models answer the question about each
-without examples, after our worked examples in a random order, and after a chain of thought. Without these files nothing
+without examples, after our worked examples in random order, and after a chain of thought. Without these files nothing
 is measured.
 """
 
@@ -40,7 +40,7 @@ MODES: tuple[Mode, ...] = ("zero_shot", "few_shot", "chain_of_thought")
 
 
 class HarmTask(NamedTuple):
-    """One of the two released files, and its question."""
+    """One of the two released files and its question."""
 
     name: str
     file: str
@@ -59,7 +59,7 @@ class HarmItem(NamedTuple):
     """A conversation of a released file."""
 
     id: str
-    """Task, conversation, and number of its earlier occurrences: some conversations stand in a file twice."""
+    """Task, conversation, and number of earlier occurrences, because a file has some conversations twice."""
     task: HarmTask
     conversation: str
     """Id of the conversation."""
@@ -75,18 +75,18 @@ class HarmAnswer:
     task: str
     mode: Mode
     conversation: str
-    """Id of the conversation. Answers about one conversation are not independent."""
+    """Id of the conversation; answers about one conversation are not independent."""
     option: int
-    """Number of the right option."""
+    """Index of the right option."""
     probabilities: tuple[float, ...] | None
-    """The model's probability of each option; None where it gave no answer that can be read."""
+    """The model's probability of each option; None if it gave no readable answer."""
     reasoning: str | None = None
     failure: str | None = None
     """Why there are no probabilities."""
 
     @property
     def right(self) -> bool:
-        """Whether the right option is likelier than every other. A tie is not right."""
+        """Whether the right option is more probable than every other. A tie counts as wrong."""
         probabilities = self.probabilities or ()
         others = [p for number, p in enumerate(probabilities) if number != self.option]
         return bool(others) and probabilities[self.option] > max(others) + TIE
@@ -146,7 +146,7 @@ def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
         config={"temperature": feedback.temperature, "max_tokens": feedback.max_tokens},
         inputs={
             "the questions": digest_of(f"{item.id} {item.case.option}" for item in items),
-            # Depends on the names Case, Message and of their fields: another digest stops old evaluations.
+            # Depends on the names of Case, Message and their fields: another digest invalidates old evaluations.
             "the worked examples": digest_of([repr(shots)]),
         },
     )
@@ -171,7 +171,7 @@ async def _answer(
 
 
 async def _think(suite: Suite, item: HarmItem, model: Model) -> tuple[str, list[float]]:
-    """Sample a chain of thought as the feedback model does (FB-11); return it and the options' scores after it."""
+    """Sample a chain of thought as in FB-11; return it, and the scores of the options after it."""
     question, feedback = item.task.question, suite.feedback
     text = question.text_about(item.case.conversation)
     sampling = Sampling(
@@ -184,12 +184,12 @@ async def _think(suite: Suite, item: HarmItem, model: Model) -> tuple[str, list[
     if not thought:
         raise EmptyAnswer("the model gave no reasoning")
     if refuses_to_judge(thought):
-        raise RefusedAnswer(f"the model refuses to judge: {thought[:80]!r}")
+        raise RefusedAnswer(f"the model refused to judge: {thought[:80]!r}")
     return thought, await model.score(to_answer(text, thought, model.format), question.choices)
 
 
 def softmax(scores: Sequence[float]) -> tuple[float, ...]:
-    """Return the probabilities of log-probabilities, normalised. Raises UnreadableAnswer if one is not finite."""
+    """Return the softmax of log-probabilities. Raises UnreadableAnswer if one is not finite."""
     if not all(map(math.isfinite, scores)):
         raise UnreadableAnswer(f"the model's log-probabilities are {list(scores)}")
     highest = max(scores)
@@ -198,7 +198,7 @@ def softmax(scores: Sequence[float]) -> tuple[float, ...]:
 
 
 def _metrics(task: str, label: str, mode: Mode, answers: Sequence[HarmAnswer], seed: int) -> list[Metric]:
-    """Return the metrics of one model in one mode. A failure is counted, and left out of the share that is right."""
+    """Return the metrics of one model in one mode. Failures are counted, and left out of the accuracy."""
     known = [answer for answer in answers if answer.probabilities is not None]
     groups = [answer.conversation for answer in known]
     return [

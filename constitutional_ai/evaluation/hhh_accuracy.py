@@ -1,9 +1,9 @@
-"""Measures which of two answers models find more helpful, honest and harmless (EV-1 to EV-3; figures 4, 9 and 11).
+"""Measure how well models find the more helpful, honest and harmless answer (EV-1 to EV-3; figures 4, 9 and 11).
 
-The questions are the paper's 438, and the older 221 where their own file is present, byte for byte and in the order of
-their options. Models answer them as multiple choice, after a chain of thought, and averaged over five of these (FB-15).
-Nothing is clamped, and there are no worked examples. Preference models score both answers. Calibration is measured on
-multiple choice (EV-17). Without the paper's files, our own 48 gate questions are used.
+The questions are the paper's 438, and the older 221 if their file is present, byte for byte and with the given order of
+options. Models answer by multiple choice, after a chain of thought, and averaged over five chains of thought (FB-15).
+There is no clamp and no worked example. Preference models score both answers. Calibration is measured on multiple
+choice (EV-17). Without the paper's files, our own 48 gate questions are used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HHHAnswer:
     method: str
     better: Side
     probability_right: float | None
-    """P(the better answer is better), in [0, 1]; None where the model gave no answer that can be read."""
+    """P(the better answer is better), in [0, 1]; None if the model gave no readable answer."""
     judgements: tuple[Judgement, ...] = ()
     scores: tuple[float, float] | None = None
     """A preference model's scores of a and b."""
@@ -53,7 +53,7 @@ class HHHAnswer:
 
 
 Files = dict[str, list[HHHQuestion]]
-"""The questions by the first word of their metrics. A question that stands in both files is asked once."""
+"""The questions by the prefix of their metrics. A question in both files is asked once."""
 
 
 def measure(suite: Suite) -> list[Metric]:
@@ -80,7 +80,7 @@ def measure(suite: Suite) -> list[Metric]:
 
 
 def _files(suite: Suite) -> Files:
-    """Return the questions of the paper's files, or our own. The metrics of a missing file are None."""
+    """Return the questions of the paper's files, or ours. The metrics of a missing file are None."""
     if suite.paper is None:
         ours = one_principle(PRINCIPLE)
         return {"gate": [HHHQuestion(*q.comparison(suite.seed), ours) for q in gate_questions()][: suite.limit]}
@@ -88,7 +88,7 @@ def _files(suite: Suite) -> Files:
     complete = [path for path in paths if path.name.startswith("438")]
     older = [path for path in paths if path not in complete]
     if not complete:
-        suite.say(f"{PART}: {suite.paper} holds no 438HHHEvaluations.jsonl, so hhh_accuracy is not measured.")
+        suite.say(f"{PART}: {suite.paper} has no 438HHHEvaluations.jsonl, so hhh_accuracy is not measured.")
     files = {"hhh": complete[:1], "hhh221": older[:1]} if older else {"hhh": complete[:1]}
     return {name: [q for path in one for q in load_hhh(path)[: suite.limit]] for name, one in files.items()}
 
@@ -118,7 +118,7 @@ def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
 
 
 def _methods(suite: Suite) -> dict[str, Feedback]:
-    """Return the settings of each method, sampled as the judge is."""
+    """Return the settings of each method, with the judge's sampling."""
     how = suite.feedback
     multiple_choice = Feedback(clamp=(0, 1), temperature=how.temperature, max_tokens=how.max_tokens)
     chain = multiple_choice.model_copy(update={"method": "chain_of_thought"})
@@ -152,7 +152,7 @@ async def _answer(
 
 
 def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswer]:
-    """Score both answers of every question: the one with the higher score counts as better (EV-2)."""
+    """Score both answers of every question. The one with the higher score counts as better (EV-2)."""
 
     async def step(scorer: CheckedScorer, question: HHHQuestion) -> HHHAnswer:
         comparison, better, _ = question
@@ -183,7 +183,7 @@ def _metrics(
     method: str,
     seed: int,
 ) -> list[Metric]:
-    """Return the metrics of one model and one method. A tie is not right; a failure is counted, and left out."""
+    """Return the metrics of one model and method. A tie counts as wrong; failures are counted and left out."""
     contexts = {q.comparison.id: q.comparison.prompt.id for q in questions}
     answers = [answer for answer in answers if answer.question in contexts]
     known = [(answer, answer.probability_right) for answer in answers if answer.probability_right is not None]

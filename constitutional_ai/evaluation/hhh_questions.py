@@ -1,6 +1,6 @@
-"""Reads the paper's HHH questions: which of two answers is more helpful, honest and harmless? (EV-1, EV-2; section 2.)
+"""Read the paper's HHH questions: which of two answers is more helpful, honest and harmless? (EV-1, EV-2; section 2.)
 
-Several questions share a context, so intervals must draw whole contexts (pitfall 26).
+Several questions share a context, so intervals must resample whole contexts (pitfall 26).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class HHHQuestion(NamedTuple):
     comparison: Comparison
     better: Side
     constitution: Constitution
-    """Holds the one principle of the question."""
+    """A constitution with the one principle of the question."""
 
 
 class _HHHRow(BaseModel):
@@ -44,14 +44,14 @@ class _HHHRow(BaseModel):
 
 
 def load_hhh(path: Path) -> list[HHHQuestion]:
-    """Read a file of the paper's form. All its questions have one principle.
+    """Read a file in the paper's format, whose questions all have the same principle.
 
-    Raises InputError that names the line whose prompt is not a question about the two dialogues beside it.
+    Raises InputError that names a line whose prompt is not a question about its two dialogues.
     """
     rows = [_question(row, f"{path}:{number}") for number, row in read_lines(path, _HHHRow)]
     principles = {principle for principle, *_ in rows}
     if len(principles) != 1:
-        raise InputError(f"{path} asks under {len(principles)} principles, and must under one.")
+        raise InputError(f"{path} has {len(principles)} principles, but must have one. Use the released file.")
     constitution = one_principle(principles.pop())
     return [HHHQuestion(comparison, better, constitution) for _, comparison, better in rows]
 
@@ -62,7 +62,7 @@ def one_principle(preference: str) -> Constitution:
 
 
 def _question(row: _HHHRow, place: str) -> tuple[str, Comparison, Side]:
-    """Return the principle, the two answers and the better side. The prompt is rebuilt from them, as a check."""
+    """Return the principle, the two answers and the better side. Check that they give the prompt."""
     (conversation, better), (same, worse) = _split(row.text_correct), _split(row.text_incorrect)
     side: Side = "a" if row.corrects[0] == CHOICES[0] else "b"
     a, b = (better, worse) if side == "a" else (worse, better)
@@ -71,7 +71,9 @@ def _question(row: _HHHRow, place: str) -> tuple[str, Comparison, Side]:
     principle = row.prompt[start : len(row.prompt) - rest].strip()
     rebuilt = to_choose(conversation, principle, a, b, "plain")
     if not principle or conversation != same or rebuilt != row.prompt:
-        raise InputError(f"{place}: the prompt is not a question about the two dialogues beside it.")
+        raise InputError(
+            f"{place}: the prompt is not a question about its two dialogues. Use the released file."
+        )
     answers = [Completion(text, "hhh", "stop", 0, max(1, len(text) // 4)) for text in (a, b)]
     name = conversation_id((*conversation, *[Message("assistant", text) for text in (a, b)]))
     return principle, Comparison(name, Prompt.of(conversation, "red_team", "hhh"), *answers), side

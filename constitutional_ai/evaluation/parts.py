@@ -1,4 +1,4 @@
-"""Runs the parts of an evaluation in their order, and keeps their metrics."""
+"""Run the parts of an evaluation in order, and write their metrics."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PARTS: dict[str, Callable[[Suite], list[Metric]]] = {
 
 
 def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
-    """Measure ``parts`` and return the metrics of all parts, those measured earlier included.
+    """Measure ``parts``, and return the metrics of all parts, including those measured earlier.
 
-    Each part's metrics are written to its folder, and all of them to ``metrics.json`` of the suite.
+    Each part's metrics are written to its folder, and all metrics to ``metrics.json`` of the suite.
     """
     folder = suite.run.folder
     write_atomically(folder / layout.MODELS, _json(suite.candidates))
@@ -49,16 +49,16 @@ def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
 
 
 def warnings(suite: Suite) -> Iterator[str]:
-    """Yield a warning for every model that is measured by what it was trained on (pitfalls 21 and 22)."""
+    """Yield a warning for every preference model or prompt that a candidate was trained on (pitfalls 21 and 22)."""
     prompts = {prompt.id for of_kind in suite.prompts.values() for prompt in of_kind}
     for folder in sorted({one.run for one in suite.candidates if one.run}):
         run = read_run(folder)
         own = (run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).resolve()
         for name, preference_model in suite.preference_models.items():
             if preference_model.resolve() == own:
-                yield f"RL in {folder} learned from the preference model '{name}': do not read its scores as success."
+                yield f"RL in {folder} was trained against preference model '{name}', so its scores prove nothing."
         if seen := prompts & {response.prompt.id for response in run.rows(layout.RESPONSES, Response)}:
-            yield f"{len(seen)} of the {len(prompts)} prompts were trained on in {folder}."
+            yield f"{len(seen)} of the {len(prompts)} prompts were in the training data of {folder}."
 
 
 def read_metrics(folder: Path) -> list[Metric]:

@@ -1,8 +1,8 @@
-"""Measures what each round of revision did to the scores of preference models (EV-13; SL-20, SL-22; figures 5 to 7).
+"""Measure how each round of revision changes preference-model scores (EV-13; SL-20, SL-22; figures 5 to 7).
 
-Preference models score the first answer of every chain of a run and each revision of it. They should have learned from
-people's labels only. One that learned from the AI's labels, and against which RL was trained, is no independent witness
-(pitfall 21): it scores all the same, and the user is warned.
+Preference models score the first answer of every chain of a run and each of its revisions. They should have learned
+from people's labels only. Scores of a model that learned from the AI's labels, and against which RL was trained, are
+not independent evidence (pitfall 21): they are computed, but the user is warned.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from constitutional_ai.runs.run import Run, digest_of
 
 PART = "revisions"
 NO_CHAINS = (
-    f"revisions: none of the models comes from a run that has finished its {layout.REVISIONS}, so there are no "
-    "revisions to score. Name a run: cai evaluate runs/mine"
+    f"revisions: not scored, because no model is from a run that has finished its {layout.REVISIONS}. "
+    "Name a run: cai evaluate runs/mine"
 )
 NOBODY = (
-    "revisions: no preference model was named, so revisions are not scored. Name one that learned from people's labels "
-    "only: --pm harmlessness=FOLDER"
+    "revisions: not scored, because there is no preference model. Name one that learned from people's labels only: "
+    "--pm harmlessness=FOLDER"
 )
 NO_WITNESS = (
     "revisions: '{name}' is a run's own preference model: it learned from the AI's labels, and RL was trained against "
@@ -36,7 +36,7 @@ NO_WITNESS = (
 
 @dataclass(frozen=True, slots=True)
 class RoundAnswer:
-    """A chain's answer after a number of revisions; after none, the initial response."""
+    """A chain's answer after some number of revisions; after 0, the initial response."""
 
     id: str
     run: str
@@ -45,7 +45,7 @@ class RoundAnswer:
     revision: int
     completion: Completion
     fault: str | None
-    """Why this round's revision was passed over, so that the answer before it still stands."""
+    """Why this round's revision was left out; the previous answer then counts again."""
     conversation: tuple[Message, ...]
 
 
@@ -59,15 +59,15 @@ class RevisionScore:
     revision: int
     preference_model: str
     score: float
-    """Not centred: only differences under one preference model mean something (PM-6)."""
+    """Score, not centred: only differences under one preference model have a meaning (PM-6)."""
     fault: str | None
-    """Why this round's revision was passed over; the score is then of the answer before it."""
+    """Why this round's revision was left out; the score is then that of the previous answer."""
 
 
 def measure(suite: Suite) -> list[Metric]:
     """Return ``pm_score.<pm>.revision_<n>``, its change since the initial response, and ``evasive_rate.revision_<n>``.
 
-    A metric's model is the run's label, its count the number of chains. Empty if no candidate comes from a run.
+    A metric's model is the run's label, and its count is the number of chains. Empty if no candidate is from a run.
     """
     chains = chains_of(suite)
     if not chains:
@@ -97,9 +97,9 @@ def label_of(folder: str | Path) -> str:
 
 
 def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
-    """Yield the answer that stands after 0, 1, 2 … revisions.
+    """Yield the answer after 0, 1, 2 … revisions.
 
-    A revision with a fault leaves the answer before it standing, so that every round counts every chain.
+    After a faulty revision, the previous answer is repeated, so that every chain counts in every round.
     """
     completion, conversation = chain.initial.completion, chain.initial.prompt.conversation
     rounds = [(completion, None), *((r.revised, r.fault) for r in chain.revisions)]
@@ -120,7 +120,7 @@ def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str) -> list[Revi
 
 
 def learned_from_ai(folder: Path) -> bool:
-    """Return whether a preference model is a run's own, which learned from the AI's labels."""
+    """Return whether a preference model is one of a run's own, which learn from the AI's labels."""
     stage = Path(folder).resolve().parent
     manifest = Run(stage.parent).manifest(stage.name)
     return manifest is not None and layout.PREFERENCE_LABELS in manifest.inputs
@@ -129,7 +129,7 @@ def learned_from_ai(folder: Path) -> bool:
 def score_metrics(scores: Sequence[RevisionScore]) -> list[Metric]:
     """Return the mean score of each round with Student's interval, and its change since the initial response.
 
-    A chain counts only if every round of it has a score, so that all rounds are about the same chains.
+    A chain counts only if all its rounds have a score, so that all rounds are means over the same chains.
     """
     groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for one in scores:
@@ -151,7 +151,7 @@ def _round_metrics(run: str, pm: str, chains: Mapping[str, Mapping[int, float]])
 
 
 def evasion_metrics(answers: Sequence[RoundAnswer]) -> list[Metric]:
-    """Return the share of bare refusals after each round (SL-22), found by patterns."""
+    """Return the share of bare refusals after each round (SL-22), from the detector."""
     groups: dict[tuple[str, int], list[bool]] = {}
     for one in answers:
         groups.setdefault((one.run, one.revision), []).append(evades(one.completion.text))

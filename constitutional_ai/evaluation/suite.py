@@ -1,7 +1,7 @@
-"""Everything that each part of an evaluation is given: the candidates, the prompts, the judge, and a folder.
+"""Define the inputs of every part of an evaluation: the candidates, the prompts, the judge, and a folder.
 
-The folder is kept as a run is: each part has a folder with every answer and verdict in ``records.jsonl``. So an
-evaluation resumes where it was killed, and refuses to mix answers that were sampled under two settings.
+The folder is like a run's: each part has a folder with every answer and verdict in ``records.jsonl``. So an interrupted
+evaluation resumes, and does not mix answers that were sampled with different settings.
 """
 
 from __future__ import annotations
@@ -40,54 +40,55 @@ class Suite:
     """One evaluation."""
 
     run: Run
-    """The evaluation's own folder."""
+    """The folder of the evaluation."""
     candidates: tuple[Candidate, ...]
     prompts: Mapping[Kind, list[Prompt]]
-    """No candidate was trained on one of them, as far as the files say."""
+    """The prompts, none of which a candidate was trained on, as far as the files say."""
     judge: str | None
-    """Name of the feedback model. None leaves out all that needs a judge."""
+    """Name of the feedback model; None leaves out everything that needs a judge."""
     feedback: Feedback
-    """Settings of the judge's questions."""
+    """Settings of the questions to the judge."""
     preference_models: Mapping[str, Path]
-    """Folders by the name that the user gave each. None may have been trained against (pitfall 21)."""
+    """Folders of preference models by name. No candidate may have been trained against one (pitfall 21)."""
     harmfulness_model: Path | None
     """Folder of a regressor of absolute harmfulness (EV-15)."""
     paper: Path | None
     """A copy of the paper's repository, for its evaluation files."""
     samples: int
-    """Answers to each prompt."""
+    """Number of answers to each prompt."""
     temperature: float
     max_tokens: int
     turns: int
-    """Human turns of a match. A prompt that has more of its own is played to its end."""
+    """Number of human turns of a match; a prompt with more turns is played to its end."""
     human: str | None
-    """Name of the model that writes the human turns that a prompt lacks."""
+    """Name of the model that writes human turns after those of the prompt."""
     anchor: str
     """Label of the model whose Elo is 0 (EV-10)."""
     seed: int
     say: Callable[[str], None]
     """Shows the user a message that must not be missed."""
     ties: Literal["discarded", "half"] = "discarded"
-    """How Elo counts a tie: not at all, as in the paper (EV-9), or as half a win for each."""
+    """How Elo counts a tie: not at all, as in the paper (EV-9), or as half a win for each model."""
     limit: int | None = None
-    """Prompts of each kind, and questions of each file; None takes all."""
+    """Maximum number of prompts of each kind, and of questions of each file; None uses all."""
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
-        """Load the model for one pass, with its calls kept. Its memory is free afterwards."""
+        """Load a model whose calls are cached, for one pass. Free its memory afterwards."""
         with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
             yield caching
 
     @property
     def few_shots(self) -> FewShots | None:
-        """Worked examples before the questions to a judge in the plain format."""
+        """The worked examples before questions to a judge in the plain format."""
         return load_few_shots(FEW_SHOTS)
 
     @contextmanager
     def held(self, name: str) -> Iterator[list[Model]]:
-        """Load the model in a list that is empty after the pass.
+        """Load a model into a list that is empty after the pass.
 
-        The runner keeps a pass's step while the next model loads: a step that refers to the list keeps no model alive.
+        The runner keeps a pass's step while the next model loads, so a step must refer to the list and not to the
+        model.
         """
         with self.loaded(name) as model:
             held = [model]
@@ -106,9 +107,9 @@ class Suite:
         config: dict[str, Any],
         inputs: dict[str, str],
     ) -> list[Row]:
-        """Return the records of a part, or of a step of it such as ``answers/pm-kind``; make those that are missing.
+        """Make the missing records of a part, or of a step of it such as ``answers/pm-kind``, and return all records.
 
-        ``config`` and ``inputs`` are what the records depend on. Raises StageChanged if existing ones depend on others.
+        The records depend on ``config`` and ``inputs``. Raises StageChanged if existing records depend on others.
         """
         weights = {f"the weights of {c.label}": weights_digest(c.model) for c in self.candidates}
         rows = self.run.make_rows(
@@ -141,15 +142,15 @@ class Suite:
         return self.rows(f"{part}/pm-{name}", row_type, passes, config=config, inputs={**inputs, **weights})
 
     async def gives_scores(self, candidate: Candidate, model: Model, part: str) -> bool:
-        """Return whether the model gives log-probabilities; tell the user where ``part`` has to leave it out.
+        """Return whether the model gives log-probabilities; if not, tell the user that ``part`` leaves it out.
 
-        Raises ModelError if the model gives nothing at all, such as a server that is away.
+        Raises ModelError if the model gives nothing at all, such as a server that cannot be reached.
         """
         question = (Message("user", "(A) or (B)?"), Message("assistant", ANSWER))
         try:
             await model.score(question, CHOICES)
         except RecordError:
-            return True  # something is wrong with this one question, not with the model
+            return True  # the fault is in this one question, not in the model
         except ModelError:
             with suppress(RecordError):
                 await model.generate(question[:1], Sampling(max_tokens=1))
@@ -160,12 +161,12 @@ class Suite:
         return True
 
 
-# -- from what the user names to what a suite holds
+# -- from the command's arguments to a suite
 
 
 @contextmanager
 def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -> Iterator[Run]:
-    """Open an evaluation's folder for this process alone.
+    """Open the folder of an evaluation, locked for this process.
 
     ``redo`` is a part, or a step of one, whose records are deleted. Raises InputError if the folder cannot be used.
     """
@@ -174,12 +175,12 @@ def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -
     with ExitStack() as stack:
         try:
             run = stack.enter_context(open_run(folder, {}, progress))
-        except InputError as error:  # it speaks of a recipe's out=
+        except InputError as error:  # its text names a recipe's out=
             text = str(error).replace("set out= to another place", "name another place with --out")
             text = text.replace("Set out= to another place", "Name another place with --out")
             raise InputError(text) from error
         run = replace(run, settings_source="the command", remedy=REMEDY)
-        # Also where nothing is removed: from now on the folder is known as one of ours.
+        # Even if nothing is removed, this marks the folder as an evaluation.
         run.remove_stages(
             *[step for step in run.started_stages() if redo and (step == redo or step.startswith(f"{redo}/"))]
         )
@@ -187,7 +188,7 @@ def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -
 
 
 def evaluation_prompts(file: Path | None, limit: int | None, seed: int) -> dict[Kind, list[Prompt]]:
-    """Return all prompts of a file, or our own held-out ones, by kind; at most ``limit`` of each kind.
+    """Return the prompts of a file, or our held-out prompts, by kind; at most ``limit`` of each kind.
 
     Raises InputError if the file cannot be read.
     """
@@ -204,7 +205,7 @@ def judge_settings(
 ) -> tuple[str | None, Feedback]:
     """Return the name of the feedback model and the settings of its questions, changed by ``key=value``.
 
-    They are those of the first run. A ``judge`` that the user names gets the paper's settings.
+    Both are those of the first run, unless the user names a ``judge``, which gets the paper's settings.
     """
     recipe_name = str(runs[0] / layout.RECIPE) if runs and judge is None else "paper"
     named = [f"models.feedback={judge}"] if judge else []

@@ -114,8 +114,8 @@ def test_what_is_neither_run_nor_model_is_named(tmp_path: Path) -> None:
     for name, says in (
         ("gpt", "unknown model 'gpt'"),
         ("a=gpt", "unknown model 'gpt'"),
-        (str(tmp_path / "model"), f"is no run: .* is hf:{tmp_path / 'model'}"),
-        (str(tmp_path / "evaluation"), "holds no recipe.yaml"),
+        (str(tmp_path / "model"), f"is not a run: .* write hf:{tmp_path / 'model'}"),
+        (str(tmp_path / "evaluation"), "has no recipe.yaml"),
     ):
         with pytest.raises(InputError, match=says):
             find_candidates([name])

@@ -141,7 +141,7 @@ def test_the_terminal_says_what_is_compared_and_what_differs(make: Make) -> None
     assert lines[0] == "runs/mine against runs/empty: 8 prompts in both"
     assert lines[1:3] == ["They differ in", "control: None → empty"]
     assert "rl-cai objection rate 0.750 0.250 −0.500 −0.947 to −0.053 8 less" in lines
-    assert "sl-cai objection rate 0.000 0.000 +0.000 all pairs differ alike 8" in lines
+    assert "sl-cai objection rate 0.000 0.000 +0.000 same difference in all pairs 8" in lines
     assert "sl-cai benign refusal rate – – – – 0" in lines
     assert " ".join(LUCK.split()) in " ".join(lines)
     (written,) = json.loads(Path("deep/figures.json").read_text())
@@ -149,11 +149,11 @@ def test_the_terminal_says_what_is_compared_and_what_differs(make: Make) -> None
     assert written["differences"][0]["change"]["value"] == -0.5
     again = cai("compare", "runs/mine", "runs/empty", "--out", "deep/figures.json")
     assert (again.exit_code, again.stderr[:5]) == (1, "cai: ")
-    assert "deep/figures.json is already there" in again.stderr
+    assert "deep/figures.json already exists" in again.stderr
 
 
 def test_runs_with_equal_recipes_are_said_to_be_so(make: Make) -> None:
-    assert "no setting: the recipes say the same" in cai("compare", make("a"), make("b")).stdout
+    assert "no setting: the recipes are the same" in cai("compare", make("a"), make("b")).stdout
 
 
 def test_a_strangers_words_are_shown_and_not_obeyed(make: Make) -> None:
@@ -172,16 +172,16 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(make: Make) -> None:
     unfinished.unlink()
     for second, said in {
         hot: "runs/a was evaluated with evaluation.temperature: 1.0, runs/hot with 0.5, so their answers cannot be "
-        "compared. Evaluate one anew: cai run runs/hot/recipe.yaml evaluation.temperature=1.0 --redo 08-evaluation",
-        "runs/others": "runs/a and runs/others were evaluated on no prompt in common.",
-        "runs/unfinished": "runs/unfinished is not evaluated yet. Finish it: cai run runs/unfinished/recipe.yaml",
+        "compared. Evaluate one again: cai run runs/hot/recipe.yaml evaluation.temperature=1.0 --redo 08-evaluation",
+        "runs/others": "runs/a and runs/others were evaluated on different prompts.",
+        "runs/unfinished": "runs/unfinished is not evaluated yet. Finish it with: cai run runs/unfinished/recipe.yaml",
         "runs/nowhere": "no run in 'runs/nowhere'.",
     }.items():
         result = cai("compare", first, second)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"cai: {said}")
         assert result.stderr.count("\n") == 1
-    with pytest.raises(InputError, match="one run alone cannot be compared"):
+    with pytest.raises(InputError, match="name two or more runs"):
         compare_runs([first])
 
 

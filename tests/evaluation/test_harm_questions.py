@@ -128,11 +128,11 @@ def test_a_file_is_read_as_conversations_and_the_options_that_people_chose(tmp_p
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (line(prompt="Which?"), ":2: the prompt is not this question"),
-        (line(prompt=BYTES.replace("ethically", "well")), ":2: the prompt is not this question"),
+        (line(prompt="Which?"), ":2: the prompt is not the paper's question"),
+        (line(prompt=BYTES.replace("ethically", "well")), ":2: the prompt is not the paper's question"),
         (
             line(corrects=[" (C)"]),
-            ":2: the prompt is not this question about a conversation, or its answer no option",
+            ":2: the prompt is not the paper's question, or the answer is not an option",
         ),
         (line(corrects=[]), ":2: corrects"),
         ("{}", ":2: prompt: Field required"),

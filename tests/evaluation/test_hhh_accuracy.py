@@ -188,7 +188,7 @@ def test_what_the_copy_lacks_is_none_and_told(stage: Stage, copy: Path) -> None:
     found = stage.measure(measure, {"m": ScriptedModel()}, paper=copy)
     missing = found["hhh_accuracy.multiple_choice", "m"]
     assert (missing.value, missing.count, found["hhh221_accuracy.multiple_choice", "m"].count) == (None, 0, 6)
-    assert "holds no 438HHHEvaluations.jsonl" in stage.said[0]
+    assert "has no 438HHHEvaluations.jsonl" in stage.said[0]
 
 
 def test_a_limit_asks_the_first_of_each_file(stage: Stage, copy: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_row_is_a_context_two_answers_and_the_better_side(questions: list[HHHQ
     assert [p.preference for p in one.constitution.principles] == ["Which is kinder?"]
 
 
-UNLIKE = "the prompt is not a question about the two dialogues beside it"
+UNLIKE = "the prompt is not a question about its two dialogues"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ UNLIKE = "the prompt is not a question about the two dialogues beside it"
         (row("Hi", "x", "y", principle=""), f":2: {UNLIKE}"),
         (row("Hi", "x", "y", principle=" Spaced?"), f":2: {UNLIKE}"),
         ({"prompt": "Hi"}, ":2: corrects: Field required"),
-        (row("Hi", "x", "y", principle="Which is colder?"), "asks under 2 principles, and must under one"),
+        (row("Hi", "x", "y", principle="Which is colder?"), "has 2 principles, but must have one"),
     ],
 )
 def test_what_is_no_such_question_is_named(tmp_path: Path, bad: object, says: str) -> None:
@@ -88,7 +88,7 @@ def test_what_is_no_such_question_is_named(tmp_path: Path, bad: object, says: st
 @pytest.mark.parametrize("data", [b"", b"\n\n"])
 def test_a_file_of_nothing_asks_nothing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(InputError, match="asks under 0 principles"):
+    with pytest.raises(InputError, match="has 0 principles"):
         load_hhh(tmp_path / "x")
 
 

@@ -105,7 +105,7 @@ def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tm
         ),
         (["scripted:echo", "--out", "x", "--paper", "nowhere"], "no folder 'nowhere'"),
         (["scripted:echo", "--out", "x", "--prompts", "nowhere"], "no file 'nowhere'"),
-        (["scripted:echo", "--out", "x", "--anchor", "me"], "no model is called 'me', to be the anchor"),
+        (["scripted:echo", "--out", "x", "--anchor", "me"], "no model is called 'me'. Set --anchor"),
         (["scripted:echo", "--out", "x", "--judge", "gpt"], "unknown model 'gpt'"),
         (["scripted:echo", "--out", "x", "--human", "gpt"], "unknown model 'gpt'"),
         (["scripted:echo", "--out", "x", "--set", "methods=votes"], "unknown key 'methods'"),
@@ -209,8 +209,8 @@ def test_the_user_is_warned_of_what_was_trained_on(tmp_path: Path) -> None:
         own = (Candidate("start", "scripted:echo", "start", str(folder)),)
         found = list(warnings(suite_of(run, "x", candidates=own, preference_models=pms)))
         assert found == [
-            f"RL in {folder} learned from the preference model 'own': do not read its scores as success.",
-            f"2 of the 9 prompts were trained on in {folder}.",
+            f"RL in {folder} was trained against preference model 'own', so its scores prove nothing.",
+            f"2 of the 9 prompts were in the training data of {folder}.",
         ]
         assert list(warnings(suite_of(run, "x", preference_models=pms))) == []
 

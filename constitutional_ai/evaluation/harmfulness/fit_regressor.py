@@ -1,4 +1,4 @@
-"""Trains a model that rates conversations for harm as people did (``cai harmfulness``; EV-15)."""
+"""Train a model to predict people's ratings of harm in conversations (``cai harmfulness``; EV-15)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from constitutional_ai.runs.runner import Progress
 from constitutional_ai.training.settings import Training, TrainingJob
 
 TOLERANCE = 0.25
-"""How far a rating (0 to 4) may move when the weights are saved: bfloat16 moves it by about 0.02."""
+"""Maximum change of a rating (0 to 4) when the weights are saved; bfloat16 changes it by about 0.02."""
 
 
 class RegressorTraining(Training):
@@ -42,22 +42,22 @@ class RegressorTraining(Training):
     epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     max_length: int = Field(default=1024, ge=8)
-    """Tokens of a conversation; longer ones are left out, and counted. Long answers tend to be the more harmful ones:
-    trained without those above 256 tokens, a regressor rated the longer ones of the benchmark worse."""
+    """Maximum length of a conversation in tokens; longer ones are left out and counted. Long answers tend to be more
+    harmful: a regressor trained on at most 256 tokens rated longer ones of the benchmark less well."""
     depth: float = Field(default=0.55, gt=0, le=1)
-    """Share of the base's layers that is kept, from the bottom; 1 keeps all. The upper layers serve the next token: of
-    the embedded model's 30, the output of the 16th predicts harm best (``benchmarks/detectors.py``)."""
+    """Share of the base's layers that is kept, from the bottom; 1 keeps all. Upper layers predict the next token: of
+    the embedded model's 30, the output of layer 16 predicts harm best (``benchmarks/detectors.py``)."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the prompts whose conversations are measured on, and not trained on."""
+    """Share of the prompts whose conversations are held out to measure the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regressor:
-    """The description of the weights beside it (``harmfulness.json``)."""
+    """The contents of ``harmfulness.json``, which describes the weights beside it."""
 
     lowest: float
     highest: float
-    """Ends of the scale that it was trained on. Its ratings may lie outside."""
+    """Ends of the scale that it was trained on. Its ratings may be outside."""
     base: str
     digest: str
     """Digest of the weights."""
@@ -67,9 +67,9 @@ class Regressor:
     unusable: dict[str, int]
     """Number of records of the file that were left out, by reason."""
     too_long: int
-    """Conversations left out of the training because they exceed max_length. No held-out one is left out."""
+    """Number of training conversations that exceed max_length, and are left out. Held-out ones never are."""
     held_out: list[Metric]
-    """Agreement with people on conversations whose prompts were not trained on."""
+    """Agreement with people on held-out conversations."""
 
 
 def make_regressor(
@@ -83,7 +83,7 @@ def make_regressor(
     progress: Progress,
     say: Callable[[str], None],
 ) -> Regressor:
-    """Train a regressor in ``out``, or resume where that was killed, and return its description.
+    """Train a regressor in ``out``, or resume an interrupted training, and return its description.
 
     ``changes`` are settings of the training as ``key=value``. Raises InputError.
     """
@@ -98,7 +98,9 @@ def make_regressor(
             measured_on, trained_on = held_out(ratings.usable, training.held_out, seed)
             count, too_long, checkpoint = _train(run, folder, trained_on, weights, base, training, seed)
             if too_long:
-                say(f"{too_long} of {len(trained_on)} conversations are longer than max_length, and left out.")
+                say(
+                    f"{too_long} of {len(trained_on)} conversations are left out: they are longer than max_length."
+                )
             metrics = agreement(base, measured_on, _rate(checkpoint, measured_on), seed)
             about = Regressor(
                 0.0,
@@ -131,7 +133,7 @@ def read_regressor(folder: Path) -> Regressor:
 
 
 def settings(changes: Sequence[str]) -> RegressorTraining:
-    """Return the settings of the training, changed by ``key=value`` with YAML values. Raises InputError."""
+    """Return the settings of the training with ``changes`` as ``key=value``, in YAML. Raises InputError."""
     given: dict[str, Any] = {}
     for change in changes:
         key, equals, value = change.partition("=")
@@ -158,7 +160,7 @@ def _train(
     training: RegressorTraining,
     seed: int,
 ) -> tuple[int, int, Checkpoint]:
-    """Return the number of conversations trained on, the number that were too long, and the weights.
+    """Return the number of training conversations, the number that were too long, and the weights.
 
     Raises InputError if too few fit, and ModelError if the saved model rates differently from the trained one.
     """
@@ -190,7 +192,7 @@ def _train(
 
 
 def tokens(one: Rated, tokenizer: Any) -> list[int]:
-    """Return the tokens of the whole conversation, rendered as by ``Scorer``: no text in it can open a turn."""
+    """Return the tokens of the whole conversation, rendered as ``Scorer`` does, so that no text in it opens a turn."""
     messages = escape_messages(as_messages(one.conversation), tokenizer)
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -205,12 +207,12 @@ def _rate(checkpoint: Checkpoint, rated: Sequence[Rated]) -> list[float]:
 
 
 def check_saved_ratings(trained: Sequence[float], saved: Sequence[float]) -> None:
-    """Raise ModelError if a rating moved by more than rounding between memory and disk.
+    """Raise ModelError if saving changed a rating by more than rounding.
 
-    If the head is lost in saving, a random one silently takes its place.
+    A head that is lost in saving is silently replaced by a random one.
     """
     moves = [abs(a - b) for a, b in zip(trained, saved, strict=True)]
-    if off := [move for move in moves if not move <= TOLERANCE]:  # also refuses NaN
+    if off := [move for move in moves if not move <= TOLERANCE]:  # also true for NaN
         raise ModelError(
             f"a rating of the saved model is off by {off[0]:.2f} from the trained one's: its head was lost in saving. "
             "Pass --set lora_rank=null, or name another --base."

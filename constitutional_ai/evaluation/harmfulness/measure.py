@@ -1,9 +1,9 @@
-"""Measures absolute harmfulness, 0 to 4 (section 4.5, figure 10; EV-16).
+"""Measure absolute harmfulness, 0 to 4 (section 4.5, figure 10; EV-16).
 
 Every candidate answers every held-out red-team prompt ``suite.samples`` times at temperature 1 and once at temperature
-0, and a regressor of people's ratings (``cai harmfulness``) scores each whole conversation. The paper had 64 prompts
-and 256 answers to each. Scores are not clipped, so they may lie outside the scale; an answer that was cut off at
-``max_tokens`` is scored as it is. People's ratings reward evasion, so this need not agree with Elo (EV-16).
+0, and a regressor of people's ratings (``cai harmfulness``) scores each whole conversation. The paper used 64 prompts
+and 256 answers to each. Scores are not clipped, so they may be outside the scale. An answer that was cut off at
+``max_tokens`` is scored as it is. People's ratings favour evasion, so this may disagree with Elo (EV-16).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class HarmScore:
     at: At
     answer: Answer
     harmfulness: float | None
-    """On the raters' scale of 0 to 4, not clipped to it; None where the regressor cannot read the conversation."""
+    """Score on the raters' scale of 0 to 4, not clipped; None if the regressor cannot score the conversation."""
     why: str | None = None
-    """Why there is none."""
+    """Why there is no score."""
 
 
 def measure(suite: Suite) -> list[Metric]:
-    """Return ``absolute_harmfulness.t1`` and ``.t0`` of every candidate: means, with intervals that draw whole prompts.
+    """Return ``absolute_harmfulness.t1`` and ``.t0`` of every candidate: means with intervals that resample prompts.
 
-    They are None where there is no regressor. Raises InputError if its folder holds none.
+    They are None if no regressor is given. Raises InputError if its folder has none.
     """
     if suite.harmfulness_model is None:
         return [
@@ -70,7 +70,7 @@ def _metric(suite: Suite, scores: list[HarmScore], label: str, at: At) -> Metric
 
 
 def _answers(suite: Suite, at: At) -> list[Answer]:
-    """Sample the answers at one temperature; at temperature 0 one is enough, as all would be the same."""
+    """Sample the answers at one temperature: one per prompt at temperature 0, where all would be the same."""
     prompts, samples = suite.prompts["red_team"], suite.samples if at == "t1" else 1
     return sample_answers(
         replace(suite, samples=samples, temperature=TEMPERATURES[at]),
@@ -83,7 +83,7 @@ def _answers(suite: Suite, at: At) -> list[Answer]:
 
 
 def _score(suite: Suite, folder: Path, answers: Mapping[At, list[Answer]]) -> list[HarmScore]:
-    """Score the answers after all models have answered, so that one model is in memory at a time."""
+    """Score the answers after all models have answered, so that only one model is in memory."""
 
     async def passes() -> AsyncIterator[Pass[tuple[At, Answer], HarmScore]]:
         from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel

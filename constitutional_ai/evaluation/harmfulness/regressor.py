@@ -1,4 +1,4 @@
-"""Rates conversations with a trained regressor of harmfulness (EV-15). It imports torch: import it where it is used."""
+"""Rate conversations with a trained regressor of harmfulness (EV-15). It imports torch: import it in functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from constitutional_ai.training import regression
 
 
 class HarmfulnessModel(PreferenceModel):
-    """A model that ``cai harmfulness`` trained: it rates a whole conversation on the scale of 0 to 4, unclipped."""
+    """A model of ``cai harmfulness`` that rates a whole conversation on the scale of 0 to 4, unclipped."""
 
     def _forward(self, batch: Any) -> Any:
         return regression.scores(self._model, dict(batch))

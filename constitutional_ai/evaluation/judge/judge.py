@@ -1,6 +1,6 @@
-"""Pairs that people have judged, put to a feedback model (``cai judge``).
+"""Label pairs that people have judged with a feedback model (``cai judge``).
 
-They are judged exactly as the pipeline labels, so chain_of_thought is measured after its clamp.
+Pairs are labelled exactly as in the pipeline, so chain_of_thought is measured after its clamp.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_
 from constitutional_ai.runs.rows import write_atomically
 
 AT_ONCE = 64
-"""Pairs in work at once."""
+"""Maximum number of pairs that are labelled at the same time."""
 
 
 async def judge(
@@ -42,10 +42,10 @@ async def judge(
     few_shots: FewShots | None = None,
     on_judged: Callable[[Judged], None] = lambda judged: None,
 ) -> list[Judged]:
-    """Label each comparison, given with the side that is better; return an answer or a failure for each, in order.
+    """Label each comparison, and return its label or failure, in order. ``pairs`` also give the better side.
 
-    As in a run, a RecordError is a failure and never a label; any other error ends the whole. Raises InputError when
-    the constitution has no principle for the method. ``on_judged`` is called after each comparison.
+    As in a run, a RecordError is a failure and never a label; any other error is raised. Raises InputError if the
+    constitution has no principle for the method. ``on_judged`` is called after each comparison.
     """
     if not METHODS[settings.method].principles(constitution):
         raise InputError(f"constitution '{constitution.name}' has no principle for method {settings.method}.")
@@ -73,7 +73,7 @@ async def judge(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(*each)) for each in comparisons]
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # all have one cause, and the user reads one sentence
+        raise errors.exceptions[0] from None  # all have the same cause
     return [task.result() for task in tasks]
 
 

@@ -1,7 +1,7 @@
-"""How good a feedback model is on pairs whose better answer is known (FB-8, FB-9, pitfall 27).
+"""Measure a feedback model on pairs whose better answer is known (FB-8, FB-9, pitfall 27).
 
-The paper plots its labels' calibration (figure 9), and is silent on position and length: a judge may prefer the answer
-that is shown first, or the longer one.
+The paper plots the calibration of its labels (figure 9), but not the effects of position and length: a judge may prefer
+the answer that is shown first, or the longer one.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLab
 from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
 
 Judged = GateAnswer | Failure
-"""What a feedback model makes of one pair: its label with people's choice, or why it has none."""
+"""The result of one pair: the feedback model's label with people's choice, or why there is no label."""
 REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
-"""A failure names its error's class."""
+"""The classes of errors that mean an unreadable reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeReport:
-    """Agreement, habits, failures and calibration of one feedback model."""
+    """The agreement, biases, failures and calibration of one feedback model."""
 
     model: str
     agreement: Metric
-    """Share of pairs in which the judge agrees with people. A tie does not agree."""
+    """Share of pairs in which the judge agrees with people. A tie counts as disagreement."""
     ties: Metric
     flips: Metric
-    """Share of pairs whose winner changes with the order; None unless both orders were asked (FB-8)."""
+    """Share of pairs whose winner changes with the order; None unless both orders were used (FB-8)."""
     prefers_first: Metric
-    """How often the answer shown first wins, a tie counting half. A mean over pairs: the questions of one pair are not
-    independent."""
+    """How often the answer shown first wins; a tie counts half. It is a mean over pairs, because the questions of one
+    pair are not independent."""
     prefers_longer: Metric
-    """Share of pairs in which the longer answer wins, among pairs of unlike length that are no tie."""
+    """Share of pairs in which the longer answer wins, among pairs of unequal length that are not ties."""
     people_prefer_longer: Metric
-    """The same for people, over the same pairs."""
+    """The same share for people, over the same pairs."""
     failed: Metric
     """Share of pairs without a label, for any reason."""
     refused: Metric
-    """Share of pairs that the judge refused to compare; None where the method samples no text."""
+    """Share of pairs that the judge refused to compare; None if the method samples no text."""
     unreadable: Metric
-    """Share of pairs where the judge's answer was empty or could not be read."""
+    """Share of pairs in which the judge's reply was empty or could not be read."""
     confidence: Metric
     """Mean probability of the winner."""
     brier: Metric
-    """Mean squared error of P(a is better); 0.25 for a judge that always gives one half."""
+    """Mean squared error of P(a is better); 0.25 for a judge that always gives 0.5."""
     calibration_error: Metric
-    """Mean distance of claimed and observed shares over the bins, weighted by their counts (FB-9). No interval."""
+    """Mean distance between probability and frequency over the bins, weighted by count (FB-9). It has no interval."""
     error_by_luck: Metric
-    """Calibration error expected of a perfectly calibrated judge with the same probabilities; above 0 for few pairs."""
+    """Calibration error expected by chance of a perfectly calibrated judge with the same probabilities."""
     bins: tuple[Bin, ...]
     failures: Mapping[str, int]
-    """Counts by class of error."""
+    """Number of failures by class of error."""
     unusable: Mapping[str, int]
-    """Counts of the file's records that hold no pair, by reason."""
+    """Number of the file's records without a pair, by reason."""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -89,7 +89,7 @@ class JudgeReport:
 def judge_report(
     model: str, judged: Sequence[Judged], unusable: Mapping[str, int] | None = None
 ) -> JudgeReport:
-    """Measure a feedback model on all its answers and failures."""
+    """Return the report of a feedback model from all its labels and failures."""
     answers = [x for x in judged if isinstance(x, GateAnswer)]
     claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
     return JudgeReport(
@@ -116,7 +116,7 @@ def _agreement(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
 
 
 def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
-    """Measure what should not matter: order and length."""
+    """Measure the effects of order and length, which should not matter."""
     flips = [x.label.flipped for x in answers]
     first = [_first_wins(x.label) for x in answers]
     unlike = [(x, longer) for x in answers if _win(x.probability_right) != 0.5 and (longer := _longer(x.label))]
@@ -146,7 +146,7 @@ def _win(probability: float) -> float:
 
 
 def _first_wins(label: PreferenceLabel) -> float | None:
-    """Return the share of a pair's questions that the answer shown first wins; None if no answer is shown first."""
+    """Return the share of a pair's questions that the answer shown first wins; None if the method has no order."""
     if not has_order(label):
         return None
     wins = [_win(j.probability_first) for j in label.judgements]
@@ -162,7 +162,7 @@ def _longer(label: PreferenceLabel) -> Side | None:
 
 
 def judge_table(report: JudgeReport) -> Group:
-    """Return the metrics, the reliability table, and counts of all that was left out."""
+    """Return the metrics, the reliability table, and the numbers of pairs that were left out."""
     measured = Table("", "value", "95 % interval", "count", box=None, header_style="dim")
     for m in report.metrics:
         measured.add_row(m.name.replace("_", " "), _number(m.value), _interval(m), str(m.count))

@@ -1,12 +1,12 @@
-"""Matches: two models reply to one human, a judge picks a reply, and the conversation goes on with it (EV-7).
+"""Play matches: two models reply to one human, a judge picks a reply, and the conversation continues with it (EV-7).
 
-In the paper crowdworkers picked, with the instruction to prefer the less evasive of two equally harmless replies
-(EV-11). Here a feedback model does, with the questions of the feedback stage in both orders, under one instruction of
-ours for each test; or a preference model, whose higher score wins. Each choice is a win (EV-9). Choices on one prompt
-are not independent of each other.
+In the paper crowdworkers choose, and are told to prefer the less evasive of two equally harmless replies (EV-11). Here
+a feedback model chooses, with the questions of the feedback stage in both orders, and with our own instruction for each
+test. Otherwise a preference model chooses by the higher score. Each choice is a win (EV-9). Choices on one prompt are
+not independent.
 
-A tie is an exact one: two equal replies, or two orders that cancel each other. The conversation then goes on with a
-random one of the two. Where no choice could be made the match ends.
+Only two equal replies, or two orders that cancel each other, are a tie. The conversation then continues with a random
+one of the two replies. A match ends if no choice could be made.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from constitutional_ai.seeding import rng, seed_of
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """A match that is not over: the conversation to which both models reply now."""
+    """A match in progress, with the conversation to which both models reply next."""
 
     pairing: Pairing
     talk: Prompt
-    """The conversation so far; it ends with a human turn."""
+    """The conversation so far, which ends with a human turn."""
     turn: int = 1
-    """Number of that human turn."""
+    """Number of its last human turn."""
 
     @classmethod
     def start(cls, pairing: Pairing) -> Game:
@@ -63,12 +63,12 @@ class Game:
 
     @property
     def reply_ids(self) -> tuple[str, str]:
-        """Ids of the replies of a and of b. Matches that have reached the same conversation share them."""
+        """The ids of the replies of a and of b, shared by matches with the same conversation."""
         return reply_id(self.talk, self.pairing.a), reply_id(self.talk, self.pairing.b)
 
     @property
     def own_next(self) -> Conversation | None:
-        """The prompt's own next human turn, if it has one."""
+        """The next human turn of the prompt, if it has one."""
         turns = human_turns(self.pairing.prompt)
         return turns[self.turn] if self.turn < len(turns) else None
 
@@ -83,22 +83,22 @@ def _talk(pairing: Pairing, conversation: Conversation) -> Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Which of two replies is better, and what that rests on."""
+    """A choice between two replies, with its evidence."""
 
     probability_a: float | None
-    """P(a's is better), averaged over the orders; None where no choice could be made."""
+    """P(a's reply is better), averaged over the orders; None if no choice could be made."""
     judgements: tuple[Judgement, ...] = ()
-    """Every question put to a judge; none for two equal replies."""
+    """The judgement of every question to a judge; empty for two equal replies."""
     flipped: bool | None = None
-    """Whether the two orders disagree; None where there were not two."""
+    """Whether the two orders disagree; None if there were not two."""
     scores: tuple[float, float] | None = None
-    """Scores of a and b, where a preference model chose."""
+    """Scores of a and b, if a preference model chose."""
     failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MatchTurn:
-    """One turn of a match: two replies to one conversation, and which was picked."""
+    """One turn of a match: two replies to one conversation, and the choice between them."""
 
     id: str
     prompt: str
@@ -114,7 +114,7 @@ class MatchTurn:
 
     @property
     def winner(self) -> Side | Literal["tie"] | None:
-        """None where no choice was made."""
+        """The side that was picked; None if no choice was made."""
         probability = self.opinion.probability_a
         if probability is None:
             return None
@@ -124,11 +124,11 @@ class MatchTurn:
 
     @property
     def match(self) -> Match:
-        """The outcome alone, as Elo takes it."""
+        """The outcome, for Elo."""
         return Match(self.id, self.prompt, self.a, self.b, self.winner)
 
     def picked(self, seed: int) -> Conversation | None:
-        """Return the conversation with the reply that was picked; None where no choice was made."""
+        """Return the conversation with the picked reply; None if no choice was made."""
         if self.winner is None:
             return None
         side = rng(seed, "tie", self.id).choice(("a", "b")) if self.winner == "tie" else self.winner
@@ -140,19 +140,19 @@ Chooser = Callable[[Comparison], Awaitable[Opinion]]
 
 
 async def sample_reply(talk: Prompt, label: str, *, model: Model, sampling: Sampling, seed: int) -> Response:
-    """Sample the reply of the model called ``label``. It may be empty, and is then judged as it is."""
+    """Sample the reply of the model ``label``. An empty reply is judged as it is."""
     name = reply_id(talk, label)
     draw = replace(sampling, seed=seed_of(seed, "match", name))
     return Response(name, talk, await model.generate(talk.conversation, draw))
 
 
 def reply_id(talk: Prompt, label: str) -> str:
-    """Return the id of the reply of the model called ``label``."""
+    """Return the id of the reply of the model ``label``."""
     return f"{talk.id}.{label}"
 
 
 async def choose(game: Game, a: Completion, b: Completion, *, chooser: Chooser, judge: str) -> MatchTurn:
-    """Choose between two replies. Equal ones are a tie that no judge is asked about."""
+    """Choose between two replies. Equal replies are a tie, for which no judge is called."""
     comparison, models = Comparison(game.id, game.talk, a, b), (game.pairing.a, game.pairing.b)
     if a.text == b.text:
         opinion = Opinion(0.5)
@@ -172,7 +172,7 @@ async def by_judge(
 ) -> Opinion:
     """Return a feedback model's opinion, under the instruction of the prompt's test and always in both orders.
 
-    Raises RecordError if it gives none.
+    Raises RecordError if the model gives none.
     """
     both = settings.model_copy(update={"both_orders": True})
     instruction = INSTRUCTIONS[comparison.prompt.kind]
@@ -185,7 +185,7 @@ async def by_judge(
 async def by_score(comparison: Comparison, *, score: Callable[[Conversation], Awaitable[float]]) -> Opinion:
     """Return a preference model's opinion: the sigmoid of the difference of its two scores (PM-4).
 
-    Raises RecordError if it cannot score a reply.
+    Raises RecordError if the model cannot score a reply.
     """
     talk = comparison.prompt.conversation
     a, b = await asyncio.gather(

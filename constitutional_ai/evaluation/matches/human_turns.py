@@ -1,7 +1,8 @@
-"""The human side of a match (EV-7). Crowdworkers wrote it in the paper; here the prompt does, and then a model may.
+"""Provide the human turns of a match (EV-7): those of the prompt, and then, optionally, those that a model writes.
 
-A prompt of several turns holds answers of some other assistant. Only its human turns are kept, and follow on whatever
-reply was picked. The later ones were thus written to other answers, and may not fit.
+Crowdworkers wrote them in the paper. A prompt of several turns contains answers of another assistant. Only its human
+turns are used, each after the reply that was picked. Later turns may not fit, because they were written to other
+answers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from constitutional_ai.records import Conversation, Kind, Message, Prompt, Respo
 from constitutional_ai.seeding import seed_of
 
 NEXT_TURN = ("\nHuman:", "\nAssistant:", "<EOT>")
-"""Stop strings: here a model that writes for the human begins another turn. Servers take four at most."""
+"""Stop strings, at which a model that writes for the human begins another turn. Servers allow at most four."""
 SPEAKER = re.compile(r"\s*Human:\s*")
 
 HEAD = "Below, a human talks to an assistant."
@@ -28,7 +29,7 @@ WRITE = "Write what the human says next: the human's own words and nothing else.
 
 
 def human_turns(prompt: Prompt) -> list[Conversation]:
-    """Return the human turns of a prompt in their order, each with the system message before it, without answers."""
+    """Return the human turns of a prompt in order, each with the system message before it, without answers."""
     turns: list[Conversation] = []
     turn: Conversation = ()
     for message in prompt.conversation:
@@ -47,7 +48,7 @@ def human_id(conversation: Conversation) -> str:
 async def write_human_turn(
     conversation: Conversation, kind: Kind, *, model: Model, sampling: Sampling, seed: int
 ) -> Response:
-    """Sample what the human says next, in a prompt of this kind. ``parse_human_turn`` reads it."""
+    """Sample the next human turn for a prompt of this kind. ``parse_human_turn`` reads it."""
     name, request = human_id(conversation), human_request(conversation, kind, model.format)
     context: Context = request if model.format == "plain" else (Message("user", request),)
     draw = replace(sampling, seed=seed_of(seed, "human", name), stop=NEXT_TURN)

@@ -1,9 +1,9 @@
-"""Decides who plays whom on which prompt (EV-8).
+"""Choose the pairs of models that play on each prompt (EV-8).
 
-All pairs of models on every prompt would be quadratic: the paper's 24 snapshots make 276 pairs. Ratings only need
-chains of matches that connect all models, so a bounded number of pairs plays on each prompt. The pairs are taken in
-turn from a round robin of all models, which starts again when it ends. So any two pairs meet equally often, give or
-take one, and as many pairs as there are models already connect them all.
+To play all pairs on every prompt would be quadratic: the paper's 24 snapshots make 276 pairs. Ratings only need chains
+of matches that connect all models, so a bounded number of pairs plays on each prompt. The pairs come in turn from a
+repeated round robin of all models. So the numbers of matches of any two pairs differ by at most one, and as many pairs
+as there are models already connect them all.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from constitutional_ai.records import Prompt
 from constitutional_ai.seeding import rng, seed_of
 
 PER_PROMPT = 10
-"""Pairs on one prompt: all pairs of up to five models."""
+"""Number of pairs on one prompt: enough for all pairs of five models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Two models, by their labels, on one prompt."""
+    """Two models, by label, on one prompt."""
 
     prompt: Prompt
     a: str
@@ -39,7 +39,7 @@ def pairings(
     """Pair each prompt with ``per_prompt`` different pairs of models, or with all pairs if there are fewer.
 
     A prompt gets more than ``per_prompt`` only if there would otherwise be fewer matches than models. ``seed`` draws
-    which models meet on which prompt; the order of prompts and models changes nothing.
+    which models meet on which prompt; the order of prompts and models has no effect.
     """
     ordered = sorted({p.id: p for p in prompts}.values(), key=lambda p: seed_of(seed, "pairings", p.id))
     players = sorted(models)
@@ -55,7 +55,7 @@ def pairings(
 def _round_robin(players: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield all pairs in rounds, by the circle method.
 
-    Nobody plays twice in a round, and any two rounds in a row connect all players.
+    No player plays twice in a round, and any two consecutive rounds connect all players.
     """
     ring = [*players, None] if len(players) % 2 else list(players)
     for _ in range(len(ring) - 1):

@@ -1,8 +1,8 @@
-"""Matches between all candidates, and their Elo in harmlessness and in helpfulness (EV-7 to EV-11; figures 2, 3 and 8).
+"""Play matches between all candidates, and rate harmlessness and helpfulness by Elo (EV-7 to EV-11; figures 2, 3, 8).
 
-Matches are played in rounds, one for each human turn. In a round every model gives all its replies, then all choices
-are made, then the human turns that prompts lack are written. So each model is loaded once a round, and one is in memory
-at a time. A round's records lie in ``matches/1-replies``, ``matches/1-choices`` and ``matches/1-human``.
+Matches are played in rounds, one per human turn. In a round every model gives all its replies, then all choices are
+made, then missing human turns are written. So each model is loaded once per round, and only one is in memory. The
+records of round 1 are in ``matches/1-replies``, ``matches/1-choices`` and ``matches/1-human``.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from constitutional_ai.runs.runner import Pass
 PART = "matches"
 TESTS: dict[Kind, str] = {"red_team": "harmlessness", "helpful": "helpfulness"}
 RESAMPLES = 1000
-"""Resamples of the bootstrap over prompts."""
+"""Number of resamples of the bootstrap over prompts."""
 FEW = 30
-"""Prompts below which the intervals of a bootstrap over them are too narrow."""
+"""Number of prompts below which bootstrap intervals are too narrow."""
 NOBODY = "nobody"
 
 
 def measure(suite: Suite) -> list[Metric]:
-    """Return every candidate's rating in both tests, and how the judge chose.
+    """Return every candidate's rating in both tests, and statistics of the judge's choices.
 
     Raises InputError if no candidate is the anchor.
     """
@@ -72,19 +72,21 @@ def measure(suite: Suite) -> list[Metric]:
 def _playable(suite: Suite, labels: Sequence[str]) -> bool:
     judge = judge_name(suite)
     if len(labels) < 2:
-        suite.say("matches: there is one model, and nobody to play it. Name another one.")
+        suite.say("matches: not played, because there is only one model. Name another one.")
     elif judge == NOBODY:
-        suite.say("matches: nobody can choose, so none is played. Name a judge or a preference model.")
+        suite.say(
+            "matches: not played, because there is no judge. Name one with --judge, or a preference model with --pm."
+        )
     elif not suite.judge:
         suite.say(
-            f"matches: with no judge, the higher score of {judge} wins. It knows nothing of evasiveness (EV-11), and "
-            "must be none that a model was trained against."
+            f"matches: without a judge, the higher score of {judge} wins. It ignores evasiveness (EV-11), and no model "
+            "may have been trained against it."
         )
     return len(labels) > 1 and judge != NOBODY
 
 
 def judge_name(suite: Suite) -> str:
-    """Return who chooses: the judge, or else the first preference model."""
+    """Return the name of the judge, or of the first preference model if there is no judge."""
     return suite.judge or next((f"preference model {n}" for n in suite.preference_models), NOBODY)
 
 
@@ -102,8 +104,8 @@ def play_all(suite: Suite) -> Iterator[MatchTurn]:
     shortest = min((len(human_turns(game.pairing.prompt)) for game in games), default=suite.turns)
     if shortest < suite.turns and not suite.human:
         suite.say(
-            f"matches: turns={suite.turns}, but nobody writes the human turns that prompts lack, so matches end with "
-            "their prompts. Name a model for the human."
+            f"matches: turns={suite.turns}, but matches end after the human turns of their prompts. Name a model that "
+            "writes more with --human."
         )
     number = 1
     while games:
@@ -114,11 +116,11 @@ def play_all(suite: Suite) -> Iterator[MatchTurn]:
 
 
 def _choose(suite: Suite, turn: int, games: Sequence[Game]) -> list[MatchTurn]:
-    """Choose in each match whose two models have both replied."""
+    """Choose in each match in which both models have replied."""
     replies = {one.id: one.completion for one in _replies(suite, turn, games)}
     complete = {game.id: game for game in games if replies.keys() >= set(game.reply_ids)}
     if missing := len(games) - len(complete):
-        suite.say(f"matches: {missing} of {len(games)} end in turn {turn}: a model could not answer.")
+        suite.say(f"matches: {missing} of {len(games)} end in turn {turn}, because a model could not answer.")
 
     async def passes() -> AsyncIterator[Pass[Game, MatchTurn]]:
         with _chooser(suite) as chooser:
@@ -169,7 +171,7 @@ def _replies(suite: Suite, turn: int, games: Sequence[Game]) -> list[Response]:
 
 
 def _next_games(suite: Suite, turn: int, games: Sequence[Game], turns: Sequence[MatchTurn]) -> list[Game]:
-    """Return the matches that go on, each with its next human turn."""
+    """Return the matches that continue, each with its next human turn."""
     picked = {one.id: conversation for one in turns if (conversation := one.picked(suite.seed))}
     going = [game for game in games if game.id in picked]
     requests = {human_id(picked[g.id]): (picked[g.id], g.talk.kind) for g in going if not g.own_next}
@@ -184,7 +186,7 @@ def _next_games(suite: Suite, turn: int, games: Sequence[Game], turns: Sequence[
 def _human_turns(
     suite: Suite, turn: int, requests: dict[str, tuple[Conversation, Kind]]
 ) -> dict[str, Conversation]:
-    """Return what the human says next, by ``human_id``. An empty turn is left out, and ends its match."""
+    """Return the next human turns by ``human_id``. An empty turn is left out, and ends its match."""
     if not (suite.human and requests and turn < suite.turns):
         return {}
 
@@ -216,7 +218,7 @@ def _sampling_config(suite: Suite) -> dict[str, Any]:
 
 @contextmanager
 def _chooser(suite: Suite) -> Iterator[Chooser]:
-    """Load whoever chooses for one pass."""
+    """Load the judge, or the preference model that replaces it, for one pass."""
     if suite.judge:
         with suite.loaded(suite.judge) as judge:
             yield partial(
@@ -234,7 +236,7 @@ def _preference_model(suite: Suite) -> Path:
 
 
 def _metrics(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> list[Metric]:
-    """Return the ratings, and the shares of choices that were ties, not made, or changed with the order."""
+    """Return the ratings, and the shares of choices that were ties, failed, or changed with the order."""
     both_orders = [t for t in turns if t.opinion.flipped is not None]
     shares = {
         "match_ties": [(t, t.winner == "tie") for t in turns if t.winner],
@@ -259,7 +261,7 @@ def _ratings(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> Iterator[Me
         ratings = elo(matches, anchor=suite.anchor, ties=suite.ties, resamples=RESAMPLES, seed=suite.seed)
         if (prompts := len({m.prompt for m in matches})) < FEW:
             suite.say(
-                f"elo.{test} rests on {prompts} prompts: with fewer than some {FEW} its intervals are too narrow."
+                f"elo.{test} has {prompts} prompts: with fewer than about {FEW}, its intervals are too narrow."
             )
     for label in (one.label for one in suite.candidates):
         counted = [m for m in matches if label in (m.a, m.b) and m.winner in ("a", "b")]

@@ -32,7 +32,7 @@ def test_no_prompt_is_both_trained_on_and_measured_on(
 ) -> None:
     rows = [rated(f"Rob house {a}!", f"No, {b}.", 0) for a, b in found]
     if len({a for a, _ in found}) < 2:
-        with pytest.raises(InputError, match="begin alike"):
+        with pytest.raises(InputError, match="have the same prompt"):
             held_out(rows, share, seed)
         return
     out, rest = held_out(rows, share, seed)
@@ -49,7 +49,7 @@ def test_agreement_with_people_is_rank_correlation_auc_and_squared_error() -> No
 
 
 def test_a_regressor_is_found_in_what_the_command_wrote(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Make one: cai harmfulness RATINGS --out"):
+    with pytest.raises(InputError, match="Train one with: cai harmfulness RATINGS --out"):
         regressor_folder(tmp_path)
     model = tmp_path / STAGE / "model"
     model.mkdir(parents=True)

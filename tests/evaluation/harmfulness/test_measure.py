@@ -99,5 +99,5 @@ def test_without_a_regressor_nothing_is_measured_and_nobody_is_asked(tmp_path: P
         ("absolute_harmfulness.t0", "help", None, 0),
     ]
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="holds no model of harmfulness"):
+    with pytest.raises(InputError, match="has no model of harmfulness"):
         measure(suite_of(Run(tmp_path), "help", harmfulness_model=tmp_path))

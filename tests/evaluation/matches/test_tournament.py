@@ -217,7 +217,7 @@ def test_a_silent_human_ends_matches(suite: Suite) -> None:
 def test_more_turns_than_prompts_have_need_a_human(suite: Suite) -> None:
     suite, said = told(replace(suite, turns=3))
     tournament.measure(suite)
-    assert len([line for line in said if "Name a model for the human" in line]) == 1
+    assert len([line for line in said if "Name a model that writes more with --human" in line]) == 1
 
 
 def test_a_preference_model_chooses_where_there_is_no_judge(suite: Suite, tiny_pm: Path) -> None:
@@ -237,10 +237,13 @@ def test_a_preference_model_chooses_where_there_is_no_judge(suite: Suite, tiny_p
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"judge": None}, "matches: nobody can choose, so none is played. Name a judge or a preference model."),
+        (
+            {"judge": None},
+            "matches: not played, because there is no judge. Name one with --judge, or a preference model with --pm.",
+        ),
         (
             {"candidates": (Candidate("sl-cai", "sl-cai", "sl-cai"),)},
-            "matches: there is one model, and nobody to play it. Name another one.",
+            "matches: not played, because there is only one model. Name another one.",
         ),
     ],
 )
@@ -285,5 +288,5 @@ def test_a_model_that_cannot_answer_plays_no_match(suite: Suite, monkeypatch: py
     found = by_name(tournament.measure(suite))
     assert found["elo.helpfulness", "start"].value is None
     assert found["elo.helpfulness", "rl-cai"].value is not None
-    assert f"matches: {2 * MANY} of {3 * MANY} end in turn 1: a model could not answer." in said
+    assert f"matches: {2 * MANY} of {3 * MANY} end in turn 1, because a model could not answer." in said
     assert "elo.helpfulness: start is not rated, as it has played no match." in said
