@@ -512,7 +512,7 @@ def test_a_model_at_chance_closes_the_gate_where_the_recipe_says_stop(
 ) -> None:
     monkeypatch.setattr(load, "load_model", lambda name, **_: ScriptedModel())
     asked = settings(model, copied, feedback={"method": "multiple_choice", "gate": "stop"})
-    with pytest.raises(GateClosed, match=r"To continue all the same: feedback\.gate=warn"):
+    with pytest.raises(GateClosed, match=r"To continue anyway, set feedback\.gate=warn"):
         make(asked, redo="05-preference-labels")
     assert not (copied / "05-preference-labels" / "stage.json").exists()
 

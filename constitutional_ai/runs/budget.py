@@ -75,5 +75,5 @@ class Budget:
         setting = f"budget.tokens={self._tokens}" if limit == "tokens" else f"budget.hours={self._hours}"
         return (
             f"{setting} is too low to continue {stage}: {self._spent:,} tokens and {hours:.2f} hours are spent. "
-            f"All finished records are kept. Type the same command with a higher budget.{limit}."
+            f"All finished records are kept. To continue, type the same command with a higher budget.{limit}."
         )

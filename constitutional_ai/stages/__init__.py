@@ -1,1 +1,1 @@
-"""The stages of a run. They meet only on disk: each reads what earlier ones made, and no stage calls another."""
+"""The stages of a run. Each stage reads the files of earlier ones; no stage calls another."""

@@ -1,8 +1,8 @@
 """Estimate what a run will cost: calls and tokens, and time and money where they are known.
 
-The stages are rehearsed: they run with models that write filler and count their calls, in a run that stores nothing. So
-every call is counted where it is made. Answers are taken to be as long as they may be, so tokens written are an upper
-limit. Time comes from measuring the models, or from an earlier run.
+The stages are rehearsed: they run with models that write filler and count their calls, in a run that stores nothing.
+Answers are assumed to have the maximum length, so tokens written are an upper limit. Time is measured on the models, or
+taken from an earlier run.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ LETTERS = 4
 WORDS = 0.75
 """Words of filler in one token."""
 FILLERS = 64
-"""Different texts of filler, which all records share: there may be a million."""
+"""Number of different filler texts. Records share them, because there may be a million records."""
 SAMPLE = 32
-"""Requests of a stage that are kept, to measure a model on."""
+"""Number of a stage's requests that are kept, to measure the model's speed on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Estimate:
     """Records, or rows of a training."""
     calls: int
     read: int | None = None
-    """Tokens; None in a training, which is counted in hours only."""
+    """Tokens; None in a training, whose cost is only time."""
     written: int | None = None
-    """Tokens at most, or as many as in the earlier run."""
+    """Tokens: an upper limit, or scaled from the earlier run."""
     seconds: float | None = None
     """None unless measured."""
     cost: float | None = None
@@ -115,7 +115,7 @@ def _sampling(job: Rehearsal, stage: str) -> Estimate:
 
 
 def _training(job: Rehearsal, stage: str) -> Estimate:
-    """Estimate a training. Its rows are at most these, because longer ones are left out."""
+    """Estimate a training. The number of rows is an upper limit, because long rows are left out."""
     rows, setting = job.run.sizes[stage], job.recipe.rl_cai
     if stage != layout.RL_CAI_MODEL or setting.reward != "feedback":
         return Estimate(stage, None, rows, 0)
@@ -126,7 +126,7 @@ def _training(job: Rehearsal, stage: str) -> Estimate:
 def _priced(
     one: Estimate, models: Sequence[CountingModel], price_read: float, price_written: float
 ) -> Estimate:
-    """Return the estimate with the price of the tokens of servers."""
+    """Return the estimate with its cost: the price of the tokens of servers."""
     servers = [model for model in models if not model.local]
     read = (one.read or 0) * sum(m.read for m in servers) / max(1, sum(m.read for m in models))
     written = (one.written or 0) * sum(m.written for m in servers) / max(1, sum(m.written for m in models))
@@ -150,7 +150,7 @@ def _as_in(earlier: Run, one: Estimate, *, scores: bool) -> Estimate:
 
 
 def _seconds(counted: CountingModel) -> float:
-    """Return the expected seconds of all calls, measured on the first of them, which are made at once."""
+    """Return the expected seconds of all calls, measured on the first of them, made concurrently."""
 
     async def call(model: Model, sample: Sequence[Callable[[Model], Any]]) -> None:
         for result in await asyncio.gather(*[ask(model) for ask in sample], return_exceptions=True):
@@ -170,7 +170,7 @@ def _seconds(counted: CountingModel) -> float:
 
 
 class CountingModel:
-    """A model that writes filler, as long as it may, and counts calls and tokens."""
+    """A model that writes filler of the maximum length, and counts calls and tokens."""
 
     format: Format = "chat"
 
@@ -201,7 +201,7 @@ class CountingModel:
             self.sample.append(call)
 
     def _filler(self, number: int, length: int) -> str:
-        """Return filler that reads as option (A) where a question has options."""
+        """Return filler that starts with "(A)", so that it also answers a multiple-choice question."""
         if (number, length) not in self._fillers:
             words = (self._words[(17 * number + at) % len(self._words)] for at in range(length))
             self._fillers[number, length] = "(A) " + " ".join(words)
@@ -209,12 +209,12 @@ class CountingModel:
 
 
 def tokens(context: Context) -> int:
-    """Return about how many tokens a context has."""
+    """Return the approximate number of tokens of a context."""
     return len(context if isinstance(context, str) else plain(context)) // LETTERS + 1
 
 
 class Counted(Exception):
-    """Ends a training before it starts, with the number of its rows."""
+    """Raised to end a training before it starts; carries the number of its rows."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class UnstoredRun(Run):
 
     records: dict[str, list[Any]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    """How many records a stage has, or how many rows it trains on."""
+    """Number of records, or of training rows, by stage."""
     prompts_per_snapshot: float = float("inf")
     """Prompts of one epoch between snapshots."""
 
@@ -241,7 +241,7 @@ class UnstoredRun(Run):
         for item in work.items.values():
             try:
                 rows.append(await work.step(item))
-            except RecordError:  # the filler does not fit the question; its calls are counted
+            except RecordError:  # the filler is not a valid answer; the calls are counted
                 continue
         return rows
 
@@ -305,7 +305,7 @@ class Rehearsal(Job):
 
 def rehearsal(recipe: Recipe) -> Rehearsal:
     """Return a job that counts what the recipe would do. Raises InputError when a file cannot be read."""
-    # Filler fails the gate's questions, which must not stop the rehearsal.
+    # Filler fails the gate, which must not stop the rehearsal.
     feedback = recipe.feedback.model_copy(update={"gate": "warn"})
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}

@@ -77,9 +77,9 @@ def preference_labels(job: Job) -> None:
 
 
 async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
-    """Put the gate questions to the feedback model, and return the tokens that they cost.
+    """Ask the feedback model the gate questions, and return the tokens that they cost.
 
-    Raises GateClosed if it is no better than chance (pitfall 27).
+    Raises GateClosed if it is no better than chance and the recipe says ``gate: stop`` (pitfall 27).
     """
     questions = [question.comparison(job.recipe.seed) for question in gate_questions()]
     sides = {comparison.id: side for comparison, side in questions}
@@ -108,7 +108,7 @@ def _check_gate(job: Job, answers: Sequence[GateAnswer]) -> None:
         "noise. Use a larger models.feedback, or another feedback.method."
     )
     if job.recipe.feedback.gate == "stop":
-        raise GateClosed(warning + " To continue all the same: feedback.gate=warn")
+        raise GateClosed(warning + " To continue anyway, set feedback.gate=warn.")
     job.notify("warning: " + warning)
 
 
@@ -151,7 +151,7 @@ def preference_model(job: Job) -> None:
 
 
 def pretrain(job: Job, folder: Path) -> Path:
-    """Pretrain the preference model, and return its weights, the base of the training proper (PM-3)."""
+    """Pretrain the preference model, and return the folder of its weights, the base of the main training (PM-3)."""
     setting = job.recipe.preference_model.pretraining
     assert setting is not None
     pairs = _peoples_pairs(job, "pretraining", setting)
@@ -166,7 +166,7 @@ def _train_beside(
 ) -> None:
     """Train another preference model of the stage, unless it is complete; ``changes`` are fields of its job."""
     folder.mkdir(exist_ok=True)
-    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so a later kill does not cost it
+    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so the model is complete
         training = job.training_job(folder, rows, "preference_model")
         train_preference_model(replace(training, **changes), held_out)
 
@@ -178,14 +178,14 @@ def helpfulness_digest(job: Job) -> dict[str, str]:
 
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return the AI's pairs and people's helpfulness pairs, and counts of the latter that are unusable, by reason."""
+    """Return the AI's pairs and people's helpfulness pairs, and the number of unusable ones of people, by reason."""
     people = _peoples_pairs(job, stage, job.recipe.preference_model.helpfulness)
     labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
     return training_pairs.examples(labels) + people.rows, dict(people.unusable)
 
 
 def _peoples_pairs(job: Job, training: str, setting: HelpfulnessFile) -> training_pairs.Helpfulness:
-    """Read people's pairs, and tell the user how many of the file's are left out."""
+    """Read people's pairs, and tell the user how many pairs of the file are left out."""
     pairs = training_pairs.helpfulness(setting.file, setting.limit, job.recipe.seed, setting.stronger_than)
     if pairs.unusable:
         job.notify(f"{training}: left out of {setting.file}: {format_counts(pairs.unusable)}.")

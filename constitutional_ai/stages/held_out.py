@@ -1,4 +1,4 @@
-"""The last stage: every model answers held-out prompts, which no training saw."""
+"""Run the last stage, in which every model answers held-out prompts, which no training used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from constitutional_ai.stages.job import Job
 
 
 def evaluation(job: Job) -> None:
-    """Sample every model's answers to held-out prompts, judge them, and write their rates."""
+    """Sample every model's answers to held-out prompts, apply the detectors, and write the rates."""
     setting, seed = job.recipe.evaluation, job.recipe.seed
     prompts = [
         prompt
@@ -70,7 +70,7 @@ def evaluation(job: Job) -> None:
 
 
 def snapshots(job: Job) -> dict[str, str]:
-    """Return RL-CAI's snapshots by role: ``rl-cai@00000064`` is the one after 64 prompts (RL-6)."""
+    """Return model names of RL-CAI's snapshots by role; ``rl-cai@00000064`` is the one after 64 prompts (RL-6)."""
     return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 

@@ -1,4 +1,4 @@
-"""What every stage of a run needs: the run, the recipe, and what several stages do alike."""
+"""The context of a stage: the run, the recipe, and the operations that several stages share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from constitutional_ai.training.settings import TrainingJob
 Row = TypeVar("Row", bound=HasId)
 Rows = list[dict[str, Any]]
 Notes = dict[str, Any]
-"""What a stage adds to ``notes`` of its ``stage.json``."""
+"""Keys that a stage adds to ``notes`` in its ``stage.json``."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Job:
     constitution: Constitution
     prompts: dict[Kind, Prompts]
     notify: Callable[[str], None]
-    """Shows the user a message that must not be missed."""
+    """Shows the user an important message."""
     shown: set[str] = field(default_factory=set)
-    """Messages already shown in this run, of those that are shown only once."""
+    """Messages that ``_notify_once`` has shown."""
 
     # -- prompts and worked examples
 
     def training_prompts(self, *kinds: Kind) -> list[Prompt]:
-        """Return the training prompts of some kinds: for each kind those of its file, within its limit, then drafts."""
+        """Return the training prompts of some kinds: for each kind those of its file, up to its limit, then drafts."""
         files, seed = self.recipe.prompts, self.recipe.seed
         chosen = [
             sample_prompts(self.prompts[kind].train, getattr(files, kind).limit, seed) + self.drafted[kind]
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def drafts_wanted(self) -> dict[Kind, int]:
-        """How many prompts to draft, for the kinds of which the recipe wants any."""
+        """Number of prompts to draft, by kind; kinds without drafts are left out."""
         wanted: dict[Kind, int] = {kind: getattr(self.recipe.prompts, kind).generate for kind in KINDS}
         return {kind: number for kind, number in wanted.items() if number}
 
@@ -76,7 +76,7 @@ class Job:
             return drafts
         file = self.run.stage(layout.PROMPTS) / layout.DRAFTED
         if not file.exists():
-            raise InputError(f"{file} is gone. Pass --redo {layout.PROMPTS}.")
+            raise InputError(f"{file} is missing. Pass --redo {layout.PROMPTS}.")
         for prompt in self.run.rows(layout.PROMPTS, Prompt, layout.DRAFTED):
             drafts[prompt.kind].append(prompt)
         return drafts
@@ -87,13 +87,13 @@ class Job:
         return few_shots_folder(self.recipe.few_shots)
 
     def few_shots_digest(self) -> dict[str, str]:
-        """Return the digest of the worked examples. Raises InputError when a file has not the paper's format."""
+        """Return the digest of the worked examples. Raises InputError when a file is not in the paper's format."""
         if self.few_shots is None:
             return {"few_shots": "none"}
         shots = load_few_shots(self.few_shots)
         return {"few_shots": digest_of([critique_revision(self.few_shots), repr(shots)])}
 
-    # -- what a stage is made from
+    # -- the settings and inputs of a stage
 
     def config(self, *keys: str) -> dict[str, Any]:
         """Return the named parts of the recipe by dotted key, and ``seed``, which shapes every stage."""
@@ -110,16 +110,16 @@ class Job:
         return str(self.run.stage(stage).resolve() / layout.WEIGHTS)
 
     def trained_model(self, stage: str) -> str:
-        """Return the name, as in a recipe, of the model that a stage trained."""
+        """Return the name, for ``load_model``, of the model that a stage trained."""
         return f"hf:{self.weights(stage)}"
 
     @property
     def preference_model_stages(self) -> tuple[str, ...]:
-        """The preference model's stage, or nothing if reinforcement needs none (DPO, d-RLAIF)."""
+        """The preference model's stage; empty if RL uses no preference model (DPO, d-RLAIF)."""
         return (layout.PREFERENCE_MODEL,) if self.recipe.rl_cai.uses_preference_model else ()
 
     def preference_model(self) -> PreferenceModel | None:
-        """Load the preference model; None if reinforcement needs none."""
+        """Load the preference model. Return None if RL uses none."""
         if not self.preference_model_stages:
             return None
         return PreferenceModel(self.weights(layout.PREFERENCE_MODEL))
@@ -149,7 +149,7 @@ class Job:
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
-        """Load a model for the length of the block; its calls are cached where the recipe says."""
+        """Load a model for the block. Its calls are cached in the recipe's ``cache``."""
         with (
             loaded(name, engine=self.recipe.engine, say=self._notify_once) as model,
             cached(model, name, self._cache_file(), self.notify) as cached_model,
@@ -173,10 +173,10 @@ class Job:
     # -- trainings
 
     def usable_rows(self, stage: str, rows: Rows, section: str, *, reserve: int = 0) -> tuple[Rows, Notes]:
-        """Return the rows that a section of the recipe can train on, and counts of the others.
+        """Return the rows that a section of the recipe can train on, and counts of the other rows.
 
-        Left out are rows with a stop string in an answer, and rows longer than ``max_length``, from which ``reserve``
-        tokens are kept free for an answer yet to be sampled. Raises InputError when no row is left.
+        Rows with a stop string in an answer are left out, and rows longer than ``max_length`` minus ``reserve`` tokens,
+        which are for an answer yet to be sampled. Raises InputError when no row is left.
         """
         from constitutional_ai.training.datasets import within, without_stop_strings
 
@@ -184,7 +184,7 @@ class Job:
         notes: Notes = {"with_stop_string": total - len(rows)} if len(rows) < total else {}
         if notes:
             self.notify(
-                f"{stage}: {total - len(rows)} of {total} rows speak for the human in an answer, and are left out."
+                f"{stage}: {total - len(rows)} of {total} rows have a human turn inside an answer, and are left out."
             )
         room = getattr(self.recipe, section).max_length - reserve
         kept, too_long = within(rows, model_path(self._base(section)), room)
@@ -204,7 +204,7 @@ class Job:
         return kept, notes
 
     def mix_rows(self, stage: str, rows: Rows, section: str, helpful: str) -> tuple[Rows, Notes]:
-        """Return rows in the proportion of the section's ``helpful_share``, and their counts by source."""
+        """Return rows mixed by the section's ``helpful_share``, and the counts of rows by source."""
         share = getattr(self.recipe, section).helpful_share
         used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)
         have, cut = dict(sources(used)), dict(sources(rows) - sources(used))
@@ -215,7 +215,7 @@ class Job:
     def training_job(self, folder: Path, rows: Rows, section: str) -> TrainingJob[Any]:
         """Return the training of a section of the recipe on ``rows``, from the recipe's base model.
 
-        Writes ``dataset.jsonl``: exactly what the trainer is about to see. Raises BudgetSpent, now or in ``on_step``.
+        Writes ``dataset.jsonl``, exactly the rows of the trainer. Raises BudgetSpent, now or in ``on_step``.
         """
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(folder / layout.DATASET, lines)
@@ -224,7 +224,7 @@ class Job:
 
         def on_step(done: int, total: int) -> None:
             self.run.progress.step(folder.name, done, total)
-            # The budget is checked only in the step after a checkpoint: later steps would have to be repeated.
+            # The budget is checked only in the step after a checkpoint, so that stopping loses only that step.
             if done < total and done % settings.checkpoint_steps == 1 % settings.checkpoint_steps:
                 budget.check(folder.name)
 
@@ -245,5 +245,5 @@ class Job:
 
 
 def sources(rows: Iterable[dict[str, Any]]) -> Counter[str]:
-    """Count rows by source; rows that name none are not counted."""
+    """Count rows by source; rows without a source are not counted."""
     return Counter(row["source"] for row in rows if "source" in row)

@@ -1,4 +1,4 @@
-"""The last training: RL-CAI, by the preference model, by the feedback model itself, or by DPO (section 4.2; RL)."""
+"""Train RL-CAI with the preference model, with the feedback model itself, or by DPO (section 4.2; RL)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Scores = Callable[[list[Conversation]], list[float]]
 
 
 def rl_cai_model(job: Job) -> None:
-    """Reinforce the SL-CAI model, which gives the RL-CAI model (RL-1 to RL-6)."""
+    """Train the RL-CAI model, starting from the SL-CAI model (RL-1 to RL-6)."""
     setting = job.recipe.rl_cai
     keys = ["rl_cai"]
     if setting.method.samples:
@@ -69,18 +69,18 @@ def _by_reward(job: Job, folder: Path) -> Trained:
 
 
 def _unscored(job: Job, folder: Path) -> float:
-    """Return the share of answers that got no reward, and so taught nothing."""
+    """Return the share of answers that got no reward and were not trained on."""
     steps = map(json.loads, (folder / layout.STEPS).read_text(encoding="utf-8").splitlines())
     share = fmean(
         row["unscored"] for row in steps if "unscored" in row
     )  # only the first pass over a batch has it
     if share:
-        job.notify(f"{STAGE}: {share:.1%} of the answers could not be scored, and taught nothing.")
+        job.notify(f"{STAGE}: {share:.1%} of the answers could not be scored, and were not trained on.")
     return share
 
 
 def _by_pairs(job: Job, folder: Path) -> Trained:
-    """Learn from the labelled pairs themselves."""
+    """Train on the labelled pairs directly (DPO)."""
     pairs, unusable = labelled_pairs(job, STAGE)
     rows, notes = job.usable_rows(STAGE, pairs, "rl_cai")
     checkpoint = optimise(_training_job(job, folder, rows))
@@ -104,7 +104,7 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
 
 
 def load_policy(job: Job) -> Any:
-    """Load SL-CAI's adapter on the pretrained model, which can then serve as other models too.
+    """Load SL-CAI's adapter on the pretrained model, which other models of the training can then share.
 
     Returns None if RL does not continue with that adapter.
     """
@@ -114,7 +114,7 @@ def load_policy(job: Job) -> Any:
 
 @contextmanager
 def reward_function(job: Job, policy: Any) -> Iterator[Reward]:
-    """Give the reward of the recipe: the preference model's score, or the feedback model's rating."""
+    """Yield the recipe's reward function: the preference model's score, or the feedback model's rating."""
     models = job.recipe.models
     if job.recipe.rl_cai.reward == "preference_model":
         yield _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve(), "preference_model")
@@ -126,7 +126,7 @@ def reward_function(job: Job, policy: Any) -> Iterator[Reward]:
 
 
 def second_scores(job: Job, policy: Any) -> Scores | None:
-    """Return the scores of the preference model that RL never sees; None if there is none."""
+    """Return the scoring function of the preference model that RL never sees; None if there is none."""
     if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
         return None
     folder = job.run.stage(layout.PREFERENCE_MODEL).resolve() / layout.SECOND
@@ -134,12 +134,12 @@ def second_scores(job: Job, policy: Any) -> Scores | None:
 
 
 def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
-    """Return the scores of the preference model in ``folder``.
+    """Return the scoring function of the preference model in ``folder``.
 
-    Its adapter is put on the policy's base, if it has one and that base; otherwise the whole model is loaded.
+    If it is an adapter of the policy's base, it is put on that base; otherwise the whole model is loaded.
     """
     models = job.recipe.models
-    pretrained = job.recipe.preference_model.pretraining is not None  # then its adapter stands on other weights
+    pretrained = job.recipe.preference_model.pretraining is not None  # then its adapter is for other weights
     same_base = models.preference_model in (None, models.pretrained) and not pretrained
     if policy and same_base and adapters.adapter_of(folder):
         return adapters.AdapterScores(policy, folder, name).scores

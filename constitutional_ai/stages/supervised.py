@@ -1,4 +1,4 @@
-"""Stages of the supervised half: prompts, responses, revisions and the SL-CAI model (section 3; SL-1 to SL-19)."""
+"""The supervised stages: prompts, responses, revisions and the SL-CAI model (section 3; SL-1 to SL-19)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def drafts(job: Job) -> None:
 
 
 def responses(job: Job) -> None:
-    """Sample the helpful model's responses: one to a red-team prompt, several to a helpful one (SL-5, SL-16)."""
+    """Sample the helpful model's responses: one to each red-team prompt, several to others (SL-5, SL-16)."""
     setting, seed = job.recipe.responses, job.recipe.seed
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Response]]:

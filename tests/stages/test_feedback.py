@@ -88,7 +88,7 @@ def test_scores_report_no_tokens(run: Run, method: str) -> None:
 def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run) -> None:
     settings = {"method": "votes", "votes": 1, "both_orders": False}
     before = PAIRS * 2 * 18  # of the comparisons
-    with pytest.raises(BudgetSpent, match=f"more of {STAGE}"):
+    with pytest.raises(BudgetSpent, match=f"continue {STAGE}"):
         labelled(run, before + 1, **settings)
     gate = sum(sum(usage(x)) for x in run.rows(STAGE, GateAnswer, "gate.jsonl"))
     assert gate > 0

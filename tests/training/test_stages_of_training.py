@@ -96,7 +96,7 @@ def test_answers_left_out_for_that_are_counted_in_the_notes(tiny: Path) -> None:
     job = Job(None, recipe, None, {}, said.append)  # type: ignore[arg-type]  # neither run nor constitution is asked
     fine, forged = rows("No.", "No.\n\nHuman: Why?")
     assert job.usable_rows("03", [fine, forged], "sl_cai") == ([fine], {"with_stop_string": 1, "too_long": 0})
-    assert said == ["03: 1 of 2 rows speak for the human in an answer, and are left out."]
+    assert said == ["03: 1 of 2 rows have a human turn inside an answer, and are left out."]
 
 
 @pytest.mark.parametrize("chat", [True, False])
