@@ -42,7 +42,7 @@ def read_text(path: Path, hint: str = "") -> str:
 
 
 def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
-    """Return ``name`` if it is a file, else the file ``name.yaml`` in ``built_in``. Raises InputError if neither is."""
+    """Return ``name`` if it is a file, else the file ``name.yaml`` in ``built_in``. Raises InputError for neither."""
     for path in (Path(name), built_in / f"{name}.yaml"):
         if path.is_file():
             return path

@@ -154,7 +154,7 @@ def _checked(conversation: Conversation, ratings: Sequence[float], scale: Scale)
     if not ratings:
         return NO_RATING
     if not all(0 <= rating <= scale for rating in ratings):
-        raise ValueError(f"the rating {max(ratings, key=abs):g} does not lie between 0 and {scale}.")
+        raise ValueError(f"the rating {max(ratings, key=abs):g} is not between 0 and {scale}.")
     if not conversation or conversation[-1].role != "assistant" or conversation[0].role == "assistant":
         return "no answer to a human turn at its end"
     if not all(message.content.strip() for message in conversation):

@@ -37,7 +37,7 @@ class _Pending(NamedTuple, Generic[Request, Result]):
 
 
 class Batcher(Generic[Request, Result]):
-    """Answers requests in batches: ``run(requests, cancelled)`` is called in a thread and returns their results.
+    """A queue that answers requests in batches: ``run(requests, cancelled)`` returns their results, in a thread.
 
     A batch holds at most ``size`` requests with the same ``key``, a common prefix and similar lengths (least padding).
     Its padded size, with the common prefix counted once, is at most ``max_tokens``. Of the possible batches with the

@@ -75,7 +75,7 @@ class Evaluation(Sampled):
 
 
 class BudgetLimits(Section):
-    """Limits at which a run stops. It can be continued with higher ones; the records are the same."""
+    """Limits at which a run stops. Higher limits continue it; the records do not depend on them."""
 
     tokens: int | None = Field(default=None, ge=1)
     """Tokens read and written by models in all stages except trainings, as in ``stage.json``; null: no limit."""

@@ -10,7 +10,7 @@ from constitutional_ai.records import Usage
 
 
 class BudgetSpent(CaiError):
-    """The recipe's ``budget`` does not allow what comes next."""
+    """The rest of the recipe's ``budget`` is too small for the next record or training step."""
 
 
 class Budget:

@@ -35,7 +35,7 @@ def cleaned(revision: Revision, before: str, rules: Collection[Rule]) -> Revisio
     """
     cut, text = without_opener(revision.revised.text) if "opener" in rules else ("", revision.revised.text)
     if not text.strip() and "empty" not in rules:
-        raise EmptyAnswer("the model said nothing")
+        raise EmptyAnswer("the model returned no text")
     others = [before] + ([revision.critique.text] if revision.critique else [])
     kept = replace(revision.revised, text=text)
     return replace(revision, revised=kept, cut=cut or None, fault=_fault(text, others, rules))

@@ -29,5 +29,5 @@ async def sample_text(model: Model, context: Context, sampling: Sampling, *draw:
     """Sample one completion as ``sample`` does. Raises EmptyAnswer when it is empty."""
     completion = await sample(model, context, sampling, *draw)
     if not completion.text:
-        raise EmptyAnswer("the model said nothing")
+        raise EmptyAnswer("the model returned no text")
     return completion

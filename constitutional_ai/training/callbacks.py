@@ -16,7 +16,7 @@ PART = ".part"
 
 
 class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
-    """Seed each epoch's order with the epoch's number.
+    """A callback that seeds each epoch's order with the epoch's number.
 
     TRL's sampler draws every order from one generator. A training that is resumed in a later epoch would restart that
     generator and see the first epoch's order again.
@@ -27,7 +27,7 @@ class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
 
 
 class Snapshots(TrainerCallback):  # type: ignore[misc]
-    """Save the policy every ``every`` prompts; the paper's figures 2, 8 and 10 use these snapshots.
+    """A callback that saves the policy every ``every`` prompts, for the paper's figures 2, 8 and 10.
 
     Each is a whole model in ``snapshots/<prompts seen>/``, which every backend can load as ``hf:FOLDER``. Each batch of
     prompts is used for ``passes`` steps.

@@ -1,4 +1,4 @@
-"""SFTTrainer with a loss that is fast on a CPU.
+"""Finetune with SFTTrainer and a loss that is fast on a CPU.
 
 TRL's fused loss saves memory on a GPU; on a CPU it multiplies by the vocabulary in float32 and collects unneeded
 statistics. This loss projects only the answers' tokens, in the autocast type, and takes packed batches

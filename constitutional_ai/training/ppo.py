@@ -47,7 +47,7 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
 
 
 class ValueHead(torch.nn.Module):
-    """Predicts the sum of later rewards from the hidden state before each token: (B, T, width) → (B, T).
+    """A linear head that predicts the sum of later rewards before each token: (B, T, width) → (B, T).
 
     Its predictions start at 0.
     """

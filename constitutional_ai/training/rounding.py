@@ -20,7 +20,7 @@ SEED = 0
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save whole weights, adapters merged in, in the number type they are used in. Changes ``model``."""
+    """Save whole weights, adapters merged in, in ``machine.best_dtype()``. Changes ``model``."""
     whole = merged(model) if hasattr(model, "merge_and_unload") else model
     cast(whole, machine.best_dtype()).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -47,7 +47,7 @@ def cast(model: Any, dtype: torch.dtype) -> Any:
 
 
 def rounded(exact: torch.Tensor, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
-    """Round float32 to ``dtype``: to bfloat16 at random, unless the value is exact there; else to the nearest."""
+    """Round to ``dtype``: float32 to bfloat16 stochastically, unless bfloat16 is exact; all else to the nearest."""
     if exact.dtype != torch.float32 or dtype != torch.bfloat16:
         return exact.to(dtype)
     # bfloat16 is the upper half of a float32: uniform noise in the lower half carries over with the right probability.

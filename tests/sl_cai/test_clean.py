@@ -70,7 +70,7 @@ def test_without_rules_a_revision_is_what_came_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "Here is the revised response:"])
 def test_an_empty_revision_is_a_failed_record_where_that_rule_is_off(text: str) -> None:
-    with pytest.raises(EmptyAnswer, match="the model said nothing"):
+    with pytest.raises(EmptyAnswer, match="the model returned no text"):
         once(text, "opener")
 
 

@@ -193,7 +193,7 @@ def test_answers_to_one_prompt_are_drawn_apart() -> None:
 
 
 def test_an_empty_response_is_a_failure() -> None:
-    with pytest.raises(EmptyAnswer, match="the model said nothing"):
+    with pytest.raises(EmptyAnswer, match="the model returned no text"):
         asyncio.run(
             respond(PROMPT, number=0, model=ScriptedModel(say=lambda _: ""), sampling=Sampling(), seed=0)
         )

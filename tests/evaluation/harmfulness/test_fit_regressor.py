@@ -77,7 +77,7 @@ def test_a_finished_training_is_not_made_again_and_never_mixed(
     ("more", "said"),
     [
         ((), "Pass --scale 1 or --scale 4"),
-        (("--scale", "1"), "the rating 4 does not lie between 0 and 1"),
+        (("--scale", "1"), "the rating 4 is not between 0 and 1"),
         (("--scale", "4", "--set", "epoch=1"), "no setting 'epoch'. Did you mean 'epochs'?"),
         (("--scale", "4", "--set", "epochs"), "'epochs' has no '='"),
         (("--scale", "4", "--set", "epochs=-1"), "--set epochs: Input should be greater than 0"),
