@@ -136,7 +136,7 @@ class Recipe(Section):
     """The engine that runs local weights; null uses the fastest that is installed, and reports which it is."""
     budget: BudgetLimits = BudgetLimits()
     cache: str | None = "run"
-    """Where model calls are cached, so that none is made twice: run (a file in the run's folder), a file that several
+    """The cache of model calls, so that none is made twice: run (a file in the run's folder), a file that several
     runs may share, or null for no cache."""
     report_to: tuple[Tracker, ...] = ()
     """Trackers to which each training reports its metrics, for example [tensorboard]."""
