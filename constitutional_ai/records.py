@@ -315,8 +315,13 @@ def usage(record: object) -> Usage:
     >>> usage(Completion("hi", "m", "stop", prompt_tokens=3, completion_tokens=1))
     Usage(prompt_tokens=3, completion_tokens=1)
     """
-    costs = [cost for cost in _costs(record) if cost is not None]
-    return Usage(sum(cost.prompt_tokens for cost in costs), sum(cost.completion_tokens for cost in costs))
+    return total(cost for cost in _costs(record) if cost is not None)
+
+
+def total(costs: Iterable[Completion | Usage]) -> Usage:
+    """Return the sum of tokens."""
+    pairs = [(cost.prompt_tokens, cost.completion_tokens) for cost in costs]
+    return Usage(sum(prompt for prompt, _ in pairs), sum(completion for _, completion in pairs))
 
 
 def _costs(record: object) -> Iterable[Completion | Usage | None]:

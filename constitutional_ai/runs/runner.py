@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from constitutional_ai.errors import RecordError, TooManyFailures
-from constitutional_ai.records import Failure, Usage, usage
+from constitutional_ai.records import Failure, Usage, total, usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows
@@ -103,7 +103,7 @@ async def run_rows(
     with RowWriter(folder / file, row_type) as writer, RowWriter(failures, Failure) as failure_writer:
         loop = _Loop(folder, index, writer, failure_writer, budget, progress, max_failures)
         async for items, step, spent in passes:
-            spent_beside = _sum(spent_beside, spent)
+            spent_beside = total((spent_beside, spent))
             budget.add_spent(sum(spent))
             names += items
             progress.start(folder.name, sum(name in index for name in names), len(names))
@@ -114,7 +114,7 @@ async def run_rows(
         failures.unlink()
     progress.finish(folder.name)
     # Records were appended as they finished; the order that later stages read must not depend on timing.
-    tokens = _sum(spent_beside, index.sort_file(names))
+    tokens = total((spent_beside, index.sort_file(names)))
     return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens)
 
 
@@ -158,10 +158,6 @@ class _Loop(Generic[Row]):
                 f"{len(self.failed)} records of {self.folder.name} failed, the last with {failure.error}: "
                 f"{failure.message}. See {self.folder / layout.FAILURES}; set max_failures higher to continue."
             ) from error
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

@@ -10,7 +10,7 @@ from constitutional_ai.records import Completion, Prompt, Response
 from constitutional_ai.seeding import seed_of
 
 
-async def respond(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Response:
+async def respond(prompt: Prompt, number: int, *, model: Model, sampling: Sampling, seed: int) -> Response:
     """Sample response ``number`` to a prompt. Raises EmptyAnswer when it is empty.
 
     The prompt has no few-shot examples, which would make the response less harmful (SL-12).

@@ -10,7 +10,7 @@ from typing import Any
 
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
-from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, usage
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, total, usage
 from constitutional_ai.rl_cai.feedback.compare import compare
 from constitutional_ai.rl_cai.feedback.gate import gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
@@ -33,14 +33,8 @@ def comparisons(job: Job) -> None:
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
         with job.loaded(job.trained_model(layout.SL_CAI_MODEL)) as model:
-
-            async def step(item: tuple[Prompt, int]) -> Comparison:
-                prompt, number = item
-                return await compare(
-                    prompt, number=number, model=model, sampling=setting.sampling, seed=job.recipe.seed
-                )
-
-            yield Pass(items, step)
+            how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
+            yield Pass(items, lambda item: compare(*item, **how))
 
     job.make_rows(
         layout.COMPARISONS,
@@ -94,8 +88,7 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
         Pass({comparison.id: comparison for comparison, _ in questions}, answer),
     )
     _check_gate(job, answers)
-    costs = [usage(answer) for answer in answers]
-    return Usage(sum(c.prompt_tokens for c in costs), sum(c.completion_tokens for c in costs))
+    return total(map(usage, answers))
 
 
 def _check_gate(job: Job, answers: Sequence[GateAnswer]) -> None:

@@ -35,20 +35,11 @@ def drafts(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[tuple[Kind, int], Draft]]:
         with job.loaded(recipe.models.prompts) as model:
-
-            async def step(item: tuple[Kind, int]) -> Draft:
-                kind, number = item
-                return await draft_prompts.draft(
-                    kind,
-                    number,
-                    seeds=shown[kind],
-                    model=model,
-                    settings=setting,
-                    seed=recipe.seed,
-                )
-
-            numbered = [(kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)]
-            yield Pass({f"{kind}.{n}": (kind, n) for kind, n in numbered}, step)
+            how: Any = {"model": model, "settings": setting, "seed": recipe.seed}
+            items = {
+                f"{kind}.{n}": (kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)
+            }
+            yield Pass(items, lambda item: draft_prompts.draft(*item, seeds=shown[item[0]], **how))
 
     def notes(drafted: Collection[Draft]) -> dict[str, Any]:
         sifted = draft_prompts.sift(drafted, train, held_out)
@@ -76,12 +67,8 @@ def responses(job: Job) -> None:
         for p in job.training_prompts("helpful", "borderline"):
             items |= {f"{p.id}.{n}": (p, n) for n in range(setting.per_helpful_prompt)}
         with job.loaded(job.recipe.models.helpful) as model:
-
-            async def step(item: tuple[Prompt, int]) -> Response:
-                prompt, number = item
-                return await respond(prompt, number=number, model=model, sampling=setting.sampling, seed=seed)
-
-            yield Pass(items, step)
+            how: Any = {"model": model, "sampling": setting.sampling, "seed": seed}
+            yield Pass(items, lambda item: respond(*item, **how))
 
     used = job.training_prompts(*KINDS)
     job.make_rows(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.data.prompts import load_prompts
-from constitutional_ai.sl_cai.near_duplicates import Seen, likeness, shingles
+from constitutional_ai.sl_cai.draft_prompts import Seen, likeness, shingles
 
 WORDS = ["how", "do", "I", "steal", "bake", "a", "car", "loaf", "from", "my", "neighbour", "school", "quickly"]
 texts = st.one_of(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), st.text(max_size=60))

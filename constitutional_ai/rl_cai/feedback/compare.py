@@ -11,7 +11,7 @@ from constitutional_ai.records import Comparison, Prompt
 from constitutional_ai.seeding import seed_of
 
 
-async def compare(prompt: Prompt, *, number: int, model: Model, sampling: Sampling, seed: int) -> Comparison:
+async def compare(prompt: Prompt, number: int, *, model: Model, sampling: Sampling, seed: int) -> Comparison:
     """Sample both answers of pair ``number`` of a prompt, each with its own seed.
 
     Equal answers are kept: their label is 0.5. Raises EmptyAnswer if an answer is empty.

@@ -14,7 +14,7 @@ from typing import Literal
 
 from constitutional_ai.errors import RefusedAnswer, UnreadableAnswer
 from constitutional_ai.models.model import Context, Format, Model
-from constitutional_ai.records import Comparison, Completion, Judgement, Message, Usage
+from constitutional_ai.records import Comparison, Judgement, Message, total
 from constitutional_ai.rl_cai.feedback import questions
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
@@ -44,7 +44,7 @@ class Votes(FeedbackMethod):
             sampling = replace(sampling, stop=("\n",))
         draws = [replace(sampling, seed=seed_of(question.seed, number)) for number in range(settings.votes)]
         replies = await asyncio.gather(*[model.generate(context, draw) for draw in draws])
-        return question.judged(share_of_first([r.text for r in replies]), None, _cost(replies))
+        return question.judged(share_of_first([r.text for r in replies]), None, total(replies))
 
 
 def share_of_first(replies: Sequence[str]) -> float:
@@ -57,10 +57,6 @@ def share_of_first(replies: Sequence[str]) -> float:
             f"only {len(votes)} of {len(replies)} votes name one option; the first reply is {replies[0][:80]!r}"
         )
     return votes.count("A") / len(votes)
-
-
-def _cost(replies: Sequence[Completion]) -> Usage:
-    return Usage(sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
 
 
 def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str = "") -> Context:

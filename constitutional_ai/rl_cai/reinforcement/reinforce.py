@@ -46,9 +46,8 @@ def reinforce(
     from datasets import Dataset
 
     from constitutional_ai.training import launch
-    from constitutional_ai.training.callbacks import OrderByEpoch
+    from constitutional_ai.training.callbacks import OrderByEpoch, end_at_stop_strings
     from constitutional_ai.training.datasets import load_tokenizer
-    from constitutional_ai.training.stop_strings import end_at_stop_strings
 
     settings = job.settings
     if len(job.rows) < settings.prompts_per_batch:
