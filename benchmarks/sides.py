@@ -101,7 +101,7 @@ def scored(contexts: list[Context], model: Any = None) -> list[list[float]]:
 
 def cold(run: Callable[[], int], model: Any = None) -> Measured:
     """Measure a run whose model keeps no prefix and no session of an earlier one."""
-    (model or ours())._engine.forget()
+    (model or ours())._engine.reader.forget()
     return warm(run)
 
 

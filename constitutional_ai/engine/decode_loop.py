@@ -44,17 +44,11 @@ class RunningBatch:
         """``finished`` is called with each sequence that ends, and its place in the KV cache."""
         self.cache, self.column, self._finished = cache, column, finished
         self.running: list[RunningSequence] = []
-        self._all: list[RunningSequence] = []
 
     def add(self, sequence: RunningSequence) -> int:
         """Append a sequence behind the others and return its place in the KV cache."""
         self.running.append(sequence)
-        self._all.append(sequence)
         return len(self.running) - 1
-
-    def completions(self) -> list[list[int]]:
-        """Return the completion ids of all sequences, in the order of their prompts."""
-        return [sequence.completion for sequence in sorted(self._all, key=lambda s: s.index)]
 
     def drop(self, ended: Sequence[bool]) -> None:
         """Remove the sequences that ended; the last ones that run take their places."""
@@ -79,8 +73,8 @@ def decode(
     stopping: StoppingCriteria,
     prefix: KeysValues | None,
     cancelled: threading.Event,
-) -> list[list[int]]:
-    """Return the completion ids of every sequence, the end token included.
+) -> None:
+    """Complete every sequence, up to the end token.
 
     ``logits_BV`` are those after each prompt's last token. Once ``cancelled`` is set, completions stop short.
     """
@@ -93,9 +87,8 @@ def decode(
             ended.append(step + 1 == decoding.max_tokens or stopping(sequence.completion))
         batch.drop(ended)
         if cancelled.is_set() or not batch.running:
-            break
+            return
         logits_BV = _forward(model, batch, prefix)
-    return batch.completions()
 
 
 def _forward(model: Forward, batch: RunningBatch, prefix: KeysValues | None) -> torch.Tensor:

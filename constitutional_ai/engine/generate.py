@@ -34,7 +34,9 @@ def generate(
         logits = batch.prefill()
     except _Cancelled:
         return [[] for _ in prompts]
-    return decode(reader.model, batch.running, logits, decoding, stopping, batch.prefix, cancelled)
+    sequences = sorted(batch.running.running, key=lambda sequence: sequence.index)
+    decode(reader.model, batch.running, logits, decoding, stopping, batch.prefix, cancelled)
+    return [sequence.completion for sequence in sequences]
 
 
 class _Batch:

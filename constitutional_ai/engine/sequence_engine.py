@@ -31,24 +31,16 @@ class SequenceEngine:
     def generate(
         self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
     ) -> list[list[int]]:
-        """Return the completion ids of each prompt, the end token included."""
         stopping = StoppingCriteria(self._tokenizer, self._ends, decoding.stop)
         with torch.inference_mode():
             return generate(self.reader, prompts, decoding, stopping, cancelled)
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
-        """Return the natural log-probability of every continuation of each context."""
         with torch.inference_mode():
             return score(self.reader, contexts, continuations)
 
     def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
-        """Return the tokens of one sequence in ``score``: the context once, then its continuations."""
         return len(context) + extra_tokens(continuations)
 
-    def forget(self) -> None:
-        """Drop what is kept from batch to batch."""
-        self.reader.forget()
-
     def paths(self) -> dict[str, str]:
-        """Return which code computes attention and matrix products."""
         return self.reader.model.paths()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from constitutional_ai import machine
+from constitutional_ai.engine.open import int8_dtype, supports_config
 from constitutional_ai.errors import InputError, ModelError, did_you_mean
 from constitutional_ai.models.model import Model
 
@@ -89,7 +91,7 @@ def check_engine(engine: str, weights: str | Path) -> str:
         raise InputError(
             f"the engine '{engine}' is not installed. Type: pip install 'constitutional-ai[{extra}]'"
         )
-    if engine == "native" and (config := _config(weights)) is not None and not _is_native(config):
+    if engine == "native" and (config := _config(weights)) is not None and not supports_config(config):
         raise InputError(
             f"the engine 'native' runs no model of type '{config.model_type}' with these settings. "
             "Set engine=transformers."
@@ -121,13 +123,7 @@ def _fastest(weights: str | Path) -> tuple[str, str]:
 
 def _runs_natively(weights: str | Path) -> bool:
     config = _config(weights)
-    return config is not None and _is_native(config)
-
-
-def _is_native(config: Any) -> bool:
-    from constitutional_ai.engine.open import supports_config
-
-    return supports_config(config)
+    return config is not None and supports_config(config)
 
 
 def _config(weights: str | Path) -> Any:
@@ -144,8 +140,6 @@ def _is_too_large(weights: str | Path) -> bool:
     """Return whether the weights exceed this machine's memory in its own precision, and 8 bits are possible."""
     from safetensors import SafetensorError
 
-    from constitutional_ai import machine
-    from constitutional_ai.engine.open import int8_dtype
     from constitutional_ai.models.local.exported import local_folder, numbers
 
     try:

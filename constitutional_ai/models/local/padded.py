@@ -27,13 +27,11 @@ class PaddedGenerate:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
 
     def paths(self) -> dict[str, str]:
-        """Return which code computes attention and matrix products."""
         return dict.fromkeys(("attention", "products"), "transformers' modules")
 
     def generate(
         self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
     ) -> list[list[int]]:
-        """Return the completion ids of each prompt, the end token included."""
         batch = self._padded(prompts)
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList([_Cancelled(cancelled)])
         if decoding.temperature > 0:

@@ -122,7 +122,7 @@ def test_in_bfloat16_sequences_of_any_length_score_in_a_batch_as_alone(
     rounded = torch.tensor(PaddedGenerate(copy.deepcopy(plain), tokenizer, {2}).score(rows, ends))
     engine = SequenceEngine(Decoder(plain), tokenizer, {2})
     together = torch.tensor(engine.score(rows, ends))
-    engine.forget()
+    engine.reader.forget()
     alone = torch.tensor([engine.score([row], [end])[0] for row, end in zip(rows, ends, strict=True)])
     for own in (together, alone):
         assert (own - exact).abs().mean() < 1.5 * (rounded - exact).abs().mean()

@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from constitutional_ai import machine
-from constitutional_ai.engine import open as engine_open
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.models.local import choose
 from constitutional_ai.models.local.choose import PACKAGES, VARIABLE, load_weights, pick
@@ -120,7 +119,7 @@ def test_too_large_is_more_than_four_fifths_of_memory(
     assert count == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny).parameters())
     monkeypatch.setattr(machine, "physical_memory", lambda: memory * count)
     monkeypatch.setattr(machine, "best_dtype", lambda: {2: torch.bfloat16, 4: torch.float32}[bytes_each])
-    monkeypatch.setattr(engine_open, "int8_dtype", lambda: kernels or None)
+    monkeypatch.setattr(choose, "int8_dtype", lambda: kernels or None)
     assert choose._is_too_large(tiny) == large
 
 

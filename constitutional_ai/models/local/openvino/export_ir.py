@@ -8,8 +8,6 @@ Axes: B batch, Q new tokens, P past tokens, N = P + Q.
 
 from __future__ import annotations
 
-import constitutional_ai.models.local.openvino.quiet  # isort: skip  # noqa: F401
-
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,7 +68,8 @@ def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> No
     module = AutoModelForCausalLM.from_pretrained(
         source, dtype="auto", use_safetensors=True, attn_implementation="sdpa"
     ).eval()
-    proof, same = _Proof(module), ROUNDED if int8 else SAME
+    texts, same = _texts(module.config.vocab_size), ROUNDED if int8 else SAME
+    known = [_score(module, text) for text in texts]
     if module.dtype != torch.float32:
         keep_16_bits(module)
         same = ROUNDED
@@ -84,7 +83,7 @@ def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> No
         raise ModelError(
             f"'{name}' cannot be exported for OpenVINO: {first} Set engine=transformers."
         ) from error
-    if not (off := proof.off(folder)) <= same:
+    if not (off := _difference(folder, texts, known)) <= same:
         raise ModelError(
             f"'{name}' comes out of the export for OpenVINO as another model ({off:.2g} nats a token off). "
             "Set engine=transformers."
@@ -193,25 +192,17 @@ def _to_int8(model: ov.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-class _Proof:
-    """A proof that the export is the same model: on texts of other lengths than were traced, in two passes."""
+def _texts(vocabulary: int) -> list[list[int]]:
+    """Return texts of other lengths than were traced."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, vocabulary, n).tolist() for n in (END + 1, 11, 50)]
 
-    def __init__(self, module: Any) -> None:
-        rng = np.random.default_rng(0)
-        self._texts = [rng.integers(0, module.config.vocab_size, n).tolist() for n in (END + 1, 11, 50)]
-        self._scores = [_score(module, text) for text in self._texts]
 
-    def off(self, folder: Path) -> float:
-        """Return the greatest difference of the log-probability of a text's end, in nats a token."""
-        compiled = ov.Core().compile_model(folder / FILE, "CPU", settings(torch.float32))
-        request = compiled.create_infer_request()
-        return (
-            max(
-                abs(known - _score_in_two(request, text))
-                for known, text in zip(self._scores, self._texts, strict=True)
-            )
-            / END
-        )
+def _difference(folder: Path, texts: list[list[int]], known: list[float]) -> float:
+    """Return by how much the export scores the texts' ends unlike ``known``, in nats a token, at most."""
+    request = ov.Core().compile_model(folder / FILE, "CPU", settings(torch.float32)).create_infer_request()
+    scores = [_score_in_two(request, text) for text in texts]
+    return max(abs(a - b) for a, b in zip(scores, known, strict=True)) / END
 
 
 def _score(module: Any, text: list[int]) -> float:

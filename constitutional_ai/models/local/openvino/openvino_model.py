@@ -6,8 +6,6 @@ Completions come from its continuous batching with a cache of prefixes, and each
 
 from __future__ import annotations
 
-import constitutional_ai.models.local.openvino.quiet  # isort: skip  # noqa: F401
-
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
