@@ -97,9 +97,9 @@ def round_to_int8(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Raises ModelError for inf and NaN.
     """
-    from constitutional_ai.engine.cpu.int8 import rounded
+    from constitutional_ai.engine.cpu.int8 import round_weights
 
-    return rounded(weight_FE)
+    return round_weights(weight_FE)
 
 
 def int8_dtype(dtype: torch.dtype | None = None) -> torch.dtype | None:

@@ -41,12 +41,12 @@ class Reader:
         known = self.prefixes.longest(least[:length])
         missing = least[len(known.tokens) if known else 0 : length]
         if missing:
-            known = self._extended(known, missing)
+            known = self._extend(known, missing)
             self.prefixes.keep(known)
         assert known is not None
         return length, known.kv
 
-    def _extended(self, known: Prefix | None, tokens: list[int]) -> Prefix:
+    def _extend(self, known: Prefix | None, tokens: list[int]) -> Prefix:
         cache = KVCache(self.model, 1, len(tokens)).at(slice(0, 1), 0, slice(len(tokens)))
         prefix_len = len(known.tokens) if known else 0
         self.prefill([PrefillInput.of(tokens, prefix_len)], known.kv if known else None, cache, keep=0)

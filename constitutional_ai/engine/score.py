@@ -26,23 +26,23 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
     taken: dict[int, int] = {}  # of each leader the tokens that others take over
     for leader, length in shared.values():
         taken[leader] = max(length - prefix_len, taken.get(leader, 0))
-    of_leaders: dict[int, torch.Tensor] = {}
+    leader_kv: dict[int, torch.Tensor] = {}
     scores: dict[int, list[float]] = {}
     sizes = [max(len(new.tokens), len(c) // KNOWN_PER_NEW) for new, c in zip(inputs, contexts, strict=True)]
     for leaders in (True, False):
         for chunk in chunks({i: size for i, size in enumerate(sizes) if (i not in shared) == leaders}):
             known = [
-                of_leaders[shared[i][0]][..., : starts[i] - prefix_len, :] if i in shared else EMPTY
+                leader_kv[shared[i][0]][..., : starts[i] - prefix_len, :] if i in shared else EMPTY
                 for i in chunk
             ]
             keep = 1 + max(extra_tokens(continuations[i]) for i in chunk)
             new = [inputs[i] for i in chunk]
             logits, cache = _prefill(reader, new, known, prefix, keep, any(i in taken for i in chunk))
             for place, i in enumerate(chunk):
-                scores[i] = _sums(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
+                scores[i] = _sum_logps(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
                 if i in taken and cache:
                     column = cache.kv[0][0].shape[2] - len(inputs[i].tokens)
-                    of_leaders[i] = cache.copy(place, slice(column, column + taken[i]))
+                    leader_kv[i] = cache.copy(place, slice(column, column + taken[i]))
     return [scores[i] for i in range(len(contexts))]
 
 
@@ -71,7 +71,7 @@ def extra_tokens(continuations: Sequence[list[int]]) -> int:
     return sum(len(tokens) - 1 for tokens in continuations)
 
 
-def _sums(logits_XV: torch.Tensor, continuations: Sequence[list[int]]) -> list[float]:
+def _sum_logps(logits_XV: torch.Tensor, continuations: Sequence[list[int]]) -> list[float]:
     """Sum log-probabilities; the logits follow the context's last token, then all but each continuation's last."""
     places, wanted, at = [], [], 0
     for tokens in continuations:

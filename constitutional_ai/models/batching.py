@@ -86,7 +86,7 @@ class Batcher(Generic[Request, Result]):
         if not self._pending:
             return []
         longest = max(self._pending, key=lambda p: p.length)
-        alike = [(_shared(longest, p), p) for p in self._pending if p.key == longest.key]
+        alike = [(_shared_length(longest, p), p) for p in self._pending if p.key == longest.key]
         alike.sort(key=lambda each: (-(each[0] // ALIKE), -each[1].length))
         costs = list(_costs(alike[: self._size], self._max_tokens))
         cheapest = max(i for i, cost in enumerate(costs) if cost == min(costs))
@@ -112,7 +112,7 @@ class Batcher(Generic[Request, Result]):
             cancelled.set()
 
 
-def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:
+def _shared_length(one: _Pending[Request, Result], other: _Pending[Request, Result]) -> int:
     """Return the length of the common prefix; 0 if it is too short to be worth sharing."""
     shared = common_prefix(one.prompt, other.prompt)
     return shared if shared >= ALIKE else 0
@@ -121,8 +121,8 @@ def _shared(one: _Pending[Request, Result], other: _Pending[Request, Result]) ->
 def _costs(alike: Sequence[tuple[int, _Pending[Request, Result]]], max_tokens: int) -> Iterator[float]:
     """Yield the cost per request, in tokens, of the batches of the first 1, 2, … requests, within ``max_tokens``."""
     (shared, longest), tokens = alike[0], 0
-    for count, (of_this, pending) in enumerate(alike, start=1):
-        shared, tokens = min(shared, of_this), tokens + pending.length
+    for count, (shared_with_this, pending) in enumerate(alike, start=1):
+        shared, tokens = min(shared, shared_with_this), tokens + pending.length
         if count > 1 and shared + count * (longest.length - shared) > max_tokens:
             return
         yield (tokens - (count - 1) * shared + pending.steps * STEP_TOKENS + BATCH_COST) / count

@@ -188,7 +188,7 @@ class Decoder:
     ) -> torch.Tensor:
         """Return logits (B, ``keep``, vocabulary): see ``Forward``."""
         (B, T), last = tokens_BT.shape, len(self._layers) - 1
-        prepared = self._attention.prepared(mask)
+        prepared = self._attention.prepare_mask(mask)
         present_BT = (
             prepared.present(T) if isinstance(prepared, AttentionMask) else torch.ones(B, T, dtype=torch.bool)
         )
@@ -201,7 +201,7 @@ class Decoder:
             attended_MHD = self._attention(heads_NXD, rotation, prepared, cache, number, prefix, wanted, B)
             if wanted == 0:
                 return x_NE.new_empty(B, 0, len(self._embedding))
-            x_NE = x_NE[_last(present_BT, wanted)] if wanted < T else x_NE
+            x_NE = x_NE[_last_indices(present_BT, wanted)] if wanted < T else x_NE
             x_NE = layer.out(attended_MHD.flatten(1), x_NE)
             x_NE = layer.down(layer.up.gated(x_NE, layer.gate, layer.after), x_NE)
         return _by_sequence(self._head(x_NE, norm=self._norm), present_BT[:, T - keep :])
@@ -216,7 +216,7 @@ class Decoder:
         return heads
 
 
-def _last(present_BT: torch.Tensor, keep: int) -> torch.Tensor:
+def _last_indices(present_BT: torch.Tensor, keep: int) -> torch.Tensor:
     """Return the indices, counted without padding, of each sequence's last ``keep`` tokens."""
     index_BT = (present_BT.flatten().cumsum(0) - 1).view(present_BT.shape)
     return index_BT[:, -keep:][present_BT[:, -keep:]]

@@ -23,7 +23,7 @@ class DecoderAttention:
         self._tiles = kernels if kernels and kernels.has_tiles else None
         self._packed: tuple[KeysValues | None, list[Packed]] = None, []
 
-    def prepared(self, mask: torch.Tensor | AttentionMask) -> torch.Tensor | AttentionMask | None:
+    def prepare_mask(self, mask: torch.Tensor | AttentionMask) -> torch.Tensor | AttentionMask | None:
         """Return the mask that calls need: an additive one, unless tiles skip what is masked, padding included."""
         if self._tiles or not isinstance(mask, AttentionMask):
             return mask
@@ -41,22 +41,24 @@ class DecoderAttention:
         B: int,
     ) -> torch.Tensor:
         """Return attention (M, H, D) of the last ``keep`` tokens of each sequence."""
-        of_layer = self._layer_prefix(prefix, layer)
+        layer_prefix = self._layer_prefix(prefix, layer)
         if self._tiles and isinstance(mask, AttentionMask):
             keys, values = cache.attended(layer) if cache is not None else self._room(heads_NXD, mask)
             return self._tiles.attend_prefill(
-                heads_NXD, rotation, keys, values, mask, of_layer, self._scaling, keep
+                heads_NXD, rotation, keys, values, mask, layer_prefix, self._scaling, keep
             )
         assert not isinstance(mask, AttentionMask)
         heads_BTXD, cosine, sine = (x.view(B, -1, *x.shape[1:]) for x in (heads_NXD, *rotation))
-        return self._padded(heads_BTXD, (cosine, sine), mask, cache, layer, of_layer, keep).flatten(0, 1)
+        return self._attend_padded(heads_BTXD, (cosine, sine), mask, cache, layer, layer_prefix, keep).flatten(
+            0, 1
+        )
 
     def _room(self, heads_NXD: torch.Tensor, mask: AttentionMask) -> tuple[torch.Tensor, torch.Tensor]:
         """Return memory for keys and values that nobody needs afterwards."""
         room = heads_NXD.new_empty(2, len(mask.known), self._key_heads, mask.width, heads_NXD.shape[-1])
         return room[0], room[1]
 
-    def _padded(
+    def _attend_padded(
         self,
         heads_BTXD: torch.Tensor,
         rotation: Rotation,
@@ -73,7 +75,7 @@ class DecoderAttention:
             if self._tiles.can_attend_decode(heads_BTXD, keys):
                 places = (keys, values, cache.first, cache.column)
                 return self._tiles.attend_decode(heads_BTXD, rotation, *places, prefix, self._scaling)
-        query, key, value = self._rotated(heads_BTXD, rotation, cache, layer)
+        query, key, value = self._rotate(heads_BTXD, rotation, cache, layer)
         if keep < heads_BTXD.shape[1]:
             query = query[..., heads_BTXD.shape[1] - keep :, :].contiguous()
             mask = _causal(keep, key) if mask is None else mask[:, :, mask.shape[2] - keep :]
@@ -95,7 +97,7 @@ class DecoderAttention:
             self._packed = prefix, [self._tiles.pack(*of_layer) for of_layer in prefix]
         return self._packed[1][layer]
 
-    def _rotated(
+    def _rotate(
         self, heads: torch.Tensor, rotation: Rotation, cache: Any | None, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return rotated new queries (K, B, G, T, D), and all keys and values that they meet (B, K, L, D)."""

@@ -56,7 +56,7 @@ class Linear8(NamedTuple):
         return self.kernels.product_int8(x_NE, self.weights, self.features, gate=gate.weights, norm=norm)
 
 
-def rounded(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def round_weights(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return whole numbers (F, E) from -127 to 127, and the scales (F) that undo it.
 
     Raises ModelError for inf and NaN.
@@ -79,7 +79,7 @@ def pack(weight_FE: torch.Tensor, arena: Arena) -> Weights8:
     scales_F, sums_F = (arena.take(rows * TALL * 4).view(dtype) for dtype in (torch.float32, torch.int32))
     step = max(1, TOGETHER // E // TALL) * TALL
     for begin in range(0, F, step):
-        whole, scales = rounded(weight_FE[begin : begin + step])
+        whole, scales = round_weights(weight_FE[begin : begin + step])
         filled = nn.functional.pad(whole, (0, -E % WIDE, 0, -len(whole) % TALL))
         tiles = filled.view(-1, 2, 16, columns, 16, 4).permute(0, 3, 1, 4, 2, 5)
         blocks[begin // TALL : begin // TALL + len(tiles)] = tiles

@@ -127,7 +127,7 @@ class Kernels:
     def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
         """Pack keys and values into tiles, for ``attend_prefix``, ``attend_prefill`` and ``attend_decode``."""
         B, K, L, D = key_BKLD.shape
-        keys, values = key_BKLD.new_empty(2, B, K, _padded(L), D)
+        keys, values = key_BKLD.new_empty(2, B, K, _padded_length(L), D)
         strides = _strides(key_BKLD, 3)
         self._library.pack(*_pointers(key_BKLD, value_BKLD), strides, *_pointers(keys, values), B, K, L, D)
         return Packed(keys, values, L)
@@ -158,7 +158,7 @@ class Kernels:
         """
         (N, X, D), (B, K, L, _) = heads_NXD.shape, keys_BKLD.shape
         M = N if keep == mask.width else int(mask.present(keep).sum())
-        out, room = heads_NXD.new_empty(M, X - 2 * K, D), heads_NXD.new_empty(2, B, K, _padded(L), D)
+        out, room = heads_NXD.new_empty(M, X - 2 * K, D), heads_NXD.new_empty(2, B, K, _padded_length(L), D)
         pointers = (
             *_pointers(heads_NXD, *rotation, keys_BKLD, values_BKLD),
             _strides(keys_BKLD, 3),
@@ -289,7 +289,7 @@ class Kernels:
         return tokens
 
 
-def _padded(tokens: int) -> int:
+def _padded_length(tokens: int) -> int:
     return -(-tokens // BLOCK) * BLOCK
 
 

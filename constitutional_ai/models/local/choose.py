@@ -140,10 +140,10 @@ def _is_too_large(weights: str | Path) -> bool:
     """Return whether the weights exceed this machine's memory in its own precision, and 8 bits are possible."""
     from safetensors import SafetensorError
 
-    from constitutional_ai.models.local.exported import local_folder, numbers
+    from constitutional_ai.models.local.exported import local_folder, parameter_count
 
     try:
-        size = numbers(local_folder(weights)) * machine.best_dtype().itemsize
+        size = parameter_count(local_folder(weights)) * machine.best_dtype().itemsize
     except (OSError, ValueError, SafetensorError):
         return False  # transformers says what is wrong when it loads the model
     return size > MAX_SHARE * machine.physical_memory() and int8_dtype() is not None

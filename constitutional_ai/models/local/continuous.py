@@ -34,7 +34,7 @@ class Stepped(NamedTuple, Generic[Result]):
     done: list[tuple[int, Result]]
 
 
-class Engine(Protocol[RequestIn, Result]):
+class SteppedEngine(Protocol[RequestIn, Result]):
     """Answers many requests at once, step by step. All calls come from one thread at a time."""
 
     def add(self, number: int, request: RequestIn) -> None: ...
@@ -56,7 +56,7 @@ class Continuous(Generic[Request, Result]):
     """Keeps an engine busy with at most ``size`` requests; ``tokens`` are those whose prefix a request may share."""
 
     def __init__(
-        self, engine: Engine[Request, Result], *, tokens: Callable[[Request], Sequence[int]], size: int
+        self, engine: SteppedEngine[Request, Result], *, tokens: Callable[[Request], Sequence[int]], size: int
     ) -> None:
         self._engine, self._tokens, self._size = engine, tokens, size
         self._waiting: list[_Waiting[Request, Result]] = []

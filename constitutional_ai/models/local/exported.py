@@ -20,19 +20,25 @@ WEIGHTS = "*.safetensors"
 DIGITS = 20
 
 
-def exported(source: Path, form: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder that ``make`` has filled for exactly these weights, now or before.
+def export_once(source: Path, form: str, write: Callable[[Path], None]) -> Path:
+    """Return the folder that ``write`` has filled for exactly these weights, now or before.
 
-    ``form`` names the form and its version: another version exports anew. Two processes may export the same at once:
-    the first to finish is kept, and a killed one leaves nothing behind under this name.
+    ``form`` names the form and its version: another version exports anew.
     """
-    folder = machine.cache_folder() / "exported" / f"{digest_of_weights(source)}-{form}"
+    return written_once(machine.cache_folder() / "exported" / f"{digest_of_weights(source)}-{form}", write)
+
+
+def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return ``folder``; ``write`` fills it where it is missing.
+
+    Two processes may do so at once: the first to finish is kept. One that is killed leaves nothing under this name.
+    """
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
-        make(scratch)
+        write(scratch)
         try:
             scratch.rename(folder)
         except OSError:
@@ -53,8 +59,8 @@ def digest_of_weights(folder: Path) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def numbers(folder: Path) -> int:
-    """Return how many numbers a checkpoint's weights are, from the headers of its files."""
+def parameter_count(folder: Path) -> int:
+    """Return the number of a checkpoint's parameters, from the headers of its files."""
     count = 0
     for file in folder.glob(WEIGHTS):
         with safe_open(file, "pt") as weights:

@@ -32,7 +32,7 @@ class PaddedGenerate:
     def generate(
         self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
     ) -> list[list[int]]:
-        batch = self._padded(prompts)
+        batch = self._pad(prompts)
         processors, criteria = LogitsProcessorList(), StoppingCriteriaList([_Cancelled(cancelled)])
         if decoding.temperature > 0:
             sampler = Sampler(decoding.seeds, decoding.temperature, decoding.max_tokens)
@@ -57,7 +57,7 @@ class PaddedGenerate:
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Return log-probabilities. Each context is computed once, and its continuations follow from its cache."""
-        batch = self._padded(contexts)
+        batch = self._pad(contexts)
         pairs = [(i, ids) for i, of_context in enumerate(continuations) for ids in of_context]
         which = torch.tensor([i for i, _ in pairs], device=self._model.device)
         with torch.inference_mode():
@@ -102,7 +102,7 @@ class PaddedGenerate:
             totals.append(float(logps.gather(1, wanted[:, None]).sum()))
         return totals
 
-    def _padded(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
+    def _pad(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
         batch = self._tokenizer.pad({"input_ids": sequences}, padding=True, return_tensors="pt")
         return {k: batch[k].to(self._model.device) for k in ("input_ids", "attention_mask")}
 

@@ -55,7 +55,7 @@ class Tokens:
     def generation(self, context: Context, sampling: Sampling) -> Generation:
         """Return the request. Raises RecordError when no room is left, or the chat template refuses the turns."""
         stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
-        return Generation(self._of(context, room=sampling.max_tokens), sampling, stop)
+        return Generation(self._encode(context, room=sampling.max_tokens), sampling, stop)
 
     def scoring(self, context: Context, continuations: Sequence[str]) -> Scoring:
         """Return the request. Each continuation is tokenised by itself: it is the same tokens after any context.
@@ -65,7 +65,7 @@ class Tokens:
         ends = [self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in continuations]
         if not all(ends):
             raise RecordError("an empty continuation has no probability")
-        return Scoring(self._of(context, room=max(map(len, ends))), ends)
+        return Scoring(self._encode(context, room=max(map(len, ends))), ends)
 
     def completion(self, request: Generation, tokens: list[int]) -> Completion:
         """Return the completion whose ids are ``tokens``, the end included if it was generated."""
@@ -76,7 +76,7 @@ class Tokens:
         count = len(tokens) - (ended and stopped)
         return Completion(text.strip(), self.name, finish, len(request.tokens), count)
 
-    def _of(self, context: Context, *, room: int) -> list[int]:
+    def _encode(self, context: Context, *, room: int) -> list[int]:
         if isinstance(context, str):
             tokens: list[int] = self.tokenizer(escape_tokens(context, self.tokenizer))["input_ids"]
         elif self.format == "plain":

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from constitutional_ai import machine
 from constitutional_ai.engine.cpu import build
 from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.cpu.int8 import Linear8, pack, rounded
+from constitutional_ai.engine.cpu.int8 import Linear8, pack, round_weights
 from constitutional_ai.engine.cpu.kernels import Kernels
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.open import int8_dtype
@@ -78,7 +78,7 @@ def linear(numbers: int, features: int, seed: int, *, bias: bool = False) -> nn.
 
 
 def brought_back(module: nn.Linear) -> torch.Tensor:
-    whole, scales = rounded(module.weight.detach())
+    whole, scales = round_weights(module.weight.detach())
     return whole.double() * scales[:, None].double()
 
 
@@ -151,7 +151,7 @@ numbers = st.floats(-1e6, 1e6, width=32)
 @given(st.lists(st.lists(numbers, min_size=5, max_size=5), min_size=1, max_size=6))
 def test_each_weight_is_rounded_to_the_nearest_of_255(rows: list[list[float]]) -> None:
     weight = torch.tensor(rows)
-    whole, scales = rounded(weight)
+    whole, scales = round_weights(weight)
     assert whole.abs().max() <= 127
     assert ((whole * scales[:, None] - weight).abs() <= 0.5001 * scales[:, None]).all()
     assert (whole.abs().amax(1) == 127)[weight.abs().amax(1) > 1e-30].all()  # no level is given away
@@ -162,7 +162,7 @@ def test_weights_that_are_no_numbers_are_refused(spoiled: float) -> None:
     weight = torch.ones(4, 4)
     weight[1, 2] = spoiled
     with pytest.raises(ModelError, match="inf or NaN"):
-        rounded(weight)
+        round_weights(weight)
 
 
 def test_they_take_a_byte_each_and_what_fills_up_the_last_block() -> None:

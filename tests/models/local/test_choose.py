@@ -16,7 +16,7 @@ from constitutional_ai import machine
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.models.local import choose
 from constitutional_ai.models.local.choose import PACKAGES, VARIABLE, load_weights, pick
-from constitutional_ai.models.local.exported import numbers
+from constitutional_ai.models.local.exported import parameter_count
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, TransformersModel
 
 
@@ -115,7 +115,7 @@ def test_what_memory_holds_only_in_8_bits_is_kept_so(this_machine: Callable[...,
 def test_too_large_is_more_than_four_fifths_of_memory(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, bytes_each: int, memory: float, kernels: bool, large: bool
 ) -> None:
-    count = numbers(tiny)
+    count = parameter_count(tiny)
     assert count == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny).parameters())
     monkeypatch.setattr(machine, "physical_memory", lambda: memory * count)
     monkeypatch.setattr(machine, "best_dtype", lambda: {2: torch.bfloat16, 4: torch.float32}[bytes_each])

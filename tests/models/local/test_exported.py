@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constitutional_ai.models.local.exported import digest_of_weights, exported, local_folder
+from constitutional_ai.models.local.exported import digest_of_weights, export_once, local_folder
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +32,17 @@ def never(folder: Path) -> None:
 
 
 def test_the_same_weights_are_exported_once_wherever_they_lie(weights: Path, tmp_path: Path) -> None:
-    made = exported(weights, "form-1", making)
+    made = export_once(weights, "form-1", making)
     assert (made / "made").exists()
-    assert exported(Path(shutil.copytree(weights, tmp_path / "elsewhere")), "form-1", never) == made
+    assert export_once(Path(shutil.copytree(weights, tmp_path / "elsewhere")), "form-1", never) == made
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_other_weights_or_another_version_are_exported_anew(weights: Path, file: str) -> None:
-    before = exported(weights, "form-1", making)
-    assert exported(weights, "form-2", making) != before
+    before = export_once(weights, "form-1", making)
+    assert export_once(weights, "form-2", making) != before
     (weights / file).write_bytes(b"4321")
-    assert exported(weights, "form-1", making) != before
+    assert export_once(weights, "form-1", making) != before
 
 
 def test_a_tokenizer_changes_no_weights(weights: Path) -> None:
@@ -57,16 +57,16 @@ def test_an_export_that_fails_leaves_nothing_behind(weights: Path, cache: Path) 
         raise ValueError("half-way")
 
     with pytest.raises(ValueError, match="half-way"):
-        exported(weights, "form-1", failing)
+        export_once(weights, "form-1", failing)
     assert list(cache.iterdir()) == []
 
 
 def test_of_two_that_export_at_once_the_first_is_kept(weights: Path) -> None:
     def overtaken(folder: Path) -> None:
-        exported(weights, "form-1", making)
+        export_once(weights, "form-1", making)
         (folder / "late").touch()
 
-    made = exported(weights, "form-1", overtaken)
+    made = export_once(weights, "form-1", overtaken)
     assert [f.name for f in made.iterdir()] == ["made"]
 
 

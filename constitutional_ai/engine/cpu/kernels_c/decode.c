@@ -11,15 +11,15 @@ enum { LANES = 16 };  // G at most
 
 // Attention of G queries (G, D) to columns keys and values. scores has 16 columns before the first and behind the last: where
 // fewer than 16 keys are left, earlier ones are multiplied again. first is the column that keys begin at, of C.
-static inline __attribute__((always_inline)) void attend_alone(const number *queries, const number *keys,
+static inline __attribute__((always_inline)) void attend_own_suffix(const number *queries, const number *keys,
         const number *values, long stride, long first, long columns, long C, float scaling, float *scores, long G,
-        float *found, float *sums, const long D) {
+        float *attended, float *sums, const long D) {
     number packed[D * LANES] __attribute__((aligned(64)));  // as one tile for each 32 dimensions
     memset(packed, 0, sizeof packed);
     for (long g = 0; g < G; g++) {
         for (long d = 0; d < D; d++) packed[d / 2 * 2 * LANES + g * 2 + d % 2] = queries[g * D + d];
     }
-    WRITTEN;
+    COMPILER_BARRIER;
     for (long l = 0; l < columns; l += 16) {
         long at = first + l + 16 <= C ? l : C - 16 - first;
         for (long j = 0; j < 16 * D; j += 32) __builtin_prefetch(values + at * stride + j);
@@ -58,7 +58,7 @@ static inline __attribute__((always_inline)) void attend_alone(const number *que
         for (long i = 0; i < 3 && g + i < G; i++) {
             sums[g + i] = most[g + i] / LOG2_E + logf(total[g + i]);
             __m512 share = _mm512_set1_ps(1 / total[g + i]);
-            for (long d = 0; d < D / 16; d++) _mm512_store_ps(found + (g + i) * D + d * 16, _mm512_mul_ps(of[i][d], share));
+            for (long d = 0; d < D / 16; d++) _mm512_store_ps(attended + (g + i) * D + d * 16, _mm512_mul_ps(of[i][d], share));
         }
     }
 }
@@ -89,7 +89,7 @@ void attend_decode(const number *heads, const number *cosine, const number *sine
 #pragma omp parallel
     {
         Tiles before = whole_tiles();
-        float *room = aligned_alloc(64, ((C + 32) * LANES + LANES * D) * sizeof(float)), *found = room + (C + 32) * LANES;
+        float *room = aligned_alloc(64, ((C + 32) * LANES + LANES * D) * sizeof(float)), *attended = room + (C + 32) * LANES;
         float own_sum[LANES + 2], prefix_sum[QUERIES];
         number to_prefix[QUERIES * D] __attribute__((aligned(64)));
 #pragma omp for schedule(static)
@@ -107,11 +107,11 @@ void attend_decode(const number *heads, const number *cosine, const number *sine
     }                                                                                                                     \
     for (long r = 0; r < some; r++) {                                                                                     \
         int64_t at = (b + r) * stride[0] + k * stride[1] + first[b + r] * stride[2];                                      \
-        attend_alone(query + r * G * D, keys + at, values + at, stride[2], first[b + r], column + 1 - first[b + r], C,    \
-                     scaling, room + 16 * LANES, G, found, own_sum, D);                                                   \
+        attend_own_suffix(query + r * G * D, keys + at, values + at, stride[2], first[b + r], column + 1 - first[b + r], C,    \
+                     scaling, room + 16 * LANES, G, attended, own_sum, D);                                                   \
         for (long g = 0; g < G; g++) {                                                                                    \
             number *to = out + ((b + r) * K * G + k * G + g) * D;                                                         \
-            join_one(found + g * D, own_sum[g], P ? to_prefix + (r * G + g) * D : NULL, prefix_sum[r * G + g], to, D);    \
+            join_one(attended + g * D, own_sum[g], P ? to_prefix + (r * G + g) * D : NULL, prefix_sum[r * G + g], to, D);    \
         }                                                                                                                 \
     }
             if (D == 64) {  // a constant is what the loops over it are unrolled for

@@ -30,7 +30,7 @@ typedef struct {
     float *scales;  // of rows
     float epsilon;
     long N, given, E, F, width;  // given and width: numbers of each row and of the result in memory, without padding
-    uint16_t *laid;  // room for rows as ``lay`` packs them
+    uint16_t *packed;  // room for rows as ``pack_rows`` packs them
 } Product;
 
 typedef struct { int32_t high[16 * 32], low[16 * 32]; } __attribute__((aligned(64))) Sums;  // two planes of 16 rows by 32 columns
@@ -44,7 +44,7 @@ int supports_int8(void) { return has_tiles(); }
 static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
                          long lines) {
     (void)count;
-    WRITTEN;
+    COMPILER_BARRIER;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -71,10 +71,10 @@ static inline void block(const uint8_t *rows, long count, const int8_t *weight, 
 int supports_int8(void) { return 1; }
 
 enum { ROWS = 4 };  // so many rows' sums fit into registers
-typedef struct { __m512i high[ROWS][2], low[ROWS][2]; } Found;
+typedef struct { __m512i high[ROWS][2], low[ROWS][2]; } RowSums;
 
 // Adds the products of 64 numbers of ROWS rows with 32 columns to the columns' sums.
-static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *rows, const int8_t *weight) {
+static inline __attribute__((always_inline)) void add(RowSums *to, const uint8_t *rows, const int8_t *weight) {
 #pragma GCC unroll 4  // else gcc 12 moves each sum from register to register, and some to memory
     for (long k = 0; k < 16; k++, rows += 4, weight += 64) {
         __m512i one = _mm512_loadu_si512(weight), other = _mm512_loadu_si512(weight + PLANE);
@@ -94,13 +94,13 @@ static inline __attribute__((always_inline)) void add(Found *to, const uint8_t *
 static inline void block(const uint8_t *rows, long count, const int8_t *weight, Sums *sums, long E, const int8_t *ahead,
                          long lines) {
     for (long row = 0; row < count; row += ROWS) {
-        Found found = {};
+        RowSums row_sums = {};
         for (long e = 0; e < E; e += 64) {
             for (long l = 0; l < (row ? 0 : lines); l++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
-            add(&found, rows + e * 32 + row * 64, weight + e * 32);
+            add(&row_sums, rows + e * 32 + row * 64, weight + e * 32);
         }
-        memcpy(sums->high + row * 32, found.high, sizeof found.high);
-        memcpy(sums->low + row * 32, found.low, sizeof found.low);
+        memcpy(sums->high + row * 32, row_sums.high, sizeof row_sums.high);
+        memcpy(sums->low + row * 32, row_sums.low, sizeof row_sums.low);
     }
 }
 
@@ -119,7 +119,7 @@ static inline float scale(const number *row, float epsilon, long E) {
 }
 
 // Packs one of 16 rows, 64 numbers in each block: in 16 bits, upper and lower halves apart. Returns its scale.
-static inline float lay_one(const Product *of, const number *row, float *numbers, uint8_t *to) {
+static inline float pack_row(const Product *of, const number *row, float *numbers, uint8_t *to) {
     float by = of->norm ? scale(row, of->epsilon, of->given) : 1, most = 0;
     for (long e = 0; e < of->given; e++) {
         numbers[e] = of->norm ? wide(row[e]) * by * wide(of->norm[e]) : wide(row[e]);
@@ -137,12 +137,12 @@ static inline float lay_one(const Product *of, const number *row, float *numbers
 }
 
 // Packs the 32 rows from n on into two blocks of 16.
-static inline void lay(const Product *of, long n, uint16_t *laid) {
+static inline void pack_rows(const Product *of, long n, uint16_t *packed) {
     float numbers[of->E];
     for (long e = of->given; e < of->E; e++) numbers[e] = 0;
     for (long row = 0; row < 32 && n + row < of->N; row++) {
-        uint8_t *to = (uint8_t *)(laid + row / 16 * 16 * of->E) + row % 16 * 64;
-        of->scales[n + row] = lay_one(of, of->x + (n + row) * of->given, numbers, to);
+        uint8_t *to = (uint8_t *)(packed + row / 16 * 16 * of->E) + row % 16 * 64;
+        of->scales[n + row] = pack_row(of, of->x + (n + row) * of->given, numbers, to);
     }
 }
 
@@ -151,12 +151,12 @@ static inline float value(const Sums *sums, long i, const Weights *of, long colu
 }
 
 // Computes 16 packed rows with the 32 columns from f on.
-static inline void compute_half(const Product *of, const uint8_t *laid, long n, long f, long behind, long lines) {
+static inline void compute_half(const Product *of, const uint8_t *packed, long n, long f, long distance, long lines) {
     long rows = of->N - n < 16 ? of->N - n : 16, columns = of->width - f < 32 ? of->width - f : 32;
     const int8_t *weight = of->weight.blocks + f * of->E, *gate = of->gate.blocks + f * of->E;
     Sums sums, gates;
-    block(laid, rows, weight, &sums, of->E, weight + behind, lines);
-    if (of->gate.blocks) block(laid, rows, gate, &gates, of->E, gate + behind, lines);
+    block(packed, rows, weight, &sums, of->E, weight + distance, lines);
+    if (of->gate.blocks) block(packed, rows, gate, &gates, of->E, gate + distance, lines);
     for (long row = 0; row < rows; row++) {
         float by = of->scales[n + row], sum[32];
         number *out = of->out + (n + row) * of->width + f;
@@ -170,9 +170,9 @@ static inline void compute_half(const Product *of, const uint8_t *laid, long n, 
     }
 }
 
-static inline void compute(const Product *of, const uint16_t *laid, long n, long f, long behind, long lines) {
-    compute_half(of, (const uint8_t *)laid, n, f, behind, lines);
-    if (n + 16 < of->N) compute_half(of, (const uint8_t *)(laid + 16 * of->E), n + 16, f, behind, 0);
+static inline void compute(const Product *of, const uint16_t *packed, long n, long f, long distance, long lines) {
+    compute_half(of, (const uint8_t *)packed, n, f, distance, lines);
+    if (n + 16 < of->N) compute_half(of, (const uint8_t *)(packed + 16 * of->E), n + 16, f, distance, 0);
 }
 
 #include "sharing.h"

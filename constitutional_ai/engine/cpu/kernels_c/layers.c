@@ -65,8 +65,8 @@ static inline v16 sums(v16 *of) {
 // for 15 columns more.
 static inline __attribute__((always_inline)) float attend_one(const number *query, const number *keys, const number *values,
         int64_t stride, long columns, float scaling, float *scores, float *out, const long D) {
-    v16 wanted[D / 16], found[D / 16], even, odd;
-    for (long d = 0; d < D / 32; d++) halves(query + d * 32, &wanted[2 * d], &wanted[2 * d + 1]);
+    v16 query_halves[D / 16], attended[D / 16], even, odd;
+    for (long d = 0; d < D / 32; d++) halves(query + d * 32, &query_halves[2 * d], &query_halves[2 * d + 1]);
     for (long l = 0; l < columns; l += 16) {
         v16 score[16];
         for (int j = 0; j < 16; j++) {
@@ -76,7 +76,7 @@ static inline __attribute__((always_inline)) float attend_one(const number *quer
             for (long d = 0; d < D / 32; d++) {
                 __builtin_prefetch(value + d * 32);
                 halves(key + d * 32, &even, &odd);
-                score[j] += wanted[2 * d] * even + wanted[2 * d + 1] * odd;
+                score[j] += query_halves[2 * d] * even + query_halves[2 * d + 1] * odd;
             }
         }
         v16 block = sums(score) * scaling;
@@ -85,15 +85,15 @@ static inline __attribute__((always_inline)) float attend_one(const number *quer
     float most = scores[0], sum = 0;
     for (long l = 0; l < columns; l++) most = scores[l] > most ? scores[l] : most;
     for (long l = 0; l < columns; l++) scores[l] = power_of_2((scores[l] - most) * LOG2_E), sum += scores[l];
-    for (long d = 0; d < D / 16; d++) found[d] = (v16){};
+    for (long d = 0; d < D / 16; d++) attended[d] = (v16){};
     for (long l = 0; l < columns; l++) {
         for (long d = 0; d < D / 32; d++) {
             halves(values + l * stride + d * 32, &even, &odd);
-            found[2 * d] += scores[l] * even;
-            found[2 * d + 1] += scores[l] * odd;
+            attended[2 * d] += scores[l] * even;
+            attended[2 * d + 1] += scores[l] * odd;
         }
     }
-    for (long d = 0; d < D; d++) out[d] = found[d / 32 * 2 + d % 2][d % 32 / 2] / sum;
+    for (long d = 0; d < D; d++) out[d] = attended[d / 32 * 2 + d % 2][d % 32 / 2] / sum;
     return most + logf(sum);
 }
 
@@ -104,16 +104,16 @@ void attend_suffix(const number *queries, const number *keys, const number *valu
                    long G, long D) {
 #pragma omp parallel
     {
-        float *scores = malloc((C + 15 + D) * sizeof(float)), *found = scores + C + 15;
+        float *scores = malloc((C + 15 + D) * sizeof(float)), *attended = scores + C + 15;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < B * K; task++) {
             long b = task / K, k = task % K, begin = (k * B + b) * G, columns = column + 1 - first[b];
             int64_t at = b * stride[0] + k * stride[1] + first[b] * stride[2];
             for (long n = begin; n < begin + G; n++) {
-#define ATTEND(D) attend_one(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, found, D)
+#define ATTEND(D) attend_one(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, attended, D)
                 // A constant is what the loops over it are unrolled for.
                 sums[n] = D == 64 ? ATTEND(64) : D == 128 ? ATTEND(128) : ATTEND(D);
-                for (long d = 0; d < D; d++) out[n * D + d] = narrow(found[d]);
+                for (long d = 0; d < D; d++) out[n * D + d] = narrow(attended[d]);
             }
         }
         free(scores);
@@ -161,12 +161,12 @@ void sample(const number *logits, const float *uniform, int64_t *token, float te
                 up_to[block] = all += mass(row, v, v + TOGETHER < V ? v + TOGETHER : V, most, scale);
             }
             long block = 0;
-            double wanted = uniform[b] * all;
-            while (block < blocks - 1 && up_to[block] <= wanted) block++;
+            double target = uniform[b] * all;
+            while (block < blocks - 1 && up_to[block] <= target) block++;
             long v = block * TOGETHER, end = v + TOGETHER < V ? v + TOGETHER : V;
             double sum = block ? up_to[block - 1] : 0;
             // The sum of a block rounds: the search may come to its end, and stays there.
-            while (v < end - 1 && (sum += mass(row, v, v + 1, most, scale)) <= wanted) v++;
+            while (v < end - 1 && (sum += mass(row, v, v + 1, most, scale)) <= target) v++;
             token[b] = v;
         }
         free(up_to);

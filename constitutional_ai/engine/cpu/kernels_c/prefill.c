@@ -126,7 +126,7 @@ static inline __attribute__((always_inline)) void attend_both(const Prefill *of,
     long new = of->T - of->padding[b], R = least(of->keep, new), rows = least(of->G * R - n, QUERIES), H = of->K * of->G;
     long last[QUERIES], at = (b * of->K + k) * whole(of->P) * D, prefix = k * whole(of->prefix) * D;
     number rotated[QUERIES * D] __attribute__((aligned(64)));
-    NOTHING_FOUND(found, D);
+    EMPTY_SOFTMAX(softmax, D);
     Queries to_own = {rotated, last, rows, .least = of->P, .most = 0};
     for (long i = 0; i < rows; i++) {
         long t = of->T - R + (n + i) % R, token = start + t - of->padding[b], head = k * of->G + (n + i) / R;
@@ -139,11 +139,11 @@ static inline __attribute__((always_inline)) void attend_both(const Prefill *of,
     }
     memset(rotated + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
     Queries to_prefix = {rotated, .rows = rows, .least = of->prefix - 1, .most = of->prefix - 1};
-    attend_blocks(found, &to_prefix, of->prefix_keys + prefix, of->prefix_values + prefix, of->scaling,
+    attend_blocks(softmax, &to_prefix, of->prefix_keys + prefix, of->prefix_values + prefix, of->scaling,
                   (Mask){.P = of->prefix}, D);
-    attend_blocks(found, &to_own, of->packed_keys + at, of->packed_values + at, of->scaling, mask_of(of, b), D);
+    attend_blocks(softmax, &to_own, of->packed_keys + at, of->packed_values + at, of->scaling, mask_of(of, b), D);
     for (long i = 0; i < rows; i++) {
-        settle(found, i, of->out + ((out + (n + i) % R) * H + k * of->G + (n + i) / R) * D, D);
+        finish_softmax(softmax, i, of->out + ((out + (n + i) % R) * H + k * of->G + (n + i) / R) * D, D);
     }
 }
 

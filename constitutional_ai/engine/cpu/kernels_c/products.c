@@ -8,10 +8,10 @@
 
 #define WEIGHTS_A_LINE 32
 
-// Multiplies 32 rows, packed by ``lay``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2
+// Multiplies 32 rows, packed by ``pack_rows``, with 32 columns of weights, which lie in blocks of 32 x 32: 16 pairs, 32 columns, 2
 // numbers. With each block some lines of memory are fetched ``ahead``.
 static inline void block(const number *x, const number *weight, float *out, long E, const number *ahead, long lines) {
-    WRITTEN;
+    COMPILER_BARRIER;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -43,7 +43,7 @@ static inline __m512 silu(__m512 x) {
 
 typedef struct {
     const number *x, *norm, *weight, *gate, *bias, *other;
-    number *out, *laid;  // room for rows as ``lay`` packs them
+    number *out, *packed;  // room for rows as ``pack_rows`` packs them
     float epsilon;
     long N, E, F;
 } Product;
@@ -65,15 +65,15 @@ static inline __m512i normed(__m512i row, const number *weight, float scale) {
 }
 
 // Packs the 32 rows from n on into tiles, one behind the other, normed if there are weights for it. Missing rows are 0.
-static inline void lay(const Product *of, long n, number *laid) {
+static inline void pack_rows(const Product *of, long n, number *packed) {
     for (long row = n; row < n + 32; row++) {
         const number *from = of->x + row * of->E;
-        number *to = laid + (row - n) * 32;
-        int there = row < of->N;
-        float by = there && of->norm ? scale(from, of->epsilon, of->E) : 0;
+        number *to = packed + (row - n) * 32;
+        int exists = row < of->N;
+        float by = exists && of->norm ? scale(from, of->epsilon, of->E) : 0;
         for (long e = 0; e < of->E; e += 32) {
-            __m512i numbers = there ? _mm512_loadu_si512(from + e) : _mm512_setzero_si512();
-            _mm512_store_si512(to + e * 32, there && of->norm ? normed(numbers, of->norm + e, by) : numbers);
+            __m512i numbers = exists ? _mm512_loadu_si512(from + e) : _mm512_setzero_si512();
+            _mm512_store_si512(to + e * 32, exists && of->norm ? normed(numbers, of->norm + e, by) : numbers);
         }
     }
 }
@@ -102,18 +102,18 @@ static inline void finish_gated(const float *sums, const float *gates, number *o
     }
 }
 
-// Computes rows from n on, packed, with the 32 columns from f on. ``behind``: the distance from a weight to those that are
+// Computes rows from n on, packed, with the 32 columns from f on. ``distance``: the distance from a weight to those that are
 // fetched with it.
-static inline void compute(const Product *of, const number *laid, long n, long f, long behind, long lines) {
+static inline void compute(const Product *of, const number *packed, long n, long f, long distance, long lines) {
     float sums[32 * 32] __attribute__((aligned(64))), gates[32 * 32] __attribute__((aligned(64)));
     const number *weight = of->weight + f * of->E;
     const number *bias = of->bias ? of->bias + f : NULL, *other = of->other ? of->other + n * of->F + f : NULL;
     number *out = of->out + n * of->F + f;
     long rows = of->N - n < 32 ? of->N - n : 32;
-    block(laid, weight, sums, of->E, weight + behind, lines);
+    block(packed, weight, sums, of->E, weight + distance, lines);
     if (of->gate) {
         const number *gate = of->gate + f * of->E;
-        block(laid, gate, gates, of->E, gate + behind, lines);
+        block(packed, gate, gates, of->E, gate + distance, lines);
         finish_gated(sums, gates, out, rows, of->F);
     } else finish(sums, bias, other, out, rows, of->F);
 }

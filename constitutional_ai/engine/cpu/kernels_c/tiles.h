@@ -31,7 +31,7 @@ static inline Tiles whole_tiles(void) {
 }
 
 // gcc does not know that loading a tile reads memory, and might write it later.
-#define WRITTEN __asm__ volatile("" ::: "memory")
+#define COMPILER_BARRIER __asm__ volatile("" ::: "memory")
 
 // Four products of tiles: two of 16 rows each with two of 16 columns.
 #define PRODUCTS(rows, row_bytes, columns)                                \
@@ -60,12 +60,12 @@ static inline __m512 powers_of_2(__m512 x) {
 
 // The running softmax of 32 queries: of each its highest score, 16 parts of its sum of exponentials, and the values (32, D)
 // that these weigh.
-typedef struct { float *most, *lanes, *values; } Found;
+typedef struct { float *most, *lanes, *values; } Softmax;
 
-#define NOTHING_FOUND(name, D)                                                                                    \
+#define EMPTY_SOFTMAX(name, D)                                                                                    \
     float name##_values[QUERIES * D] __attribute__((aligned(64))), name##_lanes[QUERIES * 16] __attribute__((aligned(64))); \
     float name##_most[QUERIES];                                                                                   \
-    Found name = {name##_most, name##_lanes, name##_values};                                                      \
+    Softmax name = {name##_most, name##_lanes, name##_values};                                                    \
     memset(name##_values, 0, sizeof name##_values);                                                               \
     memset(name##_lanes, 0, sizeof name##_lanes);                                                                 \
     /* Above masked scores, whose shares then are 0, and below all others. */                                     \
@@ -73,7 +73,7 @@ typedef struct { float *most, *lanes, *values; } Found;
 
 // Turns query i's scores of a block of keys into exponentials, relative to the highest score so far, and scales its earlier
 // sums down to that.
-static inline __attribute__((always_inline)) void weigh(Found of, long i, const float *scores, number *shares, float scale,
+static inline __attribute__((always_inline)) void weigh(Softmax of, long i, const float *scores, number *shares, float scale,
                                                         const long keys, const long D) {
     float *most = of.most + i, *lanes = of.lanes + i * 16, *values = of.values + i * D;
     __m512 highest = _mm512_load_ps(scores), by = _mm512_set1_ps(scale);
@@ -120,7 +120,7 @@ static inline void apply_mask(float *scores, long begin, long keys, Mask mask, l
 }
 
 // Adds a block of 32 or 64 keys, from begin on, to the running softmax.
-static inline __attribute__((always_inline)) void attend_block(Found of, const Queries *by, const number *keys, const number *values,
+static inline __attribute__((always_inline)) void attend_block(Softmax of, const Queries *by, const number *keys, const number *values,
         float scaling, long begin, Mask mask, const long width, const long D) {
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
     number shares[QUERIES * KEYS] __attribute__((aligned(64)));
@@ -139,23 +139,23 @@ static inline __attribute__((always_inline)) void attend_block(Found of, const Q
         apply_mask(scores + i * KEYS, begin, width, mask, by->last ? by->last[i] : mask.P - 1);
     }
     for (long i = 0; i < by->rows; i++) weigh(of, i, scores + i * KEYS, shares + i * KEYS, scaling * LOG2_E, width, D);
-    WRITTEN;
+    COMPILER_BARRIER;
     for (long d = 0; d < D; d += 32) {
-        float *found = of.values + d;
-        _tile_loadd(0, found, D * sizeof(float));
-        _tile_loadd(1, found + 16, D * sizeof(float));
-        _tile_loadd(2, found + 16 * D, D * sizeof(float));
-        _tile_loadd(3, found + 16 * D + 16, D * sizeof(float));
+        float *sums = of.values + d;
+        _tile_loadd(0, sums, D * sizeof(float));
+        _tile_loadd(1, sums + 16, D * sizeof(float));
+        _tile_loadd(2, sums + 16 * D, D * sizeof(float));
+        _tile_loadd(3, sums + 16 * D + 16, D * sizeof(float));
         for (long l = 0; l < width; l += 32) {
             PRODUCTS(shares + l, KEYS * sizeof(number), values + (begin + l) * D + d / 16 * TILE);
         }
-        STORE(found, D);
+        STORE(sums, D);
     }
 }
 
-static inline __attribute__((always_inline)) void attend_blocks(Found of, const Queries *by, const number *keys,
+static inline __attribute__((always_inline)) void attend_blocks(Softmax of, const Queries *by, const number *keys,
         const number *values, float scaling, Mask mask, const long D) {
-    WRITTEN;
+    COMPILER_BARRIER;
     for (long begin = mask.first / 32 * 32; begin <= by->most; begin += KEYS) {
         if (by->most + 1 - begin > 32) attend_block(of, by, keys, values, scaling, begin, mask, KEYS, D);
         else attend_block(of, by, keys, values, scaling, begin, mask, 32, D);
@@ -163,7 +163,7 @@ static inline __attribute__((always_inline)) void attend_blocks(Found of, const 
 }
 
 // Writes query i's attention (D). Returns the log of its sum of exponentials.
-static inline float settle(Found of, long i, number *out, const long D) {
+static inline float finish_softmax(Softmax of, long i, number *out, const long D) {
     float sum = _mm512_reduce_add_ps(_mm512_load_ps(of.lanes + i * 16));
     for (long d = 0; d < D; d++) out[d] = narrow(of.values[i * D + d] / sum);
     return of.most[i] / LOG2_E + logf(sum);
@@ -173,11 +173,11 @@ static inline float settle(Found of, long i, number *out, const long D) {
 static inline __attribute__((always_inline)) void attend_all(const number *queries, long rows, const number *keys,
         const number *values, number *out, float *sums, float scaling, long P, const long D) {
     number padded[QUERIES * D] __attribute__((aligned(64)));
-    NOTHING_FOUND(found, D);
+    EMPTY_SOFTMAX(softmax, D);
     memcpy(padded, queries, rows * D * sizeof(number));
     memset(padded + rows * D, 0, (QUERIES - rows) * D * sizeof(number));
-    attend_blocks(found, &(Queries){padded, .rows = rows, .least = P - 1, .most = P - 1}, keys, values, scaling, (Mask){.P = P}, D);
-    for (long i = 0; i < rows; i++) sums[i] = settle(found, i, out + i * D, D);
+    attend_blocks(softmax, &(Queries){padded, .rows = rows, .least = P - 1, .most = P - 1}, keys, values, scaling, (Mask){.P = P}, D);
+    for (long i = 0; i < rows; i++) sums[i] = finish_softmax(softmax, i, out + i * D, D);
 }
 
 #endif

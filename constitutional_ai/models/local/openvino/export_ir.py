@@ -74,7 +74,7 @@ def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> No
         keep_16_bits(module)
         same = ROUNDED
     try:
-        model = _stateful(_traced(module), module.config)
+        model = _make_stateful(_trace(module), module.config)
         if int8:
             _to_int8(model)
         ov.save_model(model, folder / FILE, compress_to_fp16=False)
@@ -126,7 +126,7 @@ def _shape(config: Any) -> tuple[int, int, int]:
     return config.num_hidden_layers, config.num_key_value_heads, size
 
 
-def _traced(module: Any) -> ov.Model:
+def _trace(module: Any) -> ov.Model:
     layers, heads, size = _shape(module.config)
     batch, past, new = 2, 3, 4  # any, but all different, so that none is taken for another
     example = (
@@ -155,7 +155,7 @@ def _name(port: Any, name: str) -> None:
     port.get_tensor().set_names({name})
 
 
-def _stateful(model: ov.Model, config: Any) -> ov.Model:
+def _make_stateful(model: ov.Model, config: Any) -> ov.Model:
     """Make keys and values the model's state: empty at first, a row for each sequence, picked by ``beam_idx``."""
     _, heads, size = _shape(config)
     pasts = [port for port in model.inputs if port.get_any_name().startswith("past.")]

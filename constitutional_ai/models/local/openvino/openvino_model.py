@@ -21,7 +21,7 @@ from constitutional_ai import machine
 from constitutional_ai.engine.sampling import StoppingCriteria
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.continuous import Continuous, Stepped
-from constitutional_ai.models.local.exported import exported, local_folder
+from constitutional_ai.models.local.exported import export_once, local_folder
 from constitutional_ai.models.local.hugging_face import TransformersModel
 from constitutional_ai.models.local.openvino.export_ir import FORM, settings, unsupported, write_ir
 from constitutional_ai.models.local.tokens import Generation, Tokens, cannot_load
@@ -51,7 +51,7 @@ class OpenVinoModel:
         self.format = self._tokens.format
         # OpenVINO's own default ignores ONEDNN_MAX_CPU_ISA: bfloat16 where every inference then raises.
         self._dtype = dtype or machine.best_dtype()
-        paged = _Paged(_exported(name, path, self.int8), settings(self._dtype), self._tokens)
+        paged = _Paged(_export(name, path, self.int8), settings(self._dtype), self._tokens)
         self._generations = Continuous(paged, tokens=lambda r: r.tokens, size=AT_ONCE)
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
@@ -76,10 +76,10 @@ class Int8OpenVinoModel(OpenVinoModel):
     int8 = True
 
 
-def _exported(name: str, path: str | Path, int8: bool) -> Path:
+def _export(name: str, path: str | Path, int8: bool) -> Path:
     try:
         source, form = local_folder(path), f"{FORM}-int8" if int8 else FORM
-        return exported(source, form, lambda folder: write_ir(name, source, folder, int8=int8))
+        return export_once(source, form, lambda folder: write_ir(name, source, folder, int8=int8))
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(name, error) from error
 

@@ -233,13 +233,13 @@ def test_what_tracing_would_freeze_wrongly_is_known_beforehand(config: Any, why:
 def test_an_export_that_is_another_model_is_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced = export_ir._traced
+    traced = export_ir._trace
 
     def wrong(module: Any) -> Any:
         module.model.norm.weight.data *= 1.1
         return traced(module)
 
-    monkeypatch.setattr(export_ir, "_traced", wrong)
+    monkeypatch.setattr(export_ir, "_trace", wrong)
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))  # where it is not exported yet
     with pytest.raises(ModelError, match=r"as another model .* Set engine=transformers"):
         OpenVinoModel("tiny", tiny)
