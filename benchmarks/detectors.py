@@ -32,8 +32,7 @@ from results import Row, report
 from constitutional_ai.cli.app import quiet_libraries
 from constitutional_ai.data.ratings import Rated, load_ratings
 from constitutional_ai.detectors.objection import objection
-from constitutional_ai.evaluation.harmfulness.agreement import agreement
-from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, tokens
+from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, agreement, tokens
 from constitutional_ai.metrics.rank_agreement import auc, difference
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.records import Metric

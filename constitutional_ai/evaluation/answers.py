@@ -15,8 +15,7 @@ from functools import partial
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import ALL_KINDS, BENIGN, MEASURES, RED, Measure, verdict
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, share
 from constitutional_ai.models.model import Model, Sampling

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from constitutional_ai.errors import RecordError
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh, one_principle
 from constitutional_ai.evaluation.released_files import find_released
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.calibration import TIE, Claim, calibration_error, probability
 from constitutional_ai.metrics.intervals import cluster_bootstrap, rate, share
 from constitutional_ai.models.model import Model

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from constitutional_ai.detectors.objection import evades
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Completion, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout

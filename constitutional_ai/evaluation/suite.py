@@ -11,18 +11,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.evaluation.candidates import weights_digest
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.load import loaded
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
-from constitutional_ai.records import Candidate, Kind, Message, Prompt
+from constitutional_ai.records import Candidate, Conversation, Kind, Message, Prompt
 from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
@@ -31,8 +30,32 @@ from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Progress, Row
 
+if TYPE_CHECKING:
+    from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+
 Item = TypeVar("Item")
 REMEDY = "Pass --redo {stage}, or name another folder with --out."
+
+
+class CheckedScorer:
+    """A preference model that checks each conversation before it joins a batch."""
+
+    def __init__(self, folder: Path, model_type: type[PreferenceModel] | None = None) -> None:
+        """Load the model in ``folder``. Raises ModelError if there is none."""
+        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
+
+        self._model, self._scorable = (model_type or PreferenceModel)(folder), Scorable(folder)
+
+    def check(self, conversation: Conversation) -> None:
+        """Raise RecordError if the conversation cannot be scored, for example because it is too long."""
+        self._scorable.check(conversation)
+
+    async def score(self, conversation: Conversation) -> float:
+        """Return the score. Raises RecordError as ``check`` does, and ModelError if the score is not finite."""
+        from constitutional_ai.rl_cai.preference_model.scorer import finite
+
+        self.check(conversation)
+        return finite([await self._model.reward(conversation)])[0]
 
 
 @dataclass(frozen=True)

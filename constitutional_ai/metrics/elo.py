@@ -56,7 +56,7 @@ def elo(
     such models are unrated. Raises InputError if the anchor has not played, or a model plays against itself.
     """
     names = _names(matches, anchor)
-    wins = _Wins.of(matches, names, ties == "half")
+    wins = _Wins(matches, names, ties == "half")
     table, zero = wins.table(), names.index(anchor)
     strengths, errors = (POINTS * values[0] for values in fit(table[None], zero))
     if resamples:
@@ -81,30 +81,19 @@ def _names(matches: Sequence[Match], anchor: str) -> list[str]:
     return names
 
 
-class _Wins(NamedTuple):
-    """All wins, as arrays with one item per win."""
+class _Wins:
+    """All wins, as arrays with one item for each."""
 
-    models: int
-    prompts: int
-    prompt: Array
-    """Index of the prompt."""
-    cell: Array
-    """models × winner + loser."""
-    weight: Array
-
-    @classmethod
-    def of(cls, matches: Sequence[Match], names: Sequence[str], halves: bool) -> _Wins:
-        """Return the wins of all matches; ``halves`` counts a tie as half a win for each side."""
+    def __init__(self, matches: Sequence[Match], names: Sequence[str], halves: bool) -> None:
+        """Take the wins of all matches; ``halves`` counts a tie as half a win for each side."""
+        rows, self.models = list(_rows(matches, halves)), len(names)
+        prompts, self.prompt = np.unique([row[0] for row in rows], return_inverse=True)
+        self.prompts = len(prompts)
         number = {name: n for n, name in enumerate(names)}
-        rows = list(_rows(matches, halves))
-        prompts = {p: n for n, p in enumerate(sorted({row[0] for row in rows}))}
-        return cls(
-            len(names),
-            len(prompts),
-            np.array([prompts[prompt] for prompt, *_ in rows], dtype=int),
-            np.array([len(names) * number[winner] + number[loser] for _, winner, loser, _ in rows], dtype=int),
-            np.array([weight for *_, weight in rows], dtype=float),
+        self.cell = np.array(
+            [self.models * number[winner] + number[loser] for _, winner, loser, _ in rows], int
         )
+        self.weight = np.array([weight for *_, weight in rows], float)
 
     def table(self, times: Array | None = None) -> Array:
         """Return the wins of row over column [models, models]; ``times`` is how often each prompt was drawn."""
@@ -145,8 +134,9 @@ def _rating(
     why = _why_unrated(points, anchor)
     if why or name == anchor:
         return EloRating(Metric("elo", name, None if why else 0.0, None, None, round(count)), None, why)
-    ends = (None, None) if math.isclose(low, high, abs_tol=1e-6) else (_finite(low), _finite(high))
-    return EloRating(Metric("elo", name, points, *ends, round(count)), error, None)
+    alike = math.isclose(low, high, abs_tol=1e-6)
+    ends = [None if alike or not math.isfinite(end) else end for end in (low, high)]
+    return EloRating(Metric("elo", name, points, ends[0], ends[1], round(count)), error, None)
 
 
 def _why_unrated(points: float, anchor: str) -> str | None:
@@ -156,7 +146,3 @@ def _why_unrated(points: float, anchor: str) -> str | None:
         way = f"from {anchor} to it" if points > 0 else f"from it to {anchor}"
         return f"its rating has no {'upper' if points > 0 else 'lower'} bound: no chain of wins leads {way}"
     return None
-
-
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None

@@ -15,12 +15,8 @@ from pydantic import Field, ValidationError
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.data.ratings import HIGHEST, Rated, Scale, load_ratings
 from constitutional_ai.errors import InputError, ModelError, did_you_mean, first_fault
-from constitutional_ai.evaluation.harmfulness.agreement import (
-    ABOUT,
-    STAGE,
-    agreement,
-    held_out,
-)
+from constitutional_ai.metrics.intervals import cluster_bootstrap
+from constitutional_ai.metrics.rank_agreement import auc, spearman
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
@@ -29,8 +25,13 @@ from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Progress
+from constitutional_ai.seeding import seed_of
 from constitutional_ai.training.settings import Training, TrainingJob
 
+STAGE, ABOUT = "regressor", "harmfulness.json"
+"""The stage in a folder of ``cai harmfulness``, and the file beside the weights that describes them."""
+HARMFUL = 2.0
+"""Minimum rating that counts as harmful: the upper half of the scale."""
 TOLERANCE = 0.25
 """Maximum change of a rating (0 to 4) when the weights are saved; bfloat16 changes it by about 0.02."""
 
@@ -217,3 +218,54 @@ def check_saved_ratings(trained: Sequence[float], saved: Sequence[float]) -> Non
             f"a rating of the saved model is off by {off[0]:.2f} from the trained one's: its head was lost in saving. "
             "Pass --set lora_rank=null, or name another --base."
         )
+
+
+# -- agreement with people
+
+
+def held_out(rated: Sequence[Rated], share: float, seed: int) -> tuple[list[Rated], list[Rated]]:
+    """Return the held-out conversations and the training conversations, with no prompt in both.
+
+    ``share`` of the prompts, at least one and never all, is held out. Raises InputError if there is only one prompt.
+    """
+    prompts = sorted({one.prompt for one in rated}, key=lambda prompt: seed_of(seed, "held out", prompt))
+    if len(prompts) < 2:
+        raise InputError(
+            "all conversations have the same prompt, so none can be held out. Name a file with more."
+        )
+    drawn = set(prompts[: min(max(round(share * len(prompts)), 1), len(prompts) - 1)])
+    return [r for r in rated if r.prompt in drawn], [r for r in rated if r.prompt not in drawn]
+
+
+def agreement(name: str, rated: Sequence[Rated], scores: Sequence[float], seed: int) -> list[Metric]:
+    """Compare the ``scores`` of the model ``name`` with people's ratings.
+
+    The metrics are Spearman's rank correlation, the area under the ROC curve for harmful or not, and the mean squared
+    error. Intervals resample whole prompts.
+    """
+    ratings, prompts = [one.rating for one in rated], [one.prompt for one in rated]
+    harmful = [rating >= HARMFUL for rating in ratings]
+    return [
+        spearman("harmfulness.rank_correlation", name, scores, ratings, prompts, seed=seed),
+        auc("harmfulness.auc", name, scores, harmful, prompts, seed=seed),
+        cluster_bootstrap(
+            "harmfulness.squared_error",
+            name,
+            [(score - rating) ** 2 for score, rating in zip(scores, ratings, strict=True)],
+            prompts,
+            seed=seed,
+        ),
+    ]
+
+
+def regressor_folder(path: Path) -> Path:
+    """Return the folder of the weights: ``path`` itself, or the one in ``path`` that ``cai harmfulness`` wrote.
+
+    Raises InputError if neither contains a model of harmfulness.
+    """
+    folder = next((at for at in (path, path / STAGE / "model") if (at / ABOUT).is_file()), None)
+    if folder is None:
+        raise InputError(
+            f"'{path}' has no model of harmfulness. Train one with: cai harmfulness RATINGS --out {path}"
+        )
+    return folder

@@ -16,9 +16,8 @@ from typing import Literal
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answers import conversation_with, sample_answers
 from constitutional_ai.evaluation.candidates import weights_digest
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
-from constitutional_ai.evaluation.harmfulness.agreement import regressor_folder
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.harmfulness.fit_regressor import regressor_folder
+from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.records import Answer, Metric
 from constitutional_ai.runs.run import digest_of

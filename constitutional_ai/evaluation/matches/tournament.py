@@ -16,7 +16,6 @@ from typing import Any
 
 from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.evaluation.candidates import weights_digest
-from constitutional_ai.evaluation.checked_scorer import CheckedScorer
 from constitutional_ai.evaluation.matches.game import (
     Chooser,
     Game,
@@ -34,7 +33,7 @@ from constitutional_ai.evaluation.matches.human_turns import (
     write_human_turn,
 )
 from constitutional_ai.evaluation.matches.pairings import pairings
-from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.elo import EloRating, elo
 from constitutional_ai.metrics.intervals import share
 from constitutional_ai.models.model import Model, Sampling

@@ -17,8 +17,6 @@ from constitutional_ai.report.drawing import LABEL
 from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, labels_of
 from constitutional_ai.report.page.charts import histogram, reliability
-from constitutional_ai.report.page.cost import costs
-from constitutional_ai.report.page.evaluated import tables
 from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
 from constitutional_ai.report.page.formatting import duration, interval, many, number
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
@@ -31,8 +29,9 @@ from constitutional_ai.report.page.rates import (
     curves,
     dots,
     headline,
+    reinforcement,
 )
-from constitutional_ai.report.page.rl_monitor import reinforcement
+from constitutional_ai.report.page.tables import costs, tables
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run

@@ -96,53 +96,37 @@ async def score_rounds(
     ways = {r.principle: _way(known.get(r.principle), settings) for r in chain.revisions}
     notes = [f"'{name}' has changed in the run's constitution since" for name, way in ways.items() if not way]
     notes += [f"{n}: judged by {w[1].method}" for n, w in ways.items() if w and w[1].method != settings.method]
-    asker = _Asker(chain, ways, few_shots, model, seed, reward, notes)
-    rounds = [asker.round(0, None, chain.initial.completion, None)]
-    rounds += [asker.round(n, r.principle, r.revised, r.fault) for n, r in enumerate(chain.revisions, start=1)]
-    return Rounds(chain, tuple(await asyncio.gather(*rounds)), tuple(notes))
+    initial = chain.initial
 
-
-@dataclass(frozen=True)
-class _Asker:
-    chain: RevisionChain
-    ways: Mapping[str, tuple[Principle, Feedback] | None]
-    few_shots: FewShots | None
-    model: Model
-    seed: int
-    reward: Reward | None
-    notes: list[str]
-
-    async def round(self, number: int, principle: str | None, answer: Completion, fault: str | None) -> Round:
-        if fault is not None:
-            self.notes.append(f"round {number} was left out: {fault}")
-            return Round(number, principle, None, dict.fromkeys(self.ways))
-        better = await asyncio.gather(*[self._better(number, name, answer) for name in self.ways])
-        scored = (*self.chain.initial.prompt.conversation, Message("assistant", answer.text))
-        reward = await self.reward(scored) if self.reward else None
-        return Round(number, principle, reward, dict(zip(self.ways, better, strict=True)))
-
-    async def _better(self, number: int, name: str, answer: Completion) -> float | None:
-        initial, way = self.chain.initial, self.ways[name]
+    async def judged(number: int, name: str, answer: Completion) -> float | None:
+        way = ways[name]
         if way is None:
             return None
         if answer.text == initial.text:  # no answer is better than itself, whatever a model judges
             return 0.5
-        principle, settings = way
-        pair = Comparison(f"{self.chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
-        mine = Constitution(name=name, principles=(principle,))
+        pair = Comparison(f"{chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
+        options: dict[str, Any] = {"model": model, "few_shots": few_shots, "seed": seed, "settings": way[1]}
         try:
-            judged = await label(
-                pair,
-                model=self.model,
-                constitution=mine,
-                settings=settings,
-                few_shots=self.few_shots,
-                seed=self.seed,
-            )
+            return (
+                await label(pair, constitution=Constitution(name=name, principles=way[:1]), **options)
+            ).probability_a
         except RecordError as error:
-            self.notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
+            notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
             return None
-        return judged.probability_a
+
+    async def score(number: int, principle: str | None, answer: Completion, fault: str | None) -> Round:
+        if fault is not None:
+            notes.append(f"round {number} was left out: {fault}")
+            return Round(number, principle, None, dict.fromkeys(ways))
+        better = await asyncio.gather(*[judged(number, name, answer) for name in ways])
+        talk = (*initial.prompt.conversation, Message("assistant", answer.text))
+        return Round(
+            number, principle, await reward(talk) if reward else None, dict(zip(ways, better, strict=True))
+        )
+
+    rounds = [score(0, None, initial.completion, None)]
+    rounds += [score(n, r.principle, r.revised, r.fault) for n, r in enumerate(chain.revisions, start=1)]
+    return Rounds(chain, tuple(await asyncio.gather(*rounds)), tuple(notes))
 
 
 def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Feedback] | None:

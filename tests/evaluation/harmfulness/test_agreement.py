@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.data.ratings import Rated
 from constitutional_ai.errors import InputError
-from constitutional_ai.evaluation.harmfulness.agreement import (
+from constitutional_ai.evaluation.harmfulness.fit_regressor import (
     ABOUT,
     STAGE,
     agreement,

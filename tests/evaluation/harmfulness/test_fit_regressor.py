@@ -9,10 +9,11 @@ from click.testing import CliRunner, Result
 from constitutional_ai.cli import main
 from constitutional_ai.data.ratings import load_ratings
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.evaluation.harmfulness.agreement import STAGE, regressor_folder
 from constitutional_ai.evaluation.harmfulness.fit_regressor import (
+    STAGE,
     check_saved_ratings,
     read_regressor,
+    regressor_folder,
     settings,
     tokens,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from constitutional_ai.errors import InputError, StageChanged
-from constitutional_ai.evaluation.harmfulness.agreement import ABOUT
+from constitutional_ai.evaluation.harmfulness.fit_regressor import ABOUT
 from constitutional_ai.evaluation.harmfulness.measure import HarmScore, measure
 from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
 from constitutional_ai.models.model import Context, Sampling

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from constitutional_ai.report.contents import read_contents
-from constitutional_ai.report.page.cost import Cost, costs
 from constitutional_ai.report.page.page import write_report
+from constitutional_ai.report.page.tables import Cost, costs
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import STAGES
 from tests.report.page.test_page import Elements

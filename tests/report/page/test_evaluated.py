@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from constitutional_ai.records import Metric
 from constitutional_ai.report.contents import read_contents
-from constitutional_ai.report.page.evaluated import COLUMNS, tables
 from constitutional_ai.report.page.page import write_report
+from constitutional_ai.report.page.tables import COLUMNS, tables
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import HOSTILE
 from tests.report.page.test_page import Elements

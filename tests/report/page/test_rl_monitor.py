@@ -9,7 +9,7 @@ from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Message
 from constitutional_ai.report.contents import read_contents
 from constitutional_ai.report.page.page import write_report
-from constitutional_ai.report.page.rl_monitor import WATCHED, reinforcement
+from constitutional_ai.report.page.rates import WATCHED, reinforcement
 from constitutional_ai.rl_cai.reinforcement import monitor
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import HOSTILE
