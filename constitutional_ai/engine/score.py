@@ -23,9 +23,9 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
     starts = [shared[i][1] if i in shared else prefix_len for i in range(len(contexts))]
     each = zip(contexts, starts, continuations, strict=True)
     inputs = [PrefillInput.of(context[start:], start, ends) for context, start, ends in each]
-    taken: dict[int, int] = {}  # of each leader the tokens that others take over
+    copied_lengths: dict[int, int] = {}  # of each leader, the tokens that others copy
     for leader, length in shared.values():
-        taken[leader] = max(length - prefix_len, taken.get(leader, 0))
+        copied_lengths[leader] = max(length - prefix_len, copied_lengths.get(leader, 0))
     leader_kv: dict[int, torch.Tensor] = {}
     scores: dict[int, list[float]] = {}
     sizes = [max(len(new.tokens), len(c) // KNOWN_PER_NEW) for new, c in zip(inputs, contexts, strict=True)]
@@ -37,12 +37,12 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
             ]
             keep = 1 + max(extra_tokens(continuations[i]) for i in chunk)
             new = [inputs[i] for i in chunk]
-            logits, cache = _prefill(reader, new, known, prefix, keep, any(i in taken for i in chunk))
+            logits, cache = _prefill(reader, new, known, prefix, keep, any(i in copied_lengths for i in chunk))
             for place, i in enumerate(chunk):
                 scores[i] = _sum_logps(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
-                if i in taken and cache:
+                if i in copied_lengths and cache:
                     column = cache.kv[0][0].shape[2] - len(inputs[i].tokens)
-                    leader_kv[i] = cache.copy(place, slice(column, column + taken[i]))
+                    leader_kv[i] = cache.copy(place, slice(column, column + copied_lengths[i]))
     return [scores[i] for i in range(len(contexts))]
 
 

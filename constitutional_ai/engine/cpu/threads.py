@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 SOFT = 1  # omp_pause_soft: the pool ends, OpenMP's settings stay (OpenMP 5.0, omp_pause_resource_all)
 
@@ -32,10 +31,7 @@ def all_threads() -> Iterator[None]:
 
 def release_threads() -> None:
     """End the pool of the calling thread, which gets a new one when it needs one: 0.2 ms."""
-    if pause := _pause():
-        pause(SOFT)
-
-
-def _pause() -> Any:
-    """Return OpenMP's function; None where none is loaded for all to see. Under Linux torch brings libgomp."""
-    return getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if sys.platform == "linux" else None
+    if sys.platform == "linux":  # torch brings libgomp there, for all to see
+        pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+        if pause:
+            pause(SOFT)

@@ -23,7 +23,7 @@ DIGITS = 20
 def export_once(source: Path, form: str, write: Callable[[Path], None]) -> Path:
     """Return the folder that ``write`` has filled for exactly these weights, now or before.
 
-    ``form`` names the form and its version: another version exports anew.
+    ``form`` names the form and its version: another version is another export.
     """
     return written_once(machine.cache_folder() / "exported" / f"{digest_of_weights(source)}-{form}", write)
 
