@@ -1,4 +1,4 @@
-"""Define the command line. Commands import heavy modules inside, so that --help is instant."""
+"""Define the command line. Commands import heavy modules inside functions, so that --help is instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by all commands: errors as one sentence, common options, and quiet libraries."""
+"""Define what all commands share: errors as one sentence, common options, and quiet libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings_option(help_text: str) -> Callable[[Command], Command]:
 
 
 class Commands(click.Group):
-    """A group of commands that prints errors a user can fix as one sentence; all others keep their traceback."""
+    """A group of commands that prints errors that a user can fix as one sentence; others keep their traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -26,7 +26,7 @@ NEW = "/new"
 def side_by_side(run: Run, sampling: Sampling) -> None:
     """Read prompts until an empty line or Ctrl-D; ``/new`` starts a new conversation.
 
-    Each model's conversation holds only its own answers. A prompt that it cannot answer is not part of it.
+    Each model's conversation contains only its own answers, and no prompt that it could not answer.
     """
     console = Console(highlight=False)
     models = {role: load_model(name) for role, name in _models(run)}
@@ -48,7 +48,7 @@ def side_by_side(run: Run, sampling: Sampling) -> None:
 
 
 def _models(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield (role, name) of each model that the run has."""
+    """Yield the role and the name of each model of the run."""
     yield "start", load_recipe(str(run.folder / layout.RECIPE)).models.helpful
     for role, stage in TRAINED.items():
         if run.manifest(stage) is not None:

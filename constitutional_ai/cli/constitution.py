@@ -1,4 +1,4 @@
-"""``cai check`` and ``cai constitution``."""
+"""Define ``cai check`` and ``cai constitution``."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
         if not (equals and folder and re.fullmatch(r"\w[\w.-]*", name)):
             raise click.BadParameter(f"'{value}' is not NAME=FOLDER, with a name such as harmless.")
         if name in folders:
-            raise click.BadParameter(f"two preference models are called '{name}'.")
+            raise click.BadParameter(f"two preference models are called '{name}'. Rename one.")
         folders[name] = folder
     return folders
 
@@ -79,7 +79,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     type=click.Choice(["discarded", "half"]),
     default="discarded",
     show_default=True,
-    help="How Elo counts ties: half is half a win for each.",
+    help="How Elo counts ties: not at all, or as half a win for each model.",
 )
 @seed_option
 @click.option("--redo", callback=_part_or_step, metavar="PART", help="Repeat this part.")
@@ -131,7 +131,7 @@ def evaluate(
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}
     anchored = choose_anchor(candidates, anchor)
     folder = out or runs[0] / layout.SUITE
-    # After the checks above: a wrong option must not delete anything with --redo.
+    # After the checks above, so that a wrong option deletes nothing with --redo.
     with Bars(console) as bars, open_evaluation(folder, bars, redo) as run:
         metrics = measuring.evaluate(
             Suite(

@@ -1,4 +1,4 @@
-"""The commands about one model: doctor, judge, harmfulness, score and serve."""
+"""Define the commands about one model: doctor, judge, harmfulness, score and serve."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     help="Worked examples for models in the plain format: built-in, none, or a folder with the paper's files.",
 )
 @settings_option("A setting from the recipe's section feedback, for example method=votes.")
-@click.option("--limit", type=click.IntRange(1), help="How many pairs to use. Default: all.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of pairs. Default: all.")
 @seed_option
 @click.option("--out", type=PATH, help="JSON file to write the report to.")
 def judge(model: str, data: Path, **options: Any) -> None:
@@ -69,7 +69,9 @@ def judge(model: str, data: Path, **options: Any) -> None:
 @click.option("--out", required=True, type=PATH, help="Folder for the trained model.")
 @click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to finetune.")
 @click.option(
-    "--scale", type=click.Choice(["1", "4"]), help="The highest rating in FILE, if its rows do not contain it."
+    "--scale",
+    type=click.Choice(["1", "4"]),
+    help="Highest possible rating in FILE, if its rows do not state it.",
 )
 @settings_option("A setting of the training, for example epochs=3. Repeatable.")
 @seed_option

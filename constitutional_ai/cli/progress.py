@@ -38,7 +38,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """Live bars in a terminal, or a line at the end of each stage elsewhere, such as in a log. Use it as a context."""
+    """Live bars in a terminal, or a line per finished stage elsewhere, such as in a log. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

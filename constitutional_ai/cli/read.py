@@ -1,4 +1,4 @@
-"""The commands that read runs: show, report, compare, chat, figure and export."""
+"""Define the commands that read runs: show, report, compare, chat, figure and export."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
     "--paper-behind/--no-paper-behind",
     "behind",
     default=False,
-    help="Add the paper's own numbers in grey (figures 2, 3, 4, 5, 8, 10).",
+    help="Add the paper's numbers in grey (figures 2, 3, 4, 5, 8, 10).",
 )
 def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool) -> None:
     """Draw the paper's figure N for your runs: SVG, PNG, and its data as CSV.

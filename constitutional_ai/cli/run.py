@@ -1,4 +1,4 @@
-"""``cai run`` and ``cai estimate``."""
+"""Define ``cai run`` and ``cai estimate``."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) ->
 def score_file(model: str, file: Path, out: Path) -> ScoredFile:
     """Write a row for each conversation of ``file`` that can be scored, in the same order. Raises InputError."""
     if out.exists():
-        raise InputError(f"{out} is already there. Delete it, or name another file with --out.")
+        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
     folder, result = preference_model_folder(model), ScoredFile()
     if not file.is_file():
         raise InputError(f"no file '{file}' to read conversations from.")

@@ -163,7 +163,7 @@ def test_a_mistake_is_one_sentence(tiny_pm: Path, tiny: Path) -> None:
     for args, said in [
         (
             ("score", tiny_pm, good, "--out", "there.jsonl"),
-            "there.jsonl is already there. Delete it, or name another",
+            "there.jsonl already exists. Delete it, or choose another",
         ),
         (("score", tiny_pm, "nowhere.jsonl", "--out", "out.jsonl"), "no file 'nowhere.jsonl'"),
         (("score", tiny_pm, "folder", "--out", "out.jsonl"), "no file 'folder'"),
