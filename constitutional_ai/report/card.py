@@ -1,7 +1,7 @@
 """Write a model card, ``model/README.md``, for every model that a run trained, in the format of Hugging Face's hub.
 
 A card is written when its model is trained, and completed when the run is evaluated. It states the base model, the
-settings and the metrics with their counts. Names in it are strangers' text, so they are escaped. (The templates of
+settings and the metrics with their counts. Its names come from strangers, so they are escaped. (Templates of
 ``huggingface_hub.ModelCard`` escape nothing.)
 """
 
@@ -32,14 +32,14 @@ from constitutional_ai.safe_text import visible
 
 
 class ModelKind(NamedTuple):
-    """What a card says of each model of its kind."""
+    """The text about one kind of model."""
 
     title: str
     tag: str
     task: str
-    """The hub's name of its task."""
+    """Name of its task on the hub."""
     roles: tuple[str, ...] = layout.ROLES
-    """Models whose metrics the card shows."""
+    """Roles of the models whose metrics the card shows."""
 
 
 ABOUT = {
@@ -72,7 +72,7 @@ def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
 
 
 def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Constitution) -> str:
-    """Return the card of one trained model; ``manifest`` is its stage's."""
+    """Return the card of the model that the stage of ``manifest`` trained."""
     about, models = ABOUT[manifest.stage], recipe.models
     is_pm = manifest.stage == layout.PREFERENCE_MODEL
     base = (models.preference_model if is_pm else None) or models.pretrained
@@ -96,7 +96,7 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
 
 
 def template() -> Template:
-    page = Environment(  # noqa: S701  (no HTML: everything passes through `plain`)
+    page = Environment(  # noqa: S701  (not HTML: everything passes through `plain`)
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         finalize=lambda value: plain(value) if isinstance(value, str) else value,
@@ -109,7 +109,7 @@ def template() -> Template:
 
 
 def head(about: ModelKind, base: str) -> Markup:
-    """Return the metadata of the hub. A base model in a local folder has no name there."""
+    """Return the metadata for the hub, on which a base model in a local folder has no name."""
     named, tags = hub_id(base), ["constitutional-ai", about.tag]
     known = {"library_name": "transformers", "pipeline_tag": about.task, "tags": tags}
     more = {"base_model": named} if named else {}
@@ -117,7 +117,7 @@ def head(about: ModelKind, base: str) -> Markup:
 
 
 def hub_id(model: str) -> str | None:
-    """Return the hub's name of a model, or None if it has none.
+    """Return the name of a model on the hub, or None if it has none.
 
     >>> hub_id("hf:some/model"), hub_id("hf:./folder"), hub_id("bundled:smollm2-135m")
     ('some/model', None, 'HuggingFaceTB/SmolLM2-135M-Instruct')
@@ -130,7 +130,7 @@ def hub_id(model: str) -> str | None:
 
 
 def measured(run: Run, about: ModelKind) -> Iterator[tuple[Row, list[Metric | None]]]:
-    """Yield rows of the evaluation for ``about.roles``; a preference model has only its own scores."""
+    """Yield rows of the evaluation for ``about.roles``; a preference model has only rows of its scores."""
     metrics = load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ()
     by_name = {(m.name, m.model): m for m in metrics}
     for row in MEASURED:
@@ -140,7 +140,7 @@ def measured(run: Run, about: ModelKind) -> Iterator[tuple[Row, list[Metric | No
 
 
 def plain(text: str) -> str:
-    r"""Return a stranger's text as one line of Markdown that shows it unchanged.
+    r"""Return a stranger's text as one line of Markdown, escaped so that it is shown unchanged.
 
     >>> plain("<b>\n# [a](b)")
     '\\<b\\> \\# \\[a\\](b)'
@@ -151,6 +151,6 @@ def plain(text: str) -> str:
 
 
 def code(value: dict[str, Any]) -> Markup:
-    """Return settings as YAML. They are indented, not fenced: no text can end such a block."""
+    """Return settings as YAML. They are indented, not fenced, because no text can end an indented block."""
     text = visible(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
     return Markup("\n".join(f"    {line}" for line in text.splitlines()))  # noqa: S704

@@ -29,7 +29,7 @@ from constitutional_ai.runs.run import Run
 
 
 class About(NamedTuple):
-    """A stage, described for readers who do not know the paper."""
+    """A description of a stage for readers who do not know the paper."""
 
     name: str
     title: str
@@ -64,10 +64,10 @@ class Stage:
 
     about: About
     manifest: StageManifest | None
-    """None until it is complete."""
+    """The manifest; None until the stage is complete."""
     models: tuple[str, ...]
     records_so_far: int
-    """0 when it is complete."""
+    """Number of records of an incomplete stage; 0 when it is complete."""
     failures: tuple[Failure, ...]
 
 
@@ -92,7 +92,7 @@ class Contents:
     steps: dict[str, Steps]
     """Rows that each training logged, by stage."""
     snapshots: tuple[Path, ...]
-    """Folders of the models that RL saved during training, named for the prompts seen."""
+    """Folders of RL's snapshots, by number of prompts seen."""
     evaluated: tuple[Metric, ...]
     """Metrics of ``cai evaluate``."""
     candidates: tuple[Candidate, ...]
@@ -105,7 +105,7 @@ class Contents:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
 
     def principle(self, name: str, digest: str) -> Principle | None:
-        """Return a principle, or None if the run's constitution has another digest than the record's."""
+        """Return a principle, or None if the run's constitution is not the record's, which has ``digest``."""
         if self.constitution is None or self.constitution.digest != digest:
             return None
         return next((p for p in self.constitution.principles if p.name == name), None)
@@ -125,7 +125,7 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Read a run. Raises InputError, with its name, if a file exists and cannot be read."""
+    """Read a run. Raises InputError that names a file that cannot be read."""
     recipe = _or_none(load_recipe, run.folder / layout.RECIPE)
     return Contents(
         name=_name(run),
@@ -183,7 +183,7 @@ def _name(run: Run) -> str:
 
 
 def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:
-    """Load a file, or return None if it is missing or invalid: the report then shows its text only."""
+    """Load a file, or return None if it is missing or invalid; the report then shows only its text."""
     try:
         return load(str(path)) if path.is_file() else None
     except InputError:

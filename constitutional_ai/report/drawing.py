@@ -1,6 +1,6 @@
-"""Draw the charts of the page: inline SVG that takes its colours from the style sheet, so it suits both themes.
+"""Draw the charts of the page as inline SVG, with colours from the style sheet, so that they suit both themes.
 
-There is no pyplot, so no global state; the same numbers give the same bytes. One unit is one CSS pixel.
+It uses no pyplot, which has global state; the same numbers give the same bytes. One unit is one CSS pixel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from constitutional_ai.runs import layout
 
-# matplotlib wants colours that it knows; each of these stands for a variable of the page's style sheet.
+# matplotlib accepts only known colours, so each of these stands for a variable of the page's style sheet.
 INK, RULE, COLOUR = (
     "#010101",
     "#010102",
@@ -29,12 +29,12 @@ MARKER = {layout.START: "o", layout.SL_CAI: "s", layout.RL_CAI: "D"}
 LABEL = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 WIDTH = 320
 TEXT: Any = {"svg.fonttype": "none", "text.parse_math": False}
-"""Text stays text, which can be searched; dollars in a model's name start no formula."""
+"""Settings that keep text as text, which can be searched, and dollar signs in names from starting a formula."""
 STYLE: Any = {**TEXT, "font.size": 11, "axes.linewidth": 0.8}
 DASHED: Any = {"color": INK, "linewidth": 0.9, "linestyle": (0, (3, 3))}
 """Line properties of a level to compare with."""
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-"""Metadata that SVG files must not have: they would differ each time."""
+"""Metadata that SVG files must not have, because it would differ each time."""
 
 
 class Chart(NamedTuple):
@@ -76,12 +76,12 @@ def write(
 
 
 def whiskers(metrics: Iterable[tuple[float, float | None, float | None]]) -> tuple[list[float], list[float]]:
-    """Return the distances from values down to ``low`` and up to ``high`` of (value, low, high), for ``errorbar``.
+    """Return the distances down to ``low`` and up to ``high`` of each (value, low, high), for ``errorbar``.
 
     Both are NaN, which is not drawn, unless both ends of the interval are known.
     """
     nothing = (math.nan, math.nan)
-    # An interval's end may miss a value of exactly 0 or 1 by a rounding error: no distance is below 0.
+    # A rounding error may put a value of 0 or 1 outside its interval; distances must not be negative.
     ends = [
         nothing if low is None or high is None else (max(0.0, value - low), max(0.0, high - value))
         for value, low, high in metrics
@@ -90,7 +90,7 @@ def whiskers(metrics: Iterable[tuple[float, float | None, float | None]]) -> tup
 
 
 def short(value: float) -> str:
-    """Return a number in few characters, for a drawing."""
+    """Return a number as a short text for a drawing."""
     return (f"{value:.0f}" if abs(value) >= 20 else f"{value:.2f}").replace("-", "−")
 
 

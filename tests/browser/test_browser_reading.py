@@ -69,7 +69,7 @@ def test_all_of_it_is_read_without_scripts(browser: Any, page: Path) -> None:
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert min(heights) > 15
-    for said in ("Behaviour", "Its habits", "Chosen by rule", "Cost and time"):
+    for said in ("Behaviour", "Its biases", "Chosen by rule", "Cost and time"):
         assert said in shown
 
 

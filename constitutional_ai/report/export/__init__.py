@@ -19,6 +19,6 @@ class Written(NamedTuple):
 
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
-    """Return the metrics of an evaluation's folder or of a run's last stage, or none."""
+    """Return the metrics of an evaluation's folder, or of a run's last stage. Empty if there are none."""
     paths = [run.folder / layout.METRICS, run.stage(layout.EVALUATION) / layout.METRICS]
     return next((metrics for path in paths if (metrics := load_json(path, tuple[Metric, ...]))), ())

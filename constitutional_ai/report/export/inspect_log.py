@@ -1,7 +1,7 @@
 """Write each evaluated model as a log of Inspect (inspect_ai): one JSON file in version 2 of its log format.
 
-Inspect has a writer of its own, but it brings 80 packages, takes the same fields and holds all samples in memory; here
-they are written one by one. A test reads the logs with Inspect where that is installed.
+Inspect's own writer needs 80 packages, takes the same fields and holds all samples in memory; here they are written one
+by one. A test reads the logs with Inspect if it is installed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from constitutional_ai.runs.rows import PART, naming_full_disk, read_rows
 from constitutional_ai.runs.run import Run, digest_of
 
 Scores = Mapping[str, Mapping[str, float | None]]
-"""The scores of each preference model, by the answers' ids."""
+"""The scores of each preference model by id of the answer."""
 
 
 def to_inspect(run: Run, out: Path) -> list[Written]:
     """Write one log for each evaluated model, for ``inspect_ai.log.read_eval_log``.
 
-    A sample is an answer: its id is the prompt's, its epoch the answer's number. Its scores are those of the detectors
-    and of the preference models; the results hold metrics with intervals. Raises InputError if no model was evaluated.
+    A sample is an answer: its id is the prompt's, and its epoch is the answer's number. Its scores are those of the
+    detectors and the preference models. The results are metrics with intervals. Raises InputError if no model was
+    evaluated.
     """
     stage = next((name for name in ("answers", layout.EVALUATION) if run.manifest(name)), None)
     if stage is None:
@@ -53,7 +54,7 @@ def _write_log(path: Path, run: Run, stage: str, model: str, count: int, scores:
     first, scratch = next(answers), path.with_name(path.name + PART)
     with naming_full_disk(path):
         with scratch.open("w", encoding="utf-8") as file:
-            # Samples come last, so that readers of the header stop before them.
+            # Samples come last, so that readers of the header can stop before them.
             file.write(f'{json.dumps(_header(run, stage, model, first, count))[:-1]}, "samples": [\n')
             file.write(json.dumps(_sample(first, scores)))
             for answer in answers:

@@ -1,8 +1,8 @@
-"""Write a run's records as Parquet: a file for each kind of record, a row for each record, a column for each field.
+"""Write a run's records as Parquet: a file per kind of record, a row per record, a column per field.
 
-Fields of a record inside a record follow its name (``prompt_id``). Conversations are lists of ``role`` and ``content``,
-as trainers take them. Column types come from the record's class, because a column that is None in the first rows has no
-type that could be inferred from them. Rows are written in groups, so that no stage is held in memory whole.
+Fields of a nested record are prefixed with its name (``prompt_id``). Conversations are lists of ``role`` and
+``content``, as trainers need them. Column types come from the record's class, because they cannot be inferred if the
+first rows are None. Rows are written in groups, so that a stage need not fit in memory.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from constitutional_ai.runs.rows import PART, naming_full_disk, read_rows
 from constitutional_ai.runs.run import Run
 
 GROUP = 10_000
-"""Rows of a group: some ten megabytes."""
+"""Number of rows in a group, about ten megabytes."""
 
 
 class Kind(NamedTuple):
-    """Records of one type, in all folders of a run or of an evaluation that hold them."""
+    """The records of one type, in all folders of a run or an evaluation that have them."""
 
     name: str
     stages: str
-    """Folders, as a pattern of ``glob``."""
+    """Pattern of the folders, for ``glob``."""
     row_type: type[Any]
     each: str | None = None
-    """A field that holds several records: each becomes a row, after the fields of the record that it belongs to."""
+    """A field with several records, each of which becomes a row after the fields of its parent record."""
     file: str = layout.RECORDS
 
 
@@ -82,7 +82,7 @@ KINDS = (
 def to_parquet(run: Run, out: Path) -> list[Written]:
     """Write one file for each kind of record that ``run`` holds, and ``metrics.parquet``.
 
-    Raises InputError if pyarrow is missing, there is nothing to export, or a line cannot be read.
+    Raises InputError if pyarrow is missing, there is nothing to export, or a line cannot be parsed.
     """
     pa = _arrow()
     out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
     if metrics := metrics_of(run):
         written.append(_write(out / "metrics.parquet", schema_of(Metric), map(asdict, metrics)))
     if not written:
-        raise InputError(f"{run.folder} holds no records yet. Make some with: cai run, or cai evaluate.")
+        raise InputError(f"{run.folder} has no records yet. Make some with: cai run, or cai evaluate.")
     return written
 
 
@@ -111,7 +111,7 @@ def _rows(run: Run, kind: Kind, stages: Iterable[Path]) -> Iterator[dict[str, An
 
 
 def schema_of(row_type: type[Any], each: str | None = None) -> Any:
-    """Return the Arrow schema of a record, in which a record inside it is a struct."""
+    """Return the Arrow schema of a record, in which a nested record is a struct."""
     pa = _arrow()
     columns = {field.name: field.type for field in _arrow_type(row_type)}
     if each is not None:
@@ -136,7 +136,7 @@ def _arrow_type(hint: Any) -> Any:
 
 
 def _write(path: Path, schema: Any, rows: Iterable[dict[str, Any]]) -> Written:
-    """Write a file whole or not at all. An iterable without rows gives a file with columns and no rows."""
+    """Write a file completely or not at all. Without rows, the file has columns only."""
     pa = _arrow()
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -152,7 +152,7 @@ def _write(path: Path, schema: Any, rows: Iterable[dict[str, Any]]) -> Written:
 
 
 def _flat(table: Any) -> Any:
-    """Return a table whose structs are columns: ``prompt.id`` becomes ``prompt_id``."""
+    """Return the table with structs flattened to columns: ``prompt.id`` becomes ``prompt_id``."""
     while any(_arrow().types.is_struct(column.type) for column in table.schema):
         table = table.flatten()
     return table.rename_columns([name.replace(".", "_") for name in table.column_names])

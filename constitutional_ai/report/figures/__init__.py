@@ -1,1 +1,1 @@
-"""Draw the paper's figures 2 to 12 from evaluations: each is data first, and a drawing of the data second."""
+"""Draw the paper's figures 2 to 12 from evaluations. Each figure is first built as data, then drawn."""

@@ -37,12 +37,12 @@ INTERVALS = "Bars: 95 % intervals. Models of one size are drawn beside each othe
 GREY = "Grey: Bai et al. 2022, on 438 questions, as read off the figure."
 CALIBRATION = (
     "Each point is one tenth of [0, 1], at the mean of the stated probabilities in it. Dashed: perfect calibration. "
-    "Bars: Wilson's 95 % intervals, for independent questions.",
+    "Bars: Wilson's 95 % intervals, which assume independent questions.",
 )
 
 
 def figure_4(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Return accuracy on the 438 pairs (EV-1), or on our own gate questions if the paper's file was not given."""
+    """Return accuracy on the 438 pairs (EV-1), or on our gate questions if the paper's file was not given."""
     known = any(
         m.name.startswith("hhh_accuracy.") and m.value is not None for e in evaluations for m in e.metrics
     )
@@ -78,7 +78,7 @@ def figure_11(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 
 def figure_12(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Return accuracy in identifying harm, and in telling nine kinds of it apart (EV-4, EV-5, EV-6)."""
+    """Return accuracy in identifying harm, and in classifying nine kinds of it (EV-4, EV-5, EV-6)."""
     panels = tuple(_panel(title, "accuracy", evaluations, stem, MODES, chance=p) for stem, title, p in TASKS)
     what = "accuracy of harm identification"
     return without_empty(PaperFigure(12, panels, (INTERVALS,)), what, "harm --paper FOLDER", evaluations)
@@ -106,7 +106,7 @@ def _panel(
 
 
 def _others(evaluation: Evaluation, metric: str, title: str) -> list[Series]:
-    """Return models that are no candidates, such as preference models: their size is not known here."""
+    """Return models that are not candidates, such as preference models, whose size is not known here."""
     known = {one.label for one in evaluation.candidates}
     others = dict.fromkeys(m.model for m in evaluation.metrics if m.name == metric and m.model not in known)
     return [
@@ -126,6 +126,6 @@ def _calibration(title: str, claims: Mapping[str, Sequence[Claim]]) -> Panel:
         Series(model, tuple(point(b.claimed, b.observed, model) for b in bins(model, own) if b.observed.count))
         for model, own in claims.items()
     )
-    # The counts of several models would overlap; the CSV has them.
+    # The counts of several models would overlap in the drawing; the CSV has them.
     axes = ("P(answer A is better)", "how often A is better")
     return Panel(title, *axes, lines, diagonal=True, counts=len(lines) == 1, span=(-0.03, 1.03))

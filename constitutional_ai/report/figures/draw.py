@@ -1,6 +1,6 @@
-"""Draw a figure's data with matplotlib: SVG whose text can be searched, and PNG.
+"""Draw a figure's data with matplotlib, as SVG with text that can be searched, and as PNG.
 
-The same data give the same bytes: there is no pyplot, so no global state, and the reader's own settings are ignored.
+The same data give the same bytes: pyplot, with its global state, is not used, and the user's settings are ignored.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from constitutional_ai.report.drawing import TEXT, UNDATED, whiskers
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series, Source, in_units, short
 
 SIZES = {1: (5.0, 3.7), 2: (3.8, 3.3), 3: (3.2, 2.9)}
-"""Inches of a panel with its axis labels, by the number of panels."""
+"""Width of a panel with its axis labels in inches, by number of panels."""
 INK, SOFT = "#1a1a1a", "#5f6368"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#404040")
 GREYS = ("#70757a", "#868b90", "#9aa0a6", "#adb2b7")
-"""Colours of the paper's own numbers."""
+"""Colours of the paper's numbers."""
 MARKERS = ("o", "s", "D", "^", "v", "p", "h")
 DASHES = (0, (4, 2))
 LEVEL = (0, (1.5, 2))
@@ -79,7 +79,7 @@ def draw(figure: PaperFigure) -> Drawing:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw under our rules alone."""
+    """Use only our matplotlib settings within the block."""
     with matplotlib.style.context(["default", RULES]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         yield
@@ -113,7 +113,7 @@ def laid_out(figure: PaperFigure) -> Figure:
 
 
 def _sample(series: Series, look: dict[str, Any]) -> Line2D:
-    """Return a line as it stands in the legend."""
+    """Return a line for the legend."""
     if all(point.x is None for point in series.points):
         return Line2D([], [], color=look["color"], linestyle=LEVEL)
     return Line2D([], [], **look | ({} if len(series.drawn) > 1 else {"linestyle": "none"}))
@@ -140,7 +140,7 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, look: dict[str, Any])
     scale = paper_scale(panel) if series.source == "paper" else 1.0
     xs = [x / scale for x in _moved(panel, series, [p.x for p in points if p.x is not None])]
     ys = [p.y - panel.zero for p in points]
-    own = slice(1 if series.after else 0, None)  # another series has a marker where this line begins
+    own = slice(1 if series.after else 0, None)  # another series has a marker at the start of this line
     axes.plot(xs, ys, **look | {"marker": "none"})
     axes.plot(xs[own], ys[own], **look | {"linestyle": "none", "zorder": 4})
     below, above = whiskers([(p.y, p.low, p.high) for p in points])
@@ -169,7 +169,7 @@ def _draw_level(axes: Axes, panel: Panel, point: Point, colour: str) -> None:
 
 
 def _draw_arrows(axes: Axes, places: Sequence[tuple[float, float]], colour: str) -> None:
-    """Draw a head in the middle of every step. It lies behind the markers, which hide it where a step is short."""
+    """Draw an arrowhead in the middle of every step, behind the markers, which hide it if the step is short."""
     arrow = {"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "color": colour, "linewidth": 0, "shrinkB": 0}
     for (x, y), (to_x, to_y) in pairwise(places):
         middle = (x + 0.55 * (to_x - x), y + 0.55 * (to_y - y))
@@ -188,7 +188,7 @@ def looks_of(series: Sequence[Series]) -> dict[str, dict[str, Any]]:
         marks = list(dict.fromkeys(one.marker or one.colour or one.name for one in own))
         for one in own:
             hue, mark = hues.index(one.colour or one.name), marks.index(one.marker or one.colour or one.name)
-            # Once the colours run out, each meets another marker than the first time.
+            # When colours repeat, they are combined with other markers.
             mark += 0 if one.marker else hue // len(colours)
             dashes: Any = DASHES if one.dashed else "-"
             if source == "paper" and one.colour is None:  # greys alone are hard to tell apart
@@ -233,7 +233,7 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
 
 
 def _apart(sizes: Sequence[float]) -> list[float]:
-    """Return the sizes whose labels do not touch on a logarithmic axis; the first ones are kept first."""
+    """Return the sizes whose labels do not touch on a logarithmic axis; earlier ones have priority."""
     kept: list[float] = []
     for size in sizes:
         if all(max(size / other, other / size) > (max(sizes) / min(sizes)) ** 0.13 for other in kept):
@@ -247,9 +247,9 @@ def _in_units(axis: Axis) -> None:
 
 
 def paper_scale(panel: Panel) -> float:
-    """Return how many of the paper's prompts are drawn as wide as one of ours.
+    """Return how many of the paper's prompts are as wide as one of ours.
 
-    Its trainings are a thousand times longer: they have an axis of their own, and the longest of both end at one place.
+    Its trainings are a thousand times longer, so they have their own axis, on which the longest ends where ours does.
     """
     ours, paper = _longest(panel, "measured"), _longest(panel, "paper")
     return paper / ours if panel.x_scale == "sequences" and ours and paper else 1.0
@@ -260,7 +260,7 @@ def _longest(panel: Panel, source: Source) -> float:
 
 
 def _moved(panel: Panel, series: Series, xs: list[float]) -> list[float]:
-    """Return places a little to the side, where the points of several series would lie upon each other."""
+    """Return x positions shifted a little, so that points of several series do not overlap."""
     ours = [s for s in panel.series if s.source == "measured"]
     often = Counter(x for s in ours for x in {p.x for p in s.points if p.x is not None})
     names = [s.name for s in ours if any(p.x is not None and often[p.x] > 1 for p in s.points)]

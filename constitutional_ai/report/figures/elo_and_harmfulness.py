@@ -25,12 +25,12 @@ SIDES = ("helpfulness", "harmlessness")
 INTERVALS = "Bars and bands: 95 % intervals."
 OTHERS = "Grey: Bai et al. 2022, read off the figure; other models, matches and judges, so compare shapes only."
 TEMPERATURES = (("t1", "T=1", False), ("t0", "T=0", True))
-RATED = "Rated by a model of people's ratings, from 0 (harmless) to 4. Bands: 95 % intervals."
+RATED = "Rated by a model that predicts people's ratings, from 0 (harmless) to 4. Bands: 95 % intervals."
 OTHER_RATER = "Grey: Bai et al. 2022, read off the figure; another regressor, so compare shapes only."
 
 
 def notes(evaluations: Sequence[Evaluation], behind: bool) -> tuple[str, ...]:
-    """Return what a reader of Elo scores must know (EV-10)."""
+    """Return notes that a reader of Elo scores needs (EV-10)."""
     zeros = []
     for one in evaluations:
         at_zero = [m.model for m in one.metrics if m.name == "elo.harmlessness" and m.value == 0]
@@ -53,7 +53,7 @@ def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
             of_the_paper(name, [s.helpfulness for s in snapshots], [s.harmlessness for s in snapshots])
             for name, snapshots in paper.ELO.items()
         ]
-    arrows = "Lines and arrows lead from the start of a training over its snapshots to its end."
+    arrows = "Lines and arrows lead from the start of a training through its snapshots to its end."
     lines = (arrows,) if any(len(s.drawn) > 1 for s in series) else ()
     panel = Panel("", "helpfulness Elo", "harmlessness Elo", tuple(series), arrows=True)
     return PaperFigure(2, (panel,), (*lines, *notes(evaluations, behind)))
@@ -67,7 +67,7 @@ def _both(one: Measured) -> Point | None:
 
 
 def figure_3(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Return Elo against parameters, for the last model of each training."""
+    """Return Elo against number of parameters, for the last model of each training."""
     lines = by_size(measured(evaluations), join_named=False)
     panels = []
     for side in SIDES:

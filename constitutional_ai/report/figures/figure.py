@@ -1,4 +1,4 @@
-"""A figure as data: panels of series of points. The CSV holds every number of it, unchanged."""
+"""Define a figure as data: panels of series of points. The CSV contains all its numbers, unchanged."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ COLUMNS = (
     "figure", "panel", "series", "source", "model", "x", "x_low", "x_high", "y", "low", "high", "zero", "count",
 )  # fmt: skip
 FORMULAS = ("=", "+", "-", "@", "\t", "\n")
-"""Characters that start a formula in a spreadsheet, or that it skips before one."""
+"""Characters that start a formula in a spreadsheet, or that a spreadsheet skips before one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement: a point, with its 95 % interval."""
+    """A measurement with its 95 % interval."""
 
     x: float | None
-    """None if it has no place on this axis, such as a model of unknown size: it is drawn as a level line."""
+    """Position; None if it is unknown, such as a model's size: the point is then drawn as a horizontal line."""
     y: float
     low: float | None = None
     """Lower end of the 95 % interval of y; None if there is no interval."""
@@ -33,28 +33,28 @@ class Point:
     count: int | None = None
     """Number of items that y is a mean of."""
     model: str = ""
-    """Label of the model, or of the run, that was measured."""
+    """Label of the measured model or run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points that a line joins, in order."""
+    """Points in order, joined by a line."""
 
     name: str
-    """Its name in the legend. A name has one colour in all panels of a figure."""
+    """Name in the legend, with the same colour in all panels of a figure."""
     points: tuple[Point, ...]
     source: Source = "measured"
     dashed: bool = False
     colour: str | None = None
-    """Series with the same value, such as a run's name, share one colour; None: a colour of its own."""
+    """Series with the same value, such as a run's name, share a colour; None gives it its own colour."""
     marker: str | None = None
-    """Series with the same value, such as a role, share one marker; None: the same as for its colour."""
+    """Series with the same value, such as a role, share a marker; None gives it the marker of its colour."""
     after: Point | None = None
-    """A point of another series at which this line starts."""
+    """The point of another series at which this line starts."""
 
     @property
     def drawn(self) -> tuple[Point, ...]:
-        """The points that its line joins."""
+        """The points that the line joins."""
         return (self.after, *self.points) if self.after else self.points
 
 
@@ -69,17 +69,17 @@ class Panel:
     x_scale: Literal["plain", "rounds", "counts", "sequences", "parameters"] = "plain"
     errors: Literal["bars", "band"] = "bars"
     level: tuple[float, str] | None = None
-    """Height and name of a dashed line to compare with."""
+    """Height and name of a dashed reference line."""
     diagonal: bool = False
     """Whether to draw the dashed line y = x."""
     arrows: bool = False
     """Whether arrows show the direction of lines."""
     counts: bool = False
-    """Whether to write its count beside every point."""
+    """Whether to write the count beside every point."""
     zero: float = 0.0
-    """Subtracted from y in the drawing, so that one point lies at 0 (PM-6)."""
+    """Value that is subtracted from y in the drawing, so that one point is at 0 (PM-6)."""
     span: tuple[float, float] | None = None
-    """Limits of both axes; None: those of the points."""
+    """Limits of both axes; None uses those of the points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class PaperFigure:
     """The data of one of the paper's figures."""
 
     number: int
-    """Its number in the paper."""
+    """Number of the figure in the paper."""
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
     """Lines of text below the panels."""
@@ -103,7 +103,7 @@ class PaperFigure:
 
 
 def as_csv(figure: PaperFigure) -> str:
-    """Return the CSV text. An empty cell is a number that does not exist; ``y`` minus ``zero`` is what is drawn."""
+    """Return the CSV text. An empty cell means no number; the drawn value is ``y`` minus ``zero``."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -120,7 +120,7 @@ def as_csv(figure: PaperFigure) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a stranger's text such that no spreadsheet takes it for a formula.
+    """Return a stranger's text, escaped so that no spreadsheet reads it as a formula.
 
     >>> cell("=1+1")
     "'=1+1"
@@ -137,7 +137,7 @@ def _number(value: float | None) -> str:
 
 
 def short(text: str, longest: int = 34) -> str:
-    """Return a name as one safe line, without its middle where it is long: models often differ at an end.
+    """Return a name as one safe line. The middle of a long name is cut, because names often differ at an end.
 
     >>> short("a-very-long-name-of-a-model-at-its-end-7b: SL-CAI", 24)
     'a-very-long-…-7b: SL-CAI'

@@ -1,4 +1,4 @@
-"""Read the evaluations that figures are drawn from, and group their models into lines over size and over training."""
+"""Read the evaluations for figures, and group their models into lines over size and over training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from constitutional_ai.runs.rows import load_json
 
 SHOWN = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 NAMED = "models"
-"""Name of the line of models that belong to no run."""
+"""The name of the line of models that belong to no run."""
 NO_PLACE = {
     "parameters": "against the number of parameters, which is known for none of {}. Evaluate models whose weights "
     "are on this machine: hf:FOLDER",
     "sequences": "over the course of RL, which trained none of {}. Evaluate a run with snapshots: set "
     "rl_cai.snapshot_every, finish the run, then run: cai evaluate RUN",
 }
-"""Why no point of a figure has a place on its x axis, by the scale of that."""
+"""The reason why no point of a figure can be placed on its x axis, by the scale of the axis."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Evaluation:
 
     folder: Path
     name: str
-    """Put before its labels; empty if it is the only evaluation."""
+    """Prefix of its labels; empty if it is the only evaluation."""
     candidates: tuple[Candidate, ...]
     metrics: tuple[Metric, ...]
 
     def value(self, metric: str, model: str) -> Metric | None:
-        """Return a metric, or None if it was not measured or has no value: that is no point, and not 0."""
+        """Return a metric, or None if it was not measured or has no value; there is then no point, rather than 0."""
         own = (m for m in self.metrics if (m.name, m.model) == (metric, model))
         return next((m for m in own if m.value is not None and math.isfinite(m.value)), None)
 
@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def group(self) -> str:
-        """Name of its run, or of itself if it belongs to none."""
+        """The name of its run, or its own if it belongs to none."""
         return f"{self.evaluation.name} {self.candidate.run or self.candidate.label}"
 
     def value(self, metric: str) -> Metric | None:
@@ -73,9 +73,9 @@ class Measured:
 
 
 def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
-    """Read evaluations, by their own folders or by those of their runs.
+    """Read evaluations from their own folders or those of their runs.
 
-    Raises InputError if a folder holds no evaluation, or two evaluations have one name.
+    Raises InputError if a folder has no evaluation, or two evaluations have the same name.
     """
     places = [evaluation_folder(Path(folder)) for folder in folders]
     names = _names(places) if len(places) > 1 else [""]
@@ -91,7 +91,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
 
 
 def evaluation_folder(folder: Path) -> Path:
-    """Return the folder itself, or its ``evaluation``. Raises InputError if neither holds an evaluation."""
+    """Return the folder itself, or its ``evaluation``. Raises InputError if neither is an evaluation."""
     for place in (folder, folder / layout.SUITE):
         if all((place / file).is_file() for file in (layout.METRICS, layout.MODELS)):
             return place
@@ -131,13 +131,13 @@ def _argument(one: Candidate) -> str:
 
 
 def shared(training: Sequence[Measured], everyone: Iterable[Measured]) -> tuple[str | None, str | None]:
-    """Return what shares a training's colour and marker: its run and its role, if there are several runs."""
+    """Return the keys of a training's colour and marker: its run and its role, if there are several runs."""
     one, runs = training[-1], {other.group for other in everyone if other.candidate.run}
     return (one.group, one.candidate.role) if len(runs) > 1 and one.group in runs else (None, None)
 
 
 def trainings(models: Iterable[Measured]) -> list[list[Measured]]:
-    """Group models by training, each in the order of training (RL-6)."""
+    """Group models by training, each group in the order of training (RL-6)."""
     groups: dict[tuple[str, str | None, str], list[Measured]] = {}
     for one in models:
         key = (str(one.evaluation.folder), one.candidate.run, one.candidate.role)
@@ -146,12 +146,12 @@ def trainings(models: Iterable[Measured]) -> list[list[Measured]]:
 
 
 def _place(one: Measured) -> float:
-    """Return the prompts seen; a model without that number (DPO) comes last."""
+    """Return the number of prompts seen; a model without it (DPO) comes last."""
     return math.inf if one.candidate.sequences is None else one.candidate.sequences
 
 
 def origin(training: Sequence[Measured], everyone: Iterable[Measured]) -> Measured | None:
-    """Return the model that a training started from: RL-CAI starts from its run's SL-CAI (RL-4)."""
+    """Return the model from which a training started: RL-CAI starts from its run's SL-CAI (RL-4)."""
     first = training[0]
     if first.candidate.role != layout.RL_CAI or first.candidate.run is None:
         return None
@@ -160,10 +160,10 @@ def origin(training: Sequence[Measured], everyone: Iterable[Measured]) -> Measur
 
 
 def by_size(models: Iterable[Measured], *, join_named: bool) -> list[tuple[str, list[Measured]]]:
-    """Return lines over model size of the last model of each training, by role.
+    """Return a line over model size for each role, with the last model of each training.
 
-    Models that belong to no run form one line if ``join_named``. If a size occurs twice in a line, its models stand
-    alone, because nothing says which of them belong together.
+    Models that belong to no run form one line if ``join_named``. If a line has two models of one size, its models are
+    not joined, because it is unknown which of them belong together.
     """
     groups: dict[str, list[Measured]] = {}
     for training in trainings(models):
@@ -191,7 +191,7 @@ def point(x: float | None, metric: Metric, label: str) -> Point:
 
 
 def of_the_paper(name: str, xs: Sequence[float], ys: Sequence[float | None]) -> Series:
-    """Return the paper's numbers as a series: they have no intervals and no counts."""
+    """Return the paper's numbers as a series without intervals and counts."""
     points = tuple(Point(x, y) for x, y in zip(xs, ys, strict=True) if y is not None)
     return Series(f"paper: {name}", points, "paper")
 

@@ -1,4 +1,4 @@
-"""Write the paper's figures, by their numbers, as files."""
+"""Write one of the paper's figures, given its number, as files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIGURES: dict[int, Callable[[Sequence[Evaluation], bool], PaperFigure]] = {
 
 
 def paper_figure(number: int, folders: Sequence[str | Path], *, behind: bool = False) -> PaperFigure:
-    """Return a figure's data, with the paper's own numbers where ``behind`` is true and they are known.
+    """Return a figure's data, with the paper's numbers if ``behind`` is true and they are known.
 
     Raises InputError if a folder holds no evaluation, or the evaluations did not measure what the figure needs.
     """

@@ -1,6 +1,6 @@
-"""Numbers read off the paper's figures: Elo within 2, accuracies within 0.002, scores within 0.02.
+"""Hold numbers read off the paper's figures: Elo within 2, accuracies within 0.002, scores within 0.02.
 
-Bai et al. 2022, arXiv 2212.08073. Figures 6, 7, 9, 11 and 12 have not been read off.
+The paper is Bai et al. 2022, arXiv 2212.08073. Figures 6, 7, 9, 11 and 12 have not been read off.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ELO = {
         Snapshot(2.29e6, 85, 190),
     ),
 }
-"""Figures 2 and 8, at 52 billion parameters."""
+"""Data of figures 2 and 8, at 52 billion parameters."""
 
 ELO_SIZES = (6.4e9, 12.6e9, 21.7e9, 51.5e9)
 ELO_BY_SIZE = {
@@ -69,7 +69,7 @@ ELO_BY_SIZE = {
         "RL-CAI CoT": (None, None, None, 150),
     },
 }
-"""Figure 3: snapshots from the middle of each training."""
+"""Data of figure 3: snapshots from the middle of each training."""
 
 HHH_SIZES = (0.8e9, 1.6e9, 3.5e9, 6.4e9, 12.6e9, 21.7e9, 51.5e9)
 HHH_ACCURACY = {
@@ -78,7 +78,7 @@ HHH_ACCURACY = {
     "ensembled": (0.534, 0.468, 0.492, 0.502, 0.575, 0.651, 0.735),
     "preference_model": (0.64, 0.682, 0.711, 0.740, 0.749, 0.747, 0.785),
 }
-"""Figure 4, over 438 questions."""
+"""Data of figure 4, over 438 questions."""
 
 PM_SCORES = {
     "harmlessness": {
@@ -100,7 +100,7 @@ PM_SCORES = {
         "6.4B": (-0.61, -0.23, -0.08, 0.03, 0.09),
     },
 }
-"""Figure 5, by preference model and size of the model that revised, after 0 to 4 revisions; 52B's first is 0."""
+"""Data of figure 5, by preference model and size of the revising model, after 0 to 4 revisions; 52B starts at 0."""
 
 ABSOLUTE_HARMFULNESS = {
     "helpful RLHF": ((2.55, 3.41, 3.53, 3.58, 3.59), (2.43, 3.49, 3.57, 3.55, 3.60)),
@@ -108,4 +108,4 @@ ABSOLUTE_HARMFULNESS = {
     "RL-CAI": ((1.76, 1.20, 0.92, 0.79, 0.65), (1.62, 1.18, 0.94, 0.73, 0.63)),
     "RL-CAI CoT": ((1.76, 1.73, 1.60, 1.24, 0.79), (1.62, 1.62, 1.50, 1.17, 0.70)),
 }
-"""Figure 10, at the snapshots of ``ELO``: at temperature 1, and at 0."""
+"""Data of figure 10, at the snapshots of ``ELO``: at temperature 1, and at 0."""

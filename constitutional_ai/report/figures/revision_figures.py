@@ -25,15 +25,15 @@ GREY = "Grey: Bai et al. 2022, read off the figure; other preference models, so 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run's revisions, as one preference model scores them."""
+    """A run's revisions with the scores of one preference model."""
 
     label: str
     places: tuple[Path, ...]
-    """Folders where the run may be: that of the evaluation's day, and the parent of its evaluation."""
+    """Possible folders of the run: that at the time of the evaluation, and the parent of its evaluation."""
     parameters: int | None
-    """Size of the model that answered and revised."""
+    """Number of parameters of the model that answered and revised."""
     judge: tuple[str, str]
-    """Name of the preference model and digest of its weights: two of them may have one name."""
+    """Name of the preference model and digest of its weights, because two may have the same name."""
     rounds: Mapping[int, Metric]
 
     @property
@@ -67,7 +67,7 @@ def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 
 def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Return scores by round, a line for each number of principles, and after the last round by that number."""
+    """Return scores by round, with a line for each number of principles, and final scores by number of principles."""
     title, scored = _harmlessness(_read(6, evaluations))
     constitutions = {one.label: load_constitution(_file(one, layout.CONSTITUTION)) for one in scored}
     numbers = {label: len(constitution.for_revision) for label, constitution in constitutions.items()}
@@ -85,7 +85,7 @@ def figure_6(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
 
 
 def figure_7(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
-    """Return revisions after a critique (solid) and direct ones (dashed), a colour for each size (SL-14)."""
+    """Return scores of critiqued revisions (solid) and direct ones (dashed), with a colour per size (SL-14)."""
     title, scored = _harmlessness(_read(7, evaluations))
     lines = []
     for one in scored:
@@ -124,7 +124,7 @@ def _scored_runs(evaluation: Evaluation) -> Iterable[ScoredRun]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the digests of the preference models' weights, as the evaluation noted them."""
+    """Return the digests of the preference models' weights that the evaluation recorded."""
     about: dict[str, Any] = load_json(folder / layout.RUN, dict[str, Any]) or {}
     stages = {
         k.partition("/pm-")[2]: v for k, v in about.get("stages", {}).items() if k.startswith("revisions/pm-")
@@ -133,7 +133,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _by_judge(scored: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:
-    """Group by preference model; two with one name get a number."""
+    """Group by preference model; models with the same name get a number."""
     judges: dict[tuple[str, str], list[ScoredRun]] = {}
     for one in scored:
         judges.setdefault(one.judge, []).append(one)
@@ -145,14 +145,14 @@ def _by_judge(scored: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:
 
 
 def _harmlessness(scored: Sequence[ScoredRun]) -> tuple[str, list[ScoredRun]]:
-    """Return the preference model of harmlessness, as in the paper's figures 6 and 7, otherwise the first."""
+    """Return the runs of the harmlessness model, as in the paper's figures 6 and 7, otherwise of the first model."""
     judges = _by_judge(scored)
     title = next((title for title in judges if _of_the_papers(title) == "harmlessness"), next(iter(judges)))
     return title, judges[title]
 
 
 def _of_the_papers(title: str) -> str | None:
-    """Return which of the paper's three preference models this one corresponds to, by its name."""
+    """Return which of the paper's three preference models has a similar name."""
     beginnings = {"harml": "harmlessness", "helpf": "helpfulness", "both": "both", "hh": "both"}
     return next((key for start, key in beginnings.items() if title.lower().startswith(start)), None)
 
@@ -177,7 +177,7 @@ def _panel(title: str, scored: Sequence[ScoredRun], lines: Iterable[Series]) -> 
 
 
 def _first(scored: Sequence[ScoredRun]) -> ScoredRun:
-    """Return the largest run: its answers before revision are at 0, as in the paper (PM-6)."""
+    """Return the run with the largest model, whose answers before revision are at 0, as in the paper (PM-6)."""
     return max(scored, key=lambda one: one.parameters or 0)
 
 

@@ -1,7 +1,7 @@
-"""Audit the feedback model at the gate, where the right answer is known, and over the labels that it gave.
+"""Audit the feedback model at the gate, where the right answer is known, and over its labels.
 
-A judge may prefer the first or the longer answer, or be undecided (FB-8, pitfall 27). The right answer to a label is
-unknown, so there only metrics that need no truth are measured.
+A judge may prefer the first or the longer answer, or be undecided (FB-8, pitfall 27). The right labels are unknown, so
+over labels only metrics that do not need them are computed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from constitutional_ai.rl_cai.feedback.label import has_order
 from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
-"""A label is clear if it is further than ``CLEAR`` from one half, and open if it is nearer than ``OPEN``."""
+"""A label is clear if it is more than ``CLEAR`` away from 0.5, and open if it is less than ``OPEN`` away."""
 KNOWN = (
     ("agreement", "Prefers the right answer", "a tie counts as wrong"),
     ("brier", "Brier score", "0.25 for always answering one half"),
@@ -44,13 +44,13 @@ NEED_TRUTH = {name for name, *_ in KNOWN} | {"people_prefer_longer"}
 
 
 class Gate(NamedTuple):
-    """Results at the gate."""
+    """The results of the gate."""
 
     result: GateResult
     by_tag: list[Metric]
     bins: tuple[Bin, ...]
     no_flips: str | None
-    """Why there is no rate of flips; None if there is one."""
+    """Why there is no flip rate; None if there is one."""
 
 
 def gate_of(contents: Contents) -> Gate | None:
@@ -68,13 +68,13 @@ def gate_of(contents: Contents) -> Gate | None:
 
 
 class PrincipleUse(NamedTuple):
-    """Metrics of the judgements under one principle."""
+    """The metrics of the judgements under one principle."""
 
     name: str
     drawn: int
-    """Number of comparisons that it was drawn for."""
+    """Number of comparisons for which it was drawn."""
     decided: Metric
-    """Mean |P − 0.5| over these: 0 is a coin, 0.5 is certain."""
+    """Mean |P − 0.5| over these comparisons: 0 is a coin toss, 0.5 is certain."""
     flips: Metric
     first: Metric
     longer: Metric
@@ -138,7 +138,7 @@ def _certainties(labels: Iterable[PreferenceLabel]) -> list[float]:
 
 
 def _principles(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
-    """Return metrics by principle, each from the judgements under that principle alone."""
+    """Return metrics by principle, each from the judgements under that principle only."""
     alone: dict[str, list[PreferenceLabel]] = defaultdict(list)
     for label in labels:
         by_name: dict[str, list[Judgement]] = defaultdict(list)

@@ -29,7 +29,7 @@ from constitutional_ai.runs.rows import Steps
 
 
 def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
-    """Draw a dot with its 95 % interval for each model, or return None if nothing was measured."""
+    """Draw a dot with a 95 % interval for each model, or return None if nothing was measured."""
     by_role = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
     if not by_role:
         return None
@@ -57,7 +57,7 @@ def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
 
 
 def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[float, float]:
-    """Return the ends of a scale that holds all intervals, for panels of one kind; ``floor`` is its lower end."""
+    """Return the ends of a scale with all intervals, for panels of one kind; ``floor`` is its lower end."""
     ends = [x for m in metrics for x in (m.low, m.value, m.high) if x is not None and math.isfinite(x)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.5
@@ -77,7 +77,7 @@ def curve(
 ) -> Chart | None:
     """Draw a logged number over the steps of a training, or return None if it was not logged.
 
-    ``level`` is a dashed line and its name. A ``share`` is drawn from 0 to 1.
+    ``level`` is the height and name of a dashed line. A ``share`` is drawn from 0 to 1.
     """
     points: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
     drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
@@ -98,7 +98,7 @@ def curve(
 
 
 def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
-    """Draw points joined by a line; many of them are small, with their moving mean above."""
+    """Draw points joined by a line; if there are many, draw them small, with their moving mean on top."""
     many = len(xs) > 12
     size, alpha = (2.5, 0.4) if many else (4.5, 1.0)
     axes.plot(xs, ys, "o-", color=colour, linewidth=1, markersize=size, markeredgewidth=0, alpha=alpha)
@@ -114,7 +114,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20) -> Chart | None:
-    """Draw how many values lie in each of equal parts of [0, 1], or return None if there are none."""
+    """Draw the number of values in equal bins of [0, 1], or return None if there are none."""
     if not values:
         return None
     figure, axes = panel(height=170, left=36, bottom=36)
@@ -130,7 +130,7 @@ def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20)
 def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
     """Draw stated probabilities against observed frequencies, or return None if nothing was measured.
 
-    Bins start at 0.5 where the probability is that of the model's own choice, at 0 where it is that of answer A.
+    Bins start at 0.5 if probabilities are of the model's choice, and at 0 if they are of answer A.
     """
     points = [
         (b.claimed, b.observed.value, b.observed)

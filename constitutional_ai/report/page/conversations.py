@@ -1,7 +1,7 @@
-"""Choose the conversations that the page shows, by rule, so that nobody picks the pretty ones (EV-18).
+"""Choose the conversations of the page by rule, so that they are not selected to flatter the models (EV-18).
 
-For each kind of prompt and of harm, these are the prompts with the lowest, the median and the highest score. The paper
-prints median answers: so does the page, where ``cai evaluate`` drew several answers to a prompt.
+For each kind of prompt and of harm, these are the prompts with the lowest, the median and the highest score. Like the
+paper, the page also shows median answers, if ``cai evaluate`` sampled several answers per prompt.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from constitutional_ai.runs import layout
 Item = TypeVar("Item")
 KINDS: dict[Kind, str] = {"red_team": "red-team", "borderline": "borderline", "helpful": "everyday"}
 BUDGET = 400_000
-"""Characters of text in one section, so that the page stays below 2 MB."""
+"""Maximum number of characters of text in one section, so that the page stays below 2 MB."""
 LABELS = 20
-"""Kinds of harm, or principles, from which examples are chosen: the most common ones. A run may have any number."""
+"""Maximum number of kinds of harm, or of principles, to choose examples of: the most common ones."""
 FIRST = 3
-"""Items that are shown unfolded where they are chosen by id."""
+"""Number of unfolded items that are chosen by id."""
 EACH = 2
-"""Items of each principle, and of each kind of harm, that are chosen by id."""
+"""Number of items per principle, and per kind of harm, that are chosen by id."""
 
 
 class Pick(NamedTuple, Generic[Item]):
     item: Item
     reasons: tuple[str, ...]
-    """The rules by which it was chosen."""
+    """The rules that chose it."""
     group: str
-    """The principle or the kind of harm under which it is folded; empty: it is shown unfolded."""
+    """The principle or the kind of harm under which it is folded; empty if it is unfolded."""
     size: int
     """Characters."""
 
@@ -45,7 +45,7 @@ class Talk(NamedTuple):
 
 
 def grouped(picks: Iterable[Pick[Item]]) -> dict[str, list[Pick[Item]]]:
-    """Return picks by group, the unfolded ones first, as many as there is room for."""
+    """Return picks by group, the unfolded ones first, until the section is full."""
     groups: dict[str, list[Pick[Item]]] = {}
     room = BUDGET
     for pick in sorted(picks, key=lambda pick: pick.group):
@@ -75,7 +75,7 @@ def _chosen(
 
 
 def talks(answers: Sequence[Answer]) -> dict[str, list[Pick[Talk]]]:
-    """Choose prompts with the lowest, median and highest score, of each kind of prompt and of each kind of harm."""
+    """Choose prompts with the lowest, median and highest score of each kind of prompt and of harm."""
     by_id: dict[str, Talk] = {}
     for answer in answers:
         prompt = answer.response.prompt
@@ -104,13 +104,13 @@ def _places(count: int) -> list[tuple[int, str]]:
 
 
 def _score(answers: Mapping[str, Answer]) -> float:
-    """Return the score of the answer of the last model that has one."""
+    """Return the score of the last model's answer that has one."""
     scores = [answers[role].reward for role in layout.ROLES if role in answers]
     return next((s for s in reversed(scores) if s is not None), 0.0)
 
 
 def medians(rows: Iterable[MedianAnswer]) -> dict[str, list[Pick[list[MedianAnswer]]]]:
-    """Choose red-team prompts in the order of their ids, with the median answer of every model."""
+    """Choose the first red-team prompts by id, with the median answer of every model."""
     by_prompt: dict[tuple[str, str], list[MedianAnswer]] = defaultdict(list)
     for row in rows:
         by_prompt[row.prompt.id, row.preference_model].append(row)
@@ -122,7 +122,7 @@ def medians(rows: Iterable[MedianAnswer]) -> dict[str, list[Pick[list[MedianAnsw
 
 
 def chains(every: Sequence[RevisionChain]) -> dict[str, list[Pick[RevisionChain]]]:
-    """Choose the first by id (ids are hashes, so this is a random choice): of all, of each principle and harm."""
+    """Choose the first by id of all, of each principle and of each harm; ids are hashes, so the choice is random."""
 
     def labels(chain: RevisionChain) -> list[str]:
         return [*(revision.principle for revision in chain.revisions), *chain.initial.prompt.tags]
@@ -139,7 +139,7 @@ def chains(every: Sequence[RevisionChain]) -> dict[str, list[Pick[RevisionChain]
 def _first_of_each(
     items: Sequence[Item], labels_of: Callable[[Item], Sequence[str]]
 ) -> Iterator[tuple[Item, str]]:
-    """Yield each item that is among the first of all, or of one of its labels, and the group to fold it under."""
+    """Yield each item that is among the first of all, or of one of its labels, and the group that it is folded in."""
     seen: Counter[str] = Counter()
     for n, item in enumerate(items):
         labels = list(dict.fromkeys(labels_of(item)))
@@ -150,7 +150,7 @@ def _first_of_each(
 
 
 def pairs(labels: Sequence[PreferenceLabel]) -> dict[str, list[Pick[PreferenceLabel]]]:
-    """Choose the most certain and the least certain label, of all and of each principle, and one that flips."""
+    """Choose the most and the least certain label of all and of each principle, and one that flips."""
     ranked = sorted(labels, key=lambda label: (-abs(label.probability_a - 0.5), label.id))
     reasons = [
         (ranked[at].id, f"the {which} of all", "")

@@ -1,4 +1,4 @@
-"""Describe in sentences what changed and what did not: each model against the earlier ones, prompt by prompt."""
+"""Describe the changes from each model to later ones in sentences, from differences paired by prompt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     models: str
     outcome: Literal["rose", "fell", "no measurable change", "no interval", "not measured"]
     wanted: bool | None
-    """Whether the change is an improvement; None without a measured change."""
+    """Whether the change is an improvement; None if there is no measured change."""
     text: str
 
 

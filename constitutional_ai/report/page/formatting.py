@@ -24,7 +24,7 @@ def signed(value: float) -> str:
 
 
 def interval(metric: Metric | None) -> str:
-    """Return the ends of an interval. It may be open at one end, such as for a model that has won every match."""
+    """Return the ends of an interval, which may be open at one end, such as for a model that won every match."""
     if metric is None or (metric.low is None and metric.high is None):
         return "no interval"
     if metric.low is None or metric.high is None:
@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Return an enumeration.
+    """Return parts as an English list.
 
     >>> listed(["a", "b", "c"]), listed(["a"])
     ('a, b and c', 'a')

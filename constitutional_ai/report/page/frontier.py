@@ -1,7 +1,7 @@
-"""Draw helpfulness against harmlessness, for the models and the snapshots of RL in their order (the paper's figure 2).
+"""Draw helpfulness against harmlessness for the models and the snapshots of RL in order (the paper's figure 2).
 
-One chart shows behaviour: the shares of harmless prompts answered and of red-team prompts objected to. Another shows
-the two Elo scores, where ``cai evaluate`` played matches (EV-8 to EV-10).
+One chart shows the share of harmless prompts answered and of red-team prompts objected to. Another shows the two Elo
+scores if ``cai evaluate`` played matches (EV-8 to EV-10).
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ ELO = ("elo.helpfulness", "elo.harmlessness")
 
 class Point(NamedTuple):
     label: str
-    """The model's name, for the table. It may be a stranger's text."""
+    """Name of the model for the table, which may be a stranger's text."""
     mark: str
-    """Its name in the drawing: a role, the number of prompts seen, or a letter for a model that is not the run's."""
+    """Name in the drawing: a role, the number of prompts seen, or a letter for a model of no run."""
     role: str
-    """start, sl-cai, rl-cai or other."""
+    """Role: start, sl-cai, rl-cai or other."""
     run: str
-    """Points of one run are joined."""
+    """Name of the run, whose points are joined."""
     seen: float
-    """Prompts that RL has seen: 0 where it starts, infinity where it ended."""
+    """Number of prompts seen by RL: 0 at its start, infinity at its end."""
     helpful: Metric
     harmless: Metric
 
@@ -66,7 +66,7 @@ class Frontier(NamedTuple):
 
 
 def frontier(contents: Contents) -> Frontier | None:
-    """Return what each model does with prompts that no training saw, or None before they are measured."""
+    """Return each model's behaviour on held-out prompts, or None if it is not measured yet."""
     roles = list(dict.fromkeys(a.model for a in contents.answers))
     points = []
     for label in roles:
@@ -85,7 +85,7 @@ def frontier(contents: Contents) -> Frontier | None:
 
 
 def elo_frontier(contents: Contents) -> Frontier | None:
-    """Return the models' Elo scores, or None where no matches of both kinds were played."""
+    """Return the models' Elo scores, or None unless matches of both kinds were played."""
     metrics = {(m.name, m.model): m for m in contents.evaluated}
     both = [
         _point(candidate, *[metrics[name, candidate.label] for name in ELO])
@@ -142,7 +142,7 @@ def _drawn(
 
 
 def _marked(points: Iterable[Point]) -> Iterator[Point]:
-    """Yield points in the order of training, with a letter for every model that is not the run's."""
+    """Yield points in the order of training, with a letter for every model of no run."""
     order = (layout.START, layout.SL_CAI, layout.RL_CAI, OTHER)
     letters = iter([*ascii_uppercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase)])
     for point in sorted(points, key=lambda p: (p.role == OTHER, p.run, order.index(p.role), p.seen)):
@@ -159,7 +159,7 @@ def _span(metrics: Sequence[Metric], within: tuple[float, float]) -> tuple[float
 
 
 def _draw_path(axes: Axes, points: Sequence[Point]) -> None:
-    """Draw the line from SL-CAI, where RL starts, over its snapshots to RL-CAI."""
+    """Draw the line from SL-CAI, where RL starts, through its snapshots to RL-CAI."""
     path = [p for p in points if p.role in (layout.SL_CAI, layout.RL_CAI)]
     xs, ys = [p.helpful.value or 0.0 for p in path], [p.harmless.value or 0.0 for p in path]
     axes.plot(xs, ys, color=COLOUR[layout.RL_CAI], linewidth=1.4, alpha=0.75)

@@ -1,7 +1,7 @@
 """Write the report: one HTML file that needs no network and no JavaScript.
 
-It reads the run's directory and nothing else. Prompts, answers and names are strangers' text: they are escaped, their
-control characters are shown as signs, and the page's security policy lets it load and run nothing.
+It reads only the run's directory. Prompts, answers and names are strangers' text, so they are escaped, their control
+characters are shown as symbols, and the page's security policy forbids loading and running anything.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from constitutional_ai.sl_cai.clean import WHY, in_words
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` into the run. Sections without data say which stage they come from."""
+    """Write ``report.html`` into the run. Sections without data name the stage that provides them."""
     path = run.folder / layout.REPORT_PAGE
     write_atomically(path, render(read_contents(run)))
     return path

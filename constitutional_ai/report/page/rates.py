@@ -49,7 +49,7 @@ CURVES = (
 
 
 def headline(contents: Contents) -> list[Chart]:
-    """Draw the method's aim, objections to harmful requests, and its possible cost, refusals of harmless ones."""
+    """Draw objections to harmful requests, the method's aim, and refusals of harmless ones, its possible cost."""
     shown = [
         ("objection_rate", "Objects to red-team prompts"),
         ("benign_refusal_rate", "Refuses harmless prompts"),
@@ -77,7 +77,7 @@ def _kind(name: str) -> str:
 
 
 def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
-    """Return the preference model's report on all held-out pairs, if there is one."""
+    """Return the preference model's report on all held-out pairs. Empty if there is none."""
     return contents.preference_model.sources[-1:] if contents.preference_model else ()
 
 

@@ -10,7 +10,7 @@ from constitutional_ai.report.contents import Contents
 from constitutional_ai.runs import layout
 
 COLUMNS = 5
-"""Columns of one table, as many as fit on paper. More metrics make several tables."""
+"""Maximum number of columns in a table, as many as fit on paper; more metrics make several tables."""
 KINDS = {
     "hhh_accuracy": (
         "Helpful, honest and harmless",

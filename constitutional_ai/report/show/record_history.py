@@ -1,6 +1,6 @@
-"""Print everything that a run recorded for one prompt, in the terminal (``cai show``).
+"""Print everything that a run recorded for one prompt in the terminal (``cai show``).
 
-A model's text is never markup here, and its control characters are shown as signs: it cannot move the cursor.
+A model's text is never markup, and its control characters are shown as symbols, so it cannot move the cursor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from constitutional_ai.safe_text import visible
 from constitutional_ai.sl_cai.clean import WHY
 
 LISTED = 5
-"""Prompts that an error about an ambiguous id names."""
+"""Maximum number of prompts that an error about an ambiguous id names."""
 
 
 def history_of(run: Run, record: str) -> RenderableType:
@@ -62,7 +62,7 @@ class Records:
         return (record for field in fields(self) for record in getattr(self, field.name))
 
     def by_id(self) -> dict[str, Prompt]:
-        """Return the prompt of every id, including the prompts' own ids."""
+        """Return the prompt of every record's id, including the prompts' own ids."""
         prompts = [(record.id, _prompt(record)) for record in self]
         return {prompt.id: prompt for _, prompt in prompts} | dict(prompts)
 
@@ -73,7 +73,7 @@ class Records:
 
 
 def records_of(run: Run, record: str) -> tuple[Prompt, Records]:
-    """Return the prompt that an id, or a prefix of one, belongs to, and every record of it.
+    """Return the prompt of an id, or of a prefix of one, and all records of that prompt.
 
     Raises InputError as ``history_of`` does.
     """
@@ -95,7 +95,7 @@ def _read(run: Run) -> Records:
 
 
 def _prompt(record: Any) -> Prompt:
-    """Return the prompt of a record, which may be in a record inside it."""
+    """Return the prompt of a record, which may be in a nested record."""
     while not isinstance(record, Prompt):
         inner = ("prompt", "initial", "response", "comparison", "label")
         record = next(getattr(record, name) for name in inner if hasattr(record, name))

@@ -1,7 +1,7 @@
 """Score every round of a revision chain under every principle of the chain (``cai show RUN ID --scores``; SL-20).
 
-Each round revises under its own principle, and a later round may undo what an earlier one gained. So the feedback model
-judges every answer under all of the chain's principles, with the run's own method.
+Each round revises under its own principle, and may undo the gain of an earlier round. So the feedback model judges
+every answer under all principles of the chain, with the run's method.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
 FELL = 0.1
-"""If a probability falls by more than this, its gain has been undone."""
+"""Minimum fall of a probability that undoes a gain."""
 ASKS = "Which of these answers better does what this request asks for? Request: "
-"""Question for a principle without one, before its revision request. Ours, not the paper's."""
+"""Question before the revision request of a principle without a question. It is ours, not the paper's."""
 MEANS = (
     "Under a principle's name: P(this answer is better than the initial one) by {model} ({method}). Bold: the round's "
     "own principle. The gate in the report shows how good a judge it is.",
@@ -51,7 +51,7 @@ class Round:
     number: int
     principle: str | None
     reward: float | None
-    """Score of the preference model; None without one, or if the revision was left out as faulty."""
+    """Score of the preference model; None if there is none, or the revision was faulty."""
     better: Mapping[str, float | None]
     """P(this answer is better than the initial one) under each principle, in [0, 1]; None if there is no judgement."""
 
@@ -67,7 +67,7 @@ class Rounds:
 
     @property
     def undone(self) -> dict[int, Round]:
-        """Return, by the number of a round, the first later round that lowered its principle by more than ``FELL``."""
+        """Return by round number the first later round that lowered the round's principle by more than ``FELL``."""
         undone = {}
         for one in self.rounds:
             own = one.better.get(one.principle or "")
@@ -102,7 +102,7 @@ async def score_rounds(
         way = ways[name]
         if way is None:
             return None
-        if answer.text == initial.text:  # no answer is better than itself, whatever a model judges
+        if answer.text == initial.text:  # an answer is not better than itself, whatever a model judges
             return 0.5
         pair = Comparison(f"{chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
         options: dict[str, Any] = {"model": model, "few_shots": few_shots, "seed": seed, "settings": way[1]}
@@ -130,7 +130,8 @@ async def score_rounds(
 
 
 def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Feedback] | None:
-    """Return a principle with a question, and settings without the clamp: it is for training, and would hide a fall."""
+    """Return a principle with a question, and settings without the clamp, which is for training and would hide a
+    fall."""
     if principle is None:
         return None
     with_question = principle.model_copy(
@@ -148,7 +149,7 @@ def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Fe
 
 
 def round_scores_of(run: Run, record: str) -> RenderableType:
-    """Return the table of every chain of one prompt. Loads the feedback model, and any preference model.
+    """Return the table of every chain of one prompt, for which the feedback and preference models are loaded.
 
     Raises InputError if there is no such record, or its prompt has no chain.
     """

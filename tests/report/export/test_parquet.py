@@ -123,7 +123,7 @@ def test_a_run_without_records_and_a_python_without_pyarrow_say_so(
 ) -> None:
     with (
         open_run(tmp_path / "run", {}, Silent()) as empty,
-        pytest.raises(InputError, match="holds no records yet"),
+        pytest.raises(InputError, match="has no records yet"),
     ):
         to_parquet(empty, tmp_path / "out")
     import sys

@@ -102,6 +102,6 @@ def test_before_there_are_answers_there_is_no_audit(empty_run: Run) -> None:
     assert audit(contents) == [] and gate_of(contents) is None and labels_of(contents) is None
 
 
-@pytest.mark.parametrize("said", ["Its habits", "The longer answer wins", "Calibration at the gate"])
+@pytest.mark.parametrize("said", ["Its biases", "The longer answer wins", "Calibration at the gate"])
 def test_the_page_shows_it(run: Run, said: str) -> None:
     assert said in Elements(write_report(run).read_text()).text

@@ -203,7 +203,7 @@ def test_the_model_that_carries_the_head_is_named(empty_run: Run, own: str | Non
 
 def test_one_order_gives_no_flips_and_a_reason(run: Run) -> None:
     text = (run.folder / "05-preference-labels/records.jsonl").read_text()
-    assert "No rate of flips" not in write_report(run).read_text()
+    assert "No flip rate" not in write_report(run).read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     for row in rows:
         row["judgements"] = row["judgements"][:1]
