@@ -93,7 +93,7 @@ def curves(contents: Contents) -> list[Chart]:
 
 
 class Logged(NamedTuple):
-    """A number that a training logs, as the page shows it."""
+    """A number in the log of a training, as the page shows it."""
 
     key: str
     """Its key in ``metrics.jsonl``."""
@@ -123,15 +123,15 @@ WATCHED = (
 
 
 class Reinforcement(NamedTuple):
-    """The course of a training by RL."""
+    """The log of a training by RL."""
 
     charts: list[Chart]
     stopped: str | None
-    """Why the training stopped early."""
+    """Why the training stopped early, if it did."""
     limits: list[tuple[str, str]]
-    """Names and limits of the numbers that would have stopped it."""
+    """Names and limits of the numbers that could have stopped it."""
     snapshots: list[tuple[int, str]]
-    """Prompts seen, and the folder."""
+    """Number of prompts seen and folder of each snapshot."""
 
 
 def reinforcement(contents: Contents) -> Reinforcement:

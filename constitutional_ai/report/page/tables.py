@@ -69,7 +69,7 @@ def _words(name: str) -> str:
 
 
 class Cost(NamedTuple):
-    """Time and tokens of a stage."""
+    """The time and tokens of a stage."""
 
     name: str
     seconds: float
