@@ -22,9 +22,9 @@ class Fit(NamedTuple):
     """The fitted strengths of each table."""
 
     strengths: Array
-    """In log-odds above the anchor: [tables, models].
+    """Strengths above the anchor in log-odds, [tables, models].
 
-    ±inf where the likelihood has no maximum, NaN where nothing compares the model with the anchor.
+    They are ±inf if the likelihood has no maximum, and NaN if nothing compares the model with the anchor.
     """
     errors: Array
     """Standard errors [tables, models], from the inverse Fisher information; NaN unless the strength is finite."""

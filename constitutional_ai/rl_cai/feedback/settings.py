@@ -42,7 +42,7 @@ class Feedback(Section):
     max_tokens: int = Field(default=256, ge=1)
     """Maximum length of a chain of thought or a vote, in tokens."""
     gate: Literal["warn", "stop"] = "warn"
-    """What to do when the feedback model is no better than chance on the gate questions."""
+    """Action if the feedback model is no better than chance on the gate questions."""
 
     @model_validator(mode="after")
     def _clamp_is_an_interval(self) -> Feedback:
