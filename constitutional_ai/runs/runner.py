@@ -101,7 +101,7 @@ async def run_rows(
     failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
     failures.unlink(missing_ok=True)  # records that failed in an earlier session are tried again
     with RowWriter(folder / file, row_type) as writer, RowWriter(failures, Failure) as failure_writer:
-        loop = _Loop(folder, index, writer, failure_writer, budget, progress, max_failures)
+        loop = _Loop(folder, failures, index, writer, failure_writer, budget, progress, max_failures)
         async for items, step, spent in passes:
             spent_beside = total((spent_beside, spent))
             budget.add_spent(sum(spent))
@@ -123,6 +123,7 @@ class _Loop(Generic[Row]):
     """The state that the workers of one stage share."""
 
     folder: Path
+    failures: Path
     index: RowIndex
     writer: RowWriter[Row]
     failure_writer: RowWriter[Failure]
@@ -156,7 +157,7 @@ class _Loop(Generic[Row]):
         if len(self.failed) > self.max_failures:
             raise TooManyFailures(
                 f"{len(self.failed)} records of {self.folder.name} failed, the last with {failure.error}: "
-                f"{failure.message}. See {self.folder / layout.FAILURES}; set max_failures higher to continue."
+                f"{failure.message}. See {self.failures}; set max_failures higher to continue."
             ) from error
 
 

@@ -226,6 +226,19 @@ def test_passes_run_one_after_another_so_that_each_may_hold_a_model(tmp_path: Pa
     assert [r.id for r in made.records] == ["a0", "a1", "b0", "b1"]
 
 
+@pytest.mark.parametrize(
+    ("file", "failures"), [("records.jsonl", "failures.jsonl"), ("gate.jsonl", "failed-gate.jsonl")]
+)
+def test_the_error_names_the_file_that_holds_the_failures(tmp_path: Path, file: str, failures: str) -> None:
+    async def passes() -> AsyncIterator[Pass[str, Response]]:
+        yield Pass({"0": "0"}, fails_on("0"))
+
+    limits = {"concurrency": 1, "max_failures": 0}
+    with pytest.raises(TooManyFailures, match=f"See .*/{failures};"):
+        asyncio.run(run_rows(tmp_path, passes(), Response, progress=Silent(), file=file, **limits))
+    assert (tmp_path / failures).exists()
+
+
 def test_a_failing_pass_frees_its_model(tmp_path: Path) -> None:
     freed = []
 
