@@ -1,4 +1,4 @@
-"""Where the paper's own files lie. They have no licence: tests read them, and nothing of them is copied here."""
+"""The place of the paper's own files. They have no licence: tests read them, and nothing of them is copied here."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def doubled(names: list[str]) -> list[str]:
 def test_docstrings_begin_with_a_sentence() -> None:
     fragments = [
         f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
-        for path in MODULES
+        for path in [*MODULES, *sorted(ROOT.glob("tests/**/*.py")), *sorted(ROOT.glob("benchmarks/*.py"))]
         for line, text in docstrings(tree(path))
         if FRAGMENT.match(text)
     ]

@@ -139,7 +139,7 @@ def labelled(path: Path) -> list[dict[str, Any]]:
 
 
 def balanced_accuracy(verdicts: list[tuple[bool, bool]]) -> float:
-    """Of pairs (found, true): the mean of the shares found right among the true and among the false."""
+    """Return the mean of the shares of (detected, true) pairs detected correctly: of the true, and of the false."""
     right = {kind: [found == true for found, true in verdicts if true == kind] for kind in (True, False)}
     return sum(sum(r) / len(r) for r in right.values()) / 2
 

@@ -79,7 +79,7 @@ def test_sequences_with_continuations_of_their_own_are_scored_together(
 def test_attention_by_hand_is_that_of_the_fused_kernel(
     monkeypatch: pytest.MonkeyPatch, pieces: int, causal: bool, masked: bool
 ) -> None:
-    """By hand is what a GPU runs."""
+    """A GPU runs the attention that is written out by hand."""
     monkeypatch.setattr(attention, "MAX_SCORES", pieces)
     query, key, value = torch.randn(3, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.randn(2, 1, 9, 9).where(torch.eye(9).bool(), float("-inf")) if masked else None

@@ -29,7 +29,7 @@ class Reads:
 
 
 def test_sessions_are_continued_from_where_they_ended(model: Any, forward: Forward, tokenizer: Any) -> None:
-    """Of different lengths, with more to read after what they said, beside one that is new, in another order."""
+    """Sequences of different lengths continue after their completions, in another order, beside a new one."""
     seen = Reads(forward)
     engine = SequenceEngine(seen, tokenizer, {2})
     own = [[*PREFIX, *range(5 + n, 55 + 3 * n)] for n in range(5)]

@@ -132,7 +132,7 @@ def test_a_server_that_is_away_ends_it(stage: Stage) -> None:
 
 
 def row(number: int, good: str = "GOOD", bad: str = "BAD") -> dict[str, Any]:
-    """As the paper's file has it; two questions share a context."""
+    """A question in the form of the paper's file; two questions share a context."""
     asked, first = f"HHHQuestion {number // 2}?", number % 3 == 0
     a, b = (f"{good} {number}", f"{bad} {number}") if first else (f"{bad} {number}", f"{good} {number}")
     talk = f"\n\nHuman: {asked}\n\nAssistant:"

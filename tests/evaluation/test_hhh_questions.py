@@ -17,7 +17,7 @@ FILES = sorted(PAPER.rglob("*HHHEvaluations*.jsonl"))
 def row(
     asked: str, good: str, bad: str, choice: str = " (A)", principle: str = "Which is kinder?"
 ) -> dict[str, Any]:
-    """As the paper's file has it."""
+    """A question in the form of the paper's file."""
     talk = f"\n\nHuman: {asked}\n\nAssistant:"
     a, b = (good, bad) if choice == " (A)" else (bad, good)
     return {

@@ -172,7 +172,7 @@ def test_matches_on_one_prompt_are_drawn_together() -> None:
 
 
 def test_an_end_that_resamples_do_not_bound_is_none() -> None:
-    """Of ten prompts, a third of the resamples lack the only one that x lost."""
+    """A third of the resamples of ten prompts lack the only one that x lost."""
     found = elo(played(("x", "zero", 9), ("zero", "x", 1)), anchor="zero", resamples=200)["x"].elo
     assert found.value == pytest.approx(400 * math.log10(9))
     assert found.low is not None and found.low < found.value

@@ -62,7 +62,7 @@ def drawn(sizes: list[int], seed: int) -> tuple[list[float], list[int]]:
 
 
 SIZES = [1] * 60 + [3] * 32 + [6] * 8 + [15, 2]
-"""Of the public HHH comparisons' contexts."""
+"""Sizes of the contexts in the public HHH comparisons."""
 
 
 def test_a_cluster_bootstrap_is_as_wide_as_the_spread_of_the_clusters() -> None:

@@ -70,7 +70,7 @@ def test_a_model_that_ignores_the_seed_fails_a_check(monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_that_is_greedy_at_any_temperature_fails_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `transformers serve` is, for a model whose generation_config.json does not say `do_sample`."""
+    """Greedy like `transformers serve` for a model whose generation_config.json does not say `do_sample`."""
     monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=lambda context: "Once."))
     assert [outcomes("scripted:echo")[check] for check in SAMPLING] == ["yes", "no"]
 

@@ -65,7 +65,7 @@ def test_a_model_trained_in_the_plain_format_is_prompted_in_it(trained: HuggingF
 def test_a_prompt_in_the_plain_format_has_the_same_tokens_as_in_training(
     trained: HuggingFaceModel, said: list[str]
 ) -> None:
-    """Of one turn and of many: earlier answers end as ``plain`` ends them."""
+    """One turn and many: earlier answers end as ``plain`` ends them."""
     talk = tuple(Message(role, text) for role, text in zip(ROLES, said, strict=True))
     for turns in (talk[:2], talk):
         assert tokens_of(trained, turns) == learned(trained, turns, add_generation_prompt=True)
@@ -93,7 +93,7 @@ def test_no_content_opens_a_turn_in_the_plain_format(trained: HuggingFaceModel, 
 def test_the_opening_words_of_a_turn_are_left_alone_inside_a_line(
     trained: HuggingFaceModel, tiny: Path
 ) -> None:
-    """Where a line does not begin with them, and where control tokens open turns."""
+    """Lines do not begin with these words, or control tokens open turns."""
     assert (
         escape_content("Human: I said\nto Human: x", trained._tokens.tokenizer) == "Human: I said\nto Human: x"
     )

@@ -57,7 +57,7 @@ class Server:
         self.url = self.process.stdout.readline().removeprefix("scores on ").strip()
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
-        """As aiohttp's ``json=`` does it; bytes go as they are."""
+        """Encode JSON like aiohttp's ``json=``; bytes are sent unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)

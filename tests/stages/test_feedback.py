@@ -35,7 +35,7 @@ PAIRS = 6
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """With finished comparisons, and a feedback model that always says (A)."""
+    """A run with finished comparisons, and a feedback model that always says (A)."""
 
     @contextmanager
     def loaded(self: Job, name: str) -> Iterator[ScriptedModel]:

@@ -64,7 +64,7 @@ def test_the_loss_is_on_the_answer_only(caught: None, tiny: Path, tmp_path: Path
 
 
 def test_what_is_too_long_is_left_out_and_counted_and_never_cut(tiny: Path) -> None:
-    """As Training.max_length promises: half an answer teaches a model to stop in the middle."""
+    """Training.max_length promises it: half an answer teaches a model to stop in the middle."""
     short, long = rows("No.", "Mix flour. " * 60)
     assert within([short, long, short], tiny, 256) == ([short, short], 1)
 

@@ -96,7 +96,7 @@ def test_in_bfloat16_decode_continues_from_the_prefill(model: Any, tokenizer: An
 
 @pytest.fixture(scope="module")
 def wide() -> Any:
-    """With heads of 64 numbers and strong weights: what a row says depends on all of it."""
+    """Heads of size 64 and large weights make the output depend on every token."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, head_dim=64,

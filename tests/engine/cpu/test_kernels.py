@@ -27,9 +27,9 @@ from tests.processors import path_for
 
 TYPES = [torch.float32, torch.bfloat16]
 LIMITED = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}
-"""With these, oneDNN lays weights out for a lesser processor."""
+"""Variables under which oneDNN packs weights for a lesser processor."""
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
-"""Of numbers around 1: bfloat16 has 8 bits, and the two ways round in other places."""
+"""Tolerances for numbers around 1: bfloat16 has 8 bits, and the two ways round in other places."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -150,7 +150,7 @@ def test_new_tokens_attend_to_known_ones_and_to_themselves(
     parts: int,
     places: Any,
 ) -> None:
-    """Of rows of which some know less and read less than others, and some read parts that do not see each other."""
+    """Sequences differ in cached and new tokens, and some have segments that do not attend to each other."""
     made, dtype, K, keep = tiles(), torch.bfloat16, 2, min(keep, tokens)
     lengths = [tokens, *[places.randint(1, tokens) for _ in range(rows - 1)]]
     knows = [known, *[places.randint(0, known) for _ in range(rows - 1)]]
@@ -238,7 +238,7 @@ def test_attention_of_a_decode_step_is_all_its_parts_at_once(
 
 
 def in_blocks(weight: torch.Tensor) -> torch.Tensor:
-    """As ``product`` reads it, and as oneDNN lays it out where it multiplies tiles too."""
+    """Pack a weight in the blocks that ``product`` reads, which are oneDNN's where it multiplies tiles too."""
     F, E = weight.shape
     return weight.view(F // 32, 32, E // 32, 16, 2).permute(0, 2, 3, 1, 4).contiguous()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from constitutional_ai.engine.cpu import memory
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="huge pages are asked for as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages need Linux")
 @given(st.lists(st.integers(1, 300), max_size=20))
 def test_an_arena_gives_zeros_that_begin_on_a_line_of_the_cache(sizes: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:

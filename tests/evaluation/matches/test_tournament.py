@@ -102,7 +102,7 @@ def suite(tmp_path: Path, cast: list[str]) -> Iterator[Suite]:
 
 
 def told(suite: Suite) -> tuple[Suite, list[str]]:
-    """With what the user is told."""
+    """Also return the messages to the user."""
     said: list[str] = []
     return replace(suite, say=said.append), said
 

@@ -178,7 +178,7 @@ def test_tokens_that_straddle_the_border_are_no_score(server: Server) -> None:
 
 
 def with_bos(prompt: str) -> Tokens:
-    """As vLLM does, which counts the five letters of "<bos>" into its offsets."""
+    """Behave like vLLM, which counts the five letters of "<bos>" into its offsets."""
     return [("<bos>", None), *[(text, -float(len(text))) for text, _ in words(prompt)]]
 
 
@@ -209,7 +209,7 @@ def test_a_server_is_tested_once(server: Server) -> None:
 
 
 def shifted(prompt: str) -> Tokens:
-    """As llama-cpp-python does without a BOS token: each has the log-probability that its place gives to the next."""
+    """Behave like llama-cpp-python without a BOS token: each token has its successor's log-probability."""
     tokens = words(prompt)
     return [(tokens[0][0], None), *[(text, value - 3.0) for text, value in tokens[1:] if value]]
 

@@ -1,4 +1,4 @@
-"""With an engine that needs two steps for each request: one to read, one to answer."""
+"""Test with an engine that needs two steps for each request: one to prefill, one to answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a tiny random model in float32, where every number can be computed by a plain forward pass."""
+"""Test on a tiny random float32 model, where every number can be computed by a plain forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a tiny random model in float32, beside a plain forward pass of transformers. Starting vLLM takes a minute."""
+"""Test vLLM on a tiny random float32 model, beside plain transformers. Starting vLLM takes a minute."""
 
 from __future__ import annotations
 

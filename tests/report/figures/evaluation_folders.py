@@ -82,7 +82,7 @@ def harmfulness(models: Iterable[Candidate]) -> list[Metric]:
 
 
 def chosen(model: str, method: str, sureness: float, count: int = 438) -> list[HHHAnswer]:
-    """Of a model that is right somewhat less often than it says; one question it did not answer."""
+    """Answers of a somewhat overconfident model, with one question unanswered."""
     draws, rows = random.Random(f"{model} {method}"), []
     for n in range(count):
         p = 1 / (1 + math.exp(-sureness * draws.gauss(0, 1.2)))

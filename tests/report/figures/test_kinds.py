@@ -145,7 +145,7 @@ def test_temperatures_0_and_1_are_dashed_and_solid_in_one_colour(one_run: Path) 
 
 
 def test_accuracies_at_52_billion_are_whole_numbers_of_438_questions() -> None:
-    """As the figure's were: 296, 317, 322 and 344 right."""
+    """The counts of the paper's figure: 296, 317, 322 and 344 right."""
     top = [values[-1] for values in paper.HHH_ACCURACY.values()]
     assert [round(438 * value) for value in top] == [296, 317, 322, 344]
     assert all(abs(value - round(438 * value) / 438) < 0.001 for value in top)

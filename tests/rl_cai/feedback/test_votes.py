@@ -81,7 +81,7 @@ def test_every_vote_costs_its_tokens_whether_or_not_it_can_be_read() -> None:
 
 
 class GoesOn(ScriptedModel):
-    """As a base model does after worked examples."""
+    """A base model continues like this after worked examples."""
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         text, _ = cut_at_stop(" (A)\n\nConsider the following … (B)", sampling.stop)

@@ -113,7 +113,7 @@ def pairs(count: int, prompts: int, source: str, first: int = 0) -> list[dict[st
 
 
 def test_a_share_of_each_sources_prompts_is_held_out() -> None:
-    """By prompt: two pairs of one prompt are on one side."""
+    """The split is by prompt: two pairs of one prompt are on one side."""
     rows = pairs(40, 20, "ai") + pairs(30, 30, "people", first=100)
     out, rest = held_out(rows, 0.1, seed=0)
     assert sorted(r["source"] for r in out) == ["ai"] * 4 + ["people"] * 3

@@ -259,7 +259,7 @@ def job_of(run: Path, tiny: Path, **changes: Any) -> Job:
 
 
 def scorers(job: Job) -> list[type]:
-    """Of the two preference models' scores."""
+    """The scores of the two preference models."""
     policy = reinforcement.load_policy(job)
     with reinforcement.reward_function(job, policy) as reward:
         return [found.__self__.__class__ for found in (reward, reinforcement.second_scores(job, policy))]

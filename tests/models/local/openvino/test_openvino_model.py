@@ -1,4 +1,4 @@
-"""On a tiny random model in float32, beside a plain forward pass of transformers."""
+"""Test OpenVINO on a tiny random float32 model, beside a plain forward pass of transformers."""
 
 from __future__ import annotations
 
