@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from constitutional_ai import machine
+from constitutional_ai.engine.open import round_to_int8
 from constitutional_ai.engine.sampling import StoppingCriteria
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.continuous import Continuous, Stepped
@@ -67,13 +68,28 @@ class OpenVinoModel:
     @cached_property
     def _scorer(self) -> TransformersModel:
         """The model in transformers, loaded at the first score: many models never need it."""
-        return TransformersModel(self.name, self._path, dtype=self._dtype)
+        scorer = _DequantisedModel if self.int8 else TransformersModel
+        return scorer(self.name, self._path, dtype=self._dtype)
 
 
 class Int8OpenVinoModel(OpenVinoModel):
-    """The same with its weights in 8 bits. All else keeps its precision, and scores come from the unrounded weights."""
+    """The same with its weights in 8 bits. All else keeps its precision."""
 
     int8 = True
+
+
+class _DequantisedModel(TransformersModel):
+    """A model with the weights of the 8-bit export, so that one model both generates and scores."""
+
+    def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
+        model = super()._load(path, dtype)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                whole_FE, scales_F = round_to_int8(module.weight.detach().float())
+                weight_FE = (whole_FE * scales_F[:, None]).to(module.weight.dtype)
+                # A new parameter: the embedding may share the head's, and is not rounded.
+                module.weight = torch.nn.Parameter(weight_FE, requires_grad=False)
+        return model
 
 
 def _export(name: str, path: str | Path, int8: bool) -> Path:

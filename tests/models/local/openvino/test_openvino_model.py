@@ -80,13 +80,18 @@ SHOTS = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
 CONTINUATIONS = [" (A)", " (B)", "x", "No, I will not help you.", "é" * 30]
 
 
-@pytest.mark.parametrize("engine", ["model", "int8"])
-def test_a_score_is_that_of_transformers(
-    engine: str, by_hand: tuple[Any, Any], request: pytest.FixtureRequest
-) -> None:
-    model: OpenVinoModel = request.getfixturevalue(engine)
+def test_a_score_is_that_of_transformers(model: OpenVinoModel, by_hand: tuple[Any, Any]) -> None:
     scores = asyncio.run(model.score(SHOTS, CONTINUATIONS))
     assert scores == pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=1e-3)
+
+
+def test_with_weights_in_8_bits_scores_come_from_the_weights_that_generate(
+    int8: Int8OpenVinoModel, by_hand: tuple[Any, Any]
+) -> None:
+    scores = asyncio.run(int8.score(SHOTS, CONTINUATIONS))
+    rounded = with_weights_brought_back(by_hand[0]), by_hand[1]
+    assert scores == pytest.approx([log_probability(rounded, SHOTS, c) for c in CONTINUATIONS], abs=1e-3)
+    assert scores != pytest.approx([log_probability(by_hand, SHOTS, c) for c in CONTINUATIONS], abs=1e-3)
 
 
 @pytest.mark.parametrize(("best", "precision"), [(torch.float32, "f32"), (torch.bfloat16, "bf16")])
