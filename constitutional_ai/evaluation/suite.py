@@ -7,7 +7,7 @@ evaluation resumes, and does not mix answers that were sampled with different se
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -195,13 +195,7 @@ def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -
     """
     if (folder / layout.RECIPE).exists():
         raise InputError(f"{folder} is a run. Name a folder in it with --out, such as {folder / layout.SUITE}")
-    with ExitStack() as stack:
-        try:
-            run = stack.enter_context(open_run(folder, {}, progress))
-        except InputError as error:  # its text names a recipe's out=
-            text = str(error).replace("set out= to another place", "name another place with --out")
-            text = text.replace("Set out= to another place", "Name another place with --out")
-            raise InputError(text) from error
+    with open_run(folder, {}, progress, elsewhere="name another place with --out") as run:
         run = replace(run, settings_source="the command", remedy=REMEDY)
         # Even if nothing is removed, this marks the folder as an evaluation.
         run.remove_stages(

@@ -18,14 +18,17 @@ FIRST_FILES = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK}
 
 
 @contextmanager
-def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iterator[Run]:
+def open_run(
+    folder: Path, texts: Mapping[str, str], progress: Progress, *, elsewhere: str = "set out= to another place"
+) -> Iterator[Run]:
     """Open a run directory for writing, by this process alone.
 
     ``texts`` maps file names (of the recipe and the constitution) to their new contents. The old contents are restored
-    when StageChanged is raised in the block. Raises InputError when ``folder`` cannot hold a run or is in use.
+    when StageChanged is raised in the block. Raises InputError when ``folder`` cannot hold a run or is in use;
+    ``elsewhere`` is its advice, in the words of the user's command.
     """
-    _check_folder(folder)
-    with _locked(folder):
+    _check_folder(folder, elsewhere)
+    with _locked(folder, elsewhere):
         before = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
         for name, text in texts.items():
             write_atomically(folder / name, text)
@@ -37,7 +40,7 @@ def open_run(folder: Path, texts: Mapping[str, str], progress: Progress) -> Iter
             raise
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, elsewhere: str) -> None:
     """Create the folder. Raises InputError when that fails, or when the folder has files that are not a run's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,23 +48,21 @@ def _check_folder(folder: Path) -> None:
             p.name.removesuffix(PART) in FIRST_FILES for p in folder.iterdir()
         )
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} is a file, not a folder for a run. Set out= to another place.") from error
+        raise InputError(f"{folder} is a file, not a folder for a run. {elsewhere.capitalize()}.") from error
     except PermissionError as error:
-        raise InputError(f"no permission to write to {folder}. Set out= to another place.") from error
+        raise InputError(f"no permission to write to {folder}. {elsewhere.capitalize()}.") from error
     if not known:
-        raise InputError(f"{folder} holds files that are not part of a run. Set out= to another place.")
+        raise InputError(f"{folder} holds files that are not part of a run. {elsewhere.capitalize()}.")
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, elsewhere: str) -> Iterator[None]:
     """Keep a second process from writing the run. The system releases the lock when the process ends."""
     with (folder / layout.LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(
-                f"another process is working on {folder}. Wait for it, or set out= to another place."
-            ) from error
+            raise InputError(f"another process is working on {folder}. Wait for it, or {elsewhere}.") from error
         yield
 
 

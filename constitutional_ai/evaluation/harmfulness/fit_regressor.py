@@ -92,7 +92,7 @@ def make_regressor(
     ratings = load_ratings(file, scale)
     if ratings.unusable:
         say(f"{file}: {format_counts(ratings.unusable)}")
-    with open_run(out, {}, progress) as opened:
+    with open_run(out, {}, progress, elsewhere="name another place with --out") as opened:
         run = replace(opened, settings_source="the command", remedy="Name another folder with --out.")
 
         def train(folder: Path) -> Trained:
