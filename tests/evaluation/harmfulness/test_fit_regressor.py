@@ -74,6 +74,15 @@ def test_a_finished_training_is_not_made_again_and_never_mixed(
     assert "was made with seed: 0, the command now says 1. Name another folder with --out." in other.output
 
 
+def test_a_folder_with_other_files_is_refused_in_the_words_of_the_command(ratings: Path, tiny: Path) -> None:
+    out = ratings.parent / "out"
+    out.mkdir()
+    (out / "mine.txt").touch()
+    result = made(ratings, tiny, "--scale", "4")
+    assert result.exit_code == 1
+    assert "holds files that are not part of a run. Name another place with --out." in result.output
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
