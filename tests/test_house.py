@@ -18,7 +18,7 @@ from constitutional_ai.runs import layout
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "constitutional_ai"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-FRAGMENT = re.compile(r"(Of|As|With|Where|By|From|Those|Within)\b")
+FRAGMENT = re.compile(r"(As|At|Beside|Between|By|For|From|In|Of|On|Those|To|Under|Where|With|Within|Without)\b")
 VAGUE = {"said", "asked", "made", "found", "told", "begun"}
 """Participles that say what happened to a thing, not what it is."""
 STAGE = re.compile(r"\b0[0-8]-[a-z]")

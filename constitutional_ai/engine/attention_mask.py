@@ -19,7 +19,7 @@ class AttentionMask:
     known: list[int]
     """Tokens of each sequence that are already in the KV cache, right before the new ones: all of these see them."""
     segments: list[list[int]]
-    """For each new token 0 if all later ones attend to it, else the number of its segment: 1, 2, …"""
+    """A new token has 0 here if all later ones attend to it, else the number of its segment: 1, 2, …"""
 
     @cached_property
     def width(self) -> int:

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 GATHER_SECONDS = 0.005
 """How long the first request waits for others. Negligible compared with a forward pass."""
 ALIKE = 64
-"""In tokens: shorter common prefixes are ignored, and lengths of prefixes are compared in steps of this size."""
+"""Common prefixes of fewer tokens are ignored, and lengths of prefixes are compared in steps of this size."""
 STEP_TOKENS = 64
 """Fixed cost of one decode step, whatever the batch size, in units of one prefilled token."""
 BATCH_COST = 256

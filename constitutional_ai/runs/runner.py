@@ -60,7 +60,7 @@ class StageRows(NamedTuple, Generic[Row]):
     """The records of a stage."""
 
     records: StoredRows[Row]
-    """In the order of the items."""
+    """The records stand in the order of the items."""
     failures: int
     tokens: Usage
     """Cost of all records, including those of earlier sessions, and ``Pass.spent``."""

@@ -168,7 +168,7 @@ CONTROL = re.compile(
 
 LETTERS = 4
 NEAR = 0.6
-"""At 0.6 about one or two words of a question differ. Case and punctuation are ignored."""
+"""Jaccard similarity of near-duplicates: at 0.6 about one or two words differ. Case and punctuation are ignored."""
 BANDS, ROWS = 30, 4
 """MinHash misses 1 in 60 pairs of similarity 0.6, 1 in 4,000 of 0.7, and no identical texts."""
 PERMUTATIONS = 1

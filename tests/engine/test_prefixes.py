@@ -30,7 +30,7 @@ from tests.engine.sequences import CONTINUATIONS, PREFIX, SEQUENCES, TINY, all_s
 def test_logits_after_a_shared_prefix_are_those_of_a_plain_forward_pass(
     model: Any, forward: Forward, tokenizer: Any
 ) -> None:
-    """To 1e-5 of the largest, as float32 has seven digits."""
+    """The bound is 1e-5 of the largest logit, as float32 has seven digits."""
     engine, seen = SequenceEngine(forward, tokenizer, {2}), []
     prefill = engine.reader.prefill
     engine.reader.prefill = lambda *a, **k: seen.append(prefill(*a, **k)) or seen[-1]  # type: ignore[method-assign]
@@ -197,7 +197,7 @@ def test_nothing_is_kept_of_a_model_whose_weights_may_change(tiny: Path) -> None
 
 
 def test_generating_and_scoring_at_once_are_as_one_after_the_other(tiny: Path) -> None:
-    """In float64, whose rounding moves no draw: the second time there is more that is known already."""
+    """The second run finds more in its cache; in float64 rounding moves no draw."""
     loaded = HuggingFaceModel("m", tiny, dtype=torch.float64)
     contexts = [f"the same beginning for all of these {n}" for n in range(6)]
 

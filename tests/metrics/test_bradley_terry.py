@@ -14,8 +14,8 @@ from constitutional_ai.metrics.bradley_terry import fit
 from constitutional_ai.metrics.elo import POINTS
 
 
-def plainly(wins: np.ndarray) -> list[float]:
-    """In log-odds above the first."""
+def strengths_by_search(wins: np.ndarray) -> list[float]:
+    """The strengths are in log-odds above the first player's."""
     matches = [(i, j, count) for (i, j), count in np.ndenumerate(wins) if count]
 
     def loss(free: np.ndarray) -> float:
@@ -39,7 +39,7 @@ def connected(draw: st.DrawFn) -> np.ndarray:
 @given(connected())
 def test_it_agrees_with_a_plain_search_to_half_a_point(wins: np.ndarray) -> None:
     found = fit(wins[None], 0).strengths[0]
-    assert POINTS * found == pytest.approx(POINTS * np.array(plainly(wins)), abs=0.5)
+    assert POINTS * found == pytest.approx(POINTS * np.array(strengths_by_search(wins)), abs=0.5)
 
 
 @settings(max_examples=25)

@@ -180,7 +180,7 @@ def test_an_end_that_resamples_do_not_bound_is_none() -> None:
 
 
 def test_resamples_that_all_say_the_same_are_no_interval() -> None:
-    """On each prompt one win each: every resample is even. Fisher knows of the luck."""
+    """Both win once on each prompt, so every resample is even and says nothing of the spread."""
     even = [match(n, *sides, "a", f"p{n // 2}") for n, sides in enumerate([("x", "zero"), ("zero", "x")] * 3)]
     found = elo(even, anchor="zero", resamples=100)["x"]
     assert (found.elo.value, found.elo.low, found.elo.high) == (pytest.approx(0), None, None)

@@ -66,7 +66,7 @@ SIZES = [1] * 60 + [3] * 32 + [6] * 8 + [15, 2]
 
 
 def test_a_cluster_bootstrap_is_as_wide_as_the_spread_of_the_clusters() -> None:
-    """For so many clusters, near the normal interval of a ratio of sums: √(102/101 · Σ (total − mean · size)²) / n."""
+    """Many clusters give nearly the normal interval of a ratio of sums: √(102/101 · Σ (total − mean · size)²) / n."""
     values, clusters = drawn(SIZES, 1)
     found = cluster_bootstrap("x", "m", values, clusters, seed=0)
     centre = sum(values) / len(values)

@@ -145,7 +145,7 @@ def test_a_full_disk_gives_one_sentence_that_names_the_file(tmp_path: Path) -> N
 
 
 def test_a_short_write_is_a_full_disk_and_leaves_earlier_rows_whole(tmp_path: Path) -> None:
-    """In a process that may write files of 200 bytes only."""
+    """The process may write files of at most 200 bytes."""
     path = tmp_path / "records.jsonl"
     code = f"""
 import resource, signal

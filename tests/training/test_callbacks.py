@@ -80,7 +80,7 @@ def test_a_batch_that_is_used_twice_counts_its_prompts_once(tiny: Path, tmp_path
 
 
 def test_what_little_was_learned_is_not_rounded_away(tiny: Path, tmp_path: Path) -> None:
-    """In bfloat16, one part in a thousand is less than half of the last digit."""
+    """One part in a thousand is less than half of the last digit of bfloat16."""
     model, base = policy_of(tiny, False), policy_of(tiny, False)
     with torch.no_grad():
         for weight in model.parameters():

@@ -86,7 +86,7 @@ def test_gradients_are_those_of_the_texts_apart(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_attention_is_multiplied_in_the_type_of_the_values() -> None:
-    """Under autocast the rotated queries and keys are float32, several times slower."""
+    """Autocast leaves the rotated queries and keys in float32, which is several times slower."""
     query, key, value = torch.ones(1, 4, 3, 8), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 3, 8).bfloat16()
     out, _ = attend(None, query, key, value, None, masks=[causal_mask(3)], scaling=1.0)
     assert (out.dtype, out.shape) == (torch.bfloat16, (1, 3, 4, 8))

@@ -101,7 +101,7 @@ def test_answers_left_out_for_that_are_counted_in_the_notes(tiny: Path) -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_our_loss_is_trls(make_tiny: Callable[..., Path], caught: None, tmp_path: Path, chat: bool) -> None:
-    """In a row and padded, with the gradients too."""
+    """The gradients agree too, in a packed row and in a padded batch."""
     trainer = sft(make_tiny(chat=chat), tmp_path, "Mix flour.", "No.", "Bake it for an hour.")
     trainer.accelerator.native_amp = False
     rows = [trainer.train_dataset[n] for n in range(3)]

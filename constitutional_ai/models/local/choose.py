@@ -28,7 +28,7 @@ PACKAGES = {
 }
 """The package that each engine needs."""
 FORMER_NAMES = {"transformers-int8": "native-int8"}
-"""In recipes of older runs."""
+"""Names that engines have in recipes of older runs, and the ones that they have now."""
 INT8 = "-int8"
 MAX_SHARE = 0.8
 """Share of this machine's memory that weights may take. Those that take more are kept in 8 bits."""
