@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation tests/sl_cai tests/serve \
-	tests/test_pipeline.py tests/test_hostile_text.py
+	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
 .PHONY: demo test test-browser test-processors check bench planted setup lock clean
