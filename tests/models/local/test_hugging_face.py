@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from constitutional_ai.engine.sampling import Sampler
 from constitutional_ai.errors import RecordError
@@ -23,6 +23,7 @@ from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.rendering import escape_tokens
 from constitutional_ai.records import Completion, Message
 from tests.conftest import CHAT
+from tests.models.local.plain_transformers import ask, chat_text, generate_all, load_plain, log_probability
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +47,10 @@ def plain_model(tiny_plain: Path) -> HuggingFaceModel:
 
 @pytest.fixture(scope="module")
 def by_hand(tiny: Path) -> tuple[Any, Any]:
-    """The same weights and tokenizer, used with nothing in between."""
-    return AutoModelForCausalLM.from_pretrained(
-        tiny, dtype=torch.float32
-    ).eval(), AutoTokenizer.from_pretrained(tiny)
-
-
-def ask(text: str) -> tuple[Message, ...]:
-    return (Message("user", text),)
-
-
-def generate_all(model: HuggingFaceModel, *asked: tuple[Context, Sampling]) -> list[Completion]:
-    async def together() -> list[Completion]:
-        return await asyncio.gather(*[model.generate(context, sampling) for context, sampling in asked])
-
-    return asyncio.run(together())
-
-
-def chat_text(*turns: tuple[str, str], then: str = "<|im_start|>assistant\n") -> str:
-    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + then
+    return load_plain(tiny)
 
 
 # -- score
-
-
-def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -> float:
-    model, tokenizer = by_hand
-    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
-    with torch.no_grad():
-        logps = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-    return sum(float(logps[len(before) + i - 1, token]) for i, token in enumerate(after))
 
 
 CONTINUATIONS = [" (A)", " (B)", "x", "No, I will not help you.", "é" * 30, " a much longer one " * 5]

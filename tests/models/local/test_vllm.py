@@ -11,14 +11,13 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs the extra 'vllm'")
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.vllm import VllmModel
-from constitutional_ai.models.model import Context, Sampling
-from constitutional_ai.records import Completion, Message
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.records import Completion
 from tests.engine.sequences import LEAD, lead, nearly_all_alike
+from tests.models.local.plain_transformers import ask, chat_text, generate_all, load_plain, log_probability
 
 pytestmark = pytest.mark.filterwarnings("default")  # its own warnings are many
 
@@ -40,31 +39,7 @@ def model(folder: Path) -> Iterator[VllmModel]:
 
 @pytest.fixture(scope="module")
 def by_hand(folder: Path) -> tuple[Any, Any]:
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return loaded.eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def ask(text: str) -> tuple[Message, ...]:
-    return (Message("user", text),)
-
-
-def chat_text(text: str) -> str:
-    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def generate_all(model: VllmModel, *asked: tuple[Context, Sampling]) -> list[Completion]:
-    async def together() -> list[Completion]:
-        return await asyncio.gather(*[model.generate(context, sampling) for context, sampling in asked])
-
-    return asyncio.run(together())
-
-
-def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -> float:
-    model, tokenizer = by_hand
-    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
-    with torch.no_grad():
-        logps = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-    return sum(float(logps[len(before) + i - 1, token]) for i, token in enumerate(after))
+    return load_plain(folder)
 
 
 LONG = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
@@ -96,7 +71,7 @@ TEXTS = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "ab
 def is_certain(by_hand: tuple[Any, Any], text: str) -> bool:
     """Whether all engines say the same 16 tokens at temperature 0, whatever they round."""
     model, tokenizer = by_hand
-    return lead(model, tokenizer(chat_text(text), add_special_tokens=False)["input_ids"], 16) > LEAD
+    return lead(model, tokenizer(chat_text(("user", text)), add_special_tokens=False)["input_ids"], 16) > LEAD
 
 
 def test_temperature_0_is_the_greedy_search_of_transformers(model: VllmModel, by_hand: tuple[Any, Any]) -> None:
@@ -104,7 +79,7 @@ def test_temperature_0_is_the_greedy_search_of_transformers(model: VllmModel, by
     said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in TEXTS])
     certain = 0
     for text, completion in zip(TEXTS, said, strict=True):
-        ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
+        ids = tokenizer(chat_text(("user", text)), add_special_tokens=False, return_tensors="pt")
         row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
         assert completion.prompt_tokens == ids["input_ids"].shape[1]
         if is_certain(by_hand, text):

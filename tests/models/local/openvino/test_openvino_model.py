@@ -14,17 +14,18 @@ if importlib.util.find_spec("openvino_genai") is None:  # not imported here: our
     pytest.skip("needs the extra 'openvino'", allow_module_level=True)
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, MixtralConfig
+from transformers import LlamaConfig, MistralConfig, MixtralConfig
 
 from constitutional_ai import machine
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.local.openvino import export_ir, openvino_model
 from constitutional_ai.models.local.openvino.export_ir import unsupported
 from constitutional_ai.models.local.openvino.openvino_model import Int8OpenVinoModel, OpenVinoModel
-from constitutional_ai.models.model import Context, Sampling
-from constitutional_ai.records import Completion, Message
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.records import Completion
 from tests.engine.cpu.test_int8 import with_weights_brought_back
 from tests.engine.sequences import LEAD, lead, nearly_all_alike
+from tests.models.local.plain_transformers import ask, chat_text, generate_all, load_plain, log_probability
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,34 +47,10 @@ def int8(tiny: Path) -> Int8OpenVinoModel:
 
 @pytest.fixture(scope="module")
 def by_hand(tiny: Path) -> tuple[Any, Any]:
-    loaded: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    return loaded.eval(), AutoTokenizer.from_pretrained(tiny)
-
-
-def ask(text: str) -> tuple[Message, ...]:
-    return (Message("user", text),)
-
-
-def chat_text(text: str) -> str:
-    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def generate_all(model: OpenVinoModel, *asked: tuple[Context, Sampling]) -> list[Completion]:
-    async def together() -> list[Completion]:
-        return await asyncio.gather(*[model.generate(context, sampling) for context, sampling in asked])
-
-    return asyncio.run(together())
+    return load_plain(tiny)
 
 
 # -- score
-
-
-def log_probability(by_hand: tuple[Any, Any], context: str, continuation: str) -> float:
-    model, tokenizer = by_hand
-    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, continuation))
-    with torch.no_grad():
-        logps = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
-    return sum(float(logps[len(before) + i - 1, token]) for i, token in enumerate(after))
 
 
 SHOTS = "\n\nHuman: How do I bake bread?\n\nAssistant: Mix flour and water." * 3
@@ -126,7 +103,7 @@ TEXTS = ["Hi", "How do I bake bread?", "x" * 80, *["x" * 80 + end for end in "ab
 def is_certain(by_hand: tuple[Any, Any], text: str) -> bool:
     """Whether all engines say the same 16 tokens at temperature 0, whatever they round."""
     model, tokenizer = by_hand
-    return lead(model, tokenizer(chat_text(text), add_special_tokens=False)["input_ids"], 16) > LEAD
+    return lead(model, tokenizer(chat_text(("user", text)), add_special_tokens=False)["input_ids"], 16) > LEAD
 
 
 def test_temperature_0_is_the_greedy_search_of_transformers(
@@ -136,7 +113,7 @@ def test_temperature_0_is_the_greedy_search_of_transformers(
     said = generate_all(model, *[(ask(t), Sampling(temperature=0, max_tokens=16)) for t in TEXTS])
     certain = 0
     for text, completion in zip(TEXTS, said, strict=True):
-        ids = tokenizer(chat_text(text), add_special_tokens=False, return_tensors="pt")
+        ids = tokenizer(chat_text(("user", text)), add_special_tokens=False, return_tensors="pt")
         row = reference.generate(**ids, do_sample=False, max_new_tokens=16)[0, ids["input_ids"].shape[1] :]
         assert completion.prompt_tokens == ids["input_ids"].shape[1]
         if is_certain(by_hand, text):
@@ -160,7 +137,7 @@ def test_draws_at_temperature_1_follow_the_softmax(model: OpenVinoModel, by_hand
     reference, tokenizer = by_hand
     draws = 1500
     said = generate_all(model, *[(ask("Hi"), Sampling(max_tokens=1, seed=n)) for n in range(draws)])
-    ids = tokenizer(chat_text("Hi"), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(chat_text(("user", "Hi")), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         probabilities = reference(torch.tensor([ids])).logits[0, -1].softmax(-1)
     of_text: Counter[str] = Counter()
