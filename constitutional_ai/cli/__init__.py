@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from constitutional_ai.cli import constitution, evaluate, models, read, run
-from constitutional_ai.cli.app import Commands
+from constitutional_ai.cli.app import Commands, quiet_libraries
 from constitutional_ai.engine.open import tune_process
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     cai chat runs/demo      talk to its three models side by side
     """
     tune_process()
+    quiet_libraries()
 
 
 for command in (

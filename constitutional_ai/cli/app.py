@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from constitutional_ai.errors import CaiError, did_you_mean
+from constitutional_ai.errors import CaiError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -34,13 +37,12 @@ class Commands(click.Group):
             click.echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
             ctx.exit(130)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError:
-            raise click.UsageError(
-                f"no command '{args[0]}'.{did_you_mean(args[0], self.list_commands(ctx))}", ctx
-            ) from None
+
+def terminal() -> Console:
+    """Return the terminal. Text printed to it is neither markup nor highlighted."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
 
 
 def quiet_libraries() -> None:

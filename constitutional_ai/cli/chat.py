@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from constitutional_ai.cli.app import terminal
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Model, Sampling
@@ -28,7 +29,7 @@ def side_by_side(run: Run, sampling: Sampling) -> None:
 
     Each model's conversation contains only its own answers, and no prompt that it could not answer.
     """
-    console = Console(highlight=False)
+    console = terminal()
     models = {role: load_model(name) for role, name in _models(run)}
     for role in [role for role in TRAINED if role not in models]:
         console.print(f"{role} is left out: {TRAINED[role]} is not complete.", style="dim")
@@ -58,7 +59,7 @@ def _models(run: Run) -> Iterator[tuple[str, str]]:
 def _lines(console: Console) -> Iterator[str]:
     while True:
         try:
-            line = console.input("[bold]> [/bold]").strip()
+            line = console.input("> ").strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from constitutional_ai.cli.app import Commands
+from constitutional_ai.cli.app import PATH, Commands
+
+if TYPE_CHECKING:
+    from constitutional_ai.constitutions.constitution import Constitution
 
 
 @click.command()
@@ -18,7 +22,10 @@ def check(constitution: str) -> None:
     """
     from constitutional_ai.constitutions.constitution import load_constitution
 
-    loaded = load_constitution(constitution)
+    _summarise(load_constitution(constitution))
+
+
+def _summarise(loaded: Constitution) -> None:
     click.echo(f"{loaded.name}, version {loaded.digest}")
     click.echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
     click.echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
@@ -32,8 +39,8 @@ def constitution() -> None:
 
 
 @constitution.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The YAML file to write.")
+@click.argument("source", type=PATH)
+@click.option("--out", required=True, type=PATH, help="The YAML file to write.")
 def import_(source: Path, out: Path) -> None:
     """Convert SOURCE to a constitution file.
 
@@ -50,10 +57,8 @@ def import_(source: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     imported = load_constitution(out)
-    click.echo(f"{out}: {imported.name}, version {imported.digest}. {imported.description}")
-    click.echo(
-        f"  {len(imported.for_revision)} principles for revisions, {len(imported.for_preference)} for comparisons"
-    )
+    click.echo(f"{out}: {imported.description}")
+    _summarise(imported)
     click.echo(f"To find mistakes, run: cai constitution lint {out}")
 
 

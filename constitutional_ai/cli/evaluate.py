@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, quiet_libraries, seed_option, settings_option
+from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
 from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
@@ -108,8 +108,6 @@ def evaluate(
     harmfulness  absolute harmfulness, from 0 to 4 (needs --harm-model)
     revisions    scores of critiques and revisions (needs --pm)
     """
-    from rich.console import Console
-
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.errors import InputError
     from constitutional_ai.evaluation import parts as measuring
@@ -118,8 +116,7 @@ def evaluate(
     from constitutional_ai.models.load import check_name
     from constitutional_ai.serve.score_file import preference_model_folder
 
-    quiet_libraries()
-    console, runs, candidates = Console(highlight=False), run_folders(models), find_candidates(models)
+    console, runs, candidates = terminal(), run_folders(models), find_candidates(models)
     if out is None and len(runs) != 1:
         raise InputError("choose a folder for the results: --out FOLDER")
     if options["human"]:
@@ -148,4 +145,4 @@ def evaluate(
             parts or PARTS,
         )
     console.print(measuring.table(metrics))
-    console.print(f"written to {folder}", markup=False)
+    console.print(f"written to {folder}")

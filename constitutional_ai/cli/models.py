@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, quiet_libraries, seed_option, settings_option
+from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
 
 
 @click.command()
@@ -22,13 +22,10 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
     compared with a float32 forward pass over the same weights, if they are available.
     """
-    from rich.console import Console
-
     from constitutional_ai.models.doctor import examine, table
 
-    quiet_libraries()
     checks = examine(model, reference)
-    Console(highlight=False, markup=False).print(table(model, checks))
+    terminal().print(table(model, checks))
     ctx.exit(1 if any(check.outcome == "no" for check in checks) else 0)
 
 
@@ -55,13 +52,10 @@ def judge(model: str, data: Path, **options: Any) -> None:
     Each row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
     hh-rlhf.
     """
-    from rich.console import Console
-
     from constitutional_ai.evaluation.judge.judge import judge_model
     from constitutional_ai.evaluation.judge.judge_report import judge_table
 
-    quiet_libraries()
-    Console(highlight=False).print(judge_table(judge_model(model, data, **options)))
+    terminal().print(judge_table(judge_model(model, data, **options)))
 
 
 @click.command()
@@ -84,19 +78,16 @@ def harmfulness(file: Path, out: Path, scale: str | None, **options: Any) -> Non
     FILE is JSON or JSONL, possibly gzipped: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with
     messages, or prompt and response, and a rating or harm.
     """
-    from rich.console import Console
-
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.evaluation.harmfulness.fit_regressor import make_regressor
     from constitutional_ai.evaluation.parts import table
 
-    quiet_libraries()
-    console = Console(highlight=False)
+    console = terminal()
     with Bars(console) as bars:
         highest: Any = None if scale is None else int(scale)
         regressor = make_regressor(file, out, scale=highest, progress=bars, say=bars.say, **options)
     console.print(table(regressor.held_out))
-    console.print(f"trained on {regressor.trained_on} conversations; written to {out}", markup=False)
+    console.print(f"trained on {regressor.trained_on} conversations; written to {out}")
 
 
 @click.command()
@@ -113,7 +104,6 @@ def score(model: str, file: Path, out: Path) -> None:
     """
     from constitutional_ai.serve.score_file import score_file
 
-    quiet_libraries()
     result = score_file(model, file, out)
     sd = "" if result.sd is None else f", standard deviation {result.sd:.4g}"
     click.echo(f"{out}: {len(result.scores)} conversations, mean score {result.mean:.4g}{sd}")
@@ -145,5 +135,4 @@ def serve(model: str, port: int, host: str) -> None:
     """
     from constitutional_ai.serve.score_file import serve_model
 
-    quiet_libraries()
     serve_model(model, host, port, click.echo)

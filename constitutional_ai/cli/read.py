@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from constitutional_ai.cli.app import PATH, quiet_libraries
+from constitutional_ai.cli.app import PATH, terminal
 
 
 @click.command()
@@ -15,18 +15,15 @@ from constitutional_ai.cli.app import PATH, quiet_libraries
 @click.option("--scores", is_flag=True, help="Score every round of revision with the run's models.")
 def show(folder: str, record: str, scores: bool) -> None:
     """Print everything that RUN recorded for one prompt. ID is the id of any of its records, or a prefix of it."""
-    from rich.console import Console
-
     from constitutional_ai.report.show.record_history import history_of
     from constitutional_ai.runs.folder import read_run
 
     run = read_run(folder)
-    Console().print(history_of(run, record))
+    terminal().print(history_of(run, record))
     if scores:
         from constitutional_ai.report.show.round_scores import round_scores_of
 
-        quiet_libraries()
-        Console().print(round_scores_of(run, record))
+        terminal().print(round_scores_of(run, record))
 
 
 @click.command()
@@ -48,11 +45,9 @@ def compare(folders: tuple[str, ...], out: Path | None) -> None:
     To see the effect of the constitution, repeat a run with control=empty, control=shuffled or
     control=without:PRINCIPLE and another out=, and compare the two.
     """
-    from rich.console import Console
-
     from constitutional_ai.evaluation.compare_runs import compare_runs, table
 
-    Console(highlight=False).print(table(compare_runs(folders, out)))
+    terminal().print(table(compare_runs(folders, out)))
 
 
 @click.command()
@@ -65,7 +60,6 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
     from constitutional_ai.models.model import Sampling
     from constitutional_ai.runs.folder import read_run
 
-    quiet_libraries()
     side_by_side(read_run(folder), Sampling(temperature=temperature, max_tokens=max_tokens))
 
 

@@ -74,7 +74,7 @@ MISTAKES = [  # (what is typed, what is read)
     ("run demo --until 03", "'03' is not one of '00-prompts'"),
     ("run demo --redo everything", "'everything' is not one of"),
     ("run", "Missing argument 'RECIPE'"),
-    ("rum demo", "no command 'rum'. Did you mean 'run'?"),
+    ("rum demo", "No such command 'rum'. Did you mean 'run'?"),
     ("check nowhere.yaml", "no constitution 'nowhere.yaml'"),
     ("check typo.yaml", "typo.yaml:4: "),
     ("show others 3f2a", "no run in 'others'."),
