@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +26,6 @@ Loaded = TypeVar("Loaded")
 Steps = tuple[dict[str, Any], ...]
 PART = ".part"
 """Suffix of a file while it is written. A file that a killed process left may be deleted."""
-UNREADABLE = "{} cannot be read: {}. Make its stage again with --redo."
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
@@ -92,9 +90,7 @@ class RowWriter(Generic[Row]):
         self._file = self._path.open("ab", buffering=0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def append(self, row: Row) -> int:
@@ -155,42 +151,35 @@ class RowIndex:
         )
 
     def _write(self, lines: Iterable[int]) -> None:
-        scratch = self._path.with_name(self._path.name + PART)
-        with naming_full_disk(self._path):
-            with self._path.open("rb") as source, scratch.open("wb") as stream:
-                for line in lines:
-                    start = self._starts[line]
-                    stream.write(os.pread(source.fileno(), self._starts[line + 1] - start, start))
-            scratch.replace(self._path)
+        with replacing(self._path) as scratch, self._path.open("rb") as source, scratch.open("wb") as stream:
+            for line in lines:
+                start = self._starts[line]
+                stream.write(os.pread(source.fileno(), self._starts[line + 1] - start, start))
 
 
 def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
     """Write a file of rows, whole or not at all."""
     dump = adapter(row_type).dump_json
-    scratch = path.with_name(path.name + PART)
-    with naming_full_disk(path):
-        with scratch.open("wb") as stream:
-            stream.writelines(dump(row) + b"\n" for row in rows)
-        scratch.replace(path)
+    with replacing(path) as scratch, scratch.open("wb") as stream:
+        stream.writelines(dump(row) + b"\n" for row in rows)
 
 
 def cut_torn_line(path: Path) -> None:
     """Truncate a file after its last line break."""
-    if not path.exists():
-        return
-    with path.open("rb+") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            start = max(0, end - 65536)
-            stream.seek(start)
-            at = stream.read(end - start).rfind(b"\n")
-            if at >= 0:
-                end = start + at + 1
-                break
-            end = start
-        if end < size:
+    if path.exists() and path.stat().st_size:  # an empty file cannot be mapped
+        with path.open("rb+") as stream:
+            with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+                end = content.rfind(b"\n") + 1
             stream.truncate(end)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a scratch file that replaces ``path`` if the block succeeds. Raises DiskFull."""
+    scratch = path.with_name(path.name + PART)
+    with naming_full_disk(path):
+        yield scratch
+        scratch.replace(path)
 
 
 @contextmanager
@@ -211,10 +200,8 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    scratch = path.with_name(path.name + PART)
-    with naming_full_disk(path):
+    with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
 
 
 def digest_file(path: Path) -> str:
@@ -230,16 +217,14 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InputError(UNREADABLE.format(path, first_fault(error))) from error
+        raise InputError(
+            f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."
+        ) from error
 
 
 def read_steps(path: Path) -> Steps:
     """Return the logged steps of a training, without a last line that is still being written."""
-    lines = [line for line in text_or_empty(path).splitlines(keepends=True) if line.endswith("\n")]
-    try:
-        return tuple(row for row in map(json.loads, lines) if isinstance(row, dict))
-    except json.JSONDecodeError as error:
-        raise InputError(UNREADABLE.format(path, error)) from error
+    return tuple(read_rows(path, dict[str, Any]))
 
 
 def text_or_empty(path: Path) -> str:
