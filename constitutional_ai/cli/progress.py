@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -59,9 +57,7 @@ class Bars:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def start(self, stage: str, done: int, total: int) -> None:
@@ -77,9 +73,6 @@ class Bars:
             tokens=task.fields["tokens"] + tokens.completion_tokens,
             failed=task.fields["failed"] + failed,
         )
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        self.start(stage, done, total)
 
     def finish(self, stage: str) -> None:
         if not self._console.is_terminal and stage in self._tasks:

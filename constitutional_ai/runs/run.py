@@ -40,13 +40,12 @@ from constitutional_ai.runs.rows import (
     read_rows,
     write_atomically,
 )
-from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, run_rows
+from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, run_rows
 
 Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
 
 SILENT = Silent()
-NO_TOKENS = Usage(0, 0)
 
 
 class Trained(NamedTuple):
@@ -57,6 +56,16 @@ class Trained(NamedTuple):
     """Number of rows that it was trained on."""
     notes: dict[str, Any] = {}  # noqa: RUF012
     """Further keys of ``notes`` in ``stage.json``."""
+
+
+class Output(NamedTuple):
+    """What making a stage gave, for its ``stage.json``."""
+
+    digest: str
+    records: int
+    notes: dict[str, Any]
+    failures: int = 0
+    tokens: Usage = Usage(0, 0)
 
 
 @dataclass(frozen=True)
@@ -134,32 +143,14 @@ class Run:
         ``notes`` is written to ``stage.json``. Raises StageChanged, TooManyFailures and BudgetSpent.
         """
         records = self.stage(stage) / layout.RECORDS
-        if self._is_done(stage, config, inputs):
-            return StoredRows(records, row_type)
-        started = time.monotonic()
-        result = asyncio.run(
-            run_rows(
-                self.stage(stage),
-                passes(),
-                row_type,
-                concurrency=self.concurrency,
-                max_failures=self.max_failures,
-                progress=self.progress,
-                budget=budget,
-            )
-        )
-        self._complete(
-            stage,
-            config,
-            inputs,
-            output=digest_file(records),
-            records=len(result.records),
-            failures=result.failures,
-            tokens=result.tokens,
-            started=started,
-            notes=notes(result.records),
-        )
-        return result.records
+
+        def make() -> Output:
+            made = asyncio.run(self._run_rows(stage, row_type, passes(), budget=budget))
+            known = notes(made.records)
+            return Output(digest_file(records), len(made.records), known, made.failures, made.tokens)
+
+        self._complete(stage, config, inputs, make)
+        return StoredRows(records, row_type)
 
     async def make_extra_rows(
         self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row]
@@ -169,64 +160,45 @@ class Run:
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
 
-        result = await run_rows(
+        return list((await self._run_rows(stage, row_type, one_pass(), file=file)).records)
+
+    async def _run_rows(
+        self, stage: str, row_type: type[Row], passes: AsyncIterable[Pass[Item, Row]], **options: Any
+    ) -> StageRows[Row]:
+        return await run_rows(
             self.stage(stage),
-            one_pass(),
+            passes,
             row_type,
             concurrency=self.concurrency,
             max_failures=self.max_failures,
             progress=self.progress,
-            file=file,
+            **options,
         )
-        return list(result.records)
 
     def make_model(
-        self,
-        stage: str,
-        train: Callable[[Path], Trained],
-        *,
-        config: dict[str, Any],
-        inputs: dict[str, str],
-    ) -> Checkpoint:
-        """Return the checkpoint of a stage, trained by ``train(folder)`` unless the stage is complete.
-
-        Raises StageChanged.
-        """
+        self, stage: str, train: Callable[[Path], Trained], *, config: dict[str, Any], inputs: dict[str, str]
+    ) -> None:
+        """Train a model by ``train(folder)``, unless the stage is complete. Raises StageChanged."""
         folder = self.stage(stage)
-        if self._is_done(stage, config, inputs):
-            manifest = self.manifest(stage)
-            assert manifest is not None
-            return Checkpoint(str(folder / layout.WEIGHTS), manifest.notes["base_model"], manifest.output)
-        started = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        with naming_full_disk(folder):
-            checkpoint, rows, notes = train(folder)
-        gc.collect()  # trainers hold their models in reference cycles
-        self._complete(
-            stage,
-            config,
-            inputs,
-            output=checkpoint.digest,
-            records=rows,
-            started=started,
-            notes={"base_model": checkpoint.base_model, **notes},
-        )
-        self.progress.finish(stage)
-        return checkpoint
+
+        def make() -> Output:
+            folder.mkdir(parents=True, exist_ok=True)
+            with naming_full_disk(folder):
+                checkpoint, rows, notes = train(folder)
+            gc.collect()  # trainers hold their models in reference cycles
+            self.progress.finish(stage)
+            return Output(checkpoint.digest, rows, {"base_model": checkpoint.base_model, **notes})
+
+        self._complete(stage, config, inputs, make)
 
     def _complete(
-        self,
-        stage: str,
-        config: dict[str, Any],
-        inputs: dict[str, str],
-        *,
-        output: str,
-        records: int,
-        notes: dict[str, Any],
-        started: float,
-        failures: int = 0,
-        tokens: Usage = NO_TOKENS,
+        self, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Callable[[], Output]
     ) -> None:
+        """Make the output of a stage and write ``stage.json``, unless the stage is complete."""
+        if self._is_done(stage, config, inputs):
+            return
+        started = time.monotonic()
+        output, records, notes, failures, tokens = make()
         seconds, now = time.monotonic() - started, datetime.now(UTC).isoformat(timespec="seconds")
         manifest = StageManifest(
             stage, config, inputs, output, records, failures, *tokens, seconds, now, notes, versions(), commit()

@@ -35,13 +35,10 @@ class Progress(Protocol):
     """A display of a stage's progress."""
 
     def start(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` records exist."""
+        """Show that ``done`` of ``total`` records, or steps of a training, are done."""
 
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
         """Show that one more record was made or failed, and the tokens it cost."""
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        """Show that a training has done ``done`` of ``total`` steps."""
 
     def finish(self, stage: str) -> None:
         """Show that the stage is complete."""
@@ -52,7 +49,6 @@ class Silent:
 
     def start(self, stage: str, done: int, total: int) -> None: ...
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None: ...
-    def step(self, stage: str, done: int, total: int) -> None: ...
     def finish(self, stage: str) -> None: ...
 
 

@@ -28,7 +28,7 @@ from constitutional_ai.errors import RecordError
 from constitutional_ai.models.load import LOCAL_SCHEMES, loaded
 from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
 from constitutional_ai.recipes.recipe import Recipe
-from constitutional_ai.records import Checkpoint, Completion, Kind, Message, Prompt
+from constitutional_ai.records import Completion, Kind, Message, Prompt
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import calls_per_answer
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
@@ -245,12 +245,11 @@ class UnstoredRun(Run):
                 continue
         return rows
 
-    def make_model(self, stage: str, train: Callable[[Path], Trained], **_: Any) -> Checkpoint:
+    def make_model(self, stage: str, train: Callable[[Path], Trained], **_: Any) -> None:
         try:
             train(self.stage(stage))
         except Counted as counted:
             self.sizes[stage] = counted.args[0]
-        return Checkpoint("", "", "")
 
     def output_digest(self, stage: str) -> str:
         return ""

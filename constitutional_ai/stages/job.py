@@ -223,7 +223,7 @@ class Job:
         budget.check(folder.name)
 
         def on_step(done: int, total: int) -> None:
-            self.run.progress.step(folder.name, done, total)
+            self.run.progress.start(folder.name, done, total)
             # The budget is checked only in the step after a checkpoint, so that stopping loses only that step.
             if done < total and done % settings.checkpoint_steps == 1 % settings.checkpoint_steps:
                 budget.check(folder.name)

@@ -123,16 +123,16 @@ def test_an_edit_by_hand_is_noticed(run: Run) -> None:
     assert run.output_digest("01-responses") != before
 
 
-def test_a_model_is_trained_once_and_its_checkpoint_returned_again(run: Run) -> None:
+def test_a_model_is_trained_once(run: Run) -> None:
     trained = []
 
     def train(folder: Path) -> Trained:
         trained.append(folder.name)
         return Trained(Checkpoint(str(folder / "model"), "base", "d1gest"), 7, {"too_long": 3})
 
-    made = [run.make_model("03-sl-cai-model", train, config=CONFIG, inputs=INPUTS) for _ in range(2)]
+    for _ in range(2):
+        run.make_model("03-sl-cai-model", train, config=CONFIG, inputs=INPUTS)
     assert trained == ["03-sl-cai-model"]
-    assert made[0] == made[1]
     assert run.output_digest("03-sl-cai-model") == "d1gest"
     assert run.manifest("03-sl-cai-model").records == 7
     assert run.manifest("03-sl-cai-model").notes == {"base_model": "base", "too_long": 3}

@@ -183,7 +183,7 @@ def _train(
         folder=folder,
         settings=training,
         seed=seed,
-        on_step=partial(run.progress.step, folder.name),
+        on_step=partial(run.progress.start, folder.name),
     )
     regression = regress(job, tokenizer=tokenizer, depth=training.depth)
     kept = [one for one, target in zip(rows, targets, strict=True) if len(target.ids) <= training.max_length]
