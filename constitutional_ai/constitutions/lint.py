@@ -18,7 +18,6 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.worked_examples import FEW_SHOTS, examples_in
 
 Kind = Literal[
-    "missing half",
     "duplicate",
     "near-duplicate",
     "transcript",
@@ -26,7 +25,6 @@ Kind = Literal[
     "option letter",
     "asks nothing",
     "unseen",
-    "opposed",
 ]
 Side = Literal["critique", "revision", "preference"]
 NEAR = 90.0
@@ -53,29 +51,27 @@ UNSEEN = {  # the feedback model sees only the conversation and two answers
     r"\b(?:three|four|five|six) (?:assistant )?(?:responses|answers|replies|options)\b": "more than two answers",
     r"\b(?:the|its|your) (?:critique|revision)\b": "critiques and revisions",
 }
-OPPOSED = [("longer", "shorter"), ("more formal", "less formal"), ("more detailed", "less detailed")]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is likely wrong."""
 
-    principle: str | None
-    """Name of the principle; None for the constitution as a whole."""
+    principle: str
     kind: Kind
     message: str
 
     def __str__(self) -> str:
-        return f"{self.principle or 'the constitution'}: {self.kind}: {self.message}"
+        return f"{self.principle}: {self.kind}: {self.message}"
 
 
 def lint(constitution: Constitution) -> list[Finding]:
-    """Return the findings about the whole constitution, then those about each principle, in order."""
-    findings = [*_missing_halves(constitution), *_duplicates(constitution), *_opposed(constitution)]
+    """Return the findings about each principle, in order."""
+    findings = [*_duplicates(constitution)]
     for principle in constitution.principles:
         for side, text in _texts(principle):
             findings += _wording(principle.name, side, text)
-    order = [None, *(p.name for p in constitution.principles)]
+    order = [p.name for p in constitution.principles]
     return sorted(findings, key=lambda finding: order.index(finding.principle))
 
 
@@ -84,15 +80,6 @@ def _texts(principle: Principle) -> Iterator[tuple[Side, str]]:
         text = getattr(principle, side)
         if text:
             yield side, text
-
-
-def _missing_halves(constitution: Constitution) -> Iterator[Finding]:
-    if not constitution.for_revision:
-        yield Finding(
-            None, "missing half", "no principle has a revision request, so there is no supervised stage"
-        )
-    if not constitution.for_preference:
-        yield Finding(None, "missing half", "no principle has a preference question: there is no AI feedback")
 
 
 def _duplicates(constitution: Constitution) -> Iterator[Finding]:
@@ -161,22 +148,6 @@ def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
         for pattern, what in UNSEEN.items():
             if seen := re.search(pattern, text, re.IGNORECASE):
                 yield Finding(name, "unseen", f"{seen[0]!r}: the feedback model is not shown {what}")
-
-
-def _opposed(constitution: Constitution) -> Iterator[Finding]:
-    questions = [(p.name, p.preference or "") for p in constitution.for_preference]
-    for one, other in OPPOSED:
-        wants = {name: (_wants(one, text), _wants(other, text)) for name, text in questions}
-        # A question with both words, as in "the longer, not the shorter", is no contradiction.
-        some = [name for name, both in wants.items() if both == (True, False)]
-        others = [name for name, both in wants.items() if both == (False, True)]
-        if some and others:
-            yield Finding(others[0], "opposed", f"asks for {other!r}, but '{some[0]}' for {one!r}")
-
-
-def _wants(word: str, text: str) -> bool:
-    """Return whether the text has the word, except in "no longer", "not longer" or "without being longer"."""
-    return bool(re.search(rf"(?<!\bno )(?<!\bnot )(?<!\bwithout being )\b{word}\b", text, re.IGNORECASE))
 
 
 def diff(old: Constitution, new: Constitution) -> list[str]:

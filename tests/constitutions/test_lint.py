@@ -97,52 +97,6 @@ def test_the_same_critique_with_another_revision_is_no_duplicate() -> None:
     assert found(again) == []
 
 
-def test_contradictory_questions_are_found() -> None:
-    (finding,) = found(
-        ask("Choose the longer answer.", "long"), ask("Prefer whichever reply is shorter.", "short")
-    )
-    assert finding == Finding("short", "opposed", "asks for 'shorter', but 'long' for 'longer'")
-
-
-CONTRADICTORY = [  # (one wish, another, the words that pull apart)
-    ("Choose the LONGER answer.", "Which reply is shorter?", ("longer", "shorter")),
-    ("Which is more formal?", "Choose whichever sounds less formal.", ("more formal", "less formal")),
-    (
-        "Pick the more detailed reply.",
-        "Is the one less detailed? Then pick it.",
-        ("more detailed", "less detailed"),
-    ),
-]
-
-
-@pytest.mark.parametrize(("one", "other", "words"), CONTRADICTORY)
-def test_contradictory_questions_are_found_in_either_order(
-    one: str, other: str, words: tuple[str, str]
-) -> None:
-    for first, second in ((ask(one, "one"), ask(other, "other")), (ask(other, "other"), ask(one, "one"))):
-        (finding,) = found(first, second)
-        said = f"asks for '{words[1]}', but 'one' for '{words[0]}'"
-        assert finding == Finding("other", "opposed", said)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Choose the longer answer.", "Which is not shorter than the question?"),
-        ("Pick the reply that is no longer than it must be.", "Which reply is shorter?"),
-        ("Which is kinder without being longer?", "Which reply is shorter?"),
-        ("Choose the longer answer, not the shorter one.", "Which is more polite?"),
-        ("Which is more detailed?", "Which is less formal?"),
-    ],
-)
-def test_questions_that_only_sound_contradictory_are_not_found(one: str, other: str) -> None:
-    assert found(ask(one, "one"), ask(other, "other")) == []
-
-
-def test_a_critique_and_a_question_may_contradict_each_other() -> None:
-    assert found(Principle(name="p", revision="Make it longer."), ask("Which reply is shorter?", "q")) == []
-
-
 UNANSWERABLE = [  # (question, what the judge is not shown)
     ("Which fits what was said in earlier chats?", "other conversations"),
     ("Which agrees with the person's past sessions?", "other conversations"),
@@ -182,14 +136,6 @@ def test_a_critique_may_speak_of_a_revision_since_its_model_is_shown_both() -> N
     assert found(Principle(name="p", critique="Say what your critique left out.", revision="Mend it.")) == []
 
 
-def test_a_constitution_with_one_half_says_which_is_missing() -> None:
-    for principle, said in zip(FINE, ["no preference question", "no revision request"], strict=True):
-        (finding,) = lint(Constitution(name="mine", principles=(principle,)))
-        assert (finding.principle, finding.kind) == (None, "missing half")
-        assert said.removeprefix("no ") in finding.message
-        assert str(finding).startswith("the constitution: missing half: ")
-
-
 def test_the_change_between_two_versions_is_named() -> None:
     old = Constitution(
         name="mine", principles=(*FINE, ask("Which is wiser?", "wise"), ask("Which is safer?", "safe"))
@@ -222,7 +168,7 @@ def test_no_change_and_a_change_of_order_are_told_apart() -> None:
     ]
 
 
-WORDS = ["{}", "(A)", "[[[", "\\", "(?", "Human:", "longer", "shorter", " ", "\n", "\u2028", "é"]
+WORDS = ["{}", "(A)", "[[[", "\\", "(?", "Human:", " ", "\n", "\u2028", "é"]
 TEXT = st.lists(st.sampled_from(WORDS) | st.text(max_size=4), min_size=1, max_size=5).map("".join)
 SAID = TEXT.map(lambda text: f"x{text}")
 PRINCIPLES = st.lists(
@@ -237,7 +183,7 @@ PRINCIPLES = st.lists(
 @given(PRINCIPLES, PRINCIPLES)
 def test_hostile_texts_are_checked_and_compared_like_any(one: list[Principle], other: list[Principle]) -> None:
     old, new = (Constitution(name="mine", principles=tuple(ps)) for ps in (one, other))
-    names = {None, *(p.name for p in old.principles)}
+    names = {p.name for p in old.principles}
     assert {finding.principle for finding in lint(old)} <= names
     assert diff(old, old)[1:] == ["the same"]
     assert len(diff(old, new)) >= 2
