@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -38,60 +38,37 @@ LISTED = 5
 """Maximum number of prompts that an error about an ambiguous id names."""
 
 
+FILES: tuple[tuple[str, str, type[Any]], ...] = (
+    (layout.PROMPTS, layout.RECORDS, Draft),
+    (layout.RESPONSES, layout.RECORDS, Response),
+    (layout.REVISIONS, layout.RECORDS, RevisionChain),
+    (layout.COMPARISONS, layout.RECORDS, Comparison),
+    (layout.PREFERENCE_LABELS, layout.RECORDS, PreferenceLabel),
+    (layout.PREFERENCE_LABELS, layout.GATE, GateAnswer),
+    (layout.EVALUATION, layout.RECORDS, Answer),
+)
+
+
 def history_of(run: Run, record: str) -> RenderableType:
     """Return everything that a run recorded for one prompt. ``record`` is a prefix of any id of its records.
 
     Raises InputError if no prompt, or more than one, has such an id.
     """
-    return Group(*_sections(*records_of(run, record)))
+    prompt, records = records_of(run, record)
+    labelled = {one.comparison.id for one in records if isinstance(one, PreferenceLabel)}
+    shown = [one for one in records if not (isinstance(one, Comparison) and one.id in labelled)]
+    return Group(*chain.from_iterable(map(_section, (prompt, *shown))))
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Records of a run, stage by stage."""
-
-    drafts: Sequence[Draft]
-    responses: Sequence[Response]
-    chains: Sequence[RevisionChain]
-    comparisons: Sequence[Comparison]
-    gate: Sequence[GateAnswer]
-    labels: Sequence[PreferenceLabel]
-    answers: Sequence[Answer]
-
-    def __iter__(self) -> Iterator[Any]:
-        return (record for field in fields(self) for record in getattr(self, field.name))
-
-    def by_id(self) -> dict[str, Prompt]:
-        """Return the prompt of every record's id, including the prompts' own ids."""
-        prompts = [(record.id, _prompt(record)) for record in self]
-        return {prompt.id: prompt for _, prompt in prompts} | dict(prompts)
-
-    def of(self, prompt: Prompt) -> Records:
-        """Return the records of one prompt."""
-        mine = {f.name: [r for r in getattr(self, f.name) if _prompt(r).id == prompt.id] for f in fields(self)}
-        return Records(**mine)
-
-
-def records_of(run: Run, record: str) -> tuple[Prompt, Records]:
-    """Return the prompt of an id, or of a prefix of one, and all records of that prompt.
+def records_of(run: Run, record: str) -> tuple[Prompt, list[Any]]:
+    """Return the prompt of an id, or of a prefix of one, and all records of that prompt, stage by stage.
 
     Raises InputError as ``history_of`` does.
     """
-    records = _read(run)
-    prompt = _find(run, records.by_id(), record)
-    return prompt, records.of(prompt)
-
-
-def _read(run: Run) -> Records:
-    return Records(
-        drafts=run.rows(layout.PROMPTS, Draft),
-        responses=run.rows(layout.RESPONSES, Response),
-        chains=run.rows(layout.REVISIONS, RevisionChain),
-        comparisons=run.rows(layout.COMPARISONS, Comparison),
-        gate=run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE),
-        labels=run.rows(layout.PREFERENCE_LABELS, PreferenceLabel),
-        answers=run.rows(layout.EVALUATION, Answer),
-    )
+    records = [one for stage, file, row_type in FILES for one in run.rows(stage, row_type, file)]
+    prompts = {prompt.id: prompt for prompt in map(_prompt, records)}
+    prompt = _find(run, prompts | {one.id: _prompt(one) for one in records}, record)
+    return prompt, [one for one in records if _prompt(one).id == prompt.id]
 
 
 def _prompt(record: Any) -> Prompt:
@@ -125,39 +102,33 @@ def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
 # -- what is printed
 
 
-def _sections(prompt: Prompt, records: Records) -> Iterator[RenderableType]:
-    yield _heading(
-        f"prompt {prompt.id}", f"{prompt.kind}, {', '.join(prompt.tags) or 'no tags'}, {prompt.source}"
-    )
-    for message in prompt.conversation:
-        yield _text(message.role, message.content)
-    for draft in records.drafts:
-        yield _heading(layout.PROMPTS, f"{draft.id}, with the examples {', '.join(draft.shots)}")
-        yield _text("draft", draft.completion.text)
-    for response in records.responses:
-        yield _heading(layout.RESPONSES, f"{response.id}, {response.completion.model}")
-        yield _text("answer", response.text)
-    for chain in records.chains:
-        yield _heading(layout.REVISIONS, chain.id)
-        for number, revision in enumerate(chain.revisions, start=1):
-            yield from _revision(number, revision)
-    for comparison in _unlabelled(records):
-        yield _heading(layout.COMPARISONS, comparison.id)
-        yield _pair(comparison)
-    for label in records.labels:
-        yield _heading(f"{layout.COMPARISONS} and {layout.PREFERENCE_LABELS}", f"{label.id}, {label.method}")
-        yield from _label(label)
-    for gate in records.gate:
-        yield _heading(f"{layout.PREFERENCE_LABELS}, the gate", f"the right answer is {gate.better}")
-        yield from _label(gate.label)
-    for answer in records.answers:
-        yield _heading(layout.EVALUATION, f"{answer.model}: {_verdict(answer)}")
-        yield _text("answer", answer.response.text)
-
-
-def _unlabelled(records: Records) -> list[Comparison]:
-    labelled = {label.comparison.id for label in records.labels}
-    return [comparison for comparison in records.comparisons if comparison.id not in labelled]
+def _section(record: Any) -> Iterator[RenderableType]:
+    match record:
+        case Prompt(conversation=conversation, kind=kind, source=source, tags=tags):
+            yield _heading(f"prompt {record.id}", f"{kind}, {', '.join(tags) or 'no tags'}, {source}")
+            yield from (_text(message.role, message.content) for message in conversation)
+        case Draft(shots=shots, completion=completion):
+            yield _heading(layout.PROMPTS, f"{record.id}, with the examples {', '.join(shots)}")
+            yield _text("draft", completion.text)
+        case Response(completion=completion):
+            yield _heading(layout.RESPONSES, f"{record.id}, {completion.model}")
+            yield _text("answer", completion.text)
+        case RevisionChain(revisions=revisions):
+            yield _heading(layout.REVISIONS, record.id)
+            for number, revision in enumerate(revisions, start=1):
+                yield from _revision(number, revision)
+        case Comparison():
+            yield _heading(layout.COMPARISONS, record.id)
+            yield _pair(record)
+        case PreferenceLabel(method=method):
+            yield _heading(f"{layout.COMPARISONS} and {layout.PREFERENCE_LABELS}", f"{record.id}, {method}")
+            yield from _label(record)
+        case GateAnswer(label=label, better=better):
+            yield _heading(f"{layout.PREFERENCE_LABELS}, the gate", f"the right answer is {better}")
+            yield from _label(label)
+        case Answer(model=model, response=response):
+            yield _heading(layout.EVALUATION, f"{model}: {_verdict(record)}")
+            yield _text("answer", response.text)
 
 
 def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
@@ -172,30 +143,23 @@ def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
 
 def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
     yield _pair(label.comparison, label.probability_a)
-    flipped = {
+    flips: dict[bool | None, str] = {
         True: "; the order changes the winner",
         False: "; the order does not change the winner",
-        None: "",
-    }[label.flipped]
-    yield Text(f"  P(a is better) = {label.probability_a:.3f}{flipped}", style="bold")
+    }
+    yield Text(f"  P(a is better) = {label.probability_a:.3f}{flips.get(label.flipped, '')}", style="bold")
     yield Padding(_judgements(label.judgements), (0, 0, 0, 2))
     for judgement in label.judgements:
         if judgement.reasoning:
             yield _text("reasoning", judgement.reasoning)
 
 
-def _pair(comparison: Comparison, probability_a: float | None = None) -> Table:
-    table = Table.grid(padding=(0, 2), expand=True)
-    table.add_column(ratio=1)
-    table.add_column(ratio=1)
-    wins = {
-        "a": probability_a is not None and probability_a > 0.5,
-        "b": probability_a is not None and probability_a < 0.5,
-    }
-    table.add_row(
-        *[Text(f"  {side}{' (preferred)' if won else ''}", style="bold cyan") for side, won in wins.items()]
-    )
-    table.add_row(*[Padding(Text(visible(c.text)), (0, 0, 0, 2)) for c in (comparison.a, comparison.b)])
+def _pair(comparison: Comparison, probability_a: float = 0.5) -> Table:
+    """Return the two answers side by side; one half prefers neither."""
+    table = Table(box=None, padding=(0, 2), expand=True, header_style="bold cyan")
+    for side, won in (("a", probability_a > 0.5), ("b", probability_a < 0.5)):
+        table.add_column(f"{side} (preferred)" if won else side, ratio=1)
+    table.add_row(Text(visible(comparison.a.text)), Text(visible(comparison.b.text)))
     return table
 
 

@@ -106,10 +106,9 @@ async def score_rounds(
             return 0.5
         pair = Comparison(f"{chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
         options: dict[str, Any] = {"model": model, "few_shots": few_shots, "seed": seed, "settings": way[1]}
+        alone = Constitution(name=name, principles=way[:1])
         try:
-            return (
-                await label(pair, constitution=Constitution(name=name, principles=way[:1]), **options)
-            ).probability_a
+            return (await label(pair, constitution=alone, **options)).probability_a
         except RecordError as error:
             notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
             return None
@@ -134,13 +133,10 @@ def _way(principle: Principle | None, settings: Feedback) -> tuple[Principle, Fe
     fall."""
     if principle is None:
         return None
-    with_question = principle.model_copy(
-        update={"preference": principle.preference or ASKS + (principle.revision or "")}
-    )
+    question = principle.preference or f"{ASKS}{principle.revision}"
+    with_question = principle.model_copy(update={"preference": question})
     way = settings.model_copy(update={"principles": 1, "clamp": (0.0, 1.0)})
-    if not METHODS[settings.method].principles(
-        Constitution(name=with_question.name, principles=(with_question,))
-    ):
+    if METHODS[settings.method].needs_assistants and not principle.upheld:
         way = way.model_copy(update={"method": "multiple_choice"})
     return with_question, way
 
@@ -154,7 +150,8 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
     Raises InputError if there is no such record, or its prompt has no chain.
     """
     prompt, records = records_of(run, record)
-    if not records.chains:
+    chains = [one for one in records if isinstance(one, RevisionChain)]
+    if not chains:
         raise InputError(f"prompt {prompt.id} has no revisions to score. Red-team prompts have them.")
     recipe = load_recipe(str(run.folder / layout.RECIPE))
     constitution = load_constitution(run.folder / layout.CONSTITUTION)
@@ -170,7 +167,7 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
         }
 
         async def all_chains() -> list[Rounds]:
-            return [await score_rounds(chain, reward=reward, **options) for chain in records.chains]
+            return [await score_rounds(chain, reward=reward, **options) for chain in chains]
 
         scored = asyncio.run(all_chains())
     means = [
