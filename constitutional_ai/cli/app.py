@@ -14,6 +14,8 @@ from constitutional_ai.errors import CaiError
 if TYPE_CHECKING:
     from rich.console import Console
 
+EXTRAS = {"starlette": "serve", "uvicorn": "serve", "pyarrow": "local", "torch": "local"}
+"""The extra that brings each optional module."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
@@ -32,6 +34,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except CaiError as error:
             click.echo(f"cai: {error}", err=True)
+            ctx.exit(1)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            missing = f"no module '{error.name}'. Type: pip install 'constitutional-ai[{EXTRAS[error.name]}]'"
+            click.echo(f"cai: {missing}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)

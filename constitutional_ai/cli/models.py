@@ -9,6 +9,9 @@ import click
 
 from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
 
+NAMED = 10
+"""Maximum number of rows that cai score names because they could not be scored."""
+
 
 @click.command()
 @click.argument("model")
@@ -102,14 +105,16 @@ def score(model: str, file: Path, out: Path) -> None:
     FILE is JSONL. A row has messages, conversation or text, or a prompt and a completion or response; or it is a record
     of a run's 01-responses or 08-evaluation. Scores are in the order of FILE, with its line numbers and ids.
     """
+    from statistics import fmean, stdev
+
     from constitutional_ai.serve.score_file import score_file
 
-    result = score_file(model, file, out)
-    sd = "" if result.sd is None else f", standard deviation {result.sd:.4g}"
-    click.echo(f"{out}: {len(result.scores)} conversations, mean score {result.mean:.4g}{sd}")
-    if result.unscored:
-        click.echo(f"{result.unscored} rows of {file} could not be scored:", err=True)
-        click.echo("".join(f"  {reason}\n" for reason in result.reasons), err=True, nl=False)
+    scores, reasons = score_file(model, file, out)
+    sd = f", standard deviation {stdev(scores):.4g}" if len(scores) > 1 else ""
+    click.echo(f"{out}: {len(scores)} conversations, mean score {fmean(scores):.4g}{sd}")
+    if reasons:
+        click.echo(f"{len(reasons)} rows of {file} could not be scored:", err=True)
+        click.echo("".join(f"  {reason}\n" for reason in reasons[:NAMED]), err=True, nl=False)
 
 
 @click.command()
@@ -133,6 +138,7 @@ def serve(model: str, port: int, host: str) -> None:
     MODEL is a run or the folder of a saved preference model. There is no access control: anybody who can reach the port
     can use it.
     """
-    from constitutional_ai.serve.score_file import serve_model
+    from constitutional_ai.serve import reward_server
+    from constitutional_ai.serve.score_file import preference_model_folder
 
-    serve_model(model, host, port, click.echo)
+    reward_server.serve(preference_model_folder(model), host, port, click.echo)

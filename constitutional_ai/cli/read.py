@@ -104,9 +104,11 @@ def export(folder: str, form: str, out: Path) -> None:
     parquet: a file for each kind of record (responses, revisions, comparisons, labels, answers, metrics …), for
     datasets, pandas or DuckDB. inspect: a log for each evaluated model, for inspect_ai.
     """
-    from constitutional_ai.report.export.inspect_log import to_inspect
-    from constitutional_ai.report.export.parquet import to_parquet
     from constitutional_ai.runs.folder import read_run
 
-    for one in (to_parquet if form == "parquet" else to_inspect)(read_run(folder), out):
+    if form == "parquet":
+        from constitutional_ai.report.export.parquet import to_parquet as write
+    else:
+        from constitutional_ai.report.export.inspect_log import to_inspect as write
+    for one in write(read_run(folder), out):
         click.echo(f"{one.file}: {one.rows:,} {'rows' if form == 'parquet' else 'samples'}")

@@ -1,13 +1,13 @@
-"""Score a file of conversations with a preference model (``cai score``), or start its server (``cai serve``)."""
+"""Score a file of conversations with a preference model (``cai score``)."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean, stdev
+from typing import NamedTuple
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from rich.console import Console
@@ -24,8 +24,6 @@ from constitutional_ai.runs.rows import write_rows
 STAGE = layout.PREFERENCE_MODEL
 BATCH = 256
 """Number of rows in memory at the same time."""
-NAMED = 10
-"""Maximum number of reasons kept for rows that could not be scored; all such rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +36,12 @@ class ScoredRow:
     score: float
 
 
-@dataclass
-class ScoredFile:
+class ScoredFile(NamedTuple):
     """The scores of a file, and why some rows have none."""
 
-    scores: array[float] = field(default_factory=lambda: array("d"))
-    unscored: int = 0
-    reasons: list[str] = field(default_factory=list)
-    """Reasons for the first rows that could not be scored."""
-
-    def leave_out(self, line: int, why: str) -> None:
-        """Count a row that could not be scored, and keep the first reasons."""
-        self.unscored += 1
-        if self.unscored <= NAMED:
-            self.reasons.append(f"line {line}: {why}")
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.scores)
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation; None for a single score."""
-        return stdev(self.scores) if len(self.scores) > 1 else None
+    scores: array[float]
+    reasons: list[str]
+    """A reason for each row that could not be scored, with its line."""
 
 
 class _ConversationRow(BaseModel):
@@ -108,23 +89,11 @@ def preference_model_folder(name: str) -> Path:
     return path / STAGE / layout.WEIGHTS
 
 
-def serve_model(model: str, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve the preference model of that name until interrupted. Raises InputError."""
-    folder = preference_model_folder(model)
-    try:
-        from constitutional_ai.serve.reward_server import serve
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"no module '{error.name}'. Install what a server needs: pip install 'constitutional-ai[serve]'"
-        ) from error
-    serve(folder, host, port, say)
-
-
 def score_file(model: str, file: Path, out: Path) -> ScoredFile:
     """Write a row for each conversation of ``file`` that can be scored, in the same order. Raises InputError."""
     if out.exists():
         raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
-    folder, result = preference_model_folder(model), ScoredFile()
+    folder, result = preference_model_folder(model), ScoredFile(array("d"), [])
     if not file.is_file():
         raise InputError(f"no file '{file}' to read conversations from.")
     try:
@@ -161,9 +130,8 @@ def _rows(
                 row = _ConversationRow.model_validate_json(line)
                 conversation = row.conversation()
                 scorable.check(conversation)
-            except ValidationError as error:
-                result.leave_out(number, str(first_fault(error)))
-            except RecordError as error:
-                result.leave_out(number, str(error))
+            except (ValidationError, RecordError) as error:
+                why = first_fault(error) if isinstance(error, ValidationError) else error
+                result.reasons.append(f"line {number}: {why}")
             else:
                 yield number, row.id, conversation

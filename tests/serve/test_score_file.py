@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import socket
+import sys
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from constitutional_ai import machine
-from constitutional_ai.cli import main
+from constitutional_ai.cli import main, models
 from constitutional_ai.records import (
     Answer,
     Completion,
@@ -152,7 +152,7 @@ def test_only_the_first_bad_rows_are_named(tiny_pm: Path) -> None:
     write("in.jsonl", {"messages": HI}, *["{torn"] * 30)
     result = cai("score", tiny_pm, "in.jsonl", "--out", "out.jsonl")
     assert "30 rows of in.jsonl could not be scored" in result.stderr
-    assert result.stderr.count("  line ") == score_file.NAMED
+    assert result.stderr.count("  line ") == models.NAMED
     assert "standard deviation" not in result.stdout  # of one score there is none
 
 
@@ -201,16 +201,8 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(tiny_pm: Path) 
 def test_without_its_libraries_the_server_says_what_to_install(
     tiny_pm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *rest: Any) -> Any:
-        if name == "constitutional_ai.serve.reward_server":
-            raise ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.delitem(sys.modules, "constitutional_ai.serve.reward_server", raising=False)
+    monkeypatch.delattr("constitutional_ai.serve.reward_server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = cai("serve", tiny_pm)
-    assert (
-        "no module 'uvicorn'. Install what a server needs: pip install 'constitutional-ai[serve]'"
-        in result.stderr
-    )
+    assert result.stderr == "cai: no module 'uvicorn'. Type: pip install 'constitutional-ai[serve]'\n"

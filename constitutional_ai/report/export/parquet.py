@@ -16,6 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answers import AnswerScore
 from constitutional_ai.evaluation.harm_identification import HarmAnswer
@@ -37,7 +40,7 @@ from constitutional_ai.records import (
 from constitutional_ai.report.export import Written, metrics_of
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import versions
-from constitutional_ai.runs.rows import PART, naming_full_disk, read_rows
+from constitutional_ai.runs.rows import read_rows, replacing
 from constitutional_ai.runs.run import Run
 
 GROUP = 10_000
@@ -82,9 +85,8 @@ KINDS = (
 def to_parquet(run: Run, out: Path) -> list[Written]:
     """Write one file for each kind of record that ``run`` holds, and ``metrics.parquet``.
 
-    Raises InputError if pyarrow is missing, there is nothing to export, or a line cannot be parsed.
+    Raises InputError if there is nothing to export, or a line cannot be parsed.
     """
-    pa = _arrow()
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in KINDS:
@@ -112,7 +114,6 @@ def _rows(run: Run, kind: Kind, stages: Iterable[Path]) -> Iterator[dict[str, An
 
 def schema_of(row_type: type[Any], each: str | None = None) -> Any:
     """Return the Arrow schema of a record, in which a nested record is a struct."""
-    pa = _arrow()
     columns = {field.name: field.type for field in _arrow_type(row_type)}
     if each is not None:
         part = columns.pop(each).value_type
@@ -122,7 +123,6 @@ def schema_of(row_type: type[Any], each: str | None = None) -> Any:
 
 def _arrow_type(hint: Any) -> Any:
     """Return the Arrow type of a number, text, a list of these, or a record; each may be None."""
-    pa = _arrow()
     if get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is Literal:
@@ -137,32 +137,17 @@ def _arrow_type(hint: Any) -> Any:
 
 def _write(path: Path, schema: Any, rows: Iterable[dict[str, Any]]) -> Written:
     """Write a file completely or not at all. Without rows, the file has columns only."""
-    pa = _arrow()
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
     flat = _flat(schema.empty_table()).schema.with_metadata({"cai": json.dumps(versions())})
-    scratch, rows, count = path.with_name(path.name + PART), iter(rows), 0
-    with naming_full_disk(path):
-        with pq.ParquetWriter(scratch, flat, compression="zstd") as writer:
-            while group := list(islice(rows, GROUP)):
-                writer.write_table(_flat(pa.Table.from_pylist(group, schema=schema)).cast(flat))
-                count += len(group)
-        scratch.replace(path)
+    rows, count = iter(rows), 0
+    with replacing(path) as scratch, pq.ParquetWriter(scratch, flat, compression="zstd") as writer:
+        while group := list(islice(rows, GROUP)):
+            writer.write_table(_flat(pa.Table.from_pylist(group, schema=schema)).cast(flat))
+            count += len(group)
     return Written(path, count)
 
 
 def _flat(table: Any) -> Any:
     """Return the table with structs flattened to columns: ``prompt.id`` becomes ``prompt_id``."""
-    while any(_arrow().types.is_struct(column.type) for column in table.schema):
+    while any(pa.types.is_struct(column.type) for column in table.schema):
         table = table.flatten()
     return table.rename_columns([name.replace(".", "_") for name in table.column_names])
-
-
-def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise InputError(
-            "writing Parquet needs pyarrow. Install it with: pip install 'constitutional-ai[local]'"
-        ) from error
-    return pyarrow
