@@ -83,13 +83,9 @@ async def _ask(
 
 
 def _columns(answers: Mapping[str, str | RecordError]) -> Table:
-    table = Table.grid(padding=(0, 3, 1, 0), expand=True)
-    for _ in answers:
-        table.add_column(ratio=1, overflow="fold")
-    table.add_row(*[Text(role, style="bold cyan") for role in answers])
-    shown = [
-        Text(visible(a)) if isinstance(a, str) else Text(f"(no answer: {visible(str(a))})", style="dim")
-        for a in answers.values()
-    ]
-    table.add_row(*shown)
+    table = Table(box=None, padding=(0, 3, 1, 0), expand=True, header_style="bold cyan")
+    for role in answers:
+        table.add_column(role, ratio=1, overflow="fold")
+    shown = [a if isinstance(a, str) else f"(no answer: {a})" for a in answers.values()]
+    table.add_row(*[Text(visible(text)) for text in shown])
     return table

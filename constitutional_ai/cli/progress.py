@@ -66,7 +66,7 @@ class Bars:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
-        task = self._task(stage)
+        task = self._bars.tasks[self._tasks[stage]]
         self._bars.update(
             task.id,
             advance=1,
@@ -76,11 +76,8 @@ class Bars:
 
     def finish(self, stage: str) -> None:
         if not self._console.is_terminal and stage in self._tasks:
-            task = self._task(stage)
+            task = self._bars.tasks[self._tasks[stage]]
             self._console.print(f"{stage}: {task.completed:.0f} done in {task.elapsed or 0:.0f} s")
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
-
-    def _task(self, stage: str) -> Task:
-        return next(t for t in self._bars.tasks if t.id == self._tasks[stage])

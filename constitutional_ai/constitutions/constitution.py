@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -129,14 +128,9 @@ def load_constitution(name: str | Path) -> Constitution:
     try:
         return Constitution.model_validate(data)
     except ValidationError as error:
-        _raise_input_error(path, node, error)
-
-
-def _raise_input_error(path: Path, node: yaml.Node | None, error: ValidationError) -> NoReturn:
-    fault = first_fault(error)
-    place, message = fault.place, fault.message
-    if fault.kind == "extra_forbidden":
-        known = Principle.model_fields if "principles" in place else Constitution.model_fields
-        message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
-    where = ".".join(map(str, place)) or "the constitution"
-    raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
+        place, message, kind, _ = first_fault(error)
+        if kind == "extra_forbidden":
+            known = Principle.model_fields if "principles" in place else Constitution.model_fields
+            message = f"unknown key '{place[-1]}'.{did_you_mean(str(place[-1]), known)}"
+        where = ".".join(map(str, place)) or "the constitution"
+        raise InputError(f"{path}:{line_of(node, place)}: {where}: {message}") from error
