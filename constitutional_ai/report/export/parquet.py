@@ -1,8 +1,9 @@
 """Write a run's records as Parquet: a file per kind of record, a row per record, a column per field.
 
 Fields of a nested record are prefixed with its name (``prompt_id``). Conversations are lists of ``role`` and
-``content``, as trainers need them. Column types come from the record's class, because they cannot be inferred if the
-first rows are None. Rows are written in groups, so that a stage need not fit in memory.
+``content``, as trainers need them, and revisions and judgements are lists of records. Column types come from the
+record's class, because they cannot be inferred if the first rows are None. Rows are written in groups, so that a stage
+need not fit in memory.
 """
 
 from __future__ import annotations
@@ -54,18 +55,15 @@ class Kind(NamedTuple):
     stages: str
     """Pattern of the folders, for ``glob``."""
     row_type: type[Any]
-    each: str | None = None
-    """A field with several records, each of which becomes a row after the fields of its parent record."""
     file: str = layout.RECORDS
 
 
 KINDS = (
     Kind("drafts", layout.PROMPTS, Draft),
     Kind("responses", layout.RESPONSES, Response),
-    Kind("revisions", layout.REVISIONS, RevisionChain, "revisions"),
+    Kind("revisions", layout.REVISIONS, RevisionChain),
     Kind("comparisons", layout.COMPARISONS, Comparison),
     Kind("labels", layout.PREFERENCE_LABELS, PreferenceLabel),
-    Kind("judgements", layout.PREFERENCE_LABELS, PreferenceLabel, "judgements"),
     Kind("gate", layout.PREFERENCE_LABELS, GateAnswer, file=layout.GATE),
     Kind("answers", layout.EVALUATION, Answer),
     Kind("answers", "answers", Answer),
@@ -92,7 +90,7 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
     for kind in KINDS:
         stages = [s for s in sorted(run.folder.glob(kind.stages)) if (s / kind.file).exists()]
         if stages:
-            schema = pa.schema([("stage", pa.string()), *schema_of(kind.row_type, kind.each)])
+            schema = pa.schema([("stage", pa.string()), *schema_of(kind.row_type)])
             written.append(_write(out / f"{kind.name}.parquet", schema, _rows(run, kind, stages)))
     if metrics := metrics_of(run):
         written.append(_write(out / "metrics.parquet", schema_of(Metric), map(asdict, metrics)))
@@ -104,21 +102,12 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
 def _rows(run: Run, kind: Kind, stages: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for stage in stages:
         for record in read_rows(stage / kind.file, kind.row_type):
-            row = {"stage": str(stage.relative_to(run.folder)), **asdict(record)}
-            if kind.each is None:
-                yield row
-                continue
-            for number, part in enumerate(row.pop(kind.each), start=1):
-                yield row | {"number": number, kind.each.removesuffix("s"): part}
+            yield {"stage": str(stage.relative_to(run.folder)), **asdict(record)}
 
 
-def schema_of(row_type: type[Any], each: str | None = None) -> Any:
+def schema_of(row_type: type[Any]) -> Any:
     """Return the Arrow schema of a record, in which a nested record is a struct."""
-    columns = {field.name: field.type for field in _arrow_type(row_type)}
-    if each is not None:
-        part = columns.pop(each).value_type
-        columns |= {"number": pa.int64(), each.removesuffix("s"): part}
-    return pa.schema(list(columns.items()))
+    return pa.schema(list(_arrow_type(row_type)))
 
 
 def _arrow_type(hint: Any) -> Any:

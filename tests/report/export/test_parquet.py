@@ -26,9 +26,8 @@ def test_every_kind_of_record_becomes_a_file(run: Run, tmp_path: Path) -> None:
     made = {one.file.name: one.rows for one in to_parquet(run, tmp_path / "out")}
     assert made == {
         "responses.parquet": 1,
-        "revisions.parquet": 2,
+        "revisions.parquet": 1,
         "labels.parquet": 1,
-        "judgements.parquet": 2,
         "answers.parquet": 3,
         "failures.parquet": 1,
         "metrics.parquet": 3,
@@ -42,19 +41,15 @@ def test_a_conversation_is_a_list_of_messages(run: Run, tmp_path: Path) -> None:
     assert (row["stage"], row["prompt_tags"], row["completion_prompt_tokens"]) == ("01-responses", ["fraud"], 7)
 
 
-def test_revisions_are_a_row_each(run: Run, tmp_path: Path) -> None:
+def test_revisions_and_judgements_are_lists_of_records(run: Run, tmp_path: Path) -> None:
     to_parquet(run, tmp_path)
-    first, second = read(tmp_path / "revisions.parquet")
-    assert first["id"] == second["id"] == CHAIN.id
-    assert (first["number"], first["revision_critique_text"], first["revision_fault"]) == (1, "Unkind.", None)
-    assert (second["number"], second["revision_critique_text"], second["revision_fault"]) == (2, None, "empty")
-    assert second["initial_completion_text"] == "Sure!"
-
-
-def test_judgements_are_a_row_each(run: Run, tmp_path: Path) -> None:
-    to_parquet(run, tmp_path)
-    rows = read(tmp_path / "judgements.parquet")
-    assert [(r["judgement_principle"], r["judgement_probability_first"]) for r in rows] == [
+    (chain,) = read(tmp_path / "revisions.parquet")
+    assert (chain["id"], chain["initial_completion_text"]) == (CHAIN.id, "Sure!")
+    first, second = chain["revisions"]
+    assert (first["critique"]["text"], first["fault"]) == ("Unkind.", None)
+    assert (second["critique"], second["fault"], second["cut"]) == (None, "empty", "Sure: ")
+    (label,) = read(tmp_path / "labels.parquet")
+    assert [(j["principle"], j["probability_first"]) for j in label["judgements"]] == [
         ("kind", 0.75),
         ("wise", 0.25),
     ]
@@ -63,10 +58,15 @@ def test_judgements_are_a_row_each(run: Run, tmp_path: Path) -> None:
 def test_every_group_of_rows_has_the_same_columns(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first group has no critique, the second no fault: neither column may lose its type."""
+    """The first group has no fault, the second no reward: neither column may lose its type."""
     monkeypatch.setattr(parquet, "GROUP", 1)
     to_parquet(run, tmp_path)
-    assert [r["revision_cut"] for r in read(tmp_path / "revisions.parquet")] == [None, "Sure: "]
+    rows = read(tmp_path / "answers.parquet")
+    assert [(row["verdict_degenerate"], row["reward"]) for row in rows] == [
+        (None, 0.5),
+        ("empty", None),
+        (None, None),
+    ]
 
 
 def test_what_was_not_measured_is_null_and_keeps_its_type(run: Run, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_null_and_keeps_its_type(run: Run, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_column_of_every_kind_has_a_type(kind: parquet.Kind) -> None:
-    schema = schema_of(kind.row_type, kind.each)
+    schema = schema_of(kind.row_type)
     assert str(schema.field("id").type) == "string"
     assert "null" not in str(schema)
 
@@ -127,7 +127,7 @@ def test_a_run_without_records_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "said"), [("parquet", "revisions.parquet: 2 rows"), ("inspect", "start.json: 2 samples")]
+    ("form", "said"), [("parquet", "revisions.parquet: 1 rows"), ("inspect", "start.json: 2 samples")]
 )
 def test_the_command_says_what_it_wrote(run: Run, tmp_path: Path, form: str, said: str) -> None:
     done = CliRunner().invoke(main, ["export", str(run.folder), "--to", form, "--out", str(tmp_path / "out")])
