@@ -8,20 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
-from rapidfuzz import fuzz, process, utils
+from rapidfuzz import fuzz, utils
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.data.worked_examples import FEW_SHOTS, examples_in
 
 Kind = Literal[
     "duplicate",
     "near-duplicate",
     "transcript",
-    "few-shot",
     "option letter",
     "asks nothing",
     "unseen",
@@ -30,13 +27,18 @@ Side = Literal["critique", "revision", "preference"]
 NEAR = 90.0
 """Similarity in per cent from which two texts are near-duplicates; case and punctuation do not count."""
 
-TRANSCRIPT = re.compile(
-    r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is|So the answer is|"
-    r"Let's think step by step):|\[\[\[|\]\]\]"
-)
-SPECIFIC = 40
-"""Characters that a sentence of a worked example must have to be recognised elsewhere."""
-LETTER = re.compile(r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b")
+MARKS: dict[Kind, tuple[str, str]] = {
+    "transcript": (
+        r"\b(?:Human|Assistant|CritiqueRequest|Critique|RevisionRequest|Revision|Options|The answer is|"
+        r"So the answer is|Let's think step by step):|\[\[\[|\]\]\]",
+        "is transcript markup, which the prompts add themselves",
+    ),
+    "option letter": (
+        r"\([A-F]\)|\b(?:option|answer|response|choice|reply) [A-F]\b",
+        "is the letter of an answer, and these letters are random",
+    ),
+}
+"""Texts that no principle should have, and why."""
 REQUEST_VERBS: dict[Side, str] = {
     "critique": "check|comment|consider|critique|criticise|criticize|describe|discuss|examine|explain|find|give|"
     "identify|imagine|list|look|make|name|note|point|quote|read|say|state|suppose|tell|think|write",
@@ -98,50 +100,10 @@ def _duplicates(constitution: Constitution) -> Iterator[Finding]:
                 )
 
 
-@cache
-def _worked_examples() -> dict[str, str]:
-    """Return the sentences of the worked examples that are long enough, each with its normalised form."""
-    items = [item for file in FEW_SHOTS.glob("*.json") for _, item in examples_in(FEW_SHOTS, file.name)]
-    texts = [text for item in items for text in _strings(item)]
-    sentences = {s for text in texts for s in re.split(r"(?<=[.?!])\s+|\n|\[\[\[|\]\]\]|\b[A-Z]\w*: ", text)}
-    compared = {sentence: utils.default_process(sentence) for sentence in sorted(sentences)}
-    return {sentence: words for sentence, words in compared.items() if len(words) >= SPECIFIC}
-
-
-def _strings(item: Any) -> Iterator[str]:
-    if isinstance(item, str):
-        yield item
-    elif isinstance(item, dict | list):
-        for part in item.values() if isinstance(item, dict) else item:
-            yield from _strings(part)
-
-
-def _leaked(text: str) -> str | None:
-    """Return a sentence of a worked example that a text contains almost word for word; None if there is none."""
-    words = utils.default_process(text)
-    if len(words) < SPECIFIC:  # partial_ratio looks for the shorter text in the longer
-        return None
-    match = process.extractOne(
-        words, _worked_examples(), scorer=fuzz.partial_ratio, processor=None, score_cutoff=NEAR
-    )
-    return match[2] if match else None
-
-
 def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
-    if leaked := _leaked(text):
-        yield Finding(
-            name,
-            "few-shot",
-            f"{side}: {leaked!r} is from the worked examples, which the prompts already contain",
-        )
-    if mark := TRANSCRIPT.search(text):
-        yield Finding(
-            name, "transcript", f"{side}: {mark[0]!r} is transcript markup, which the prompts add themselves"
-        )
-    if letter := LETTER.search(text):
-        yield Finding(
-            name, "option letter", f"{side}: {letter[0]!r}, but the letters of the answers are random"
-        )
+    for kind, (pattern, why) in MARKS.items():
+        if mark := re.search(pattern, text):
+            yield Finding(name, kind, f"{side}: {mark[0]!r} {why}")
     if "?" not in text and not re.search(rf"\b(?:{REQUEST_VERBS[side]})\b", text, re.IGNORECASE):
         yield Finding(name, "asks nothing", f"{side}: neither a question nor a request; write what to do")
     if side == "preference":

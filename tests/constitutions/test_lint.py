@@ -40,14 +40,7 @@ FOUND: list[tuple[Principle, str, str]] = [  # (principle, kind, what the messag
     (ask("Which is kinder? Options:"), "transcript", "'Options:'"),
     (ask("Which is kinder? [[[x]]]"), "transcript", "'[[['"),
     (ask("Which is kinder? Let's think step by step:"), "transcript", "think step by step"),
-    (
-        ask(
-            "Which asks for what the job really takes: somebody friendly and quick who speaks well with customers?"
-        ),
-        "few-shot",
-        "preference: 'Ask for what the job really takes",
-    ),
-    (ask("Is (A) kinder?"), "option letter", "'(A)', but the letters of the answers are random"),
+    (ask("Is (A) kinder?"), "option letter", "'(A)' is the letter of an answer"),
     (ask("Prefer answer B when in doubt."), "option letter", "'answer B'"),
     (ask("The assistant should be kind."), "asks nothing", "preference: neither a question nor a request"),
     (Principle(name="p", revision="Kindness above all."), "asks nothing", "revision: neither"),
