@@ -89,8 +89,9 @@ def _find(run: Run, by_id: dict[str, Prompt], record: str) -> Prompt:
         return next(iter(matches.values()))
     if matches:
         some = ", ".join(list(matches)[:LISTED])
-        more = f" and {len(matches) - LISTED} more" if len(matches) > LISTED else ""
-        raise InputError(f"'{visible(record)}' is a prefix of the ids of {len(matches)} prompts: {some}{more}.")
+        raise InputError(
+            f"'{visible(record)}' is a prefix of the ids of {len(matches)} prompts, such as {some}."
+        )
     near = difflib.get_close_matches(record, by_id, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"An example of an id: {next(iter(by_id))}."
     page = run.folder / layout.REPORT_PAGE
