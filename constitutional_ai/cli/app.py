@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,14 +16,9 @@ if TYPE_CHECKING:
 
 EXTRAS = {"starlette": "serve", "uvicorn": "serve", "pyarrow": "local", "torch": "local"}
 """The extra that brings each optional module."""
-Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+settings_option = partial(click.option, "--set", "changes", multiple=True, metavar="KEY=VALUE")
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
-
-
-def settings_option(help_text: str) -> Callable[[Command], Command]:
-    """Return the repeatable option ``--set KEY=VALUE``."""
-    return click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=help_text)
 
 
 class Commands(click.Group):

@@ -66,7 +66,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     "--harm-model", "harmfulness_model", type=PATH, help="Folder of a model trained by cai harmfulness."
 )
 @click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
-@settings_option("A setting of the judge, for example method=votes. Repeatable.")
+@settings_option(help="A setting of the judge, for example method=votes. Repeatable.")
 @click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="User turns of a match.")
 @click.option("--human", metavar="MODEL", help="The model that writes the user turns after the prompt.")
 @click.option(

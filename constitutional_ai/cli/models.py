@@ -42,7 +42,7 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     show_default=True,
     help="Worked examples for models in the plain format: built-in, none, or a folder with the paper's files.",
 )
-@settings_option("A setting from the recipe's section feedback, for example method=votes.")
+@settings_option(help="A setting from the recipe's section feedback, for example method=votes.")
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of pairs. Default: all.")
 @seed_option
 @click.option("--out", type=PATH, help="JSON file to write the report to.")
@@ -70,7 +70,7 @@ def judge(model: str, data: Path, **options: Any) -> None:
     type=click.Choice(["1", "4"]),
     help="Highest possible rating in FILE, if its rows do not state it.",
 )
-@settings_option("A setting of the training, for example epochs=3. Repeatable.")
+@settings_option(help="A setting of the training, for example epochs=3. Repeatable.")
 @seed_option
 def harmfulness(file: Path, out: Path, scale: str | None, **options: Any) -> None:
     """Train a model that rates the harmfulness of conversations from 0 to 4, on people's ratings in FILE.
