@@ -71,17 +71,11 @@ def lint(constitution: Constitution) -> list[Finding]:
     """Return the findings about each principle, in order."""
     findings = [*_duplicates(constitution)]
     for principle in constitution.principles:
-        for side, text in _texts(principle):
-            findings += _wording(principle.name, side, text)
+        for side in REQUEST_VERBS:
+            if text := getattr(principle, side):
+                findings += _wording(principle.name, side, text)
     order = [p.name for p in constitution.principles]
     return sorted(findings, key=lambda finding: order.index(finding.principle))
-
-
-def _texts(principle: Principle) -> Iterator[tuple[Side, str]]:
-    for side in REQUEST_VERBS:
-        text = getattr(principle, side)
-        if text:
-            yield side, text
 
 
 def _duplicates(constitution: Constitution) -> Iterator[Finding]:
@@ -113,26 +107,19 @@ def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
 
 
 def diff(old: Constitution, new: Constitution) -> list[str]:
-    """Return lines that describe the changes: the versions, then each principle, matched by name or else by content."""
+    """Return lines that describe the changes: the versions, then each principle, matched by name."""
     lines = [f"{old.name} {old.digest} -> {new.name} {new.digest}"]
     before, after = ({p.name: p for p in c.principles} for c in (old, new))
-    removed = {name: _content(p) for name, p in before.items() if name not in after}
     for name, principle in after.items():
         if name in before:
             lines += _changes(before[name], principle)
-        elif same := next((n for n, content in removed.items() if content == _content(principle)), None):
-            del removed[same]
-            lines.append(f"renamed {same} -> {name}")
         else:
             lines.append(f"added   {name}: {principle.preference or principle.revision}")
-    lines += [f"removed {name}: {before[name].preference or before[name].revision}" for name in removed]
+    removed = [p for name, p in before.items() if name not in after]
+    lines += [f"removed {p.name}: {p.preference or p.revision}" for p in removed]
     if len(lines) == 1:
         lines.append("the same" if old.digest == new.digest else "only the order of the principles changed")
     return lines
-
-
-def _content(principle: Principle) -> str:
-    return principle.model_dump_json(exclude={"name", "tags"})
 
 
 def _changes(old: Principle, new: Principle) -> list[str]:
