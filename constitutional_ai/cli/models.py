@@ -67,12 +67,12 @@ def judge(model: str, data: Path, **options: Any) -> None:
 @click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to finetune.")
 @click.option(
     "--scale",
-    type=click.Choice(["1", "4"]),
+    type=click.Choice([1, 4]),
     help="Highest possible rating in FILE, if its rows do not state it.",
 )
 @settings_option(help="A setting of the training, for example epochs=3. Repeatable.")
 @seed_option
-def harmfulness(file: Path, out: Path, scale: str | None, **options: Any) -> None:
+def harmfulness(file: Path, out: Path, **options: Any) -> None:
     """Train a model that rates the harmfulness of conversations from 0 to 4, on people's ratings in FILE.
 
     It minimises the squared error on whole conversations, and is tested on held-out prompts. Pass its folder to
@@ -87,8 +87,7 @@ def harmfulness(file: Path, out: Path, scale: str | None, **options: Any) -> Non
 
     console = terminal()
     with Bars(console) as bars:
-        highest: Any = None if scale is None else int(scale)
-        regressor = make_regressor(file, out, scale=highest, progress=bars, say=bars.say, **options)
+        regressor = make_regressor(file, out, progress=bars, say=bars.say, **options)
     console.print(table(regressor.held_out))
     console.print(f"trained on {regressor.trained_on} conversations; written to {out}")
 

@@ -39,7 +39,6 @@ class Bars:
     """Live bars in a terminal, or a line per finished stage elsewhere, such as in a log. A context manager."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._bars = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description:<21}"),
@@ -75,9 +74,9 @@ class Bars:
         )
 
     def finish(self, stage: str) -> None:
-        if not self._console.is_terminal and stage in self._tasks:
+        if not self._bars.console.is_terminal and stage in self._tasks:
             task = self._bars.tasks[self._tasks[stage]]
-            self._console.print(f"{stage}: {task.completed:.0f} done in {task.elapsed or 0:.0f} s")
+            self._bars.console.print(f"{stage}: {task.completed:.0f} done in {task.elapsed or 0:.0f} s")
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)

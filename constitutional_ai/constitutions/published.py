@@ -13,7 +13,7 @@ Texts are kept byte for byte, mistakes included. Only the markup that our prompt
 from __future__ import annotations
 
 import re
-from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,10 @@ def _from_text(path: Path, text: str) -> list[Entry]:
 def _constitution(source: Path, name: str, description: str, entries: list[Entry]) -> Constitution:
     if not entries:
         raise InputError(f"{source} holds no principle. {KNOWN}")
-    numbers: Counter[str] = Counter()
-    principles = []
-    for entry in entries:
-        side = "revision" if "revision" in entry else "preference"
-        principles.append({"name": f"{side}{numbers[side]}", **entry})
-        numbers[side] += 1
+    numbers = {"revision": count(), "preference": count()}
+    sides = ["revision" if "revision" in entry else "preference" for entry in entries]
+    named = [{"name": f"{side}{next(numbers[side])}"} for side in sides]
+    principles = [name | entry for name, entry in zip(named, entries, strict=True)]
     try:
         data = {"name": name, "description": description, "principles": principles}
         return Constitution.model_validate(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -45,10 +46,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed ``PACKAGES``."""
     packages = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             packages[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return packages
 
 
