@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXTRAS = {"starlette": "serve", "uvicorn": "serve", "pyarrow": "local", "torch": "local"}
 """The extra that brings each optional module."""
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 settings_option = partial(click.option, "--set", "changes", multiple=True, metavar="KEY=VALUE")
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from rich.console import Console
@@ -57,15 +58,10 @@ def _models(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _lines(console: Console) -> Iterator[str]:
-    while True:
-        try:
-            line = console.input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
-        if not line:
-            return
-        yield line
+    with suppress(EOFError, KeyboardInterrupt):
+        while line := console.input("> ").strip():
+            yield line
+    console.print()
 
 
 async def _ask(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import FOLDER, PATH, seed_option, settings_option, terminal
 from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
@@ -46,7 +46,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     type=click.IntRange(1),
     help="Maximum number of prompts of each kind, and of questions of each file.",
 )
-@click.option("--paper", type=PATH, help="A copy of the paper's repository, with its evaluation files.")
+@click.option("--paper", type=FOLDER, help="A copy of the paper's repository, with its evaluation files.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Sampling temperature."
@@ -121,8 +121,6 @@ def evaluate(
         raise InputError("choose a folder for the results: --out FOLDER")
     if options["human"]:
         check_name(options["human"])
-    if (paper := options["paper"]) and not paper.is_dir():
-        raise InputError(f"no folder '{paper}': --paper needs a copy of the paper's repository.")
     judge_name, feedback = judge_settings(runs, judge, changes)
     all_prompts = evaluation_prompts(prompts, options["limit"], options["seed"])
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}

@@ -21,7 +21,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -44,8 +44,6 @@ from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRo
 
 Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
-
-SILENT = Silent()
 
 
 class Trained(NamedTuple):
@@ -73,7 +71,7 @@ class Run:
     """An open run directory. Only ``open_run`` opens one for writing."""
 
     folder: Path
-    progress: Progress = SILENT
+    progress: Progress = field(default_factory=Silent)
     settings_source: str = "the recipe"
     """Name of the source of the settings, in errors."""
     remedy: str = "Pass --redo {stage}, or use a new run (out=...)."

@@ -103,7 +103,7 @@ def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tm
             ["scripted:echo", "--out", "x", "--pm", "kind=nowhere"],
             "neither a run nor the folder of a preference model",
         ),
-        (["scripted:echo", "--out", "x", "--paper", "nowhere"], "no folder 'nowhere'"),
+        (["scripted:echo", "--out", "x", "--paper", "nowhere"], "Directory 'nowhere' does not exist"),
         (["scripted:echo", "--out", "x", "--prompts", "nowhere"], "no file 'nowhere'"),
         (["scripted:echo", "--out", "x", "--anchor", "me"], "no model is called 'me'. Set --anchor"),
         (["scripted:echo", "--out", "x", "--judge", "gpt"], "unknown model 'gpt'"),
