@@ -143,9 +143,9 @@ class Run:
         records = self.stage(stage) / layout.RECORDS
 
         def make() -> Output:
-            made = asyncio.run(self._run_rows(stage, row_type, passes(), budget=budget))
-            known = notes(made.records)
-            return Output(digest_file(records), len(made.records), known, made.failures, made.tokens)
+            result = asyncio.run(self._run_rows(stage, row_type, passes(), budget=budget))
+            known = notes(result.records)
+            return Output(digest_file(records), len(result.records), known, result.failures, result.tokens)
 
         self._complete(stage, config, inputs, make)
         return StoredRows(records, row_type)

@@ -91,7 +91,7 @@ async def score_rounds(
 
     Raises InputError if the principles have changed since.
     """
-    settings, asked = _questions(chain, constitution, settings)
+    settings, questions = _questions(chain, constitution, settings)
     initial, notes = chain.initial, []
 
     async def judge(number: int, name: str, answer: Completion) -> float:
@@ -99,7 +99,7 @@ async def score_rounds(
             return 0.5
         pair = Comparison(f"{chain.id}.{number}.{name}", initial.prompt, answer, initial.completion)
         try:
-            return (await ask(pair, constitution=asked[name], settings=settings)).probability_a
+            return (await ask(pair, constitution=questions[name], settings=settings)).probability_a
         except RecordError as error:
             notes.append(f"round {number}, {name}: {type(error).__name__}: {error}")
             return nan
@@ -107,11 +107,11 @@ async def score_rounds(
     async def score(number: int, principle: str | None, answer: Completion, fault: str | None) -> Round:
         if fault is not None:
             notes.append(f"round {number} was left out: {fault}")
-            return Round(number, principle, nan, dict.fromkeys(asked, nan))
-        better = await asyncio.gather(*[judge(number, name, answer) for name in asked])
+            return Round(number, principle, nan, dict.fromkeys(questions, nan))
+        better = await asyncio.gather(*[judge(number, name, answer) for name in questions])
         talk = (*initial.prompt.conversation, Message("assistant", answer.text))
         own = await reward(talk) if reward else nan
-        return Round(number, principle, own, dict(zip(asked, better, strict=True)))
+        return Round(number, principle, own, dict(zip(questions, better, strict=True)))
 
     rounds = [score(0, None, initial.completion, None)]
     rounds += [score(n, r.principle, r.revised, r.fault) for n, r in enumerate(chain.revisions, start=1)]
@@ -123,7 +123,7 @@ def _questions(
 ) -> tuple[Feedback, dict[str, Constitution]]:
     """Return a constitution of one question for each principle of the chain, and the settings to ask them.
 
-    A principle may lack the assistants that feedback by likelihood needs: then all are asked by multiple choice. There
+    A principle may lack the assistants that feedback by likelihood needs: then all are put as multiple choice. There
     is no clamp: it is for training and would hide a fall.
     """
     names = dict.fromkeys(revision.principle for revision in chain.revisions)
@@ -133,8 +133,8 @@ def _questions(
     used = [known[name] for name in names]
     if METHODS[settings.method].needs_assistants and not all(p.upheld for p in used):
         settings = settings.model_copy(update={"method": "multiple_choice"})
-    asked = [p.model_copy(update={"preference": p.preference or f"{ASKS}{p.revision}"}) for p in used]
-    alone = {p.name: Constitution(name=p.name, principles=(p,)) for p in asked}
+    with_questions = [p.model_copy(update={"preference": p.preference or f"{ASKS}{p.revision}"}) for p in used]
+    alone = {p.name: Constitution(name=p.name, principles=(p,)) for p in with_questions}
     return settings.model_copy(update={"principles": 1, "clamp": (0.0, 1.0)}), alone
 
 
