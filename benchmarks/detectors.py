@@ -33,7 +33,7 @@ from constitutional_ai.cli.app import quiet_libraries
 from constitutional_ai.data.ratings import Rated, load_ratings
 from constitutional_ai.detectors.objection import objection
 from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, agreement, tokens
-from constitutional_ai.metrics.rank_agreement import auc, difference
+from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.records import Metric
 from constitutional_ai.seeding import seed_of
@@ -147,13 +147,17 @@ def harmfulness(folder: Path) -> list[Row]:
 
 
 def lead(pooled: Sequence[Rated], scores: dict[str, list[float]], other: str) -> Row:
-    """Return the difference between our rank correlation and that of ``other``."""
-    gain = difference(
+    """Return the difference between our rank correlation and that of ``other``, on the same items in every resample."""
+
+    def gain_of(pair_N2: Any, truth_N: Any) -> float | None:
+        ours, theirs = (spearman(pair_N2[:, side], truth_N) for side in (0, 1))
+        return None if ours is None or theirs is None else ours - theirs
+
+    gain = resampled(
         "gain",
         "our regressor",
-        "spearman",
-        scores["our regressor"],
-        scores[other],
+        gain_of,
+        list(zip(scores["our regressor"], scores[other], strict=True)),
         [one.rating for one in pooled],
         [one.prompt for one in pooled],
         seed=SEED,
@@ -205,9 +209,10 @@ def refusals(folder: Path) -> list[Row]:
             ("our patterns, all prompts", ours, range(len(answers)), None),
             ("word counts, trained on other prompts of the same models, the unseen half", words, half, None),
         ):
-            area = auc(
+            area = resampled(
                 "auc",
                 name,
+                auc,
                 [scores[i] for i in chosen],
                 [refused[i] for i in chosen],
                 [answers[i]["prompt"] for i in chosen],

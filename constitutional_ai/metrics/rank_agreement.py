@@ -7,72 +7,57 @@ independent (pitfall 26).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from constitutional_ai.records import Metric
 
 DRAWS = 2000
-Numbers = Sequence[float]
-Clusters = Sequence[Hashable]
 Statistic = Callable[[Any, Any], float | None]
 """A function that returns a number from two arrays with an entry per item, or None if it is not defined."""
 
 
-def spearman(
-    name: str, model: str, scores: Numbers, truth: Numbers, clusters: Clusters, *, seed: int
-) -> Metric:
+def spearman(scores: Any, truth: Any) -> float | None:
     """Return Spearman's rank correlation in [−1, 1], ties at their mean rank; None if either is constant.
 
-    >>> spearman("order", "judge", [1, 2, 3], [0, 5, 9], "abc", seed=0).value
+    >>> spearman([1, 2, 3], [0, 5, 9])
     1.0
     """
-    return _metric(name, model, _spearman, scores, truth, clusters, seed)
+    import numpy as np
+    from scipy.stats import rankdata
+
+    a, b = rankdata(scores), rankdata(truth)
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
 
 
-def auc(
-    name: str, model: str, scores: Numbers, truth: Sequence[bool], clusters: Clusters, *, seed: int
-) -> Metric:
+def auc(scores: Any, truth: Any) -> float | None:
     """Return P(a true item scores above a false one), in [0, 1]; a tie counts half. None if all have one truth.
 
-    >>> auc("separates", "judge", [1, 2, 3, 4], [False, True, False, True], "abcd", seed=0).value
+    >>> auc([1, 2, 3, 4], [False, True, False, True])
     0.75
     """
-    return _metric(name, model, _auc, scores, truth, clusters, seed)
+    import numpy as np
+    from scipy.stats import rankdata
+
+    true = np.asarray(truth, bool)
+    positives, negatives = int(true.sum()), int((~true).sum())
+    if not positives or not negatives:
+        return None
+    return float((rankdata(scores)[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def difference(
-    name: str,
-    model: str,
-    of: Literal["spearman", "auc"],
-    scores: Numbers,
-    others: Numbers,
-    truth: Numbers,
-    clusters: Clusters,
-    *,
-    seed: int,
-) -> Metric:
-    """Return the statistic of ``scores`` minus that of ``others``.
-
-    Both are computed on the same items in every resample, so items that are hard for both do not widen the interval.
-    """
-    statistic = _spearman if of == "spearman" else _auc
-
-    def gain(pair_N2: Any, truth_N: Any) -> float | None:
-        both = [statistic(pair_N2[:, side], truth_N) for side in (0, 1)]
-        return None if both[0] is None or both[1] is None else both[0] - both[1]
-
-    return _metric(name, model, gain, list(zip(scores, others, strict=True)), truth, clusters, seed)
-
-
-def _metric(
+def resampled(
     name: str,
     model: str,
     statistic: Statistic,
     scores: Sequence[Any],
-    truth: Numbers,
-    clusters: Clusters,
+    truth: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
     seed: int,
 ) -> Metric:
+    """Return a statistic with its interval. An item of ``scores`` may be a row of several numbers."""
     import numpy as np
 
     groups: dict[Hashable, list[int]] = {}
@@ -89,23 +74,3 @@ def _metric(
         if len(defined) >= DRAWS / 2:  # if many draws hold one kind only, the others say little
             low, high = map(float, np.percentile(defined, [2.5, 97.5]))
     return Metric(name, model, value, low, high, len(scores), clusters=len(groups))
-
-
-def _spearman(scores: Any, truth: Any) -> float | None:
-    import numpy as np
-    from scipy.stats import rankdata
-
-    a, b = rankdata(scores), rankdata(truth)
-    if len(set(a)) < 2 or len(set(b)) < 2:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _auc(scores: Any, truth: Any) -> float | None:
-    from scipy.stats import rankdata
-
-    true = truth.astype(bool)
-    positives, negatives = int(true.sum()), int((~true).sum())
-    if not positives or not negatives:
-        return None
-    return float((rankdata(scores)[true].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -16,7 +16,7 @@ from constitutional_ai.data.lines import format_counts
 from constitutional_ai.data.ratings import HIGHEST, Rated, Scale, load_ratings
 from constitutional_ai.errors import InputError, ModelError, did_you_mean, first_fault
 from constitutional_ai.metrics.intervals import cluster_bootstrap
-from constitutional_ai.metrics.rank_agreement import auc, spearman
+from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Checkpoint, Metric, as_messages
@@ -246,8 +246,8 @@ def agreement(name: str, rated: Sequence[Rated], scores: Sequence[float], seed: 
     ratings, prompts = [one.rating for one in rated], [one.prompt for one in rated]
     harmful = [rating >= HARMFUL for rating in ratings]
     return [
-        spearman("harmfulness.rank_correlation", name, scores, ratings, prompts, seed=seed),
-        auc("harmfulness.auc", name, scores, harmful, prompts, seed=seed),
+        resampled("harmfulness.rank_correlation", name, spearman, scores, ratings, prompts, seed=seed),
+        resampled("harmfulness.auc", name, auc, scores, harmful, prompts, seed=seed),
         cluster_bootstrap(
             "harmfulness.squared_error",
             name,
