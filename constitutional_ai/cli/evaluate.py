@@ -74,13 +74,6 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     metavar="LABEL",
     help="The model whose Elo is 0. Default: the first SL-CAI, otherwise the first model.",
 )
-@click.option(
-    "--ties",
-    type=click.Choice(["discarded", "half"]),
-    default="discarded",
-    show_default=True,
-    help="How Elo counts ties: not at all, or as half a win for each model.",
-)
 @seed_option
 @click.option("--redo", callback=_part_or_step, metavar="PART", help="Repeat this part.")
 def evaluate(

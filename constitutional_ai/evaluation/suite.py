@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.data.worked_examples import FEW_SHOTS
@@ -90,8 +90,6 @@ class Suite:
     seed: int
     say: Callable[[str], None]
     """Shows the user a message that must not be missed."""
-    ties: Literal["discarded", "half"] = "discarded"
-    """How Elo counts a tie: not at all, as in the paper (EV-9), or as half a win for each model."""
     limit: int | None = None
     """Maximum number of prompts of each kind, and of questions of each file; None uses all."""
 

@@ -8,13 +8,13 @@ pitfall 22). Helpfulness and harmlessness are rated separately, each from its ow
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
-from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.metrics.bradley_terry import Array, fit
 from constitutional_ai.records import Match, Metric
 
@@ -39,29 +39,23 @@ class EloRating(NamedTuple):
 
 
 def elo(
-    matches: Sequence[Match],
-    *,
-    anchor: str,
-    ties: Literal["discarded", "half"] = "discarded",
-    resamples: int = 0,
-    seed: int = 0,
+    matches: Sequence[Match], *, anchor: str, models: Iterable[str] = (), resamples: int = 0, seed: int = 0
 ) -> dict[str, EloRating]:
-    """Return the ratings of all models that played, in the order of their names.
+    """Return the ratings of ``models`` and all others that played, in the order of their names.
 
-    ``ties`` are discarded, as in the paper, or count half a win for each side; the Fisher intervals are then wider than
-    necessary. With ``resamples`` above 0 (1000 is enough), intervals are percentiles of a bootstrap that draws whole
-    prompts. Otherwise they are Fisher's, which are too narrow if matches on one prompt are not independent.
+    Ties are discarded, as in the paper. With ``resamples`` above 0 (1000 is enough), intervals are percentiles of a
+    bootstrap that draws whole prompts. Otherwise they are Fisher's, which are too narrow if matches on one prompt are
+    not independent.
 
     A model that won or lost every match has no finite rating, and neither has a group that never lost to the others;
-    such models are unrated. Raises InputError if the anchor has not played, or a model plays against itself.
+    such models are unrated.
     """
-    names = _names(matches, anchor)
-    wins = _Wins(matches, names, ties == "half")
-    table, zero = wins.table(), names.index(anchor)
+    names = sorted({anchor, *models, *(name for match in matches for name in (match.a, match.b))})
+    table, *tables = _win_tables(matches, names, resamples, np.random.default_rng(seed))
+    zero = names.index(anchor)
     strengths, errors = (POINTS * values[0] for values in fit(table[None], zero))
     if resamples:
-        tables = wins.resample(resamples, np.random.default_rng(seed))
-        low, high = _percentiles(POINTS * fit(tables, zero).strengths)
+        low, high = _percentiles(POINTS * fit(np.stack(tables), zero).strengths)
     else:
         low, high = (strengths + ndtri(tail) * errors for tail in TAILS)
     counts = (table + table.T).sum(1)
@@ -71,48 +65,22 @@ def elo(
     }
 
 
-def _names(matches: Sequence[Match], anchor: str) -> list[str]:
-    for match in matches:
-        if match.a == match.b:
-            raise InputError(f"match '{match.id}' is between '{match.a}' and itself.")
-    names = sorted({name for match in matches for name in (match.a, match.b)})
-    if anchor not in names:
-        raise InputError(f"the anchor '{anchor}' has played no match.{did_you_mean(anchor, names)}")
-    return names
+def _win_tables(
+    matches: Sequence[Match], names: Sequence[str], resamples: int, draws: np.random.Generator
+) -> list[Array]:
+    """Return the wins of row over column [models, models]: all, then those of each sample of prompts.
 
-
-class _Wins:
-    """All wins, as arrays with one item for each."""
-
-    def __init__(self, matches: Sequence[Match], names: Sequence[str], halves: bool) -> None:
-        """Take the wins of all matches; ``halves`` counts a tie as half a win for each side."""
-        rows, self.models = list(_rows(matches, halves)), len(names)
-        prompts, self.prompt = np.unique([row[0] for row in rows], return_inverse=True)
-        self.prompts = len(prompts)
-        number = {name: n for n, name in enumerate(names)}
-        self.cell = np.array(
-            [self.models * number[winner] + number[loser] for _, winner, loser, _ in rows], int
-        )
-        self.weight = np.array([weight for *_, weight in rows], float)
-
-    def table(self, times: Array | None = None) -> Array:
-        """Return the wins of row over column [models, models]; ``times`` is how often each prompt was drawn."""
-        weight = self.weight if times is None else self.weight * times[self.prompt]
-        return np.bincount(self.cell, weight, self.models**2).reshape(self.models, self.models)
-
-    def resample(self, count: int, draws: np.random.Generator) -> Array:
-        """Return tables [count, models, models], each from a sample of all prompts with replacement."""
-        drawn = (draws.integers(max(1, self.prompts), size=self.prompts) for _ in range(count))
-        return np.stack([self.table(np.bincount(one, minlength=self.prompts)) for one in drawn])
-
-
-def _rows(matches: Sequence[Match], halves: bool) -> Iterator[tuple[str, str, str, float]]:
-    """Yield prompt, winner, loser and weight of each win. A match without a choice has none."""
-    for match in matches:
-        if match.winner == "a" or (match.winner == "tie" and halves):
-            yield match.prompt, match.a, match.b, 1.0 if match.winner == "a" else 0.5
-        if match.winner == "b" or (match.winner == "tie" and halves):
-            yield match.prompt, match.b, match.a, 1.0 if match.winner == "b" else 0.5
+    Prompts are drawn with replacement, each with all its wins.
+    """
+    number = {name: n for n, name in enumerate(names)}
+    won = [match for match in matches if match.winner in ("a", "b")]
+    sides = [(number[m.a], number[m.b]) if m.winner == "a" else (number[m.b], number[m.a]) for m in won]
+    cell = np.array([len(names) * winner + loser for winner, loser in sides], int)
+    prompts, prompt = np.unique([match.prompt for match in won], return_inverse=True)
+    count, shape = len(prompts), (len(names), len(names))
+    samples = (draws.integers(max(1, count), size=count) for _ in range(resamples))
+    times = chain([np.ones(count)], (np.bincount(sample, minlength=count) for sample in samples))
+    return [np.bincount(cell, one[prompt], math.prod(shape)).reshape(shape) for one in times]
 
 
 def _percentiles(strengths: Array) -> tuple[Array, Array]:
@@ -131,15 +99,16 @@ def _percentiles(strengths: Array) -> tuple[Array, Array]:
 def _rating(
     name: str, anchor: str, points: float, error: float, low: float, high: float, count: float
 ) -> EloRating:
-    why = _why_unrated(points, anchor)
-    if why or name == anchor:
-        return EloRating(Metric("elo", name, None if why else 0.0, None, None, round(count)), None, why)
+    why = _why_unrated(points, anchor, count)
     alike = math.isclose(low, high, abs_tol=1e-6)
     ends = [None if alike or not math.isfinite(end) else end for end in (low, high)]
-    return EloRating(Metric("elo", name, points, ends[0], ends[1], round(count)), error, None)
+    metric = Metric("elo", name, None if why else points, ends[0], ends[1], round(count))
+    return EloRating(metric, error if math.isfinite(error) else None, why)
 
 
-def _why_unrated(points: float, anchor: str) -> str | None:
+def _why_unrated(points: float, anchor: str, count: float) -> str | None:
+    if not count:
+        return "it has won or lost no match"
     if math.isnan(points):
         return f"nothing compares it with {anchor}: no chain of wins leads from the one to the other"
     if math.isinf(points):

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.errors import InputError
 from constitutional_ai.metrics.elo import EloRating, elo
 from constitutional_ai.records import Match
 
@@ -60,19 +59,10 @@ def test_ratings_add_up_along_a_chain_of_matches() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("ties", "rating", "count"),
-    [
-        ("discarded", 400 * math.log10(3), 4),
-        ("half", 400 * math.log10(4 / 2), 6),  # 3 + 2/2 wins to 1 + 2/2
-    ],
-)
-def test_ties_are_discarded_or_half_a_win_each(
-    ties: Literal["discarded", "half"], rating: float, count: int
-) -> None:
+def test_ties_are_discarded() -> None:
     said: list[Winner] = ["a", "a", "a", "b", "tie", "tie", None]
-    found = elo([match(n, "x", "y", w) for n, w in enumerate(said)], anchor="y", ties=ties)
-    assert (found["x"].elo.value, found["x"].elo.count) == (pytest.approx(rating), count)
+    found = elo([match(n, "x", "y", w) for n, w in enumerate(said)], anchor="y")
+    assert (found["x"].elo.value, found["x"].elo.count) == (pytest.approx(400 * math.log10(3)), 4)
 
 
 UNBOUNDED = [
@@ -94,12 +84,13 @@ UNBOUNDED = [
         ("never", "its rating has no lower bound: no chain of wins leads from it to zero"),
         ("apart", "nothing compares it with zero: no chain of wins leads from the one to the other"),
         ("far", "nothing compares it with zero: no chain of wins leads from the one to the other"),
-        ("undecided", "nothing compares it with zero: no chain of wins leads from the one to the other"),
+        ("undecided", "it has won or lost no match"),
+        ("absent", "it has won or lost no match"),
     ],
 )
 @pytest.mark.parametrize("resamples", [0, 20])
 def test_what_has_no_finite_rating_has_none_and_says_why(model: str, why: str, resamples: int) -> None:
-    found = elo(UNBOUNDED, anchor="zero", resamples=resamples)
+    found = elo(UNBOUNDED, anchor="zero", models=["absent"], resamples=resamples)
     rating = found[model]
     assert (rating.elo.value, rating.elo.low, rating.elo.high, rating.error) == (None, None, None, None)
     assert rating.unrated == why
@@ -112,21 +103,10 @@ def test_what_bounds_nothing_moves_nothing() -> None:
     assert (among.error, among.unrated) == (pytest.approx(alone.error), None)
 
 
-@pytest.mark.parametrize(
-    ("anchor", "matches", "says"),
-    [
-        (
-            "sl-cia",
-            played(("sl-cai", "x", 1)),
-            "the anchor 'sl-cia' has played no match. Did you mean 'sl-cai'?",
-        ),
-        ("x", [match(7, "x", "x", "a")], "match '7' is between 'x' and itself."),
-    ],
-)
-def test_a_mistake_is_said(anchor: str, matches: list[Match], says: str) -> None:
-    with pytest.raises(InputError) as error:
-        elo(matches, anchor=anchor)
-    assert str(error.value) == says
+def test_an_anchor_that_has_not_played_rates_nobody() -> None:
+    found = elo(played(("sl-cai", "x", 1)), anchor="start")
+    assert points(found) == {"sl-cai": None, "start": None, "x": None}
+    assert found["start"].unrated == "it has won or lost no match"
 
 
 def tournament(strengths: dict[str, float], count: int, rng: random.Random) -> list[Match]:
@@ -236,20 +216,15 @@ def some_matches(draw: st.DrawFn) -> list[Match]:
     return [match(n, a, b, said, f"p{prompt}") for n, (a, b, said, prompt) in enumerate(draw(RESULTS))]
 
 
-TIES = st.sampled_from(["discarded", "half"])
-
-
 def close(found: float | None, wanted: float | None) -> bool:
     return (found is None and wanted is None) or found == pytest.approx(wanted, abs=1e-4)
 
 
-@given(some_matches(), TIES)
-def test_another_anchor_shifts_all_ratings_alike(
-    matches: list[Match], ties: Literal["discarded", "half"]
-) -> None:
+@given(some_matches())
+def test_another_anchor_shifts_all_ratings_alike(matches: list[Match]) -> None:
     old, new = matches[0].a, matches[0].b
-    before = elo(matches, anchor=old, ties=ties)
-    after = elo(matches, anchor=new, ties=ties)
+    before = elo(matches, anchor=old)
+    after = elo(matches, anchor=new)
     shift = before[new].elo.value
     if shift is None:
         assert after[old].elo.value is None
@@ -260,12 +235,10 @@ def test_another_anchor_shifts_all_ratings_alike(
     assert close(after[old].error, before[new].error)
 
 
-@given(some_matches(), TIES)
-def test_who_loses_where_others_win_has_the_opposite_rating(
-    matches: list[Match], ties: Literal["discarded", "half"]
-) -> None:
+@given(some_matches())
+def test_who_loses_where_others_win_has_the_opposite_rating(matches: list[Match]) -> None:
     turned = [Match(m.id, m.prompt, m.b, m.a, m.winner) for m in matches]
-    before, after = (elo(m, anchor=matches[0].a, ties=ties) for m in (matches, turned))
+    before, after = (elo(m, anchor=matches[0].a) for m in (matches, turned))
     for name, rating in before.items():
         value, opposite = rating.elo.value, after[name].elo.value
         assert close(opposite, None if value is None else -value)

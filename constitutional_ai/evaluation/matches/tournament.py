@@ -34,7 +34,7 @@ from constitutional_ai.evaluation.matches.human_turns import (
 )
 from constitutional_ai.evaluation.matches.pairings import pairings
 from constitutional_ai.evaluation.suite import CheckedScorer, Suite
-from constitutional_ai.metrics.elo import EloRating, elo
+from constitutional_ai.metrics.elo import elo
 from constitutional_ai.metrics.intervals import share
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.records import Conversation, Kind, Message, Metric, Prompt, Response
@@ -254,23 +254,16 @@ def _metrics(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> list[Metric
 
 def _ratings(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> Iterator[Metric]:
     """Yield every candidate's rating and its standard error. Both are None, with a message, if it cannot be rated."""
-    matches = [turn.match for turn in turns]
-    ratings: dict[str, EloRating] = {}
-    if anchored := any(suite.anchor in (m.a, m.b) for m in matches):
-        ratings = elo(matches, anchor=suite.anchor, ties=suite.ties, resamples=RESAMPLES, seed=suite.seed)
-        if (prompts := len({m.prompt for m in matches})) < FEW:
-            suite.say(
-                f"elo.{test} has {prompts} prompts: with fewer than about {FEW}, its intervals are too narrow."
-            )
-    for label in (one.label for one in suite.candidates):
-        counted = [m for m in matches if label in (m.a, m.b) and m.winner in ("a", "b")]
-        if rating := ratings.get(label):
-            value, error, why = rating
-        else:
-            value, error = Metric("", label, None, None, None, len(counted)), None
-            why = "it has played no match" if anchored else f"{suite.anchor}, the anchor, has played no match"
+    matches, labels = [turn.match for turn in turns], [one.label for one in suite.candidates]
+    ratings = elo(matches, anchor=suite.anchor, models=labels, resamples=RESAMPLES, seed=suite.seed)
+    if matches and (prompts := len({m.prompt for m in matches})) < FEW:
+        suite.say(
+            f"elo.{test} has {prompts} prompts: with fewer than about {FEW}, its intervals are too narrow."
+        )
+    for label in labels:
+        value, error, why = ratings[label]
         if why and matches:
             suite.say(f"elo.{test}: {label} is not rated, as {why}.")
-        clusters = len({m.prompt for m in counted})
+        clusters = len({m.prompt for m in matches if label in (m.a, m.b) and m.winner in ("a", "b")})
         yield replace(value, name=f"elo.{test}", clusters=clusters)
         yield Metric(f"elo_error.{test}", label, error, None, None, value.count, clusters)

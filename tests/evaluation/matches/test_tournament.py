@@ -147,14 +147,7 @@ def test_a_judge_that_always_says_a_makes_ties_and_nobody_is_rated(suite: Suite)
     flips, tied = found["order_flips.helpfulness", "always (A)"], found["match_ties.helpfulness", "always (A)"]
     assert flips.value == tied.value == 1.0
     assert tied.low is not None and tied.low < 1
-    assert any(line.startswith("elo.helpfulness: rl-cai is not rated, as nothing compares it") for line in said)
-
-
-def test_a_tie_may_be_half_a_win_for_each(suite: Suite) -> None:
-    found = by_name(tournament.measure(replace(suite, judge="always (A)", ties="half")))
-    assert [found["elo.harmlessness", name].value for name in ("start", "rl-cai")] == pytest.approx(
-        [0, 0], abs=1e-6
-    )
+    assert any(line.startswith("elo.helpfulness: rl-cai is not rated, as it has won or lost") for line in said)
 
 
 def test_the_talk_goes_on_with_what_was_picked(suite: Suite) -> None:
@@ -289,4 +282,4 @@ def test_a_model_that_cannot_answer_plays_no_match(suite: Suite, monkeypatch: py
     assert found["elo.helpfulness", "start"].value is None
     assert found["elo.helpfulness", "rl-cai"].value is not None
     assert f"matches: {2 * MANY} of {3 * MANY} end in turn 1, because a model could not answer." in said
-    assert "elo.helpfulness: start is not rated, as it has played no match." in said
+    assert "elo.helpfulness: start is not rated, as it has won or lost no match." in said
