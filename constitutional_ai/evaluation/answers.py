@@ -8,7 +8,7 @@ each prompt, which the paper prints (EV-18).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,7 +23,6 @@ from constitutional_ai.records import Answer, Message, Metric, Prompt, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import digest_of
-from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
 
 PART = "answers"
@@ -93,7 +92,7 @@ def sample_answers(
     The seeds are the same for all candidates. ``tag`` distinguishes the ids of two stages with the same prompts.
     """
 
-    async def answer(label: str, held: list[Model], item: tuple[Prompt, int]) -> Answer:
+    async def answer(model: Model, label: str, item: tuple[Prompt, int]) -> Answer:
         prompt, number = item
         sampling = Sampling(
             temperature=suite.temperature,
@@ -101,21 +100,15 @@ def sample_answers(
             seed=seed_of(suite.seed, seed_name, prompt.id, number),
         )
         # Not `respond`, because an empty answer is measured here, not left out.
-        completion = await held[0].generate(prompt.conversation, sampling)
+        completion = await model.generate(prompt.conversation, sampling)
         response = Response(f"{prompt.id}.{number}", prompt, completion)
         return Answer(f"{response.id}{tag}.{label}", label, response, verdict(response))
 
-    async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Answer]]:
-        items = [(prompt, number) for prompt in prompts for number in range(suite.samples)]
-        for candidate in suite.candidates:
-            with suite.held(candidate.model) as held:
-                rows = {f"{prompt.id}.{n}{tag}.{candidate.label}": (prompt, n) for prompt, n in items}
-                yield Pass(rows, partial(answer, candidate.label, held))
-
-    return suite.rows(
+    return suite.answered(
         stage,
         Answer,
-        passes,
+        lambda label: {f"{p.id}.{n}{tag}.{label}": (p, n) for p in prompts for n in range(suite.samples)},
+        answer,
         config={"samples": suite.samples, "temperature": suite.temperature, "max_tokens": suite.max_tokens},
         inputs={"the prompts": prompts_digest},
     )

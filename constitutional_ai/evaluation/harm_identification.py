@@ -8,9 +8,8 @@ is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple
 
 from constitutional_ai.errors import EmptyAnswer, RecordError, RefusedAnswer, UnreadableAnswer
@@ -31,7 +30,6 @@ from constitutional_ai.records import Metric, conversation_id
 from constitutional_ai.rl_cai.feedback.chain_of_thought import to_answer, to_think
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
 from constitutional_ai.runs.run import digest_of
-from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import rng, seed_of
 
 PART = "harm"
@@ -101,13 +99,7 @@ def measure(suite: Suite) -> list[Metric]:
         for task in TASKS
         for candidate in suite.candidates
         for mode in MODES
-        for metric in _metrics(
-            task.name,
-            candidate.label,
-            mode,
-            [a for a in answers if (a.model, a.task, a.mode) == (candidate.label, task.name, mode)],
-            suite.seed,
-        )
+        for metric in _metrics(task.name, candidate.label, mode, answers, suite.seed)
     ]
 
 
@@ -130,19 +122,39 @@ def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
     feedback = suite.feedback
     shots = {task.name: worked_examples(task.shots) for task in TASKS}
 
-    async def passes() -> AsyncIterator[Pass[HarmItem, HarmAnswer]]:
-        for candidate in suite.candidates:
-            with suite.held(candidate.model) as held:
-                if not await suite.gives_scores(candidate, held[0], PART):
-                    continue
-                for mode in MODES:
-                    step = partial(_answer, suite, candidate.label, mode, held, shots)
-                    yield Pass({f"{item.id}.{candidate.label}.{mode}": item for item in items}, step)
+    def asked(label: str) -> dict[str, tuple[HarmAnswer, HarmItem]]:
+        rows = [
+            (
+                HarmAnswer(
+                    f"{i.id}.{label}.{mode}", label, i.task.name, mode, i.conversation, i.case.option, None
+                ),
+                i,
+            )
+            for mode in MODES
+            for i in items
+        ]
+        return {row.id: (row, item) for row, item in rows}
 
-    return suite.rows(
+    async def answer(model: Model, label: str, asked: tuple[HarmAnswer, HarmItem]) -> HarmAnswer:
+        row, item = asked
+        question, conversation = item.task.question, item.case.conversation
+        try:
+            if row.mode == "chain_of_thought":
+                reasoning, scores = await _think(suite, item, model)
+                return replace(row, probabilities=softmax(scores), reasoning=reasoning)
+            of_task = shots[row.task]
+            shuffled = rng(suite.seed, "worked examples", item.id).sample(of_task, len(of_task))
+            context = question.about(conversation, model.format, shuffled if row.mode == "few_shot" else [])
+            return replace(row, probabilities=softmax(await model.score(context, question.choices)))
+        except RecordError as error:
+            return replace(row, failure=f"{type(error).__name__}: {error}")
+
+    return suite.answered(
         PART,
         HarmAnswer,
-        passes,
+        asked,
+        answer,
+        needs_scores=True,
         config={"temperature": feedback.temperature, "max_tokens": feedback.max_tokens},
         inputs={
             "the questions": digest_of(f"{item.id} {item.case.option}" for item in items),
@@ -150,24 +162,6 @@ def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
             "the worked examples": digest_of([repr(shots)]),
         },
     )
-
-
-async def _answer(
-    suite: Suite, label: str, mode: Mode, held: list[Model], shots: dict[str, list[Case]], item: HarmItem
-) -> HarmAnswer:
-    name, task = f"{item.id}.{label}.{mode}", item.task
-    row = HarmAnswer(name, label, task.name, mode, item.conversation, item.case.option, None)
-    try:
-        if mode == "chain_of_thought":
-            reasoning, scores = await _think(suite, item, held[0])
-            return replace(row, probabilities=softmax(scores), reasoning=reasoning)
-        of_task = shots[task.name]
-        shuffled = rng(suite.seed, "worked examples", item.id).sample(of_task, len(of_task))
-        before = shuffled if mode == "few_shot" else []
-        context = task.question.about(item.case.conversation, held[0].format, before)
-        return replace(row, probabilities=softmax(await held[0].score(context, task.question.choices)))
-    except RecordError as error:
-        return replace(row, failure=f"{type(error).__name__}: {error}")
 
 
 async def _think(suite: Suite, item: HarmItem, model: Model) -> tuple[str, list[float]]:
@@ -199,6 +193,7 @@ def softmax(scores: Sequence[float]) -> tuple[float, ...]:
 
 def _metrics(task: str, label: str, mode: Mode, answers: Sequence[HarmAnswer], seed: int) -> list[Metric]:
     """Return the metrics of one model in one mode. Failures are counted, and left out of the accuracy."""
+    answers = [a for a in answers if (a.model, a.task, a.mode) == (label, task, mode)]
     known = [answer for answer in answers if answer.probabilities is not None]
     groups = [answer.conversation for answer in known]
     return [

@@ -8,9 +8,8 @@ choice (EV-17). Without the paper's files, our own 48 gate questions are used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh, one_principle
@@ -24,7 +23,6 @@ from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.run import digest_of
-from constitutional_ai.runs.runner import Pass
 
 PART = "hhh"
 CHAINS = 5
@@ -67,14 +65,7 @@ def measure(suite: Suite) -> list[Metric]:
         metric
         for name, questions in files.items()
         for model, method in measured
-        for metric in _metrics(
-            name,
-            questions,
-            [a for a in answers if (a.model, a.method) == (model, method)],
-            model,
-            method,
-            suite.seed,
-        )
+        for metric in _metrics(name, questions, answers, model, method, suite.seed)
     ]
 
 
@@ -92,25 +83,42 @@ def _files(suite: Suite) -> Files:
     return {name: [q for path in one for q in load_hhh(path)[: suite.limit]] for name, one in files.items()}
 
 
-def _by_id(files: Files, model: str, method: str) -> dict[str, HHHQuestion]:
-    """Return every question once, by the id of its answer."""
-    return {f"{q.comparison.id}.{model}.{method}": q for questions in files.values() for q in questions}
+def _asked(files: Files, model: str, methods: Sequence[str]) -> dict[str, tuple[HHHAnswer, HHHQuestion]]:
+    """Return every question once for each method, with its answer yet to be given, by the id of the answer."""
+    rows = [
+        (HHHAnswer(f"{q.comparison.id}.{model}.{method}", q.comparison.id, model, method, q.better, None), q)
+        for method in methods
+        for questions in files.values()
+        for q in questions
+    ]
+    return {row.id: (row, question) for row, question in rows}
 
 
 def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
-    async def passes() -> AsyncIterator[Pass[HHHQuestion, HHHAnswer]]:
-        for candidate in suite.candidates:
-            with suite.held(candidate.model) as held:
-                if not await suite.gives_scores(candidate, held[0], PART):
-                    continue
-                for method, settings in _methods(suite).items():
-                    step = partial(_answer, suite, candidate.label, method, held, settings)
-                    yield Pass(_by_id(files, candidate.label, method), step)
+    methods = _methods(suite)
 
-    return suite.rows(
+    async def answer(model: Model, name: str, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
+        row, (comparison, better, constitution) = asked
+        try:
+            choice = await label(
+                comparison,
+                model=model,
+                constitution=constitution,
+                settings=methods[row.method],
+                seed=suite.seed,
+                as_given=True,
+            )
+        except RecordError as error:
+            return replace(row, failure=f"{type(error).__name__}: {error}")
+        right = choice.probability_a if better == "a" else 1.0 - choice.probability_a
+        return replace(row, probability_right=right, judgements=choice.judgements)
+
+    return suite.answered(
         PART,
         HHHAnswer,
-        passes,
+        lambda name: _asked(files, name, METHODS),
+        answer,
+        needs_scores=True,
         config={"temperature": suite.feedback.temperature, "max_tokens": suite.feedback.max_tokens},
         inputs={"the questions": _digest(files)},
     )
@@ -125,49 +133,23 @@ def _methods(suite: Suite) -> dict[str, Feedback]:
     return dict(zip(METHODS, (multiple_choice, chain, ensembled), strict=True))
 
 
-def _unanswered(question: HHHQuestion, model: str, method: str) -> HHHAnswer:
-    name = question.comparison.id
-    return HHHAnswer(f"{name}.{model}.{method}", name, model, method, question.better, None)
-
-
-async def _answer(
-    suite: Suite, name: str, method: str, held: list[Model], settings: Feedback, question: HHHQuestion
-) -> HHHAnswer:
-    comparison, better, constitution = question
-    row = _unanswered(question, name, method)
-    try:
-        choice = await label(
-            comparison,
-            model=held[0],
-            constitution=constitution,
-            settings=settings,
-            seed=suite.seed,
-            as_given=True,
-        )
-    except RecordError as error:
-        return replace(row, failure=f"{type(error).__name__}: {error}")
-    right = choice.probability_a if better == "a" else 1.0 - choice.probability_a
-    return replace(row, probability_right=right, judgements=choice.judgements)
-
-
 def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswer]:
     """Score both answers of every question. The one with the higher score counts as better (EV-2)."""
 
-    async def step(scorer: CheckedScorer, question: HHHQuestion) -> HHHAnswer:
-        comparison, better, _ = question
-        row = _unanswered(question, name, BY_SCORE)
+    async def step(scorer: CheckedScorer, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
+        row, (comparison, better, _) = asked
         conversation = comparison.prompt.conversation
-        both = [(*conversation, Message("assistant", each.text)) for each in (comparison.a, comparison.b)]
         try:
-            for one in both:
-                scorer.check(one)
-            a, b = [await scorer.score(one) for one in both]
+            a, b = [
+                await scorer.score((*conversation, Message("assistant", each.text)))
+                for each in (comparison.a, comparison.b)
+            ]
         except RecordError as error:
             return replace(row, failure=f"{type(error).__name__}: {error}")
         return replace(row, probability_right=probability(a - b if better == "a" else b - a), scores=(a, b))
 
     inputs = {"the questions": _digest(files)}
-    return suite.scored(PART, HHHAnswer, _by_id(files, name, BY_SCORE), step, name=name, inputs=inputs)
+    return suite.scored(PART, HHHAnswer, _asked(files, name, (BY_SCORE,)), step, name=name, inputs=inputs)
 
 
 def _digest(files: Files) -> str:
@@ -184,7 +166,7 @@ def _metrics(
 ) -> list[Metric]:
     """Return the metrics of one model and method. A tie counts as wrong; failures are counted and left out."""
     contexts = {q.comparison.id: q.comparison.prompt.id for q in questions}
-    answers = [answer for answer in answers if answer.question in contexts]
+    answers = [a for a in answers if (a.model, a.method) == (model, method) and a.question in contexts]
     known = [(answer, answer.probability_right) for answer in answers if answer.probability_right is not None]
     groups, right = [contexts[answer.question] for answer, _ in known], [p for _, p in known]
     metrics = [

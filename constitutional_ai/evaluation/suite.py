@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
-from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.models.cached import cached
@@ -24,7 +23,6 @@ from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate, Conversation, Kind, Message, Prompt
 from constitutional_ai.rl_cai.feedback.questions import ANSWER, CHOICES
 from constitutional_ai.rl_cai.feedback.settings import Feedback
-from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
@@ -46,15 +44,15 @@ class CheckedScorer:
 
         self._model, self._scorable = (model_type or PreferenceModel)(folder), Scorable(folder)
 
-    def check(self, conversation: Conversation) -> None:
-        """Raise RecordError if the conversation cannot be scored, for example because it is too long."""
-        self._scorable.check(conversation)
-
     async def score(self, conversation: Conversation) -> float:
-        """Return the score. Raises RecordError as ``check`` does, and ModelError if the score is not finite."""
+        """Return the score.
+
+        Raises RecordError if the conversation cannot be scored, for example because it is too long, and ModelError if
+        the score is not finite.
+        """
         from constitutional_ai.rl_cai.preference_model.scorer import finite
 
-        self.check(conversation)
+        self._scorable.check(conversation)
         return finite([await self._model.reward(conversation)])[0]
 
 
@@ -99,26 +97,6 @@ class Suite:
         with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
             yield caching
 
-    @property
-    def few_shots(self) -> FewShots | None:
-        """The worked examples before questions to a judge in the plain format."""
-        return load_few_shots(FEW_SHOTS)
-
-    @contextmanager
-    def held(self, name: str) -> Iterator[list[Model]]:
-        """Load a model into a list that is empty after the pass.
-
-        The runner keeps a pass's step while the next model loads, so a step must refer to the list and not to the
-        model.
-        """
-        with self.loaded(name) as model:
-            held = [model]
-            del model
-            try:
-                yield held
-            finally:
-                held.clear()
-
     def rows(
         self,
         stage: str,
@@ -141,6 +119,33 @@ class Suite:
             inputs={**weights, **inputs},
         )
         return list(rows)
+
+    def answered(
+        self,
+        stage: str,
+        row_type: type[Row],
+        items_of: Callable[[str], Mapping[str, Item]],
+        step: Callable[[Model, str, Item], Awaitable[Row]],
+        *,
+        needs_scores: bool = False,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+    ) -> list[Row]:
+        """Return the records that each candidate makes of its items, with ``step(model, label, item)``.
+
+        ``items_of`` a label are keyed by the ids of the records. ``needs_scores`` leaves out models that give no
+        log-probabilities.
+        """
+
+        async def passes() -> AsyncIterator[Pass[Item, Row]]:
+            for candidate in self.candidates:
+                if items := items_of(candidate.label):
+                    with self.loaded(candidate.model) as model:
+                        if not needs_scores or await self.gives_scores(candidate, model, stage):
+                            yield Pass(items, partial(step, model, candidate.label))
+                    del model  # free it before the next is loaded
+
+        return self.rows(stage, row_type, passes, config=config, inputs=inputs)
 
     def scored(
         self,

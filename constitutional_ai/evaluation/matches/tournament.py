@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.matches.game import (
@@ -38,6 +39,7 @@ from constitutional_ai.metrics.elo import elo
 from constitutional_ai.metrics.intervals import share
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.records import Conversation, Kind, Message, Metric, Prompt, Response
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.runs.runner import Pass
 
@@ -144,28 +146,19 @@ def _choose(suite: Suite, turn: int, games: Sequence[Game]) -> list[MatchTurn]:
 
 
 def _replies(suite: Suite, turn: int, games: Sequence[Game]) -> list[Response]:
-    requests = {
-        one.label: {
-            reply_id(g.talk, one.label): g.talk for g in games if one.label in (g.pairing.a, g.pairing.b)
-        }
-        for one in suite.candidates
-    }
+    def talks(label: str) -> dict[str, Prompt]:
+        return {reply_id(g.talk, label): g.talk for g in games if label in (g.pairing.a, g.pairing.b)}
 
-    async def reply(label: str, held: list[Model], talk: Prompt) -> Response:
-        return await sample_reply(talk, label, model=held[0], sampling=_sampling(suite), seed=suite.seed)
+    async def reply(model: Model, label: str, talk: Prompt) -> Response:
+        return await sample_reply(talk, label, model=model, sampling=_sampling(suite), seed=suite.seed)
 
-    async def passes() -> AsyncIterator[Pass[Prompt, Response]]:
-        for one in suite.candidates:
-            if requests[one.label]:
-                with suite.held(one.model) as held:
-                    yield Pass(requests[one.label], partial(reply, one.label, held))
-
-    return suite.rows(
+    return suite.answered(
         f"{PART}/{turn}-replies",
         Response,
-        passes,
+        talks,
+        reply,
         config=_sampling_config(suite),
-        inputs={"talks": digest_of(name for talks in requests.values() for name in talks)},
+        inputs={"talks": digest_of(name for one in suite.candidates for name in talks(one.label))},
     )
 
 
@@ -221,7 +214,11 @@ def _chooser(suite: Suite) -> Iterator[Chooser]:
     if suite.judge:
         with suite.loaded(suite.judge) as judge:
             yield partial(
-                by_judge, model=judge, settings=suite.feedback, few_shots=suite.few_shots, seed=suite.seed
+                by_judge,
+                model=judge,
+                settings=suite.feedback,
+                few_shots=load_few_shots(FEW_SHOTS),
+                seed=suite.seed,
             )
     else:
         yield partial(by_score, score=CheckedScorer(_preference_model(suite)).score)
