@@ -18,7 +18,7 @@ from constitutional_ai.evaluation.answer_rates import ALL_KINDS, BENIGN, MEASURE
 from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, share
-from constitutional_ai.models.model import Model, Sampling
+from constitutional_ai.models.model import Model
 from constitutional_ai.records import Answer, Message, Metric, Prompt, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
@@ -94,11 +94,7 @@ def sample_answers(
 
     async def answer(model: Model, label: str, item: tuple[Prompt, int]) -> Answer:
         prompt, number = item
-        sampling = Sampling(
-            temperature=suite.temperature,
-            max_tokens=suite.max_tokens,
-            seed=seed_of(suite.seed, seed_name, prompt.id, number),
-        )
+        sampling = replace(suite.sampling, seed=seed_of(suite.seed, seed_name, prompt.id, number))
         # Not `respond`, because an empty answer is measured here, not left out.
         completion = await model.generate(prompt.conversation, sampling)
         response = Response(f"{prompt.id}.{number}", prompt, completion)
@@ -109,7 +105,7 @@ def sample_answers(
         Answer,
         lambda label: {f"{p.id}.{n}{tag}.{label}": (p, n) for p in prompts for n in range(suite.samples)},
         answer,
-        config={"samples": suite.samples, "temperature": suite.temperature, "max_tokens": suite.max_tokens},
+        config={"samples": suite.samples, **suite.sampling_config},
         inputs={"the prompts": prompts_digest},
     )
 

@@ -97,6 +97,15 @@ class Suite:
         with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
             yield caching
 
+    @property
+    def sampling_config(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens}
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers, replies and human turns are sampled."""
+        return Sampling(**self.sampling_config)
+
     def rows(
         self,
         stage: str,
@@ -127,22 +136,23 @@ class Suite:
         items_of: Callable[[str], Mapping[str, Item]],
         step: Callable[[Model, str, Item], Awaitable[Row]],
         *,
+        by: Mapping[str, str] | None = None,
         needs_scores: bool = False,
         config: dict[str, Any],
         inputs: dict[str, str],
     ) -> list[Row]:
-        """Return the records that each candidate makes of its items, with ``step(model, label, item)``.
+        """Return the records that each model makes of its items, with ``step(model, label, item)``.
 
-        ``items_of`` a label are keyed by the ids of the records. ``needs_scores`` leaves out models that give no
-        log-probabilities.
+        ``items_of`` a label are keyed by the ids of the records. The models are the candidates, or ``by``: names by
+        label. ``needs_scores`` leaves out models that give no log-probabilities.
         """
 
         async def passes() -> AsyncIterator[Pass[Item, Row]]:
-            for candidate in self.candidates:
-                if items := items_of(candidate.label):
-                    with self.loaded(candidate.model) as model:
-                        if not needs_scores or await self.gives_scores(candidate, model, stage):
-                            yield Pass(items, partial(step, model, candidate.label))
+            for label, name in (by or {one.label: one.model for one in self.candidates}).items():
+                if items := items_of(label):
+                    with self.loaded(name) as model:
+                        if not needs_scores or await self.gives_scores(label, model, stage):
+                            yield Pass(items, partial(step, model, label))
                     del model  # free it before the next is loaded
 
         return self.rows(stage, row_type, passes, config=config, inputs=inputs)
@@ -167,7 +177,7 @@ class Suite:
         config = {"preference_model": str(folder)}
         return self.rows(f"{part}/pm-{name}", row_type, passes, config=config, inputs={**inputs, **weights})
 
-    async def gives_scores(self, candidate: Candidate, model: Model, part: str) -> bool:
+    async def gives_scores(self, label: str, model: Model, part: str) -> bool:
         """Return whether the model gives log-probabilities; if not, tell the user that ``part`` leaves it out.
 
         Raises ModelError if the model gives nothing at all, such as a server that cannot be reached.
@@ -180,9 +190,7 @@ class Suite:
         except ModelError:
             with suppress(RecordError):
                 await model.generate(question[:1], Sampling(max_tokens=1))
-            self.say(
-                f"{part}: {candidate.label} ({model.name}) gives no log-probabilities, so it is not measured."
-            )
+            self.say(f"{part}: {label} ({model.name}) gives no log-probabilities, so it is not measured.")
             return False
         return True
 

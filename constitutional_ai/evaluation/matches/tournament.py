@@ -7,25 +7,17 @@ records of round 1 are in ``matches/1-replies``, ``matches/1-choices`` and ``mat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from constitutional_ai.data.worked_examples import FEW_SHOTS
-from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.matches.game import (
-    Chooser,
     Game,
     MatchTurn,
-    by_judge,
-    by_score,
     choose,
     reply_id,
-    sample_reply,
 )
 from constitutional_ai.evaluation.matches.human_turns import (
     human_id,
@@ -34,14 +26,14 @@ from constitutional_ai.evaluation.matches.human_turns import (
     write_human_turn,
 )
 from constitutional_ai.evaluation.matches.pairings import pairings
-from constitutional_ai.evaluation.suite import CheckedScorer, Suite
+from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.elo import elo
 from constitutional_ai.metrics.intervals import share
-from constitutional_ai.models.model import Model, Sampling
+from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation, Kind, Message, Metric, Prompt, Response
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs.run import digest_of
-from constitutional_ai.runs.runner import Pass
+from constitutional_ai.seeding import seed_of
 
 PART = "matches"
 TESTS: dict[Kind, str] = {"red_team": "harmlessness", "helpful": "helpfulness"}
@@ -53,16 +45,12 @@ NOBODY = "nobody"
 
 
 def measure(suite: Suite) -> list[Metric]:
-    """Return every candidate's rating in both tests, and statistics of the judge's choices.
-
-    Raises InputError if no candidate is the anchor.
-    """
-    labels = [one.label for one in suite.candidates]
-    if suite.anchor not in labels:
-        raise InputError(
-            f"no model is called '{suite.anchor}', the anchor.{did_you_mean(suite.anchor, labels)}"
-        )
-    turns = list(play_all(suite)) if _playable(suite, labels) else []
+    """Return every candidate's rating in both tests, and statistics of the judge's choices."""
+    turns = list(play_all(suite, suite.judge)) if suite.judge and len(suite.candidates) > 1 else []
+    if len(suite.candidates) < 2:
+        suite.say("matches: not played, because there is only one model. Name another one.")
+    elif not suite.judge:
+        suite.say("matches: not played, because there is no judge. Name one with --judge.")
     return [
         metric
         for kind, test in TESTS.items()
@@ -70,31 +58,10 @@ def measure(suite: Suite) -> list[Metric]:
     ]
 
 
-def _playable(suite: Suite, labels: Sequence[str]) -> bool:
-    judge = judge_name(suite)
-    if len(labels) < 2:
-        suite.say("matches: not played, because there is only one model. Name another one.")
-    elif judge == NOBODY:
-        suite.say(
-            "matches: not played, because there is no judge. Name one with --judge, or a preference model with --pm."
-        )
-    elif not suite.judge:
-        suite.say(
-            f"matches: without a judge, the higher score of {judge} wins. It ignores evasiveness (EV-11), and no model "
-            "may have been trained against it."
-        )
-    return len(labels) > 1 and judge != NOBODY
-
-
-def judge_name(suite: Suite) -> str:
-    """Return the name of the judge, or of the first preference model if there is no judge."""
-    return suite.judge or next((f"preference model {n}" for n in suite.preference_models), NOBODY)
-
-
 # -- rounds
 
 
-def play_all(suite: Suite) -> Iterator[MatchTurn]:
+def play_all(suite: Suite, judge: str) -> Iterator[MatchTurn]:
     """Play all matches, and yield their turns round by round."""
     labels = [one.label for one in suite.candidates]
     games = [
@@ -110,37 +77,37 @@ def play_all(suite: Suite) -> Iterator[MatchTurn]:
         )
     number = 1
     while games:
-        turns = _choose(suite, number, games)
+        turns = _choose(suite, judge, number, games)
         yield from turns
         games = _next_games(suite, number, games, turns)
         number += 1
 
 
-def _choose(suite: Suite, turn: int, games: Sequence[Game]) -> list[MatchTurn]:
+def _choose(suite: Suite, judge: str, turn: int, games: Sequence[Game]) -> list[MatchTurn]:
     """Choose in each match in which both models have replied."""
     replies = {one.id: one.completion for one in _replies(suite, turn, games)}
     complete = {game.id: game for game in games if replies.keys() >= set(game.reply_ids)}
     if missing := len(games) - len(complete):
         suite.say(f"matches: {missing} of {len(games)} end in turn {turn}, because a model could not answer.")
+    choosing = partial(
+        choose, judge=judge, settings=suite.feedback, few_shots=load_few_shots(FEW_SHOTS), seed=suite.seed
+    )
 
-    async def passes() -> AsyncIterator[Pass[Game, MatchTurn]]:
-        with _chooser(suite) as chooser:
+    async def pick(model: Model, label: str, game: Game) -> MatchTurn:
+        a, b = (replies[name] for name in game.reply_ids)
+        return await choosing(game, a, b, model=model)
 
-            async def step(game: Game) -> MatchTurn:
-                a, b = (replies[name] for name in game.reply_ids)
-                return await choose(game, a, b, chooser=chooser, judge=judge_name(suite))
-
-            yield Pass(complete, step)
-
-    return suite.rows(
+    return suite.answered(
         f"{PART}/{turn}-choices",
         MatchTurn,
-        passes,
-        config={"judge": judge_name(suite), "feedback": suite.feedback.model_dump(mode="json")},
+        lambda label: complete,
+        pick,
+        by={"judge": judge},
+        config={"judge": judge, "feedback": suite.feedback.model_dump(mode="json")},
         inputs={
             "matches": digest_of(complete),
             "replies": suite.run.output_digest(f"{PART}/{turn}-replies"),
-            "the judge's weights": weights_digest(suite.judge or f"hf:{_preference_model(suite)}"),
+            "the judge's weights": weights_digest(judge),
         },
     )
 
@@ -150,14 +117,16 @@ def _replies(suite: Suite, turn: int, games: Sequence[Game]) -> list[Response]:
         return {reply_id(g.talk, label): g.talk for g in games if label in (g.pairing.a, g.pairing.b)}
 
     async def reply(model: Model, label: str, talk: Prompt) -> Response:
-        return await sample_reply(talk, label, model=model, sampling=_sampling(suite), seed=suite.seed)
+        name = reply_id(talk, label)
+        sampling = replace(suite.sampling, seed=seed_of(suite.seed, "match", name))
+        return Response(name, talk, await model.generate(talk.conversation, sampling))
 
     return suite.answered(
         f"{PART}/{turn}-replies",
         Response,
         talks,
         reply,
-        config=_sampling_config(suite),
+        config=suite.sampling_config,
         inputs={"talks": digest_of(name for one in suite.candidates for name in talks(one.label))},
     )
 
@@ -182,50 +151,19 @@ def _human_turns(
     if not (suite.human and requests and turn < suite.turns):
         return {}
 
-    async def passes() -> AsyncIterator[Pass[tuple[Conversation, Kind], Response]]:
-        with suite.loaded(str(suite.human)) as model:
+    async def write(model: Model, label: str, request: tuple[Conversation, Kind]) -> Response:
+        return await write_human_turn(*request, model=model, sampling=suite.sampling, seed=suite.seed)
 
-            async def step(request: tuple[Conversation, Kind]) -> Response:
-                return await write_human_turn(*request, model=model, sampling=_sampling(suite), seed=suite.seed)
-
-            yield Pass(requests, step)
-
-    responses = suite.rows(
+    responses = suite.answered(
         f"{PART}/{turn}-human",
         Response,
-        passes,
-        config={"human": suite.human, **_sampling_config(suite)},
+        lambda label: requests,
+        write,
+        by={"human": suite.human},
+        config={"human": suite.human, **suite.sampling_config},
         inputs={"talks": digest_of(requests), "the human's weights": weights_digest(suite.human)},
     )
     return {one.id: (Message("user", text),) for one in responses if (text := parse_human_turn(one))}
-
-
-def _sampling(suite: Suite) -> Sampling:
-    return Sampling(**_sampling_config(suite))
-
-
-def _sampling_config(suite: Suite) -> dict[str, Any]:
-    return {"temperature": suite.temperature, "max_tokens": suite.max_tokens}
-
-
-@contextmanager
-def _chooser(suite: Suite) -> Iterator[Chooser]:
-    """Load the judge, or the preference model that replaces it, for one pass."""
-    if suite.judge:
-        with suite.loaded(suite.judge) as judge:
-            yield partial(
-                by_judge,
-                model=judge,
-                settings=suite.feedback,
-                few_shots=load_few_shots(FEW_SHOTS),
-                seed=suite.seed,
-            )
-    else:
-        yield partial(by_score, score=CheckedScorer(_preference_model(suite)).score)
-
-
-def _preference_model(suite: Suite) -> Path:
-    return next(iter(suite.preference_models.values()))
 
 
 # -- metrics
@@ -239,7 +177,7 @@ def _metrics(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> list[Metric
         "match_undecided": [(t, t.winner is None) for t in turns],
         "order_flips": [(t, bool(t.opinion.flipped)) for t in both_orders],
     }
-    who, seed = judge_name(suite), suite.seed
+    who, seed = suite.judge or NOBODY, suite.seed
     return [
         *_ratings(suite, test, turns),
         *(

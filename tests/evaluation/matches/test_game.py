@@ -3,28 +3,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from constitutional_ai.constitutions.constitution import draw
-from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation import suite
 from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.matches.game import (
     INSTRUCTIONS,
-    Chooser,
     MatchTurn,
-    by_judge,
-    by_score,
 )
 from constitutional_ai.evaluation.matches.pairings import Pairing
 from constitutional_ai.evaluation.suite import open_evaluation
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import ScriptedModel, asks_back
-from constitutional_ai.records import Conversation, Kind, Message, Prompt
+from constitutional_ai.records import Kind, Message, Prompt
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.seeding import rng
@@ -49,10 +44,6 @@ def asking_back(context: str) -> str:
     return f"Which of {context.count('Human:')}?"
 
 
-def judged(model: Model, settings: Feedback | None = None) -> Chooser:
-    return partial(by_judge, model=model, settings=settings or Feedback(), seed=0)
-
-
 Played = Callable[..., list[MatchTurn]]
 
 
@@ -65,14 +56,21 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
     )
 
     def play(
-        first: Prompt, a: Model, b: Model, chooser: Chooser, *, human: Model | None = None, turns: int = 1
+        first: Prompt,
+        a: Model,
+        b: Model,
+        judge: Model,
+        *,
+        feedback: Feedback | None = None,
+        human: Model | None = None,
+        turns: int = 1,
     ) -> list[MatchTurn]:
-        models = {"scripted:a's": a, "scripted:b's": b, "human": human}
+        models = {"scripted:a's": a, "scripted:b's": b, "judge": judge, "human": human}
         monkeypatch.setattr(suite, "loaded", lambda name: nullcontext(models[name]))
-        monkeypatch.setattr(tournament, "_chooser", lambda suite: nullcontext(chooser))
         with open_evaluation(next(folders), Silent()) as run:
             changes = {"prompts": {first.kind: [first]}, "human": human and "human", "turns": turns}
-            return list(tournament.play_all(suite_of(run, "a's", "b's", judge="judge", **changes)))
+            players = suite_of(run, "a's", "b's", feedback=feedback or Feedback(), **changes)
+            return list(tournament.play_all(players, "judge"))
 
     return play
 
@@ -83,7 +81,7 @@ JUDGE = ScriptedModel(weigh=asks_back)
 
 @pytest.mark.parametrize(("a", "b", "winner"), [("Why?", "Boil.", "a"), ("Boil.", "Why?", "b")])
 def test_the_judge_picks_in_both_orders(played: Played, a: str, b: str, winner: str) -> None:
-    (choice,) = played(prompt(TALK[0]), says(a), says(b), judged(JUDGE, Feedback(both_orders=False)))
+    (choice,) = played(prompt(TALK[0]), says(a), says(b), JUDGE, feedback=Feedback(both_orders=False))
     assert (choice.winner, choice.opinion.flipped) == (winner, False)
     assert {j.shown_first for j in choice.opinion.judgements} == {"a", "b"}
     match = choice.match
@@ -92,7 +90,7 @@ def test_the_judge_picks_in_both_orders(played: Played, a: str, b: str, winner: 
 
 def test_each_turn_goes_on_with_the_reply_that_was_picked(played: Played) -> None:
     """The prompt's own answer is gone: what was picked stands in its place."""
-    first, second = played(prompt(*TALK), says("Boil them."), ScriptedModel(say=asking_back), judged(JUDGE))
+    first, second = played(prompt(*TALK), says("Boil them."), ScriptedModel(say=asking_back), JUDGE)
     assert first.comparison.prompt.conversation == TALK[:1]
     assert first.winner == "b"
     assert second.comparison.prompt.conversation == (TALK[0], Message("assistant", "Which of 1?"), TALK[2])
@@ -107,16 +105,14 @@ def always_first(context: str, continuation: str) -> float:
 
 def test_two_orders_that_cancel_each_other_are_a_tie_and_one_of_the_two_goes_on(played: Played) -> None:
     a, b = says("Boil."), says("Fry.")
-    first, second = played(prompt(*TALK), a, b, judged(ScriptedModel(weigh=always_first)))
+    first, second = played(prompt(*TALK), a, b, ScriptedModel(weigh=always_first))
     assert (first.winner, first.opinion.flipped, len(first.opinion.judgements)) == ("tie", True, 2)
     assert second.comparison.prompt.conversation[1].content in ("Boil.", "Fry.")
 
 
 def test_a_tie_goes_on_with_either_by_lot(played: Played) -> None:
     ties = [
-        played(
-            prompt(Message("user", f"{n}?"), *TALK[1:]), says("Boil."), says("Fry."), judged(ScriptedModel())
-        )
+        played(prompt(Message("user", f"{n}?"), *TALK[1:]), says("Boil."), says("Fry."), ScriptedModel())
         for n in range(20)
     ]
     assert {second.comparison.prompt.conversation[1].content for _, second in ties} == {"Boil.", "Fry."}
@@ -126,59 +122,30 @@ def test_equal_replies_are_a_tie_and_nobody_is_asked(played: Played) -> None:
     def never(context: str, continuation: str) -> float:
         raise AssertionError("asked")
 
-    (choice,) = played(prompt(TALK[0]), says("Boil."), says("Boil."), judged(ScriptedModel(weigh=never)))
+    (choice,) = played(prompt(TALK[0]), says("Boil."), says("Boil."), ScriptedModel(weigh=never))
     assert (choice.winner, choice.opinion.judgements, choice.opinion.flipped) == ("tie", (), None)
 
 
 def test_a_judge_that_fails_leaves_the_choice_undecided_and_ends_the_match(played: Played) -> None:
     nan = ScriptedModel(weigh=lambda context, continuation: math.nan)
-    (choice,) = played(prompt(*TALK), says("Boil."), says("Fry."), judged(nan))
+    (choice,) = played(prompt(*TALK), says("Boil."), says("Fry."), nan)
     assert (choice.winner, choice.match.winner, choice.opinion.probability_a) == (None, None, None)
     assert choice.opinion.failure and choice.opinion.failure.error == "UnreadableAnswer"
 
 
-def by_length(talk: Conversation) -> float:
-    return float(len(talk[-1].content))
-
-
-def scored(score: Callable[[Conversation], float]) -> Chooser:
-    async def reward(talk: Conversation) -> float:
-        return score(talk)
-
-    return partial(by_score, score=reward)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "winner"), [("Longer.", "Short.", "a"), ("Short.", "Longer.", "b"), ("Some.", "Same.", "tie")]
-)
-def test_the_higher_score_of_a_preference_model_wins(played: Played, a: str, b: str, winner: str) -> None:
-    (choice,) = played(prompt(TALK[0]), says(a), says(b), scored(by_length))
-    assert (choice.winner, choice.opinion.scores) == (winner, (len(a), len(b)))
-
-
-def test_a_talk_that_a_preference_model_cannot_score_is_undecided(played: Played) -> None:
-    def score(talk: Conversation) -> float:
-        raise RecordError("it is too long")
-
-    (choice,) = played(prompt(TALK[0]), says("Boil."), says("Fry."), scored(score))
-    assert choice.winner is None and choice.opinion.failure
-
-
 def test_a_model_writes_the_human_turns_that_a_prompt_lacks(played: Played) -> None:
     human = ScriptedModel(say=lambda context: f"Human: Turn {context.count('Human:')}, please.")
-    choices = played(prompt(*TALK), says("Boil."), says("Why?"), judged(JUDGE), human=human, turns=4)
+    choices = played(prompt(*TALK), says("Boil."), says("Why?"), JUDGE, human=human, turns=4)
     humans = [m.content for m in choices[-1].comparison.prompt.conversation if m.role == "user"]
     assert humans == ["How do I cook eggs?", "And then?", "Turn 3, please.", "Turn 4, please."]
 
 
 def test_an_empty_human_turn_ends_the_match(played: Played) -> None:
-    assert (
-        len(played(prompt(TALK[0]), says("Boil."), says("Why?"), judged(JUDGE), human=says(" "), turns=4)) == 1
-    )
+    assert len(played(prompt(TALK[0]), says("Boil."), says("Why?"), JUDGE, human=says(" "), turns=4)) == 1
 
 
 def test_a_prompts_own_turns_are_all_played_whatever_turns_says(played: Played) -> None:
-    assert len(played(prompt(*TALK), says("Boil."), says("Why?"), judged(JUDGE), turns=1)) == 2
+    assert len(played(prompt(*TALK), says("Boil."), says("Why?"), JUDGE, turns=1)) == 2
 
 
 @pytest.mark.parametrize("kind", ["red_team", "helpful"])
@@ -198,7 +165,7 @@ def test_a_judge_of_red_teaming_is_told_to_prefer_the_less_evasive(
         asked.append(context)
         return math.log(0.5)
 
-    played(prompt(TALK[0], kind=kind), says("Boil."), says("Fry."), judged(ScriptedModel(weigh=weigh)))
+    played(prompt(TALK[0], kind=kind), says("Boil."), says("Fry."), ScriptedModel(weigh=weigh))
     assert all(("less evasive" in question) == told for question in asked) and asked
 
 
@@ -212,6 +179,7 @@ def test_a_judge_may_be_asked_in_any_way(played: Played, method: str) -> None:
         prompt(TALK[0]),
         says("Boil."),
         says("Fry."),
-        judged(model, Feedback(method=method)),  # type: ignore[arg-type]
+        model,
+        feedback=Feedback(method=method),  # type: ignore[arg-type]
     )
     assert choice.winner == "tie"

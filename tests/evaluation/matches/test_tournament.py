@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.matches.game import MatchTurn
 from constitutional_ai.evaluation.suite import Suite
@@ -213,26 +212,12 @@ def test_more_turns_than_prompts_have_need_a_human(suite: Suite) -> None:
     assert len([line for line in said if "Name a model that writes more with --human" in line]) == 1
 
 
-def test_a_preference_model_chooses_where_there_is_no_judge(suite: Suite, tiny_pm: Path) -> None:
-    few: dict[Kind, list[Prompt]] = {"helpful": PROMPTS["helpful"][:3]}
-    suite, said = told(replace(suite, judge=None, prompts=few, preference_models={"people": tiny_pm}))
-    found = by_name(tournament.measure(suite))
-    made = choices(suite, 1)
-    for choice in made:
-        a, b = choice.opinion.scores or (0.0, 0.0)
-        assert choice.winner == ("a" if a > b else "b")
-    assert {choice.judge for choice in made} == {"preference model people"}
-    assert found["match_ties.helpfulness", "preference model people"].count == len(made) == 9
-    assert found["order_flips.helpfulness", "preference model people"].value is None
-    assert any("the higher score of preference model people wins" in line for line in said)
-
-
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (
             {"judge": None},
-            "matches: not played, because there is no judge. Name one with --judge, or a preference model with --pm.",
+            "matches: not played, because there is no judge. Name one with --judge.",
         ),
         (
             {"candidates": (Candidate("sl-cai", "sl-cai", "sl-cai"),)},
@@ -248,12 +233,6 @@ def test_without_a_match_nothing_is_measured_and_that_is_said(suite: Suite, chan
         f"{name}.{test}" for name in ("elo", "elo_error") for test in ("harmlessness", "helpfulness")
     }
     assert said == [why]
-
-
-def test_the_anchor_must_be_there(suite: Suite, cast: list[str]) -> None:
-    with pytest.raises(InputError, match="no model is called 'sl-cia', the anchor"):
-        tournament.measure(replace(suite, anchor="sl-cia"))
-    assert cast == []
 
 
 @pytest.mark.parametrize(("prompts", "warned"), [(29, True), (30, False)])
