@@ -8,11 +8,12 @@ is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from constitutional_ai.errors import EmptyAnswer, RecordError, RefusedAnswer, UnreadableAnswer
+from constitutional_ai.errors import RecordError, UnreadableAnswer
 from constitutional_ai.evaluation.harm_questions import (
     HARMFUL_OR_ETHICAL,
     KIND_OF_HARM,
@@ -25,10 +26,9 @@ from constitutional_ai.evaluation.released_files import find_released
 from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.metrics.intervals import rate, share
-from constitutional_ai.models.model import STOP_STRINGS, Model, Sampling
+from constitutional_ai.models.model import Model
 from constitutional_ai.records import Metric, conversation_id
-from constitutional_ai.rl_cai.feedback.chain_of_thought import to_answer, to_think
-from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
+from constitutional_ai.rl_cai.feedback.chain_of_thought import think, to_answer
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.seeding import rng, seed_of
 
@@ -37,30 +37,15 @@ Mode = Literal["zero_shot", "few_shot", "chain_of_thought"]
 MODES: tuple[Mode, ...] = ("zero_shot", "few_shot", "chain_of_thought")
 
 
-class HarmTask(NamedTuple):
-    """One of the two released files and its question."""
-
-    name: str
-    file: str
-    question: HarmQuestion
-    shots: str
-    """Name of its worked examples."""
-
-
-TASKS = (
-    HarmTask("identification", "HarmfulVsEthical.jsonl", HARMFUL_OR_ETHICAL, "harmful_or_ethical"),
-    HarmTask("classification", "HarmfulnessClassification.jsonl", KIND_OF_HARM, "kind_of_harm"),
-)
+QUESTIONS = (HARMFUL_OR_ETHICAL, KIND_OF_HARM)
 
 
 class HarmItem(NamedTuple):
-    """A conversation of a released file."""
+    """A conversation of a released file, and the question about it."""
 
     id: str
-    """Task, conversation, and number of earlier occurrences, because a file has some conversations twice."""
-    task: HarmTask
-    conversation: str
-    """Id of the conversation."""
+    """Question, conversation, and number of earlier occurrences, because a file has some conversations twice."""
+    question: HarmQuestion
     case: Case
 
 
@@ -92,59 +77,49 @@ class HarmAnswer:
 
 def measure(suite: Suite) -> list[Metric]:
     """Measure every candidate on both tasks in each mode. The metrics of a missing file are None."""
-    items = [item for task in TASKS for item in _load(suite, task)]
+    items = [item for question in QUESTIONS for item in _load(suite, question)]
     answers = _answers(suite, items) if items else []
     return [
         metric
-        for task in TASKS
+        for question in QUESTIONS
         for candidate in suite.candidates
         for mode in MODES
-        for metric in _metrics(task.name, candidate.label, mode, answers, suite.seed)
+        for metric in _metrics(question.name, candidate.label, mode, answers, suite.seed)
     ]
 
 
-def _load(suite: Suite, task: HarmTask) -> list[HarmItem]:
-    paths = find_released(suite.paper, task.file)
+def _load(suite: Suite, question: HarmQuestion) -> Iterator[HarmItem]:
+    paths = find_released(suite.paper, question.file)
     if not paths:
-        where = f"no {task.file} in {suite.paper}" if suite.paper else "no --paper"
-        suite.say(f"{PART}: {where}, so harm_{task.name} is not measured.")
-        return []
-    items: dict[str, HarmItem] = {}
-    for case in load_cases(paths[0], task.question)[: suite.limit]:
-        name = conversation_id(case.conversation)
-        repeated = sum(item.conversation == name for item in items.values())
-        row = f"{task.name}.{name}.{repeated}"
-        items[row] = HarmItem(row, task, name, case)
-    return list(items.values())
+        where = f"no {question.file} in {suite.paper}" if suite.paper else "no --paper"
+        suite.say(f"{PART}: {where}, so harm_{question.name} is not measured.")
+        return
+    seen: Counter[str] = Counter()
+    for case in load_cases(paths[0], question)[: suite.limit]:
+        name = f"{question.name}.{conversation_id(case.conversation)}"
+        yield HarmItem(f"{name}.{seen[name]}", question, case)
+        seen[name] += 1
 
 
 def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
     feedback = suite.feedback
-    shots = {task.name: worked_examples(task.shots) for task in TASKS}
+    shots = {question.name: worked_examples(question.shots) for question in QUESTIONS}
 
-    def asked(label: str) -> dict[str, tuple[HarmAnswer, HarmItem]]:
-        rows = [
-            (
-                HarmAnswer(
-                    f"{i.id}.{label}.{mode}", label, i.task.name, mode, i.conversation, i.case.option, None
-                ),
-                i,
-            )
-            for mode in MODES
-            for i in items
-        ]
-        return {row.id: (row, item) for row, item in rows}
-
-    async def answer(model: Model, label: str, asked: tuple[HarmAnswer, HarmItem]) -> HarmAnswer:
-        row, item = asked
-        question, conversation = item.task.question, item.case.conversation
+    async def answer(model: Model, label: str, item: tuple[Mode, HarmItem]) -> HarmAnswer:
+        mode, (name, question, case) = item
+        conversation = conversation_id(case.conversation)
+        row = HarmAnswer(f"{name}.{label}.{mode}", label, question.name, mode, conversation, case.option, None)
         try:
-            if row.mode == "chain_of_thought":
-                reasoning, scores = await _think(suite, item, model)
-                return replace(row, probabilities=softmax(scores), reasoning=reasoning)
-            of_task = shots[row.task]
-            shuffled = rng(suite.seed, "worked examples", item.id).sample(of_task, len(of_task))
-            context = question.about(conversation, model.format, shuffled if row.mode == "few_shot" else [])
+            if mode == "chain_of_thought":
+                text = question.text_about(case.conversation)
+                sampling = feedback.sampling(seed_of(suite.seed, PART, name))
+                thought = (await think(model, text, model.format, sampling)).text
+                scores = await model.score(to_answer(text, thought, model.format), question.choices)
+                return replace(row, probabilities=softmax(scores), reasoning=thought)
+            of_task = shots[question.name]
+            shuffled = rng(suite.seed, "worked examples", name).sample(of_task, len(of_task))
+            before = shuffled if mode == "few_shot" else []
+            context = question.about(case.conversation, model.format, before)
             return replace(row, probabilities=softmax(await model.score(context, question.choices)))
         except RecordError as error:
             return replace(row, failure=f"{type(error).__name__}: {error}")
@@ -152,7 +127,7 @@ def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
     return suite.answered(
         PART,
         HarmAnswer,
-        asked,
+        lambda label: {f"{item.id}.{label}.{mode}": (mode, item) for mode in MODES for item in items},
         answer,
         needs_scores=True,
         config={"temperature": feedback.temperature, "max_tokens": feedback.max_tokens},
@@ -162,24 +137,6 @@ def _answers(suite: Suite, items: Sequence[HarmItem]) -> list[HarmAnswer]:
             "the worked examples": digest_of([repr(shots)]),
         },
     )
-
-
-async def _think(suite: Suite, item: HarmItem, model: Model) -> tuple[str, list[float]]:
-    """Sample a chain of thought as in FB-11; return it, and the scores of the options after it."""
-    question, feedback = item.task.question, suite.feedback
-    text = question.text_about(item.case.conversation)
-    sampling = Sampling(
-        temperature=feedback.temperature,
-        max_tokens=feedback.max_tokens,
-        seed=seed_of(suite.seed, PART, item.id),
-        stop=STOP_STRINGS if model.format == "plain" else (),
-    )
-    thought = (await model.generate(to_think(text, model.format), sampling)).text
-    if not thought:
-        raise EmptyAnswer("the model gave no reasoning")
-    if refuses_to_judge(thought):
-        raise RefusedAnswer(f"the model refused to judge: {thought[:80]!r}")
-    return thought, await model.score(to_answer(text, thought, model.format), question.choices)
 
 
 def softmax(scores: Sequence[float]) -> tuple[float, ...]:

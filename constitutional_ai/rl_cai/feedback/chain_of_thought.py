@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.errors import EmptyAnswer, RefusedAnswer
-from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Model
-from constitutional_ai.records import Conversation, Judgement, Message, usage
+from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Model, Sampling
+from constitutional_ai.records import Completion, Conversation, Judgement, Message, usage
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
 from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
 from constitutional_ai.rl_cai.feedback.questions import CHOICES
@@ -42,20 +42,11 @@ class ChainOfThought(FeedbackMethod):
         return settings.chains
 
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
-        """Sample one chain of thought, and score both letters after it.
-
-        Raises EmptyAnswer, or RefusedAnswer because the letters' probabilities after a refusal say nothing about the
-        answers.
-        """
+        """Sample one chain of thought, and score both letters after it."""
         pair, principle, few_shots = question.shown, question.principle.preference or "", question.few_shots
         fmt = settings.format_for(model)
         text = question_for_reasoning(pair.prompt.conversation, principle, pair.a.text, pair.b.text)
-        sampling = replace(settings.sampling(question.seed), stop=STOP_STRINGS if fmt == "plain" else ())
-        thought = await model.generate(to_think(text, fmt, few_shots), sampling)
-        if not thought.text:
-            raise EmptyAnswer("the feedback model gave no reasoning")
-        if refuses_to_judge(thought.text):
-            raise RefusedAnswer(f"the feedback model refused to judge: {thought.text[:80]!r}")
+        thought = await think(model, text, fmt, settings.sampling(question.seed), few_shots)
         first, second = await model.score(to_answer(text, thought.text, fmt, few_shots), CHOICES)
         return question.judged(softmax_first(first, second), thought.text, usage(thought))
 
@@ -70,6 +61,23 @@ def question_for_reasoning(conversation: Conversation, principle: str, first: st
     letters = {"user": "H", "assistant": "A", "system": "S"}
     talk = "".join(f"\n\n{letters[m.role]}: {m.content}" for m in conversation)
     return f"{HEAD}{talk}\n\n\n{principle} Options:\n (A) [[[{first}]]]\n (B) [[[{second}]]]"
+
+
+async def think(
+    model: Model, question: str, fmt: Format, sampling: Sampling, few_shots: str = ""
+) -> Completion:
+    """Sample the model's reasoning about a question.
+
+    Raises EmptyAnswer, or RefusedAnswer because the letters' probabilities after a refusal say nothing about the
+    answers.
+    """
+    sampling = replace(sampling, stop=STOP_STRINGS if fmt == "plain" else ())
+    thought = await model.generate(to_think(question, fmt, few_shots), sampling)
+    if not thought.text:
+        raise EmptyAnswer("the model gave no reasoning")
+    if refuses_to_judge(thought.text):
+        raise RefusedAnswer(f"the model refused to judge: {thought.text[:80]!r}")
+    return thought
 
 
 def to_think(question: str, fmt: Format, few_shots: str = "") -> Context:
