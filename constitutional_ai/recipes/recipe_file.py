@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from constitutional_ai.data.lines import find_yaml, line_of, read_yaml
-from constitutional_ai.errors import InputError, did_you_mean, first_fault
+from constitutional_ai.errors import Fault, InputError, did_you_mean, first_fault
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
 from constitutional_ai.runs import layout
 
@@ -33,7 +33,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     data = {key: value for key, value in data.items() if value is not None}  # a section left empty
     if (path.parent / layout.RUN).exists():
         _drop_former_keys(data)
-    changed = [_change(data, change) for change in changes]
+    changed = [apply_change(data, change) for change in changes]
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -50,7 +50,7 @@ def _drop_former_keys(data: dict[str, Any]) -> None:
                 data[section].pop(key, None)
 
 
-def _change(data: dict[str, Any], change: str) -> tuple[str, ...]:
+def apply_change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     """Set ``a.b=value`` in ``data``, where the value is YAML, and return its keys."""
     key, equals, value = change.partition("=")
     if not equals:
@@ -72,20 +72,26 @@ def _raise_input_error(
     path: Path, node: yaml.Node | None, error: ValidationError, changed: Sequence[tuple[str, ...]]
 ) -> NoReturn:
     """Raise InputError about the first fault, with its place."""
+    fault = explained(error, Recipe)
+    place = tuple(map(str, fault.place))
+    on_command_line = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
+    where = "on the command line" if on_command_line else f"{path}:{line_of(node, place)}"
+    raise InputError(f"{where}: {fault}") from error
+
+
+def explained(error: ValidationError, settings: type[BaseModel]) -> Fault:
+    """Return the first fault of ``settings``. For an unknown key or value, it says which ones are known."""
     first = first_fault(error)
     place, text = tuple(map(str, first.place)), first.message
     if first.kind == "extra_forbidden":
-        text = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(place[:-1]))}"
+        text = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(settings, place[:-1]))}"
     elif first.kind == "literal_error":
         text = f"unknown value '{first.value}'.{did_you_mean(str(first.value), _literals(text))}"
-    on_command_line = any(place[: len(c)] == c or c[: len(place)] == place for c in changed)
-    where = "on the command line" if on_command_line else f"{path}:{line_of(node, place)}"
-    raise InputError(f"{where}: {'.'.join(place)}: {text}") from error
+    return first._replace(message=text)
 
 
-def _keys(place: Sequence[str]) -> list[str]:
+def _keys(section: type[BaseModel], place: Sequence[str]) -> list[str]:
     """Return the keys of the section at a place."""
-    section: type[BaseModel] = Recipe
     for step in place:
         annotation = section.model_fields[step].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

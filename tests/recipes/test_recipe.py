@@ -134,7 +134,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),
     (
         "preference_model: {second: true}\nrl_cai: {reward: feedback}\n",
-        ":1: : preference_model.second must be false, because RL uses no preference model",
+        ":1: preference_model.second must be false, because RL uses no preference model",
     ),
     ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),
@@ -172,7 +172,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
         ),
         ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
         ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),
-        ("=3", "on the command line: : unknown key ''."),
+        ("=3", "on the command line: unknown key ''."),
     ],
 )
 def test_a_mistake_on_the_command_line_is_said_to_be_there(change: str, said: str) -> None:

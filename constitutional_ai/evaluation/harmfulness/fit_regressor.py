@@ -9,21 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.data.ratings import HIGHEST, Rated, Scale, load_ratings
-from constitutional_ai.errors import InputError, ModelError, did_you_mean, first_fault
+from constitutional_ai.data.ratings import Rated, Scale, load_ratings
+from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
+from constitutional_ai.recipes.recipe_file import apply_change, explained
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import open_run
-from constitutional_ai.runs.rows import digest_file, write_atomically
-from constitutional_ai.runs.run import Run, Trained
+from constitutional_ai.runs.rows import adapter, digest_file, write_atomically
+from constitutional_ai.runs.run import Trained
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.seeding import seed_of
 from constitutional_ai.training.settings import Training, TrainingJob
@@ -56,9 +56,6 @@ class RegressorTraining(Training):
 class Regressor:
     """The contents of ``harmfulness.json``, which describes the weights beside it."""
 
-    lowest: float
-    highest: float
-    """Ends of the scale that it was trained on. Its ratings may be outside."""
     base: str
     digest: str
     """Digest of the weights."""
@@ -97,25 +94,25 @@ def make_regressor(
 
         def train(folder: Path) -> Trained:
             measured_on, trained_on = held_out(ratings.usable, training.held_out, seed)
-            count, too_long, checkpoint = _train(run, folder, trained_on, weights, base, training, seed)
-            if too_long:
+            job = TrainingJob(
+                rows=(),
+                base=weights,
+                base_name=base,
+                folder=folder,
+                settings=training,
+                seed=seed,
+                on_step=partial(run.progress.start, folder.name),
+            )
+            count, checkpoint = _train(job, trained_on)
+            if too_long := len(trained_on) - count:
                 say(
                     f"{too_long} of {len(trained_on)} conversations are left out: they are longer than max_length."
                 )
             metrics = agreement(base, measured_on, _rate(checkpoint, measured_on), seed)
-            about = Regressor(
-                0.0,
-                HIGHEST,
-                base,
-                checkpoint.digest,
-                digest_file(file),
-                count,
-                dict(ratings.unusable),
-                too_long,
-                metrics,
-            )
+            unusable, data = dict(ratings.unusable), digest_file(file)
+            about = Regressor(base, checkpoint.digest, data, count, unusable, too_long, metrics)
             write_atomically(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
-            return Trained(checkpoint, count, {"too_long": too_long, "unusable": about.unusable})
+            return Trained(checkpoint, count, {"too_long": too_long, "unusable": unusable})
 
         run.make_model(
             STAGE,
@@ -128,8 +125,6 @@ def make_regressor(
 
 def read_regressor(folder: Path) -> Regressor:
     """Read the description beside the weights in ``folder``."""
-    from constitutional_ai.runs.rows import adapter
-
     return adapter(Regressor).validate_json((folder / ABOUT).read_bytes())
 
 
@@ -137,59 +132,34 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
     """Return the settings of the training with ``changes`` as ``key=value``, in YAML. Raises InputError."""
     given: dict[str, Any] = {}
     for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"'{change}' has no '='. Write key=value, for example epochs=3.")
-        if key not in RegressorTraining.model_fields:
-            raise InputError(f"no setting '{key}'.{did_you_mean(key, list(RegressorTraining.model_fields))}")
-        try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"'{change}': the value is not YAML.") from error
+        apply_change(given, change)
     try:
         return RegressorTraining.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"--set {first_fault(error)}") from error
+        raise InputError(f"--set {explained(error, RegressorTraining)}") from error
 
 
-def _train(
-    run: Run,
-    folder: Path,
-    rows: Sequence[Rated],
-    weights: str | Path,
-    base: str,
-    training: RegressorTraining,
-    seed: int,
-) -> tuple[int, int, Checkpoint]:
-    """Return the number of training conversations, the number that were too long, and the weights.
+def _train(job: TrainingJob[RegressorTraining], rated: Sequence[Rated]) -> tuple[int, Checkpoint]:
+    """Return the number of conversations that were short enough to train on, and the weights.
 
-    Raises InputError if too few fit, and ModelError if the saved model rates differently from the trained one.
+    Raises InputError if too few are, and ModelError if the saved model rates differently from the trained one.
     """
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
     from constitutional_ai.training.regression import Target, regress
 
-    tokenizer = tokenizer_of(weights)
-    targets = [Target(tokens(one, tokenizer), one.rating) for one in rows]
-    fitting = [target for target in targets if len(target.ids) <= training.max_length]
+    tokenizer = tokenizer_of(job.base)
+    targets = [(one, Target(tokens(one, tokenizer), one.rating)) for one in rated]
+    fitting = [(one, target) for one, target in targets if len(target.ids) <= job.settings.max_length]
     if len(fitting) < 2:
         raise InputError(
-            f"{len(targets) - len(fitting)} of {len(targets)} conversations are longer than max_length, so too few "
-            "are left to train on. Pass --set max_length=2048"
+            f"{len(rated) - len(fitting)} of {len(rated)} conversations are longer than max_length, so too few are "
+            "left to train on. Pass --set max_length=2048"
         )
-    job = TrainingJob(
-        rows=fitting,
-        base=weights,
-        base_name=base,
-        folder=folder,
-        settings=training,
-        seed=seed,
-        on_step=partial(run.progress.start, folder.name),
-    )
-    regression = regress(job, tokenizer=tokenizer, depth=training.depth)
-    kept = [one for one, target in zip(rows, targets, strict=True) if len(target.ids) <= training.max_length]
-    saved = _rate(regression.checkpoint, kept[: len(regression.predicted)])
-    check_saved_ratings(regression.predicted, saved)
-    return len(fitting), len(targets) - len(fitting), regression.checkpoint
+    job = replace(job, rows=[target for _, target in fitting])
+    regression = regress(job, tokenizer=tokenizer, depth=job.settings.depth)
+    checked = [one for one, _ in fitting[: len(regression.predicted)]]
+    check_saved_ratings(regression.predicted, _rate(regression.checkpoint, checked))
+    return len(fitting), regression.checkpoint
 
 
 def tokens(one: Rated, tokenizer: Any) -> list[int]:
