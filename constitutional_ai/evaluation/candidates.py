@@ -30,13 +30,11 @@ def find_candidates(names: Iterable[str]) -> list[Candidate]:
     """
     names = list(names)
     runs = run_folders(names)
-    candidates = [
-        candidate
-        for name in names
-        for candidate in (
+    candidates: list[Candidate] = []
+    for name in names:
+        candidates += (
             _of_run(Path(name), with_folder=len(runs) > 1) if Path(name) in runs else [_of_model(name)]
         )
-    ]
     labels = [one.label for one in candidates]
     if twice := next((one for one in candidates if labels.count(one.label) > 1), None):
         raise InputError(f"two models are called '{twice.label}'. Rename one: OTHER={twice.model}")
@@ -75,28 +73,17 @@ def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
         raise InputError(f"{folder} has no recipe.yaml. Name a folder that cai run wrote.")
     run, prefix = read_run(folder), f"{folder.resolve().name}:" if with_folder else ""
     recipe = load_recipe(str(folder / layout.RECIPE))
-    trained = ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL))
-    models = {layout.START: recipe.models.helpful} | {
-        role: f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}"
-        for role, stage in trained
-        if run.manifest(stage)
-    }
-    sequences = {layout.RL_CAI: _prompts_seen(run, recipe)}
-    finished = [
-        Candidate(f"{prefix}{role}", model, role, str(folder), sequences=sequences.get(role, 0))
-        for role, model in models.items()
+    models: list[tuple[str, str, str, int | None]] = [(layout.START, recipe.models.helpful, layout.START, 0)]
+    for role, stage in ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL)):
+        if run.manifest(stage):
+            seen = _prompts_seen(run, recipe) if role == layout.RL_CAI else 0
+            models.append((role, f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}", role, seen))
+    for path in run.snapshots():
+        models.append((f"{layout.RL_CAI}@{path.name}", f"hf:{path.resolve()}", layout.RL_CAI, int(path.name)))
+    return [
+        Candidate(f"{prefix}{label}", model, role, str(folder), sequences=sequences)
+        for label, model, role, sequences in models
     ]
-    snapshots = [
-        Candidate(
-            f"{prefix}{layout.RL_CAI}@{path.name}",
-            f"hf:{path.resolve()}",
-            layout.RL_CAI,
-            str(folder),
-            sequences=int(path.name),
-        )
-        for path in run.snapshots()
-    ]
-    return finished + snapshots
 
 
 def _prompts_seen(run: Run, recipe: Recipe) -> int | None:
