@@ -42,15 +42,16 @@ class Game:
     """A match in progress, with the conversation to which both models reply next."""
 
     pairing: Pairing
-    talk: Prompt
+    conversation: Conversation
     """The conversation so far, which ends with a human turn."""
     turn: int = 1
     """Number of its last human turn."""
 
-    @classmethod
-    def start(cls, pairing: Pairing) -> Game:
-        """Return a match at the first human turn of its prompt."""
-        return cls(pairing, _talk(pairing, human_turns(pairing.prompt)[0]))
+    @property
+    def talk(self) -> Prompt:
+        """The conversation as a prompt of the pairing's kind."""
+        prompt = self.pairing.prompt
+        return Prompt.of(self.conversation, prompt.kind, prompt.source, prompt.tags)
 
     @property
     def id(self) -> str:
@@ -66,14 +67,6 @@ class Game:
         """The next human turn of the prompt, if it has one."""
         turns = human_turns(self.pairing.prompt)
         return turns[self.turn] if self.turn < len(turns) else None
-
-    def next(self, picked: Conversation, human: Conversation) -> Game:
-        """Return the match after the conversation with the picked reply and the next human turn."""
-        return Game(self.pairing, _talk(self.pairing, (*picked, *human)), self.turn + 1)
-
-
-def _talk(pairing: Pairing, conversation: Conversation) -> Prompt:
-    return Prompt.of(conversation, pairing.prompt.kind, pairing.prompt.source, pairing.prompt.tags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def play_all(suite: Suite, judge: str) -> Iterator[MatchTurn]:
     """Play all matches, and yield their turns round by round."""
     labels = [one.label for one in suite.candidates]
     games = [
-        Game.start(pairing)
+        Game(pairing, human_turns(pairing.prompt)[0])
         for kind in TESTS
         for pairing in pairings(suite.prompts.get(kind, ()), labels, seed=suite.seed)
     ]
@@ -138,7 +138,7 @@ def _next_games(suite: Suite, turn: int, games: Sequence[Game], turns: Sequence[
     requests = {human_id(picked[g.id]): (picked[g.id], g.talk.kind) for g in going if not g.own_next}
     written = _human_turns(suite, turn, requests)
     return [
-        game.next(picked[game.id], human)
+        Game(game.pairing, (*picked[game.id], *human), game.turn + 1)
         for game in going
         if (human := game.own_next or written.get(human_id(picked[game.id])))
     ]
