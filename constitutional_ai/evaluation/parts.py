@@ -18,6 +18,7 @@ from constitutional_ai.records import Candidate, Metric, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.rows import load_json, write_atomically
+from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
 
 PARTS: dict[str, Callable[[Suite], list[Metric]]] = {
@@ -49,16 +50,28 @@ def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
 
 
 def warnings(suite: Suite) -> Iterator[str]:
-    """Yield a warning for every preference model or prompt that a candidate was trained on (pitfalls 21 and 22)."""
+    """Yield a warning for every preference model of a run, and for prompts that a candidate was trained on.
+
+    Scores of a model against which RL was trained are no evidence (EV-13; pitfalls 21 and 22).
+    """
+    for name, folder in suite.preference_models.items():
+        if _learned_from_ai(folder):
+            yield (
+                f"preference model '{name}' learned from the AI's labels, and RL was trained against it, so its scores "
+                "are no independent evidence."
+            )
     prompts = {prompt.id for of_kind in suite.prompts.values() for prompt in of_kind}
-    for folder in sorted({one.run for one in suite.candidates if one.run}):
-        run = read_run(folder)
-        own = (run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).resolve()
-        for name, preference_model in suite.preference_models.items():
-            if preference_model.resolve() == own:
-                yield f"RL in {folder} was trained against preference model '{name}', so its scores prove nothing."
-        if seen := prompts & {response.prompt.id for response in run.rows(layout.RESPONSES, Response)}:
-            yield f"{len(seen)} of the {len(prompts)} prompts were in the training data of {folder}."
+    for run in sorted({one.run for one in suite.candidates if one.run}):
+        responses = read_run(run).rows(layout.RESPONSES, Response)
+        if seen := prompts & {response.prompt.id for response in responses}:
+            yield f"{len(seen)} of the {len(prompts)} prompts were in the training data of {run}."
+
+
+def _learned_from_ai(folder: Path) -> bool:
+    """Return whether a preference model is one of a run's own, which learn from the AI's labels."""
+    stage = folder.resolve().parent
+    manifest = Run(stage.parent).manifest(stage.name)
+    return manifest is not None and layout.PREFERENCE_LABELS in manifest.inputs
 
 
 def read_metrics(folder: Path) -> list[Metric]:

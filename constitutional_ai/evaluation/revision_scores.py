@@ -2,11 +2,12 @@
 
 Preference models score the first answer of every chain of a run and each of its revisions. They should have learned
 from people's labels only. Scores of a model that learned from the AI's labels, and against which RL was trained, are
-not independent evidence (pitfall 21): they are computed, but the user is warned.
+not independent evidence (pitfall 21): they are computed, but ``cai evaluate`` warns of them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from constitutional_ai.detectors.objection import evades
 from constitutional_ai.evaluation.suite import CheckedScorer, Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
-from constitutional_ai.records import Completion, Message, Metric, RevisionChain
+from constitutional_ai.records import Conversation, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, digest_of
 
@@ -27,10 +28,6 @@ NOBODY = (
     "revisions: not scored, because there is no preference model. Name one that learned from people's labels only: "
     "--pm harmlessness=FOLDER"
 )
-NO_WITNESS = (
-    "revisions: '{name}' is a run's own preference model: it learned from the AI's labels, and RL was trained against "
-    "it. Its scores of the revisions are no independent evidence (EV-13)."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,14 @@ class RoundAnswer:
     """Label of the run."""
     chain: str
     revision: int
-    completion: Completion
     fault: str | None
     """Why this round's revision was left out; the previous answer then counts again."""
-    conversation: tuple[Message, ...]
+    conversation: Conversation
+    """The prompt's conversation with the answer at its end."""
+
+    @property
+    def text(self) -> str:
+        return self.conversation[-1].content
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,7 @@ def measure(suite: Suite) -> list[Metric]:
         return []
     answers = [a for run, of_run in chains.items() for chain in of_run for a in round_answers(run, chain)]
     scores: list[RevisionScore] = []
-    for name, folder in suite.preference_models.items():
-        if learned_from_ai(folder):
-            suite.say(NO_WITNESS.format(name=name))
+    for name in suite.preference_models:
         scores += _score(suite, answers, name)
     if not suite.preference_models:
         suite.say(NOBODY)
@@ -100,12 +99,12 @@ def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
 
     After a faulty revision, the previous answer is repeated, so that every chain counts in every round.
     """
-    completion, conversation = chain.initial.completion, chain.initial.prompt.conversation
-    rounds = [(completion, None), *((r.revised, r.fault) for r in chain.revisions)]
+    text = chain.initial.text
+    rounds = [(text, None), *((r.revised.text, r.fault) for r in chain.revisions)]
     for number, (revised, fault) in enumerate(rounds):
-        completion = revised if fault is None else completion
-        ended = (*conversation, Message("assistant", completion.text))
-        yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, completion, fault, ended)
+        text = revised if fault is None else text
+        ended = (*chain.initial.prompt.conversation, Message("assistant", text))
+        yield RoundAnswer(f"{run}.{chain.id}.{number}", run, chain.id, number, fault, ended)
 
 
 def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str) -> list[RevisionScore]:
@@ -114,15 +113,8 @@ def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str) -> list[Revi
         return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, score, one.fault)
 
     items = {f"{one.id}.{name}": one for one in answers}
-    inputs = {"the revisions": digest_of(f"{one.id} {one.completion.text}" for one in answers)}
+    inputs = {"the revisions": digest_of(f"{one.id} {one.text}" for one in answers)}
     return suite.scored(PART, RevisionScore, items, step, name=name, inputs=inputs)
-
-
-def learned_from_ai(folder: Path) -> bool:
-    """Return whether a preference model is one of a run's own, which learn from the AI's labels."""
-    stage = Path(folder).resolve().parent
-    manifest = Run(stage.parent).manifest(stage.name)
-    return manifest is not None and layout.PREFERENCE_LABELS in manifest.inputs
 
 
 def score_metrics(scores: Sequence[RevisionScore]) -> list[Metric]:
@@ -130,10 +122,9 @@ def score_metrics(scores: Sequence[RevisionScore]) -> list[Metric]:
 
     A chain counts only if all its rounds have a score, so that all rounds are means over the same chains.
     """
-    groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for one in scores:
-        chains = groups.setdefault((one.run, one.preference_model), {})
-        chains.setdefault(one.chain, {})[one.revision] = one.score
+        groups[one.run, one.preference_model][one.chain][one.revision] = one.score
     return [metric for (run, pm), chains in groups.items() for metric in _round_metrics(run, pm, chains)]
 
 
@@ -151,7 +142,7 @@ def _round_metrics(run: str, pm: str, chains: Mapping[str, Mapping[int, float]])
 
 def evasion_metrics(answers: Sequence[RoundAnswer]) -> list[Metric]:
     """Return the share of bare refusals after each round (SL-22), from the detector."""
-    groups: dict[tuple[str, int], list[bool]] = {}
+    groups: dict[tuple[str, int], list[bool]] = defaultdict(list)
     for one in answers:
-        groups.setdefault((one.run, one.revision), []).append(evades(one.completion.text))
+        groups[one.run, one.revision].append(evades(one.text))
     return [rate(f"evasive_rate.revision_{n}", run, evading) for (run, n), evading in groups.items()]

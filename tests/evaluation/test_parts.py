@@ -198,21 +198,32 @@ def test_the_anchor_is_sl_cai_or_the_first() -> None:
     assert choose_anchor([start, rl], "rl-cai@4") == "rl-cai@4"
 
 
-def test_the_user_is_warned_of_what_was_trained_on(tmp_path: Path) -> None:
-    folder = a_run(tmp_path / "run", stages=(SL, "06-preference-model"))
+def test_a_preference_model_of_the_ais_labels_is_no_witness(tmp_path: Path) -> None:
+    pms = {}
+    for name, learned_from in (("own", "05-preference-labels"), ("people's", "pairs of people")):
+        stage = a_run(tmp_path / name, stages=("06-preference-model",)) / "06-preference-model"
+        manifest = json.loads((stage / "stage.json").read_text())
+        (stage / "stage.json").write_text(json.dumps({**manifest, "inputs": {learned_from: "0"}}))
+        pms[name] = stage / "model"
+    with open_evaluation(tmp_path / "out", Silent()) as run:
+        assert list(warnings(suite_of(run, "x", preference_models={**pms, "other": tmp_path}))) == [
+            "preference model 'own' learned from the AI's labels, and RL was trained against it, so its scores are no "
+            "independent evidence."
+        ]
+
+
+def test_the_user_is_warned_of_prompts_that_were_trained_on(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "run", stages=(SL,))
     said = Completion("Hm.", "m", "stop", 1, 1)
     trained = [Response(f"{p.id}.0", p, said) for p in PROMPTS["red_team"][:2]]
     (folder / "01-responses").mkdir()
     write_rows(folder / "01-responses/records.jsonl", Response, trained)
-    pms = {"own": folder / "06-preference-model/model", "other": tmp_path}
     with open_evaluation(tmp_path / "out", Silent()) as run:
         own = (Candidate("start", "scripted:echo", "start", str(folder)),)
-        found = list(warnings(suite_of(run, "x", candidates=own, preference_models=pms)))
-        assert found == [
-            f"RL in {folder} was trained against preference model 'own', so its scores prove nothing.",
+        assert list(warnings(suite_of(run, "x", candidates=own))) == [
             f"2 of the 9 prompts were in the training data of {folder}.",
         ]
-        assert list(warnings(suite_of(run, "x", preference_models=pms))) == []
+        assert list(warnings(suite_of(run, "x"))) == []
 
 
 @pytest.fixture(scope="module")

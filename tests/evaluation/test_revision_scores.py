@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from constitutional_ai.evaluation.revision_scores import (
     RoundAnswer,
     chains_of,
     evasion_metrics,
-    learned_from_ai,
     round_answers,
     score_metrics,
 )
@@ -63,7 +61,7 @@ def score(chain: str, revision: int, value: float, pm: str = "pm", run: str = "d
 def test_what_stands_after_a_faulty_revision_is_the_answer_before_it() -> None:
     """A revision with a fault is not built upon, so that every round counts every chain."""
     made = list(round_answers("demo", chain(0, "first", "good", "loops loops", "better", faults=(2,))))
-    assert [(d.revision, d.completion.text, d.fault) for d in made] == [
+    assert [(d.revision, d.text, d.fault) for d in made] == [
         (0, "first", None),
         (1, "good", None),
         (2, "good", "repetition"),
@@ -167,25 +165,3 @@ def test_every_answer_of_every_chain_is_scored_and_kept(
 
     monkeypatch.setattr(PreferenceModel, "reward", lambda self, talk: asyncio.sleep(1 / 0))
     assert measured() == found  # nothing is scored twice
-
-
-def test_a_preference_model_of_the_ais_labels_is_no_witness(tmp_path: Path) -> None:
-    stage = tmp_path / "demo" / "06-preference-model"
-    (stage / "model").mkdir(parents=True)
-    assert not learned_from_ai(stage / "model")
-    manifest = {
-        **{"stage": stage.name, "config": {}, "output": "0", "records": 1, "failures": 0},
-        **{"prompt_tokens": 0, "completion_tokens": 0, "seconds": 1.0, "finished": "now"},
-    }
-    for inputs, made in (({"05-preference-labels": "0"}, True), ({"pairs of people": "0"}, False)):
-        (stage / "stage.json").write_text(json.dumps({**manifest, "inputs": inputs}))
-        assert learned_from_ai(stage / "model") is made
-
-
-def test_the_user_is_told_of_it(tiny_pm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revision_scores, "learned_from_ai", lambda folder: True)
-    stage = Stage(tmp_path / "e", monkeypatch)
-    one = run_of(tmp_path / "demo", chain(0, "a", "b"))
-    models = {"preference_models": {"own": tiny_pm}, "candidates": (one,)}
-    stage.measure(revision_scores.measure, {"start": None}, **models)  # type: ignore[dict-item]
-    assert stage.said == [revision_scores.NO_WITNESS.format(name="own")]
