@@ -69,12 +69,7 @@ async def judge(
         on_judged(judged)
         return judged
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(*each)) for each in comparisons]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # all have the same cause
-    return [task.result() for task in tasks]
+    return await asyncio.gather(*[one(*each) for each in comparisons])
 
 
 def judge_model(

@@ -91,28 +91,27 @@ def judge_report(
 ) -> JudgeReport:
     """Return the report of a feedback model from all its labels and failures."""
     answers = [x for x in judged if isinstance(x, GateAnswer)]
+    right = [x.probability_right for x in answers]
     claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
+    errors = [x.error if isinstance(x, Failure) else None for x in judged]
+    methods = [METHODS[x.label.method] for x in answers if x.label.method in METHODS]
+    refusals = [error in REFUSED for error in errors] if all(m.samples_text for m in methods) else []
     return JudgeReport(
         model=model,
-        **_agreement(model, answers),
+        agreement=rate("agreement", model, [_win(p) == 1.0 for p in right]),
+        ties=rate("ties", model, [_win(p) == 0.5 for p in right]),
         **_habits(model, answers),
-        **_failures(model, judged, answers),
+        failed=rate("failed", model, [error is not None for error in errors]),
+        refused=rate("refused", model, refusals),
+        unreadable=rate("unreadable", model, [error in UNREADABLE for error in errors]),
+        confidence=mean("confidence", model, [max(p, 1 - p) for p in right]),
         brier=brier(model, claims),
         calibration_error=calibration_error(model, claims),
         error_by_luck=error_by_luck(model, claims),
         bins=bins(model, claims),
-        failures=dict(Counter(x.error for x in judged if isinstance(x, Failure))),
+        failures=dict(Counter(error for error in errors if error)),
         unusable=dict(unusable or {}),
     )
-
-
-def _agreement(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
-    right = [x.probability_right for x in answers]
-    return {
-        "agreement": rate("agreement", model, [_win(p) == 1.0 for p in right]),
-        "ties": rate("ties", model, [_win(p) == 0.5 for p in right]),
-        "confidence": mean("confidence", model, [max(p, 1 - p) for p in right]),
-    }
 
 
 def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
@@ -127,17 +126,6 @@ def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
         "prefers_first": mean("prefers_first", model, [f for f in first if f is not None]),
         "prefers_longer": rate("prefers_longer", model, judge_prefers),
         "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
-    }
-
-
-def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer]) -> dict[str, Metric]:
-    errors = [x.error if isinstance(x, Failure) else None for x in judged]
-    methods = [METHODS.get(x.label.method) for x in answers]
-    only_scores = any(method is not None and not method.samples_text for method in methods)
-    return {
-        "failed": rate("failed", model, [error is not None for error in errors]),
-        "refused": rate("refused", model, [] if only_scores else [error in REFUSED for error in errors]),
-        "unreadable": rate("unreadable", model, [error in UNREADABLE for error in errors]),
     }
 
 
