@@ -45,7 +45,8 @@ PromptKey = tuple[Kind, str]
 """Kind and id of a prompt. Each kind has its own detectors."""
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Setting:
     """A setting of the recipe in which two runs differ."""
 
     key: str
@@ -86,11 +87,6 @@ class _Finished(NamedTuple):
     evaluated: StageManifest
     answers: list[Answer]
 
-    @property
-    def scored_by(self) -> str | None:
-        """The digest of the preference model that scored the answers."""
-        return self.evaluated.inputs.get(layout.PREFERENCE_MODEL)
-
 
 def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compared]:
     """Compare each run with the first, and write the result to the JSON file ``out``.
@@ -105,7 +101,9 @@ def compare_runs(folders: Sequence[str], out: Path | None = None) -> list[Compar
     compared = [_compare(first, other) for other in others]
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps([_plain(c) for c in compared], indent=1, ensure_ascii=False) + "\n")
+        write_atomically(
+            out, json.dumps([asdict(one) for one in compared], indent=1, ensure_ascii=False) + "\n"
+        )
     return compared
 
 
@@ -128,7 +126,8 @@ def _compare(first: _Finished, other: _Finished) -> Compared:
         raise InputError(
             f"{first.name} and {other.name} were evaluated on different prompts. Give both the same prompts.*.file."
         )
-    one_scorer = first.scored_by is not None and first.scored_by == other.scored_by
+    scorers = {run.evaluated.inputs.get(layout.PREFERENCE_MODEL) for run in (first, other)}
+    one_scorer = len(scorers) == 1 and None not in scorers
     measures = MEASURES + REWARDS if one_scorer else MEASURES
     differ = tuple(_settings_that_differ(first.run, other.run))
     return Compared(
@@ -174,10 +173,6 @@ def _settings(run: Run) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path} is not the recipe of a run. Name a folder that cai run wrote.")
     return flat(Recipe().model_dump(mode="json")) | flat(settings)
-
-
-def _plain(compared: Compared) -> dict[str, Any]:
-    return asdict(compared) | {"differ": [setting._asdict() for setting in compared.differ]}
 
 
 # -- measures, paired by prompt, which cancels how hard each prompt is
@@ -238,7 +233,7 @@ def _measured(one: Compared) -> Table:
     rows = Table("", *names, "difference", "95 % interval", "prompts", "", box=None, header_style="dim")
     for d in one.differences:
         name = f"{d.change.model} {d.first.name.replace('_', ' ')}"
-        values = [_number(d.first.value), _number(d.other.value), _signed(d.change.value)]
+        values = [_number(d.first.value), _number(d.other.value), _number(d.change.value, "+")]
         rows.add_row(name, *values, *_interval(d))
     return rows
 
@@ -247,12 +242,12 @@ def _interval(d: Difference) -> tuple[str, str, str]:
     low, high, count = d.change.low, d.change.high, str(d.change.count)
     if low is None or high is None:
         return ("same difference in all pairs" if d.change.count > 1 else "–"), count, ""
-    return f"{_signed(low)} to {_signed(high)}", count, "more" if low > 0 else "less" if high < 0 else ""
+    return (
+        f"{_number(low, '+')} to {_number(high, '+')}",
+        count,
+        "more" if low > 0 else "less" if high < 0 else "",
+    )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}".replace("-", "−")
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}".replace("-", "−")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def cai(*typed: str) -> Result:
 
 def test_a_control_arm_is_compared_with_its_run(make: Make) -> None:
     made = compare_runs([make("mine", 6), make("empty", 2, control="empty")])[0]
-    assert [tuple(setting) for setting in made.differ] == [("control", None, "empty")]
+    assert [astuple(setting) for setting in made.differ] == [("control", None, "empty")]
     assert (made.prompts, made.only_first, made.only_other) == (8, 0, 0)
     found = {(d.change.model, d.first.name): d for d in made.differences}
     objects = found["rl-cai", "objection_rate"]
@@ -116,7 +116,7 @@ def test_scores_are_compared_only_where_one_preference_model_gave_them(
 def test_whatever_else_differs_is_said(make: Make) -> None:
     first = make("a")
     made = compare_runs([first, make("b", control="shuffled", revisions={"rounds": 2})])[0]
-    assert [tuple(setting) for setting in made.differ] == [
+    assert [astuple(setting) for setting in made.differ] == [
         ("control", None, "shuffled"),
         ("revisions.rounds", 4, 2),
     ]
@@ -131,7 +131,7 @@ def test_a_setting_that_came_after_a_run_was_made_has_its_default(make: Make) ->
     said = {k: v for k, v in yaml.safe_load(old.read_text()).items() if k != "control"} | {"since_removed": 1}
     old.write_text(yaml.safe_dump(said))
     made = compare_runs(["runs/old", make("new")])[0]
-    assert [tuple(setting) for setting in made.differ] == [("since_removed", 1, None)]
+    assert [astuple(setting) for setting in made.differ] == [("since_removed", 1, None)]
 
 
 def test_the_terminal_says_what_is_compared_and_what_differs(make: Make) -> None:
