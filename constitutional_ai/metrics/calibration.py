@@ -13,10 +13,8 @@ from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Metric
 
 BINS = 10
-FEWEST = 10
-"""Minimum number of claims to fit a temperature."""
-COLDEST = 5.0
-"""The logarithm of a temperature is sought between −5 and 5."""
+TIE = 1e-9
+"""A probability nearer to 0.5 than this is a tie: 0.9 and 1 − 0.9 do not average to 0.5 in floating point."""
 
 
 class Claim(NamedTuple):
@@ -106,25 +104,3 @@ def cross_entropy(log_odds: float, truth: float) -> float:
 def entropy(truth: float) -> float:
     """Return the entropy in nats, which is the lowest possible cross-entropy."""
     return -sum(p * math.log(p) for p in (truth, 1 - truth) if p > 0)
-
-
-def temperature(log_odds: Sequence[float], truths: Sequence[float]) -> float | None:
-    """Return the divisor of the log-odds that minimises the cross-entropy; above 1, they are overconfident.
-
-    Return None for fewer than 10 claims, or if no divisor is best: all claims are right, or no better than chance.
-    """
-    if len(truths) < FEWEST:
-        return None
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        divisor = math.exp(log_temperature)
-        return math.fsum(cross_entropy(x / divisor, t) for x, t in zip(log_odds, truths, strict=True))
-
-    best = float(minimize_scalar(loss, bounds=(-COLDEST, COLDEST), method="bounded").x)
-    # No divisor is best if an end of the range is as good: the loss falls all the way, or reaches 0 earlier.
-    return math.exp(best) if loss(best) < min(loss(-COLDEST), loss(COLDEST)) - 1e-6 else None
-
-
-TIE = 1e-9
-"""A probability nearer to 0.5 than this is a tie: 0.9 and 1 − 0.9 do not average to 0.5 in floating point."""

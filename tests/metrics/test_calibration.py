@@ -20,7 +20,6 @@ from constitutional_ai.metrics.calibration import (
     entropy,
     error_by_luck,
     probability,
-    temperature,
 )
 from constitutional_ai.runs.rows import adapter
 
@@ -81,24 +80,3 @@ def test_nothing_goes_below_the_floor_and_the_sides_are_alike(log_odds: float, t
     assert cross_entropy(log_odds, truth) >= entropy(truth) - 1e-9
     assert cross_entropy(log_odds, truth) == pytest.approx(cross_entropy(-log_odds, 1 - truth), abs=1e-9)
     assert probability(log_odds) == pytest.approx(1 - probability(-log_odds), abs=1e-12)
-
-
-def test_the_temperature_undoes_what_made_the_claims_too_sure() -> None:
-    # Three in four are right at log-odds 4.4: that is ln 3, stated four times too surely.
-    odds, truths = [4.4] * 16, [1.0, 1.0, 1.0, 0.0] * 4
-    assert temperature(odds, truths) == pytest.approx(4.4 / math.log(3), rel=1e-3)
-    assert temperature([math.log(3)] * 16, [0.75] * 16) == pytest.approx(1.0, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("odds", "truths"),
-    [
-        ([4.4] * 9, [1.0] * 6 + [0.0] * 3),  # too few
-        ([1.0] * 16, [1.0] * 16),  # always right: the surer the better
-        ([0.5, 30.0] * 8, [1.0] * 16),  # so sure that there is nothing left to gain
-        ([1.0] * 16, [0.0] * 16),  # always wrong: only knowing nothing would be better
-        ([], []),
-    ],
-)
-def test_no_temperature_is_made_up(odds: list[float], truths: list[float]) -> None:
-    assert temperature(odds, truths) is None

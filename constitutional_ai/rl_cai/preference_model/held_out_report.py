@@ -25,7 +25,6 @@ from constitutional_ai.metrics.calibration import (
     entropy,
     error_by_luck,
     probability,
-    temperature,
 )
 from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Metric
@@ -112,8 +111,6 @@ class Spread:
     """Standard deviation of the scores."""
     count: int
     """Number of answers, two to a pair."""
-    temperature: float | None
-    """Divisor of score differences that calibrates them best as log-odds; above 1, the model is overconfident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,5 +168,4 @@ def _spread(pairs: Sequence[Scored]) -> Spread:
         fmean(scores) if scores else None,
         stdev(scores) if scores else None,
         len(scores),
-        temperature([p.log_odds for p in pairs], [p.label for p in pairs]),
     )

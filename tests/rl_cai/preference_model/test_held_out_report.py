@@ -102,21 +102,12 @@ def test_where_the_scores_lie() -> None:
     scores = [LN3, 0.0, LN3, 0.0, 0.0, LN9, 2.0, 2.0, LN4, 0.0]
     spread = pm_report(PAIRS).spread
     assert (spread.mean, spread.scale, spread.count) == (fmean(scores), stdev(scores), 10)
-    assert spread.temperature is None  # five pairs are too few
-    # Three in four are right at log-odds 4.4: ln 3, stated four times too surely.
-    pairs = [Scored("ai", label, (4.4, 0.0), (1, 2)) for label in (1.0, 1.0, 1.0, 0.0)] * 4
-    assert pm_report(pairs).spread.temperature == pytest.approx(4.4 / LN3, rel=1e-3)
 
 
 def test_without_held_out_pairs_there_is_nothing_to_report() -> None:
     report = pm_report([])
     assert report.sources == ()
-    assert (report.spread.mean, report.spread.scale, report.spread.count, report.spread.temperature) == (
-        None,
-        None,
-        0,
-        None,
-    )
+    assert (report.spread.mean, report.spread.scale, report.spread.count) == (None, None, 0)
 
 
 def test_a_row_is_read_with_its_lengths() -> None:
