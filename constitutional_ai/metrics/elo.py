@@ -88,12 +88,8 @@ def _percentiles(strengths: Array) -> tuple[Array, Array]:
 
     A resample that does not connect a model with the anchor could lie at either end, so it counts for both.
     """
-    low, high = (
-        np.sort(np.nan_to_num(strengths, nan=end, posinf=np.inf, neginf=-np.inf), 0)
-        for end in (-np.inf, np.inf)
-    )
-    last = len(strengths) - 1
-    return low[math.floor(TAILS[0] * last)], high[math.ceil(TAILS[1] * last)]
+    low, high = (np.where(np.isnan(strengths), end, strengths) for end in (-np.inf, np.inf))
+    return np.quantile(low, TAILS[0], 0, method="lower"), np.quantile(high, TAILS[1], 0, method="higher")
 
 
 def _rating(
