@@ -114,6 +114,8 @@ def evaluate(
         raise InputError("choose a folder for the results: --out FOLDER")
     if options["human"]:
         check_name(options["human"])
+    elif options["turns"] > 1:
+        raise InputError("--turns needs a model that writes the user turns after the prompt: --human MODEL")
     judge_name, feedback = judge_settings(runs, judge, changes)
     all_prompts = evaluation_prompts(prompts, options["limit"], options["seed"])
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}

@@ -105,6 +105,7 @@ def test_a_step_of_a_part_can_be_made_anew_and_a_part_takes_its_steps_with_it(tm
         ),
         (["scripted:echo", "--out", "x", "--paper", "nowhere"], "Directory 'nowhere' does not exist"),
         (["scripted:echo", "--out", "x", "--prompts", "nowhere"], "no file 'nowhere'"),
+        (["scripted:echo", "--out", "x", "--turns", "2"], "--turns needs a model that writes"),
         (["scripted:echo", "--out", "x", "--anchor", "me"], "no model is called 'me'. Set --anchor"),
         (["scripted:echo", "--out", "x", "--judge", "gpt"], "unknown model 'gpt'"),
         (["scripted:echo", "--out", "x", "--human", "gpt"], "unknown model 'gpt'"),

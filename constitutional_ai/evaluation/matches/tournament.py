@@ -69,12 +69,6 @@ def play_all(suite: Suite, judge: str) -> Iterator[MatchTurn]:
         for kind in TESTS
         for pairing in pairings(suite.prompts.get(kind, ()), labels, seed=suite.seed)
     ]
-    shortest = min((len(human_turns(game.pairing.prompt)) for game in games), default=suite.turns)
-    if shortest < suite.turns and not suite.human:
-        suite.say(
-            f"matches: turns={suite.turns}, but matches end after the human turns of their prompts. Name a model that "
-            "writes more with --human."
-        )
     number = 1
     while games:
         turns = _choose(suite, judge, number, games)
@@ -171,11 +165,10 @@ def _human_turns(
 
 def _metrics(suite: Suite, test: str, turns: Sequence[MatchTurn]) -> list[Metric]:
     """Return the ratings, and the shares of choices that were ties, failed, or changed with the order."""
-    both_orders = [t for t in turns if t.opinion.flipped is not None]
     shares = {
         "match_ties": [(t, t.winner == "tie") for t in turns if t.winner],
         "match_undecided": [(t, t.winner is None) for t in turns],
-        "order_flips": [(t, bool(t.opinion.flipped)) for t in both_orders],
+        "order_flips": [(t, t.opinion.flipped) for t in turns if t.opinion.flipped is not None],
     }
     who, seed = suite.judge or NOBODY, suite.seed
     return [

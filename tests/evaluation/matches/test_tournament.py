@@ -206,12 +206,6 @@ def test_a_silent_human_ends_matches(suite: Suite) -> None:
     assert not (suite.run.folder / "matches" / "3-choices").exists()
 
 
-def test_more_turns_than_prompts_have_need_a_human(suite: Suite) -> None:
-    suite, said = told(replace(suite, turns=3))
-    tournament.measure(suite)
-    assert len([line for line in said if "Name a model that writes more with --human" in line]) == 1
-
-
 @pytest.mark.parametrize(
     ("change", "why"),
     [
