@@ -22,13 +22,12 @@ BLOCK = 65536
 """Number of bytes that a digest reads at each of about sixteen positions in a file."""
 
 
-def find_candidates(names: Iterable[str]) -> list[Candidate]:
+def find_candidates(names: Sequence[str]) -> list[Candidate]:
     """Return the candidates of each name in turn.
 
     A name is a run's folder, which stands for all its models and snapshots, or a model's name, or ``label=model``.
     Raises InputError if a name is none of these, or two candidates have the same label.
     """
-    names = list(names)
     runs = run_folders(names)
     candidates: list[Candidate] = []
     for name in names:
