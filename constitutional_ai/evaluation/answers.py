@@ -15,7 +15,7 @@ from functools import partial
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answer_rates import ALL_KINDS, BENIGN, MEASURES, RED, Measure, verdict
-from constitutional_ai.evaluation.suite import CheckedScorer, Suite
+from constitutional_ai.evaluation.suite import Score, Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, share
 from constitutional_ai.models.model import Model
@@ -111,9 +111,9 @@ def sample_answers(
 
 
 def _score(suite: Suite, name: str, answers: Sequence[Answer]) -> ScoresById:
-    async def step(scorer: CheckedScorer, answer: Answer) -> AnswerScore:
+    async def step(score: Score, answer: Answer) -> AnswerScore:
         try:
-            return AnswerScore(answer.id, await scorer.score(conversation_with(answer)))
+            return AnswerScore(answer.id, await score(conversation_with(answer)))
         except RecordError as error:
             return AnswerScore(answer.id, None, str(error))
 
@@ -156,24 +156,18 @@ def _by_prompt(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
 def _metrics(
     suite: Suite, label: str, answers: Sequence[Answer], scores: dict[str, ScoresById]
 ) -> list[Metric]:
-    texts = [a.response.text for a in answers]
+    texts, shared = [a.response.text for a in answers], _sharing(answers)
+    measures = [*MEASURES, Measure("shared_sentence_rate", ALL_KINDS, lambda a: a.id in shared)]
+    for name, of in scores.items():
+        score = partial(_score_of, of)
+        measures += [Measure(f"pm_score.{name}", RED, score), Measure(f"pm_score_benign.{name}", BENIGN, score)]
     similarities = [self_similarity([a.response.text for a in each]) for each in _by_prompt(answers).values()]
     return [
-        *[_metric(suite, label, answers, measure) for measure in _measures(answers, scores)],
+        *[_metric(suite, label, answers, measure) for measure in measures],
         # No interval, because texts that a bootstrap draws twice would repeat each other.
         Metric("distinct_2", label, distinct_2(texts), None, None, len(texts)),
         mean("self_similarity", label, [x for x in similarities if x is not None]),
     ]
-
-
-def _measures(answers: Sequence[Answer], scores: dict[str, ScoresById]) -> Iterator[Measure]:
-    yield from MEASURES
-    shared = _sharing(answers)
-    yield Measure("shared_sentence_rate", ALL_KINDS, lambda a: a.id in shared)
-    for name, of in scores.items():
-        score = partial(_score_of, of)
-        yield Measure(f"pm_score.{name}", RED, score)
-        yield Measure(f"pm_score_benign.{name}", BENIGN, score)
 
 
 def _score_of(scores: ScoresById, answer: Answer) -> float | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh, one_principle
 from constitutional_ai.evaluation.released_files import find_released
-from constitutional_ai.evaluation.suite import CheckedScorer, Suite
+from constitutional_ai.evaluation.suite import Score, Suite
 from constitutional_ai.metrics.calibration import TIE, Claim, calibration_error, probability
 from constitutional_ai.metrics.intervals import cluster_bootstrap, rate, share
 from constitutional_ai.models.model import Model
@@ -136,12 +136,12 @@ def _methods(suite: Suite) -> dict[str, Feedback]:
 def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswer]:
     """Score both answers of every question. The one with the higher score counts as better (EV-2)."""
 
-    async def step(scorer: CheckedScorer, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
+    async def step(score: Score, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
         row, (comparison, better, _) = asked
         conversation = comparison.prompt.conversation
         try:
             a, b = [
-                await scorer.score((*conversation, Message("assistant", each.text)))
+                await score((*conversation, Message("assistant", each.text)))
                 for each in (comparison.a, comparison.b)
             ]
         except RecordError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from constitutional_ai.detectors.objection import evades
-from constitutional_ai.evaluation.suite import CheckedScorer, Suite
+from constitutional_ai.evaluation.suite import Score, Suite
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
 from constitutional_ai.records import Conversation, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout
@@ -108,9 +108,9 @@ def round_answers(run: str, chain: RevisionChain) -> Iterator[RoundAnswer]:
 
 
 def _score(suite: Suite, answers: Sequence[RoundAnswer], name: str) -> list[RevisionScore]:
-    async def step(scorer: CheckedScorer, one: RoundAnswer) -> RevisionScore:
-        score = await scorer.score(one.conversation)
-        return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, score, one.fault)
+    async def step(score: Score, one: RoundAnswer) -> RevisionScore:
+        value = await score(one.conversation)
+        return RevisionScore(f"{one.id}.{name}", one.run, one.chain, one.revision, name, value, one.fault)
 
     items = {f"{one.id}.{name}": one for one in answers}
     inputs = {"the revisions": digest_of(f"{one.id} {one.text}" for one in answers)}

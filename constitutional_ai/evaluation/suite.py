@@ -32,28 +32,25 @@ if TYPE_CHECKING:
     from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 
 Item = TypeVar("Item")
+Score = Callable[[Conversation], Awaitable[float]]
+"""The score of a conversation.
+
+Raises RecordError if it cannot be scored, for example because it is too long, and ModelError if it is not finite.
+"""
 REMEDY = "Pass --redo {stage}, or name another folder with --out."
 
 
-class CheckedScorer:
-    """A preference model that checks each conversation before it joins a batch."""
+def load_scorer(folder: Path, model_type: type[PreferenceModel] | None = None) -> Score:
+    """Load the preference model in ``folder``, and return its score. Raises ModelError if there is none."""
+    from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 
-    def __init__(self, folder: Path, model_type: type[PreferenceModel] | None = None) -> None:
-        """Load the model in ``folder``. Raises ModelError if there is none."""
-        from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
+    model, scorable = (model_type or PreferenceModel)(folder), Scorable(folder)
 
-        self._model, self._scorable = (model_type or PreferenceModel)(folder), Scorable(folder)
+    async def score(conversation: Conversation) -> float:
+        scorable.check(conversation)  # before it joins a batch
+        return finite([await model.reward(conversation)])[0]
 
-    async def score(self, conversation: Conversation) -> float:
-        """Return the score.
-
-        Raises RecordError if the conversation cannot be scored, for example because it is too long, and ModelError if
-        the score is not finite.
-        """
-        from constitutional_ai.rl_cai.preference_model.scorer import finite
-
-        self._scorable.check(conversation)
-        return finite([await self._model.reward(conversation)])[0]
+    return score
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class Suite:
         part: str,
         row_type: type[Row],
         items: Mapping[str, Item],
-        step: Callable[[CheckedScorer, Item], Awaitable[Row]],
+        step: Callable[[Score, Item], Awaitable[Row]],
         *,
         name: str,
         inputs: dict[str, str],
@@ -171,7 +168,7 @@ class Suite:
         folder = self.preference_models[name]
 
         async def passes() -> AsyncIterator[Pass[Item, Row]]:
-            yield Pass(items, partial(step, CheckedScorer(folder)))
+            yield Pass(items, partial(step, load_scorer(folder)))
 
         weights = {f"the weights of {name}": weights_digest(f"hf:{folder}")}
         config = {"preference_model": str(folder)}

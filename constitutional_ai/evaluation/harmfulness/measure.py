@@ -17,7 +17,7 @@ from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.answers import conversation_with, sample_answers
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.harmfulness.fit_regressor import regressor_folder
-from constitutional_ai.evaluation.suite import CheckedScorer, Suite
+from constitutional_ai.evaluation.suite import Suite, load_scorer
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.records import Answer, Metric
 from constitutional_ai.runs.run import digest_of
@@ -87,12 +87,12 @@ def _score(suite: Suite, folder: Path, answers: Mapping[At, list[Answer]]) -> li
     async def passes() -> AsyncIterator[Pass[tuple[At, Answer], HarmScore]]:
         from constitutional_ai.evaluation.harmfulness.regressor import HarmfulnessModel
 
-        scorer = CheckedScorer(folder, HarmfulnessModel)
+        score = load_scorer(folder, HarmfulnessModel)
 
         async def step(item: tuple[At, Answer]) -> HarmScore:
             at, answer = item
             try:
-                return HarmScore(answer.id, at, answer, await scorer.score(conversation_with(answer)))
+                return HarmScore(answer.id, at, answer, await score(conversation_with(answer)))
             except RecordError as error:
                 return HarmScore(answer.id, at, answer, None, str(error))
 
