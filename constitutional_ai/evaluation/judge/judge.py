@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from constitutional_ai.constitutions.constitution import Constitution, load_constitution
+from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.data.pairs import comparison_of, load_pairs, sample_pairs
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.evaluation.judge.judge_report import Judged, JudgeReport, judge_report
 from constitutional_ai.models.load import loaded
-from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe_file import load_recipe
-from constitutional_ai.records import Comparison, Failure, GateAnswer, Side
+from constitutional_ai.records import Comparison, Failure, GateAnswer, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.label import METHODS, label
-from constitutional_ai.rl_cai.feedback.settings import Feedback
-from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, load_few_shots
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs.rows import write_atomically
 
 AT_ONCE = 64
@@ -34,36 +33,21 @@ AT_ONCE = 64
 
 async def judge(
     comparisons: Sequence[tuple[Comparison, Side]],
-    *,
-    model: Model,
-    constitution: Constitution,
-    settings: Feedback,
-    seed: int,
-    few_shots: FewShots | None = None,
+    labelled: Callable[[Comparison], Awaitable[PreferenceLabel]],
     on_judged: Callable[[Judged], None] = lambda judged: None,
 ) -> list[Judged]:
-    """Label each comparison, and return its label or failure, in order. ``pairs`` also give the better side.
+    """Label each comparison, and return its label or failure, in order. ``comparisons`` also give the better side.
 
-    As in a run, a RecordError is a failure and never a label; any other error is raised. Raises InputError if the
-    constitution has no principle for the method. ``on_judged`` is called after each comparison.
+    As in a run, a RecordError is a failure and never a label; any other error is raised. ``on_judged`` is called after
+    each comparison.
     """
-    if not METHODS[settings.method].principles(constitution):
-        raise InputError(f"constitution '{constitution.name}' has no principle for method {settings.method}.")
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(comparison: Comparison, better: Side) -> Judged:
         judged: Judged
         async with free:
             try:
-                soft = await label(
-                    comparison,
-                    model=model,
-                    constitution=constitution,
-                    settings=settings,
-                    few_shots=few_shots,
-                    seed=seed,
-                )
-                judged = GateAnswer(comparison.id, soft, better)
+                judged = GateAnswer(comparison.id, await labelled(comparison), better)
             except RecordError as error:
                 judged = Failure(comparison.id, type(error).__name__, str(error))
         on_judged(judged)
@@ -86,27 +70,23 @@ def judge_model(
     """Judge the pairs in ``data`` with the named model, and write the report to ``out``.
 
     ``changes`` are settings of a recipe's ``feedback``, as ``key=value``; the others are the paper's. Raises InputError
-    for a model, file or setting that cannot be used.
+    for a model, file or setting that cannot be used, or a constitution without a principle for the method.
     """
     examples = load_few_shots(few_shots_folder(few_shots))
     recipe = load_recipe("paper", [f"models.feedback={name}", *(f"feedback.{change}" for change in changes)])
+    settings, principles = recipe.feedback, load_constitution(constitution)
+    if not METHODS[settings.method].principles(principles):
+        raise InputError(f"constitution '{principles.name}' has no principle for method {settings.method}.")
     pairs, unusable = load_pairs(data)
-    sample, principles = sample_pairs(pairs, limit, seed), load_constitution(constitution)
+    comparisons = [comparison_of(pair, seed) for pair in sample_pairs(pairs, limit, seed)]
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     with Progress(console=Console(stderr=True), transient=True) as bars, loaded(name) as model:
-        bar = bars.add_task("judging", total=len(sample))
-        judged = asyncio.run(
-            judge(
-                [comparison_of(pair, seed) for pair in sample],
-                model=model,
-                constitution=principles,
-                settings=recipe.feedback,
-                few_shots=examples,
-                seed=seed,
-                on_judged=lambda _: bars.advance(bar),
-            )
+        bar = bars.add_task("judging", total=len(comparisons))
+        labelled = partial(
+            label, model=model, constitution=principles, settings=settings, few_shots=examples, seed=seed
         )
+        judged = asyncio.run(judge(comparisons, labelled, lambda _: bars.advance(bar)))
     report = judge_report(name, judged, unusable)
     if out:
         write_atomically(out, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from statistics import fmean
 
 from rich.console import Group
 from rich.table import Table
@@ -117,13 +118,15 @@ def judge_report(
 def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
     """Measure the effects of order and length, which should not matter."""
     flips = [x.label.flipped for x in answers]
-    first = [_first_wins(x.label) for x in answers]
+    first = [
+        fmean(_win(j.probability_first) for j in x.label.judgements) for x in answers if has_order(x.label)
+    ]
     unlike = [(x, longer) for x in answers if _win(x.probability_right) != 0.5 and (longer := _longer(x.label))]
     judge_prefers = [(x.label.probability_a > 0.5) == (longer == "a") for x, longer in unlike]
     people_prefer = [x.better == longer for x, longer in unlike]
     return {
         "flips": rate("order_flips", model, [f for f in flips if f is not None]),
-        "prefers_first": mean("prefers_first", model, [f for f in first if f is not None]),
+        "prefers_first": mean("prefers_first", model, first),
         "prefers_longer": rate("prefers_longer", model, judge_prefers),
         "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
     }
@@ -131,14 +134,6 @@ def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
 
 def _win(probability: float) -> float:
     return 0.5 if abs(probability - 0.5) < TIE else float(probability > 0.5)
-
-
-def _first_wins(label: PreferenceLabel) -> float | None:
-    """Return the share of a pair's questions that the answer shown first wins; None if the method has no order."""
-    if not has_order(label):
-        return None
-    wins = [_win(j.probability_first) for j in label.judgements]
-    return sum(wins) / len(wins)
 
 
 def _longer(label: PreferenceLabel) -> Side | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,11 @@ import pytest
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.evaluation.judge.judge import judge
+from constitutional_ai.evaluation.judge.judge import judge, judge_model
 from constitutional_ai.evaluation.judge.judge_report import Judged, judge_report
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import (
-    Message,
-)
+from constitutional_ai.records import Comparison, Message, PreferenceLabel
+from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
@@ -31,10 +32,12 @@ PAIRS = [pair(n) for n in range(40)]
 PLACED = [comparison_of(p, 0) for p in PAIRS]
 
 
+def labels(model: ScriptedModel, **changes: Any) -> Callable[[Comparison], Awaitable[PreferenceLabel]]:
+    return partial(label, model=model, constitution=MINE, settings=Feedback(**changes), seed=0)
+
+
 def judged(weigh: Callable[[str, str], float], **changes: Any) -> list[Judged]:
-    settings = Feedback(**changes)
-    model = ScriptedModel(weigh=weigh)
-    return asyncio.run(judge(PLACED, model=model, constitution=MINE, settings=settings, seed=0))
+    return asyncio.run(judge(PLACED, labels(ScriptedModel(weigh=weigh), **changes)))
 
 
 def reads(context: str, choice: str) -> float:
@@ -80,9 +83,7 @@ def test_an_unreadable_answer_is_a_failure_and_no_label() -> None:
 def test_refusals_and_unreadable_answers_are_counted_apart() -> None:
     answers = {"Question 7?": "I'm sorry, but I can't help with that.", "Question 8?": "Hm.", "Question 9?": ""}
     say = lambda context: next((a for q, a in answers.items() if q in context), "(A)")  # noqa: E731
-    judging = judge(
-        PLACED, model=ScriptedModel(say=say), constitution=MINE, settings=Feedback(method="votes"), seed=0
-    )
+    judging = judge(PLACED, labels(ScriptedModel(say=say), method="votes"))
     report = judge_report("m", asyncio.run(judging))
     assert report.failures == {"RefusedAnswer": 1, "UnreadableAnswer": 2}
     rates = {m.name: (m.value, m.count) for m in (report.refused, report.unreadable, report.failed)}
@@ -104,16 +105,24 @@ def test_a_model_error_ends_the_whole_with_its_own_message() -> None:
         judged(gone)
 
 
-def test_a_constitution_needs_principles_for_the_method() -> None:
+def test_a_constitution_needs_principles_for_the_method(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE.to_yaml())
     with pytest.raises(InputError, match="no principle for method likelihood"):
-        judged(reads, method="likelihood")
+        judge_model(
+            "scripted:echo",
+            tmp_path / "pairs.jsonl",
+            constitution=str(tmp_path / "mine.yaml"),
+            few_shots="none",
+            changes=["method=likelihood"],
+            limit=None,
+            seed=0,
+            out=None,
+        )
 
 
 def test_a_sample_is_drawn_from_all_pairs_and_each_is_reported() -> None:
     drawn = sample_pairs(PAIRS, 10, 0)
     assert drawn == sample_pairs(PAIRS[::-1], 10, 0) != PAIRS[:10]
     heard: list[Judged] = []
-    model = ScriptedModel(weigh=reads)
-    placed = [comparison_of(p, 0) for p in drawn]
-    judging = judge(placed, model=model, constitution=MINE, settings=Feedback(), seed=0, on_judged=heard.append)
+    judging = judge([comparison_of(p, 0) for p in drawn], labels(ScriptedModel(weigh=reads)), heard.append)
     assert {x.id for x in asyncio.run(judging)} == {x.id for x in heard} == {p.id for p in drawn}
