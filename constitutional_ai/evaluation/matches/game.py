@@ -21,7 +21,6 @@ from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import (
     Comparison,
-    Completion,
     Conversation,
     Failure,
     Judgement,
@@ -129,37 +128,23 @@ def reply_id(talk: Prompt, label: str) -> str:
     return f"{talk.id}.{label}"
 
 
-async def choose(
-    game: Game,
-    a: Completion,
-    b: Completion,
-    *,
-    judge: str,
-    model: Model,
-    settings: Feedback,
-    few_shots: FewShots | None,
-    seed: int,
-) -> MatchTurn:
-    """Let the feedback model ``judge`` choose between two replies, always in both orders.
+async def opinion_of(
+    comparison: Comparison, *, model: Model, settings: Feedback, few_shots: FewShots | None, seed: int
+) -> Opinion:
+    """Ask a feedback model which of two replies is better, always in both orders.
 
     It gets the instruction of the prompt's test. Equal replies are a tie, for which it is not asked.
     """
-    comparison, models = Comparison(game.id, game.talk, a, b), (game.pairing.a, game.pairing.b)
-    opinion = Opinion(0.5)
-    if a.text != b.text:
-        try:
-            choice = await label(
-                comparison,
-                model=model,
-                constitution=INSTRUCTIONS[game.talk.kind],
-                settings=settings.model_copy(update={"both_orders": True}),
-                few_shots=few_shots,
-                seed=seed,
-            )
-            opinion = Opinion(choice.probability_a, choice.judgements, choice.flipped)
-        except RecordError as error:
-            opinion = Opinion(None, failure=Failure(game.id, type(error).__name__, str(error)))
-    return MatchTurn(game.id, game.pairing.prompt.id, *models, game.turn, comparison, judge, opinion)
+    if comparison.a.text == comparison.b.text:
+        return Opinion(0.5)
+    both, instruction = settings.model_copy(update={"both_orders": True}), INSTRUCTIONS[comparison.prompt.kind]
+    try:
+        choice = await label(
+            comparison, model=model, constitution=instruction, settings=both, few_shots=few_shots, seed=seed
+        )
+    except RecordError as error:
+        return Opinion(None, failure=Failure(comparison.id, type(error).__name__, str(error)))
+    return Opinion(choice.probability_a, choice.judgements, choice.flipped)
 
 
 # -- the judge's instructions

@@ -16,7 +16,7 @@ from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.matches.game import (
     Game,
     MatchTurn,
-    choose,
+    opinion_of,
     reply_id,
 )
 from constitutional_ai.evaluation.matches.human_turns import (
@@ -30,7 +30,7 @@ from constitutional_ai.evaluation.suite import Suite
 from constitutional_ai.metrics.elo import elo
 from constitutional_ai.metrics.intervals import share
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import Conversation, Kind, Message, Metric, Prompt, Response
+from constitutional_ai.records import Comparison, Conversation, Kind, Message, Metric, Prompt, Response
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.seeding import seed_of
@@ -83,19 +83,18 @@ def _choose(suite: Suite, judge: str, turn: int, games: Sequence[Game]) -> list[
     complete = {game.id: game for game in games if replies.keys() >= set(game.reply_ids)}
     if missing := len(games) - len(complete):
         suite.say(f"matches: {missing} of {len(games)} end in turn {turn}, because a model could not answer.")
-    choosing = partial(
-        choose, judge=judge, settings=suite.feedback, few_shots=load_few_shots(FEW_SHOTS), seed=suite.seed
-    )
+    asking = partial(opinion_of, settings=suite.feedback, few_shots=load_few_shots(FEW_SHOTS), seed=suite.seed)
 
-    async def pick(model: Model, label: str, game: Game) -> MatchTurn:
-        a, b = (replies[name] for name in game.reply_ids)
-        return await choosing(game, a, b, model=model)
+    async def choose(model: Model, label: str, game: Game) -> MatchTurn:
+        pair = Comparison(game.id, game.talk, *(replies[name] for name in game.reply_ids))
+        prompt, a, b = game.pairing.prompt.id, game.pairing.a, game.pairing.b
+        return MatchTurn(game.id, prompt, a, b, game.turn, pair, judge, await asking(pair, model=model))
 
     return suite.answered(
         f"{PART}/{turn}-choices",
         MatchTurn,
         lambda label: complete,
-        pick,
+        choose,
         by={"judge": judge},
         config={"judge": judge, "feedback": suite.feedback.model_dump(mode="json")},
         inputs={
