@@ -93,8 +93,7 @@ def metrics(answers: Sequence[Answer], models: Sequence[str]) -> list[Metric]:
     of_models = (OBJECTION, *REFUSALS, DEGENERATION, *REWARDS, WORDS)
     of_changes = (OBJECTION, REFUSALS[0], DEGENERATION, REWARDS[0])
     values = [m.metric(model, [v for _, v in m.known(by_model[model])]) for model in models for m in of_models]
-    pairs = {
-        model: [(first[a.response.prompt.id], a) for a in by_model[model] if a.response.prompt.id in first]
-        for model in models[1:]
-    }
-    return values + [m.change(model, pairs[model]) for model in models[1:] for m in of_changes]
+    for model in models[1:]:
+        pairs = [(first[a.response.prompt.id], a) for a in by_model[model] if a.response.prompt.id in first]
+        values += [m.change(model, pairs) for m in of_changes]
+    return values

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress, zip_longest
 
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
@@ -190,13 +191,8 @@ def _sharing(answers: Sequence[Answer]) -> set[str]:
 
     The first answers to each prompt are compared with each other, then the second answers, and so on.
     """
-    rounds: dict[int, list[Answer]] = defaultdict(list)
-    for to_prompt in _by_prompt(answers).values():
-        for number, answer in enumerate(to_prompt):
-            rounds[number].append(answer)
-    return {
-        answer.id
-        for one in rounds.values()
-        for answer, shares in zip(one, shares_sentences([a.response.text for a in one]), strict=True)
-        if shares
-    }
+    sharing: set[str] = set()
+    for nth in zip_longest(*_by_prompt(answers).values()):
+        given = [answer for answer in nth if answer is not None]
+        sharing |= {a.id for a in compress(given, shares_sentences([a.response.text for a in given]))}
+    return sharing

@@ -195,10 +195,10 @@ def differences(
 ) -> list[Difference]:
     """Compare the answers to prompts that are in both. A metric without prompts has None, not 0."""
     pairs = [(first[key], other[key]) for key in sorted(first.keys() & other.keys())]
-    compared = [(measure, *measure.pairs(pairs)) for measure in measures]
     return [
         Difference(one.metric(model, before), one.metric(model, after), one.change(model, pairs))
-        for one, before, after in compared
+        for one in measures
+        for before, after in [one.pairs(pairs)]
     ]
 
 
