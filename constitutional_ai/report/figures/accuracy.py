@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
-from constitutional_ai.metrics.calibration import Claim, bins
+from constitutional_ai.metrics.calibration import Bin, Claim, bins
 from constitutional_ai.report.figures import paper_numbers as paper
-from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series
+from constitutional_ai.report.figures.figure import SHARES, Panel, PaperFigure, Series
 from constitutional_ai.report.figures.measured import (
     Evaluation,
     by_size,
@@ -122,10 +122,15 @@ def claim(row: HHHAnswer, right: float) -> Claim:
 
 
 def _calibration(title: str, claims: Mapping[str, Sequence[Claim]]) -> Panel:
-    lines = tuple(
-        Series(model, tuple(point(b.claimed, b.observed, model) for b in bins(model, own) if b.observed.count))
-        for model, own in claims.items()
-    )
     # The counts of several models would overlap in the drawing; the CSV has them.
+    lines = tuple(
+        reliability(model, bins(model, own), counts=len(claims) == 1) for model, own in claims.items()
+    )
     axes = ("P(answer A is better)", "how often A is better")
-    return Panel(title, *axes, lines, diagonal=True, counts=len(lines) == 1, span=(-0.03, 1.03))
+    return Panel(title, *axes, lines, diagonal=True, x_span=SHARES, y_span=SHARES)
+
+
+def reliability(name: str, bins: Iterable[Bin], *, counts: bool = True) -> Series:
+    """Return a point for each bin that is not empty, with its count beside it if ``counts``."""
+    points = [point(b.claimed, b.observed, name) for b in bins if b.observed.count]
+    return Series(name, tuple(replace(p, note=f"{p.count}") if counts else p for p in points))

@@ -10,7 +10,8 @@ from typing import Literal
 
 from constitutional_ai.safe_text import visible
 
-Source = Literal["measured", "paper"]
+SHARES = (-0.03, 1.03)
+"""Limits of an axis of probabilities or rates."""
 COLUMNS = (
     "figure", "panel", "series", "source", "model", "x", "x_low", "x_high", "y", "low", "high", "zero", "count",
 )  # fmt: skip
@@ -34,6 +35,8 @@ class Point:
     """Number of items that y is a mean of."""
     model: str = ""
     """Label of the measured model or run."""
+    note: str = ""
+    """Text to write beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Series:
     name: str
     """Name in the legend, with the same colour in all panels of a figure."""
     points: tuple[Point, ...]
-    source: Source = "measured"
+    source: Literal["measured", "paper"] = "measured"
     dashed: bool = False
     colour: str | None = None
     """Series with the same value, such as a run's name, share a colour; None gives it its own colour."""
@@ -74,12 +77,11 @@ class Panel:
     """Whether to draw the dashed line y = x."""
     arrows: bool = False
     """Whether arrows show the direction of lines."""
-    counts: bool = False
-    """Whether to write the count beside every point."""
     zero: float = 0.0
     """Value that is subtracted from y in the drawing, so that one point is at 0 (PM-6)."""
-    span: tuple[float, float] | None = None
-    """Limits of both axes; None uses those of the points."""
+    x_span: tuple[float, float] | None = None
+    """Limits of the axis; None uses those of the points."""
+    y_span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,7 @@ def cell(text: str) -> str:
 
 def _number(value: float | None) -> str:
     """Return the shortest text that parses to the same number."""
-    if value is None:
-        return ""
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+    return "" if value is None else repr(value).removesuffix(".0")
 
 
 def short(text: str, longest: int = 34) -> str:
