@@ -20,7 +20,7 @@ from constitutional_ai.constitutions.constitution import Constitution
 from constitutional_ai.models.local.bundled import HUB_ID
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Metric
-from constitutional_ai.report.drawing import LABEL
+from constitutional_ai.report.contents import LABEL
 from constitutional_ai.report.page.formatting import interval, many, number
 from constitutional_ai.report.page.rates import MEASURED, Row
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport

@@ -27,6 +27,9 @@ from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, text_or_empty
 from constitutional_ai.runs.run import Run
 
+LABEL = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
+"""Names of a run's models for readers, by role."""
+
 
 class About(NamedTuple):
     """A description of a stage for readers who do not know the paper."""

@@ -24,7 +24,7 @@ from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, S
 
 SIZES = {1: (5.0, 3.7), 2: (3.8, 3.3), 3: (3.2, 2.9)}
 """Width of a panel with its axis labels in inches, by number of panels."""
-INK, SOFT = "#1a1a1a", "#5f6368"
+INK, SOFT, GRID = "#1a1a1a", "#5f6368", "#e4e6e8"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#404040")
 GREYS = ("#70757a", "#868b90", "#9aa0a6", "#adb2b7")
 """Colours of the paper's numbers."""
@@ -50,7 +50,7 @@ RULES: dict[str, Any] = {
     "axes.grid": True,
     "axes.xmargin": 0.07,
     "axes.ymargin": 0.07,
-    "grid.color": "#e4e6e8",
+    "grid.color": GRID,
     "axes.labelcolor": INK,
     "xtick.color": GREYS[2],
     "ytick.color": GREYS[2],
@@ -125,9 +125,11 @@ def looks_of(series: Sequence[Series]) -> dict[str, dict[str, Any]]:
 
 
 def look_of(series: Series, colour: str, marker: str) -> dict[str, Any]:
-    look = {"color": colour, "marker": marker, "markeredgecolor": "white"}
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markeredgecolor": "white"}
     if series.source == "paper":
         look |= {"linewidth": 1.1, "markersize": 3.5, "markeredgecolor": colour}
+    if series.faint:
+        look |= {"linewidth": 0.8, "markersize": 2.5, "markeredgewidth": 0, "alpha": 0.4}
     if series.dashed:  # hollow too, because a single point has no line to be dashed
         look |= {"linestyle": DASHES, "markerfacecolor": "white", "markeredgecolor": colour}
     return look
@@ -164,7 +166,7 @@ def _draw_series(axes: Axes, panel: Panel, series: Series, look: dict[str, Any])
     bars: Any = {"fmt": "none", "ecolor": look["color"], "alpha": 0.45, "elinewidth": 1.6}
     up = whiskers([(p.y, p.low, p.high) for p in points])
     axes.errorbar(xs, ys, up, whiskers([(p.x, p.x_low, p.x_high) for p in points]), **bars)
-    if panel.errors == "band":
+    if panel.errors == "band" and up is not None:
         axes.fill_between(xs, ys - up[0], ys + up[1], color=look["color"], alpha=0.15, linewidth=0)
     for (x, y), (to_x, to_y) in pairwise(zip(xs, ys, strict=True)) if panel.arrows else ():
         # A head in the middle of the step, behind the markers, which hide it if the step is short.
@@ -188,11 +190,12 @@ def _draw_level(axes: Axes, panel: Panel, point: Point, colour: str) -> Line2D:
 def whiskers(intervals: Sequence[tuple[float | None, float | None, float | None]]) -> Any:
     """Return the distances down to ``low`` and up to ``high`` of each (value, low, high), for ``errorbar``.
 
-    One is NaN if that end is unknown; matplotlib draws no bar then.
+    One is NaN if that end is unknown; matplotlib draws no bar then. None if no interval is known.
     """
     value, low, high = np.array(intervals, dtype=float).reshape(-1, 3).T
     # A rounding error may put a value of 0 or 1 outside its interval; distances must not be negative.
-    return np.maximum([value - low, high - value], 0)
+    distances = np.maximum([value - low, high - value], 0)
+    return distances if np.isfinite(distances).any() else None
 
 
 def _places(panel: Panel, series: Series, xs: Sequence[float | None]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from constitutional_ai.report.figures import paper_numbers as paper
@@ -17,6 +17,7 @@ from constitutional_ai.report.figures.measured import (
     of_the_paper,
     over_size,
     over_training,
+    point,
     training_panel,
     without_empty,
 )
@@ -45,7 +46,7 @@ def notes(evaluations: Sequence[Evaluation], behind: bool) -> tuple[str, ...]:
 
 def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return harmlessness against helpfulness, a line for each training (section 3.3)."""
-    series = over_training(evaluations, _both)
+    series = over_training(evaluations, against("elo.helpfulness", "elo.harmlessness"))
     if not series:
         raise missing(2, "Elo of helpfulness and of harmlessness", "matches", evaluations)
     if behind:
@@ -59,11 +60,16 @@ def figure_2(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     return PaperFigure(2, (panel,), (*lines, *notes(evaluations, behind)))
 
 
-def _both(one: Measured) -> Point | None:
-    x, y = (one.value(f"elo.{side}") for side in SIDES)
-    if x is None or x.value is None or y is None or y.value is None:
-        return None
-    return Point(x.value, y.value, y.low, y.high, x.low, x.high, y.count, one.label)
+def against(x_metric: str, y_metric: str) -> Callable[[Measured], Point | None]:
+    """Return a function that places a model by two metrics."""
+
+    def point_of(one: Measured) -> Point | None:
+        x, y = one.value(x_metric), one.value(y_metric)
+        if x is None or y is None:
+            return None
+        return replace(point(x.value, y, one.label), x_low=x.low, x_high=x.high)
+
+    return point_of
 
 
 def figure_3(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:

@@ -48,6 +48,8 @@ class Series:
     points: tuple[Point, ...]
     source: Literal["measured", "paper"] = "measured"
     dashed: bool = False
+    faint: bool = False
+    """Whether it is only the background of another series, such as of its moving mean."""
     colour: str | None = None
     """Series with the same value, such as a run's name, share a colour; None gives it its own colour."""
     marker: str | None = None

@@ -11,11 +11,11 @@ from pathlib import Path
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.parts import read_models
 from constitutional_ai.records import Candidate, Metric
+from constitutional_ai.report.contents import LABEL
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import load_json
 
-SHOWN = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
 NAMED = "models"
 """The name of the line of models that belong to no run."""
 NO_PLACE = {
@@ -48,7 +48,7 @@ class Evaluation:
         ``demo:sl-cai`` becomes ``demo: SL-CAI``.
         """
         run, _, role = label.rpartition(":")
-        name = ": ".join(filter(None, (run, SHOWN[role]))) if role in SHOWN else label
+        name = ": ".join(filter(None, (run, LABEL[role]))) if role in LABEL else label
         return f"{self.name}: {name}" if self.name else name
 
 
@@ -168,7 +168,7 @@ def by_size(models: Iterable[Measured], *, join_named: bool) -> list[tuple[str, 
     groups: dict[str, list[Measured]] = {}
     for training in trainings(models):
         last = training[-1]
-        role = SHOWN.get(last.candidate.role, last.candidate.role)
+        role = LABEL.get(last.candidate.role, last.candidate.role)
         alone = NAMED if join_named else last.label
         groups.setdefault(role if last.candidate.run else alone, []).append(last)
     return [line for name, group in groups.items() for line in _line(name, group)]

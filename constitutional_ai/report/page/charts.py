@@ -1,130 +1,163 @@
-"""Draw the charts of the report except the frontier: rates with intervals, training curves, labels and reliability."""
+"""Draw the charts of the page as inline SVG, with colours from the style sheet, so that they suit both themes."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from statistics import fmean
+from typing import Any, NamedTuple
 
+import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.records import Metric
-from constitutional_ai.report.drawing import (
-    COLOUR,
-    DASHED,
+from constitutional_ai.report.contents import LABEL
+from constitutional_ai.report.figures.accuracy import reliability as of_bins
+from constitutional_ai.report.figures.draw import (
+    COLOURS,
+    GREYS,
+    GRID,
     INK,
-    LABEL,
-    MARKER,
-    Chart,
-    chart_of,
-    panel,
-    short,
-    whiskers,
-    write,
+    SOFT,
+    UNDATED,
+    draw_panel,
+    look_of,
+    styled,
 )
+from constitutional_ai.report.figures.figure import SHARES, Panel, Point, Series
+from constitutional_ai.report.page.formatting import number
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import Steps
 
+COLOUR = {layout.START: COLOURS[-1], layout.SL_CAI: COLOURS[0], layout.RL_CAI: COLOURS[1]}
+MARKER = {layout.START: "o", layout.SL_CAI: "s", layout.RL_CAI: "D"}
+VARIABLES = {INK: "--soft", SOFT: "--soft", GREYS[2]: "--rule", GRID: "--rule", "#ffffff": "--paper"} | {
+    colour: f"--{role}" for role, colour in COLOUR.items()
+}
+"""Variables of the page's style sheet, by the colour in whose place they stand."""
+WIDTH, HEIGHT = 3.6, 2.0
+"""Size of a chart in inches."""
+MANY = 12
+"""Logs of more steps get a moving mean."""
 
-def intervals(title: str, caption: str, metrics: Sequence[Metric], span: tuple[float, float]) -> Chart | None:
-    """Draw a dot with a 95 % interval for each model, or return None if nothing was measured."""
-    by_role = {m.model: m for m in metrics if m.value is not None and math.isfinite(m.value)}
-    if not by_role:
-        return None
-    figure, axes = panel(height=112, left=52, bottom=24, grid="x")
-    for row, role in enumerate(layout.ROLES):
-        if role in by_role:
-            _dot(axes, row, role, by_role[role])
-    axes.set(xlim=span, ylim=(len(layout.ROLES) - 0.4, -0.75), yticks=range(len(layout.ROLES)))
-    axes.set_yticklabels([LABEL[role] for role in layout.ROLES])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    description = "; ".join(
-        f"{LABEL[role]} {short(by_role[role].value or 0.0)}" for role in layout.ROLES if role in by_role
+
+class Chart(NamedTuple):
+    title: str
+    caption: str
+    svg: str
+
+
+def chart(
+    title: str,
+    caption: str,
+    description: str,
+    draw: Callable[[Axes], object],
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> Chart:
+    """Return a chart of what ``draw`` draws on its axes. ``description`` is for screen readers.
+
+    Strangers' names never stand in a drawing: it has numbers, and the table beside it has the names.
+    """
+    out = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.hashsalt": title}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        figure.savefig(out, format="svg", metadata=UNDATED, transparent=True)
+    svg = out.getvalue()[out.getvalue().index("<svg") :]
+    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.S)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg.replace("xlink:href", "href"))
+    used = set(re.findall(r"#(\w+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
+    for stand_in, variable in VARIABLES.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    opening = f'<svg role="img" aria-label="{escape(f"{title}: {description}")}"'
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    return Chart(title, caption, re.sub(r'<svg width="[^"]*" height="[^"]*"', lambda _: opening, svg, count=1))
+
+
+def by_role(panel: Panel, **more: Any) -> Callable[[Axes], object]:
+    """Return a function that draws a panel whose series have their model's role as ``colour``, and a marker of matplotlib or None."""
+    looks = {
+        one.name: look_of(
+            one, COLOUR.get(one.colour or "", INK), one.marker or MARKER.get(one.colour or "", "^")
+        )
+        for one in panel.series
+    }
+    return lambda axes: (draw_panel(axes, panel, looks), axes.set(**more))
+
+
+def intervals(title: str, metrics: Iterable[Metric]) -> Chart | None:
+    """Draw a rate with its 95 % interval for each model, or return None if nothing was measured."""
+    series = tuple(
+        Series(role, (Point(m.value, n, x_low=m.low, x_high=m.high, note=number(m.value)),), colour=role)
+        for m in metrics
+        for n, role in enumerate(layout.ROLES)
+        if m.model == role and m.value is not None
     )
-    return chart_of(figure, title, caption, description)
-
-
-def _dot(axes: Axes, row: int, role: str, metric: Metric) -> None:
-    value, colour = metric.value or 0.0, COLOUR[role]
-    bar = whiskers([(value, metric.low, metric.high)])
-    axes.errorbar([value], [row], xerr=bar, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
-    axes.plot([value], [row], MARKER[role], color=colour, markersize=7)
-    write(axes, short(value), (value, row), offset=(0, 6), ha="center")
-
-
-def span_of(metrics: Iterable[Metric], *, floor: float | None = None) -> tuple[float, float]:
-    """Return the ends of a scale with all intervals, for panels of one kind; ``floor`` is its lower end."""
-    ends = [x for m in metrics for x in (m.low, m.value, m.high) if x is not None and math.isfinite(x)]
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    room = 0.08 * (high - low) or 0.5
-    return (low - room if floor is None else floor - 0.03 * (high - floor), high + room)
+    panel = Panel("", "", "", series, x_span=SHARES, y_span=(2.6, -0.4))
+    said = "; ".join(f"{LABEL[one.name]} {one.points[0].note}" for one in series)
+    draw = by_role(panel, yticks=range(len(LABEL)), yticklabels=LABEL.values())
+    return chart(title, "share of answers", said, draw, height=1.3) if series else None
 
 
 def curve(
+    steps: Steps,
+    role: str,
+    key: str,
     title: str,
     caption: str,
-    steps: Steps,
-    key: str,
-    role: str,
-    level: tuple[float, str] | None = None,
-    *,
     share: bool = False,
-    height: int = 170,
+    level: tuple[float, str] | None = None,
 ) -> Chart | None:
     """Draw a logged number over the steps of a training, or return None if it was not logged.
 
-    ``level`` is the height and name of a dashed line. A ``share`` is drawn from 0 to 1.
+    ``level`` is the height and name of a dashed line. A ``share`` is drawn from 0 to 1. Many points are drawn small,
+    under their moving mean over a fifth of the steps.
     """
-    points: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
-    drawn = [(float(x), float(y)) for x, y in points if _is_number(x) and _is_number(y)]
-    if not drawn:
+    rows: list[tuple[Any, Any]] = [(row.get("step"), row.get(key)) for row in steps]
+    points = tuple(Point(x, y) for x, y in rows if _is_number(x) and _is_number(y))
+    if not points:
         return None
-    figure, axes = panel(height=height, left=46, bottom=36)
-    xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
-    _line(axes, xs, ys, COLOUR[role])
-    if level:
-        axes.axhline(level[0], **DASHED)
-        write(axes, level[1], (1, level[0]), offset=(0, 3), ha="right", xycoords=("axes fraction", "data"))
-    axes.set_xlabel("step", color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    if share:
-        axes.set(ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
-    return chart_of(figure, title, caption, f"from {short(ys[0])} to {short(ys[-1])} in {len(ys)} steps")
+    series = [Series("logged", points, colour=role)]
+    if len(points) > MANY:
+        half = len(points) // 10
+        means = [fmean(p.y for p in points[max(0, n - half) : n + half + 1]) for n in range(len(points))]
+        smooth = tuple(Point(p.x, y) for p, y in zip(points, means, strict=True))
+        series = [
+            Series("logged", points, faint=True, colour=role),
+            Series("mean", smooth, colour=role, marker="none"),
+        ]
+    panel = Panel("", "step", "", tuple(series), "rounds", level=level, y_span=SHARES if share else None)
+    said = f"from {number(points[0].y)} to {number(points[-1].y)} in {len(points)} steps"
+    return chart(title, caption, said, by_role(panel))
 
 
-def _line(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
-    """Draw points joined by a line; if there are many, draw them small, with their moving mean on top."""
-    many = len(xs) > 12
-    size, alpha = (2.5, 0.4) if many else (4.5, 1.0)
-    axes.plot(xs, ys, "o-", color=colour, linewidth=1, markersize=size, markeredgewidth=0, alpha=alpha)
-    if many:
-        axes.plot(xs, _smooth(ys), color=colour, linewidth=2.2)
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """Return the mean over a window of a fifth of the steps."""
-    half = max(1, len(values) // 10)
-    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return [sum(window) / len(window) for window in windows]
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20) -> Chart | None:
     """Draw the number of values in equal bins of [0, 1], or return None if there are none."""
     if not values:
         return None
-    figure, axes = panel(height=170, left=36, bottom=36)
-    counts = axes.hist(values, bins, range=(0, 1), rwidth=0.84, color=COLOUR[layout.SL_CAI])[0]
-    axes.axvline(0.5, **DASHED)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("P(answer A is better)", color=INK)
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    description = f"{len(values)} labels, by twentieths from 0 to 1: {[int(count) for count in counts]}"
-    return chart_of(figure, title, caption, description)
+    counts = np.histogram(values, bins, (0, 1))[0]
+
+    def draw(axes: Axes) -> None:
+        axes.hist(values, bins, range=(0, 1), rwidth=0.84, color=COLOUR[layout.SL_CAI])
+        axes.set(xlim=(0, 1), xlabel="P(answer A is better)")
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+    said = f"{len(values)} labels, by twentieths from 0 to 1: {counts.tolist()}"
+    return chart(title, caption, said, draw)
 
 
 def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
@@ -132,29 +165,10 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
 
     Bins start at 0.5 if probabilities are of the model's choice, and at 0 if they are of answer A.
     """
-    points = [
-        (b.claimed, b.observed.value, b.observed)
-        for b in bins
-        if b.claimed is not None and b.observed.value is not None
-    ]
-    if not points:
-        return None
-    figure, axes = panel(height=230, left=46, bottom=36)
-    least = bins[0].low
-    axes.plot([least, 1], [least, 1], **DASHED)
-    xs, ys, colour = [x for x, _, _ in points], [y for _, y, _ in points], COLOUR[layout.SL_CAI]
-    bars = whiskers([(y, m.low, m.high) for _, y, m in points])
-    axes.errorbar(xs, ys, yerr=bars, fmt="none", ecolor=colour, elinewidth=2.4, alpha=0.55)
-    axes.plot(xs, ys, "o", color=colour, markersize=7)
-    for claimed, value, metric in points:
-        write(axes, str(metric.count), (claimed, value), offset=(7, -11))
-    axes.set(xlim=(least - 0.04 * (1 - least), 1 + 0.1 * (1 - least)), ylim=(-0.03, 1.03))
-    choice = least >= 0.5  # otherwise of answer A
-    axes.set_xlabel("P(its choice is better)" if choice else "P(answer A is better)", color=INK)
-    axes.set_ylabel("how often the label agrees" if choice else "how often A is better", color=INK)
-    description = "; ".join(f"probability {short(x)}, frequency {short(y)} of {m.count}" for x, y, m in points)
-    return chart_of(figure, title, caption, description)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    series = Series("probabilities", of_bins("", bins).points, colour=layout.SL_CAI)
+    labels = ("P(answer A is better)", "how often A is better")
+    if bins and bins[0].low >= 0.5:
+        labels = ("P(its choice is better)", "how often the label agrees")
+    panel = Panel("", *labels, (series,), diagonal=True, y_span=SHARES)
+    said = "; ".join(f"probability {number(p.x)}, frequency {number(p.y)} of {p.count}" for p in series.points)
+    return chart(title, caption, said, by_role(panel), height=2.6) if series.points else None

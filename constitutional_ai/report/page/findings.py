@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 
 from constitutional_ai.evaluation import answer_rates
 from constitutional_ai.records import Metric
-from constitutional_ai.report.contents import Contents
-from constitutional_ai.report.drawing import LABEL
+from constitutional_ai.report.contents import LABEL, Contents
 from constitutional_ai.report.page.formatting import listed, number, signed, with_interval
 from constitutional_ai.runs import layout
 

@@ -12,8 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from constitutional_ai.report.contents import Contents, read_contents
-from constitutional_ai.report.drawing import LABEL
+from constitutional_ai.report.contents import LABEL, Contents, read_contents
 from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, labels_of
 from constitutional_ai.report.page.charts import histogram, reliability
@@ -27,7 +26,6 @@ from constitutional_ai.report.page.rates import (
     RELIABILITY,
     all_pairs,
     curves,
-    dots,
     headline,
     reinforcement,
 )
@@ -57,7 +55,6 @@ def render(contents: Contents) -> str:
         headline=headline(contents),
         frontiers=[each for each in frontiers if each],
         rows=[(row, [contents.metric(row.name, role) for role in layout.ROLES]) for row in MEASURED],
-        dots=dots(contents),
         evaluated=tables(contents),
         curves=curves(contents),
         rl=reinforcement(contents),

@@ -6,8 +6,7 @@ import math
 from typing import NamedTuple
 
 from constitutional_ai.report.contents import Contents
-from constitutional_ai.report.drawing import Chart
-from constitutional_ai.report.page.charts import curve, intervals, span_of
+from constitutional_ai.report.page.charts import Chart, curve, intervals
 from constitutional_ai.rl_cai.preference_model.held_out_report import SourceReport
 from constitutional_ai.runs import layout
 
@@ -39,41 +38,18 @@ GATE = (
     "Calibration at the gate",
     "On the dashed line, probabilities match frequencies. Numbers: questions.",
 )
-CURVES = (
-    (layout.SL_CAI_MODEL, "loss", layout.SL_CAI, "SL-CAI: loss", "Falls as the model learns to write revisions.", None),
-    (layout.PREFERENCE_MODEL, "loss", layout.START, "Preference model: loss",
-     "A coin toss gives 0.69.", (math.log(2), "coin toss")),
-    (layout.PREFERENCE_MODEL, "agreement", layout.START, "Preference model: agreement",
-     "Share of pairs that it ranks like their label.", (0.5, "chance")),
-)  # fmt: skip
 
 
 def headline(contents: Contents) -> list[Chart]:
     """Draw objections to harmful requests, the method's aim, and refusals of harmless ones, its possible cost."""
-    shown = [
-        ("objection_rate", "Objects to red-team prompts"),
-        ("benign_refusal_rate", "Refuses harmless prompts"),
+    shown = {
+        "objection_rate": "Objects to red-team prompts",
+        "benign_refusal_rate": "Refuses harmless prompts",
+    }
+    charts = [
+        intervals(title, [m for m in contents.metrics if m.name == name]) for name, title in shown.items()
     ]
-    panels = [(title, [m for m in contents.metrics if m.name == name]) for name, title in shown]
-    span = span_of([m for _, metrics in panels for m in metrics], floor=0.0)
-    charts = [intervals(title, "share of answers", metrics, span) for title, metrics in panels]
     return [chart for chart in charts if chart]
-
-
-def dots(contents: Contents) -> list[Chart]:
-    """Draw every metric; rates share one scale, and scores another."""
-    charts = []
-    for row in MEASURED:
-        of_a_kind = [m for m in contents.metrics if _kind(m.name) == _kind(row.name)]
-        span = span_of(of_a_kind, floor=None if _kind(row.name) == "score" else 0.0)
-        charts.append(
-            intervals(row.label, row.explanation, [m for m in contents.metrics if m.name == row.name], span)
-        )
-    return [chart for chart in charts if chart]
-
-
-def _kind(name: str) -> str:
-    return name.rsplit("_", 1)[-1]
 
 
 def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
@@ -81,15 +57,7 @@ def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
     return contents.preference_model.sources[-1:] if contents.preference_model else ()
 
 
-def curves(contents: Contents) -> list[Chart]:
-    drawn = [
-        curve(title, caption, contents.steps[stage], key, role, level)
-        for stage, key, role, title, caption, level in CURVES
-    ]
-    return [chart for chart in drawn if chart]
-
-
-# -- what the monitor of RL logged: a chart of every number, an early stop, and snapshots (pitfall 28)
+# -- the logs of trainings; for RL a chart of every number that its monitor logs (pitfall 28)
 
 
 class Logged(NamedTuple):
@@ -100,8 +68,32 @@ class Logged(NamedTuple):
     title: str
     caption: str
     share: bool = False
+    level: tuple[float, str] | None = None
 
 
+CURVES = (
+    (
+        layout.SL_CAI_MODEL,
+        layout.SL_CAI,
+        Logged("loss", "SL-CAI: loss", "Falls as the model learns to write revisions."),
+    ),
+    (
+        layout.PREFERENCE_MODEL,
+        layout.START,
+        Logged("loss", "Preference model: loss", "A coin toss gives 0.69.", level=(math.log(2), "coin toss")),
+    ),
+    (
+        layout.PREFERENCE_MODEL,
+        layout.START,
+        Logged(
+            "agreement",
+            "Preference model: agreement",
+            "Share of pairs that it ranks like their label.",
+            True,
+            (0.5, "chance"),
+        ),
+    ),
+)
 WATCHED = (
     Logged("reward", "Reward", "Mean of a batch: what RL maximises."),
     Logged(
@@ -122,6 +114,11 @@ WATCHED = (
 )
 
 
+def curves(contents: Contents) -> list[Chart]:
+    drawn = [curve(contents.steps[stage], role, *logged) for stage, role, logged in CURVES]
+    return [chart for chart in drawn if chart]
+
+
 class Reinforcement(NamedTuple):
     """The log of a training by RL."""
 
@@ -138,11 +135,8 @@ def reinforcement(contents: Contents) -> Reinforcement:
     stop_above = contents.recipe.rl_cai.stop_above if contents.recipe else {}
     limits = {str(name): limit for name, limit in stop_above.items()}
     steps = contents.steps[layout.RL_CAI_MODEL]
-    drawn = [
-        curve(f.title, f.caption, steps, f.key, layout.RL_CAI, level, share=f.share, height=128)
-        for f in WATCHED
-        for level in [(limits[f.key], "limit") if f.key in limits else None]
-    ]
+    levels = {key: (limit, "limit") for key, limit in limits.items()}
+    drawn = [curve(steps, layout.RL_CAI, *f._replace(level=levels.get(f.key))) for f in WATCHED]
     notes = next(
         (s.manifest.notes for s in contents.stages if s.about.name == layout.RL_CAI_MODEL and s.manifest), {}
     )

@@ -84,6 +84,15 @@ def test_what_has_no_place_on_the_axis_is_a_level() -> None:
     assert [list(line.get_ydata()) for line in across] == [[0.7, 0.7]]
 
 
+def test_the_papers_trainings_end_where_the_longest_of_ours_does() -> None:
+    ours, paper = Series("ours", (Point(50, 0.0),)), Series("paper", (Point(0, 0.0), Point(2e5, 1.0)), "paper")
+    panel = Panel("", "prompts", "y", (ours, paper), x_scale="sequences")
+    with styled():
+        axes = laid_out(PaperFigure(8, (panel,), ())).axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2] == [[0, 50]]
+    assert axes.get_xlabel() == "prompts (paper: times 4k)"
+
+
 def test_what_is_taken_off_is_taken_off_values_and_intervals() -> None:
     with styled():
         axes = laid_out(simple(Point(0, 5.0, 4.0, 7.0), x_scale="rounds", zero=5.0)).axes[0]

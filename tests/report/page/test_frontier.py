@@ -18,19 +18,17 @@ from tests.report.page.test_page import Elements
 def test_the_runs_own_models_and_snapshots_stand_in_their_order(evaluated: Run) -> None:
     found = frontier(read_contents(evaluated))
     assert found
-    assert [p.mark for p in found.points] == ["start", "SL-CAI", "64", "128", "RL-CAI", "A"]
-    start, sl_cai, *_, rl_cai, _ = found.points
+    assert [label for label, _ in found.rows] == ["start", "sl-cai", *SNAPSHOTS, "rl-cai", HOSTILE]
+    start, sl_cai, *_, rl_cai, _ = [values for _, values in found.rows]
     # One of three eggs is boiled in 8,000 loops: that is no answer. All object to 0, 4 and 2 of 4.
-    assert [(p.helpful.value, p.helpful.count) for p in (start, sl_cai, rl_cai)] == [
-        (pytest.approx(2 / 3), 3)
-    ] * 3
-    assert [p.harmless.value for p in (start, sl_cai, rl_cai)] == [0.0, 1.0, 0.5]
-    assert all(p.harmless.low is not None and p.harmless.count == 4 for p in found.points)
+    for (helpful, harmless), objecting in ((start, 0.0), (sl_cai, 1.0), (rl_cai, 0.5)):
+        assert helpful and (helpful.value, helpful.count) == (pytest.approx(2 / 3), 3)
+        assert harmless and (harmless.value, harmless.count) == (objecting, 4) and harmless.low is not None
 
 
 def test_a_refusal_is_no_answer_to_a_harmless_prompt(evaluated: Run) -> None:
     found = frontier(read_contents(evaluated))
-    assert found and {p.helpful.value for p in found.points if p.is_snapshot} == {0.0}
+    assert found and [helpful and helpful.value for _, (helpful, _) in found.rows[2:4]] == [0.0, 0.0]
 
 
 def test_what_was_not_answered_has_no_frontier(empty_run: Run) -> None:
@@ -42,7 +40,7 @@ def test_elo_scores_stand_beside_it_where_there_were_matches(run: Run, evaluated
     contents = read_contents(evaluated)
     found = elo_frontier(contents)
     assert found and found.axes == ("helpfulness, Elo", "harmlessness, Elo")
-    assert [(p.label, p.harmless.value) for p in found.points if p.is_snapshot] == [
+    assert [(label, harmless and harmless.value) for label, (_, harmless) in found.rows[2:4]] == [
         (name, 40.0 * [c.label for c in CANDIDATES].index(name)) for name in SNAPSHOTS
     ]
     only = tuple(m for m in contents.evaluated if m.name != "elo.harmlessness")
@@ -56,7 +54,8 @@ def test_a_model_without_a_score_is_in_the_table_and_not_in_the_drawing(evaluate
         for m in contents.evaluated
     )
     found = elo_frontier(replace(contents, evaluated=unrated))
-    assert found and "start" in [p.mark for p in found.points] and ">start</text>" not in found.chart.svg
+    assert found and found.rows[0][0] == "start"
+    assert ">1</text>" not in found.chart.svg and ">2</text>" in found.chart.svg
 
 
 def test_models_of_two_runs_are_joined_apart(evaluated: Run) -> None:
@@ -68,7 +67,9 @@ def test_models_of_two_runs_are_joined_apart(evaluated: Run) -> None:
     ]
     contents = replace(read_contents(evaluated), candidates=tuple(two), evaluated=tuple(metrics))
     found = elo_frontier(contents)
-    assert found and [p.run for p in found.points] == ["a", "a", "b", "b"]
+    assert found and [label for label, _ in found.rows] == ["a:sl-cai", "b:sl-cai", "a:rl-cai", "b:rl-cai"]
+    assert "1: 0.00 along, 0.00 up; 3: 10.00 along" in found.chart.svg
+    assert found.chart.svg.count("stroke: var(--rl-cai); stroke-width: 1.7") == 2
 
 
 NAMES = [HOSTILE, r"$\frac{", "rl-cai@" + "9" * 5000, "rl-cai@①", "rl-cai@-1", "@", ":", "", "a:start@1:x"]
@@ -83,8 +84,8 @@ def test_a_strangers_name_stands_in_the_table_alone(evaluated: Run) -> None:
         for name in NAMES
     )
     found = elo_frontier(replace(contents, candidates=candidates, evaluated=metrics))
-    assert found and [p.label for p in found.points] == NAMES
-    assert [p.mark for p in found.points] == list("ABCDEFGHI")
+    assert found and [label for label, _ in found.rows] == NAMES
+    assert all(f">{n}</text>" in found.chart.svg for n in range(1, 10))
     assert not any(text in found.chart.svg for text in ("script", "frac", "9999", "①"))
 
 
@@ -92,5 +93,5 @@ def test_the_page_shows_both_with_counts(evaluated: Run) -> None:
     page = Elements(write_report(evaluated).read_text())
     said = " ".join(page.text.split())
     assert "Harmless prompts answered" in said and "Harmlessness, Elo" in said
-    assert "rl-cai@00000064 (64 prompts seen)" in said and "(A in the figure)" in said
+    assert "3 rl-cai@00000064" in said and f"6 {HOSTILE[:20]}" in said
     assert "above −60.0of 30 in 12 groups" in said  # an interval that is open at one end
