@@ -7,7 +7,7 @@ paper, the page also shows median answers, if ``cai evaluate`` sampled several a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from constitutional_ai.evaluation.answers import MedianAnswer
@@ -16,8 +16,8 @@ from constitutional_ai.runs import layout
 
 Item = TypeVar("Item")
 KINDS: dict[Kind, str] = {"red_team": "red-team", "borderline": "borderline", "helpful": "everyday"}
-BUDGET = 400_000
-"""Maximum number of characters of text in one section, so that the page stays below 2 MB."""
+BUDGET = 500_000
+"""Maximum number of characters of the records in one section, so that the page stays below 2 MB."""
 LABELS = 20
 """Maximum number of kinds of harm, or of principles, to choose examples of: the most common ones."""
 FIRST = 3
@@ -32,8 +32,6 @@ class Pick(NamedTuple, Generic[Item]):
     """The rules that chose it."""
     group: str
     """The principle or the kind of harm under which it is folded; empty if it is unfolded."""
-    size: int
-    """Characters."""
 
 
 class Talk(NamedTuple):
@@ -51,7 +49,7 @@ def grouped(picks: Iterable[Pick[Item]]) -> dict[str, list[Pick[Item]]]:
     for pick in sorted(picks, key=lambda pick: pick.group):
         if room > 0:
             groups.setdefault(pick.group, []).append(pick)
-        room -= pick.size
+        room -= len(repr(pick.item))
     return groups
 
 
@@ -61,16 +59,13 @@ def common(labels: Iterable[str]) -> list[str]:
     return sorted(label for label, _ in ranked[:LABELS])
 
 
-def _chosen(
-    reasons: Iterable[tuple[str, str, str]], items: Mapping[str, Item], size: Callable[[Item], int]
-) -> dict[str, list[Pick[Item]]]:
+def _chosen(reasons: Iterable[tuple[str, str, str]], items: Mapping[str, Item]) -> dict[str, list[Pick[Item]]]:
     """Return the items that ``reasons`` choose: triples of an item's id, a reason and a group."""
     by_id: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, reason, group in reasons:
         by_id[name].append((group, reason))
     return grouped(
-        Pick(items[name], tuple(reason for _, reason in why), min(why)[0], size(items[name]))
-        for name, why in by_id.items()
+        Pick(items[name], tuple(reason for _, reason in why), min(why)[0]) for name, why in by_id.items()
     )
 
 
@@ -86,16 +81,12 @@ def talks(answers: Sequence[Answer]) -> dict[str, list[Pick[Talk]]]:
     lists = [(f"{kind} prompts", "", [t for t in ranked if t.kind == kind]) for kind in KINDS.values()]
     lists += [(tag, tag, [t for t in red if tag in t.prompt.tags]) for tag in tags]
 
-    def size(talk: Talk) -> int:
-        texts = [talk.answers[role].response.text for role in layout.ROLES if role in talk.answers]
-        return _letters(talk.prompt) + sum(map(len, texts))
-
     reasons = [
         (own[at].prompt.id, f"{place}, {what}", group)
         for what, group, own in lists
         for at, place in _places(len(own))
     ]
-    return _chosen(reasons, by_id, size)
+    return _chosen(reasons, by_id)
 
 
 def _places(count: int) -> list[tuple[int, str]]:
@@ -115,10 +106,7 @@ def medians(rows: Iterable[MedianAnswer]) -> dict[str, list[Pick[list[MedianAnsw
     for row in rows:
         by_prompt[row.prompt.id, row.preference_model].append(row)
     red = [own for _, own in sorted(by_prompt.items()) if own[0].prompt.kind == "red_team"]
-    return grouped(
-        Pick(own, (), group, sum(len(median.text) for median in own))
-        for own, group in _first_of_each(red, lambda own: own[0].prompt.tags)
-    )
+    return _first_of_each(red, lambda own: own[0].prompt.tags)
 
 
 def chains(every: Sequence[RevisionChain]) -> dict[str, list[Pick[RevisionChain]]]:
@@ -127,26 +115,22 @@ def chains(every: Sequence[RevisionChain]) -> dict[str, list[Pick[RevisionChain]
     def labels(chain: RevisionChain) -> list[str]:
         return [*(revision.principle for revision in chain.revisions), *chain.initial.prompt.tags]
 
-    def size(chain: RevisionChain) -> int:
-        texts = [chain.initial.text, *(r.revised.text for r in chain.revisions)]
-        texts += [r.critique.text for r in chain.revisions if r.critique]
-        return _letters(chain.initial.prompt) + sum(map(len, texts))
-
-    ordered = sorted(every, key=lambda chain: chain.id)
-    return grouped(Pick(chain, (), group, size(chain)) for chain, group in _first_of_each(ordered, labels))
+    return _first_of_each(sorted(every, key=lambda chain: chain.id), labels)
 
 
 def _first_of_each(
-    items: Sequence[Item], labels_of: Callable[[Item], Sequence[str]]
-) -> Iterator[tuple[Item, str]]:
-    """Yield each item that is among the first of all, or of one of its labels, and the group that it is folded in."""
+    items: Iterable[Item], labels_of: Callable[[Item], Iterable[str]]
+) -> dict[str, list[Pick[Item]]]:
+    """Choose the items that are among the first of all, or of one of their labels, in which they are folded then."""
     seen: Counter[str] = Counter()
+    picks = []
     for n, item in enumerate(items):
         labels = list(dict.fromkeys(labels_of(item)))
         new = [label for label in labels if seen[label] < EACH]
         if n < FIRST or new:
-            yield item, "" if n < FIRST else new[0]
+            picks.append(Pick(item, (), "" if n < FIRST else new[0]))
             seen.update(labels)
+    return grouped(picks)
 
 
 def pairs(labels: Sequence[PreferenceLabel]) -> dict[str, list[Pick[PreferenceLabel]]]:
@@ -164,12 +148,4 @@ def pairs(labels: Sequence[PreferenceLabel]) -> dict[str, list[Pick[PreferenceLa
         ids = [label for label, own in principles.items() if name in own]
         reasons += [(ids[0], f"the most certain, {name}", name), (ids[-1], f"the least certain, {name}", name)]
 
-    def size(label: PreferenceLabel) -> int:
-        pair = label.comparison
-        return _letters(pair.prompt) + len(pair.a.text) + len(pair.b.text)
-
-    return _chosen(reasons, {label.id: label for label in ranked}, size)
-
-
-def _letters(prompt: Prompt) -> int:
-    return sum(len(message.content) for message in prompt.conversation)
+    return _chosen(reasons, {label.id: label for label in ranked})
