@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +48,8 @@ class ScoredRun:
 def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return a panel for each preference model, with a line for each run."""
     panels: list[Panel] = []
-    notes: dict[str, list[str]] = {}
-    for title, scored in _by_judge(_read(5, evaluations)).items():
+    judges = _by_judge(_read(5, evaluations))
+    for title, scored in judges.items():
         panel = _panel(title, scored, [one.series(one.named) for one in scored])
         if behind and (key := _of_the_papers(title)):
             # The paper's scores are centred already, and the panel subtracts its zero.
@@ -58,10 +59,7 @@ def figure_5(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
             ]
             panel = replace(panel, series=(*panel.series, *grey))
         panels.append(panel)
-        notes.setdefault(_at_zero(scored), []).append(short(title))
-    zeros = " ".join(
-        f"{', '.join(titles)}: {zero}" if len(notes) > 1 else zero for zero, titles in notes.items()
-    )
+    zeros = " ".join(dict.fromkeys(map(_at_zero, judges.values())))
     lines = (zeros, "Bars: 95 % intervals. Scores of two preference models cannot be compared.")
     return PaperFigure(5, tuple(panels), (*lines, *([GREY] if behind else [])))
 
@@ -117,9 +115,8 @@ def _scored_runs(evaluation: Evaluation) -> Iterable[ScoredRun]:
             rounds.setdefault((metric.model, named["pm"]), {})[int(named["round"])] = value
     for (run, pm), by_round in rounds.items():
         makers = [c for c in evaluation.candidates if c.run and label_of(c.run) == run]
-        maker = next((c for c in makers if c.role == layout.START), None)
         places = (*(Path(c.run) for c in makers[:1] if c.run), evaluation.folder.resolve().parent)
-        size = maker.parameters if maker else None
+        size = next((c.parameters for c in makers if c.role == layout.START), None)
         yield ScoredRun(evaluation.shown(run), places, size, (pm, digests.get(pm, "")), by_round)
 
 
@@ -133,15 +130,12 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _by_judge(scored: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:
-    """Group by preference model; models with the same name get a number."""
+    """Group by preference model; the names of different models are made different by their digests (PM-6)."""
     judges: dict[tuple[str, str], list[ScoredRun]] = {}
     for one in scored:
         judges.setdefault(one.judge, []).append(one)
-    titles: dict[str, list[ScoredRun]] = {}
-    for (name, _), group in judges.items():
-        same = [judge for judge in judges if judge[0] == name]
-        titles[f"{name} ({same.index(group[0].judge) + 1})" if len(same) > 1 else name] = group
-    return titles
+    often = Counter(name for name, _ in judges)
+    return {f"{n} ({digest})" if often[n] > 1 else n: group for (n, digest), group in judges.items()}
 
 
 def _harmlessness(scored: Sequence[ScoredRun]) -> tuple[str, list[ScoredRun]]:

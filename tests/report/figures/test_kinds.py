@@ -54,7 +54,7 @@ def test_one_name_for_two_preference_models_gives_two_panels(tmp_path: Path) -> 
         stage = {"inputs": {"the weights of h": f"digest {n}"}, "config": {}}
         (folder / "run.json").write_text(json.dumps({"stages": {"revisions/pm-h": stage}}))
     figure = paper_figure(5, [tmp_path / "one", tmp_path / "two"])
-    assert [panel.title for panel in figure.panels] == ["h (1)", "h (2)"]
+    assert [panel.title for panel in figure.panels] == ["h (digest 0)", "h (digest 1)"]
 
 
 def test_principles_are_counted_in_the_runs_own_constitutions(four_sizes: Path) -> None:
