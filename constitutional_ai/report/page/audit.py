@@ -7,7 +7,7 @@ over labels only metrics that do not need them are computed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
@@ -15,23 +15,27 @@ from typing import NamedTuple
 from constitutional_ai.evaluation.judge.judge_report import judge_report
 from constitutional_ai.metrics.calibration import Bin
 from constitutional_ai.metrics.intervals import mean, rate
-from constitutional_ai.records import Failure, GateAnswer, Judgement, Metric, PreferenceLabel
+from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel
 from constitutional_ai.report.contents import Contents
 from constitutional_ai.rl_cai.feedback.gate import CHANCE, GateResult, gate_result
-from constitutional_ai.rl_cai.feedback.label import has_order
 from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
 """A label is clear if it is more than ``CLEAR`` away from 0.5, and open if it is less than ``OPEN`` away."""
 KNOWN = (
     ("agreement", "Prefers the right answer", "a tie counts as wrong"),
-    ("brier", "Brier score", "0.25 for always answering one half"),
+    ("brier_score", "Brier score", "0.25 for always answering one half"),
     ("calibration_error", "Calibration error", "mean distance between probability and frequency"),
     ("error_by_luck", "… expected by chance", "for a perfectly calibrated judge"),
 )
+CERTAINTY = (
+    ("certainty", "Certainty", "mean |P − 0.5|"),
+    ("clear", "Clear", "P below 0.1 or above 0.9"),
+    ("open", "Open", "P between 0.4 and 0.6"),
+)
 HABITS = (
     ("ties", "Tie", "P exactly one half"),
-    ("flips", "Winner changes with the order", "of pairs judged in both orders"),
+    ("order_flips", "Winner changes with the order", "of pairs judged in both orders"),
     ("prefers_first", "The answer shown first wins", "0.50 is no preference"),
     ("prefers_longer", "The longer answer wins", "unequal lengths, no ties"),
     ("people_prefer_longer", "… and is the right one", "in the same pairs"),
@@ -40,7 +44,9 @@ HABITS = (
     ("unreadable", "… unreadable answer", "or an empty one"),
 )
 NEED_TRUTH = {name for name, *_ in KNOWN} | {"people_prefer_longer"}
-"""Metrics of a ``JudgeReport`` that need the right answer, which is unknown for labels."""
+"""Metrics that need the right answer, which is unknown for labels."""
+OF_A_PRINCIPLE = ("certainty", "order_flips", "prefers_first", "prefers_longer")
+"""The metrics of a ``PrincipleUse``."""
 
 
 class Gate(NamedTuple):
@@ -49,8 +55,6 @@ class Gate(NamedTuple):
     result: GateResult
     by_tag: list[Metric]
     bins: tuple[Bin, ...]
-    no_flips: str | None
-    """Why there is no flip rate; None if there is one."""
 
 
 def gate_of(contents: Contents) -> Gate | None:
@@ -61,36 +65,18 @@ def gate_of(contents: Contents) -> Gate | None:
         for tag in answer.label.comparison.prompt.tags:
             by_tag[tag].append(answer.probability_right > CHANCE)
     tags = [rate("gate_accuracy", tag, right) for tag, right in sorted(by_tag.items())]
-    report = judge_report("gate", contents.gate)
-    return Gate(
-        gate_result("feedback", contents.gate), tags, report.bins, _no_flips([a.label for a in contents.gate])
-    )
+    return Gate(gate_result("feedback", contents.gate), tags, judge_report("gate", contents.gate).bins)
 
 
 class PrincipleUse(NamedTuple):
     """The metrics of the judgements under one principle."""
 
     name: str
-    drawn: int
-    """Number of comparisons for which it was drawn."""
     decided: Metric
     """Mean |P − 0.5| over these comparisons: 0 is a coin toss, 0.5 is certain."""
     flips: Metric
     first: Metric
     longer: Metric
-
-
-class Labels(NamedTuple):
-    """A summary of the labels."""
-
-    pairs: int
-    principles: list[PrincipleUse]
-    no_flips: str | None
-
-
-def labels_of(contents: Contents) -> Labels | None:
-    labels = contents.labels
-    return Labels(len(labels), _principles(labels), _no_flips(labels)) if labels else None
 
 
 class AuditRow(NamedTuple):
@@ -107,58 +93,38 @@ def audit(contents: Contents) -> list[AuditRow]:
     if not (contents.gate or contents.labels):
         return []
     failed = [f for s in contents.stages if s.about.name == layout.PREFERENCE_LABELS for f in s.failures]
-    gate = judge_report("gate", [*contents.gate, *contents.gate_failures])
+    gate = _measures([*contents.gate, *contents.gate_failures])
     # The labels' better side is unknown; no metric taken from this report depends on it.
-    labels = judge_report("labels", [*_either(contents.labels), *failed])
-    both = [_certainties(own) for own in ([answer.label for answer in contents.gate], contents.labels)]
-    certainty = [
-        AuditRow("Certainty", "mean |P − 0.5|", *[mean("decided", "", own) for own in both]),
-        AuditRow(
-            "Clear",
-            "P below 0.1 or above 0.9",
-            *[rate("clear", "", [x > CLEAR for x in own]) for own in both],
-        ),
-        AuditRow("Open", "P between 0.4 and 0.6", *[rate("open", "", [x < OPEN for x in own]) for own in both]),
+    labels = _measures([*_either(contents.labels), *failed])
+    return [
+        AuditRow(label, explanation, gate[name], None if name in NEED_TRUTH else labels[name])
+        for name, label, explanation in (*KNOWN, *CERTAINTY, *HABITS)
     ]
 
-    def rows(names: Sequence[tuple[str, str, str]]) -> Iterator[AuditRow]:
-        for name, label, explanation in names:
-            of_labels = None if name in NEED_TRUTH else getattr(labels, name)
-            yield AuditRow(label, explanation, getattr(gate, name), of_labels)
 
-    return [*rows(KNOWN), *certainty, *rows(HABITS)]
+def _measures(judged: Sequence[GateAnswer | Failure]) -> dict[str, Metric]:
+    """Return all metrics of a judge by name."""
+    certainties = [abs(one.label.probability_a - 0.5) for one in judged if isinstance(one, GateAnswer)]
+    return {
+        **{metric.name: metric for metric in judge_report("", judged).metrics},
+        "certainty": mean("certainty", "", certainties),
+        "clear": rate("clear", "", [x > CLEAR for x in certainties]),
+        "open": rate("open", "", [x < OPEN for x in certainties]),
+    }
 
 
 def _either(labels: Iterable[PreferenceLabel]) -> list[GateAnswer | Failure]:
     return [GateAnswer(label.id, label, "a") for label in labels]
 
 
-def _certainties(labels: Iterable[PreferenceLabel]) -> list[float]:
-    return [abs(label.probability_a - 0.5) for label in labels]
-
-
-def _principles(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
+def principles_of(labels: Iterable[PreferenceLabel]) -> list[PrincipleUse]:
     """Return metrics by principle, each from the judgements under that principle only."""
     alone: dict[str, list[PreferenceLabel]] = defaultdict(list)
     for label in labels:
-        by_name: dict[str, list[Judgement]] = defaultdict(list)
-        for judgement in label.judgements:
-            by_name[judgement.principle].append(judgement)
-        for name, judgements in by_name.items():
-            mean_a = fmean(j.probability_a for j in judgements)
-            alone[name].append(replace(label, judgements=tuple(judgements), probability_a=mean_a))
-    used = []
-    for name, own in alone.items():
-        report, decided = judge_report(name, _either(own)), mean("decided", name, _certainties(own))
-        used.append(
-            PrincipleUse(name, len(own), decided, report.flips, report.prefers_first, report.prefers_longer)
-        )
-    return sorted(used, key=lambda use: (-use.drawn, use.name))
-
-
-def _no_flips(labels: Sequence[PreferenceLabel]) -> str | None:
-    if any(label.flipped is not None for label in labels):
-        return None
-    if not any(has_order(label) for label in labels):
-        return "the likelihood method rates each answer alone, so there is no order"
-    return "each pair was judged in one order only"
+        for name in dict.fromkeys(judgement.principle for judgement in label.judgements):
+            own = tuple(j for j in label.judgements if j.principle == name)
+            mean_a = fmean(j.probability_a for j in own)
+            alone[name].append(replace(label, judgements=own, probability_a=mean_a))
+    measured = {name: _measures(_either(own)) for name, own in alone.items()}
+    used = [PrincipleUse(name, *(of[key] for key in OF_A_PRINCIPLE)) for name, of in measured.items()]
+    return sorted(used, key=lambda use: (-use.decided.count, use.name))

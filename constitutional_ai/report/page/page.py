@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from constitutional_ai.report.contents import LABEL, Contents, read_contents
 from constitutional_ai.report.page import conversations
-from constitutional_ai.report.page.audit import audit, gate_of, labels_of
+from constitutional_ai.report.page.audit import audit, gate_of, principles_of
 from constitutional_ai.report.page.charts import histogram, reliability
 from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
 from constitutional_ai.report.page.formatting import duration, interval, many, number
@@ -24,7 +24,6 @@ from constitutional_ai.report.page.rates import (
     LABELS_CHART,
     MEASURED,
     RELIABILITY,
-    all_pairs,
     curves,
     headline,
     reinforcement,
@@ -47,6 +46,7 @@ def write_report(run: Run) -> Path:
 def render(contents: Contents) -> str:
     """Return the page. The same contents give the same bytes."""
     gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
+    sources = contents.preference_model.sources if contents.preference_model else ()
     return template().render(
         run=contents,
         layout=layout,
@@ -60,10 +60,10 @@ def render(contents: Contents) -> str:
         rl=reinforcement(contents),
         gate=gate,
         gate_chart=[reliability(*GATE, gate.bins)] if gate else [],
-        labels=labels_of(contents),
+        principles=principles_of(contents.labels),
         labels_chart=histogram(*LABELS_CHART, [x.probability_a for x in contents.labels]),
         audit=audit(contents),
-        reliability=[reliability(*RELIABILITY, s.bins) for s in all_pairs(contents)],
+        reliability=[reliability(*RELIABILITY, source.bins) for source in sources[-1:]],
         talks=conversations.talks(contents.answers),
         medians=conversations.medians(contents.medians),
         pairs=conversations.pairs(contents.labels),

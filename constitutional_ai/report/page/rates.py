@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from constitutional_ai.report.contents import Contents
 from constitutional_ai.report.page.charts import Chart, curve, intervals
-from constitutional_ai.rl_cai.preference_model.held_out_report import SourceReport
 from constitutional_ai.runs import layout
 
 
@@ -50,11 +49,6 @@ def headline(contents: Contents) -> list[Chart]:
         intervals(title, [m for m in contents.metrics if m.name == name]) for name, title in shown.items()
     ]
     return [chart for chart in charts if chart]
-
-
-def all_pairs(contents: Contents) -> tuple[SourceReport, ...]:
-    """Return the preference model's report on all held-out pairs. Empty if there is none."""
-    return contents.preference_model.sources[-1:] if contents.preference_model else ()
 
 
 # -- the logs of trainings; for RL a chart of every number that its monitor logs (pitfall 28)
@@ -127,8 +121,6 @@ class Reinforcement(NamedTuple):
     """Why the training stopped early, if it did."""
     limits: list[tuple[str, str]]
     """Names and limits of the numbers that could have stopped it."""
-    snapshots: list[tuple[int, str]]
-    """Number of prompts seen and folder of each snapshot."""
 
 
 def reinforcement(contents: Contents) -> Reinforcement:
@@ -144,5 +136,4 @@ def reinforcement(contents: Contents) -> Reinforcement:
         [chart for chart in drawn if chart],
         notes.get("stopped"),
         [(name, f"{limit:g}") for name, limit in limits.items() if "stopped" in notes],
-        [(int(path.name), str(path)) for path in contents.snapshots],
     )

@@ -16,7 +16,7 @@ from constitutional_ai.records import (
     Side,
 )
 from constitutional_ai.report.contents import Contents, read_contents
-from constitutional_ai.report.page.audit import AuditRow, audit, gate_of, labels_of
+from constitutional_ai.report.page.audit import AuditRow, audit, gate_of, principles_of
 from constitutional_ai.report.page.page import write_report
 from constitutional_ai.runs.run import Run
 from tests.report.conftest import RED, completion, write_rows
@@ -88,10 +88,9 @@ def test_a_failure_is_counted_and_is_no_label(run: Run) -> None:
     assert shown(found["… refused to judge"].labels) == (None, 0)  # it is asked for letters, not for words
 
 
-def test_a_principle_is_audited_by_its_own_questions(run: Run) -> None:
-    found = labels_of(replace(read_contents(run), labels=LABELS))
-    assert found and [(use.name, use.drawn) for use in found.principles] == [("x", 2), ("y", 2)]
-    x, y = found.principles
+def test_a_principle_is_audited_by_its_own_questions() -> None:
+    x, y = principles_of(LABELS)
+    assert (x.name, y.name) == ("x", "y")
     assert shown(x.decided) == (0.3, 2) and shown(x.flips) == (0.0, 1)
     assert shown(x.longer) == (1.0, 2) and shown(y.longer) == (0.0, 1)
     assert shown(x.first) == (0.75, 2)
@@ -99,7 +98,7 @@ def test_a_principle_is_audited_by_its_own_questions(run: Run) -> None:
 
 def test_before_there_are_answers_there_is_no_audit(empty_run: Run) -> None:
     contents = read_contents(empty_run)
-    assert audit(contents) == [] and gate_of(contents) is None and labels_of(contents) is None
+    assert audit(contents) == [] and gate_of(contents) is None
 
 
 @pytest.mark.parametrize("said", ["Its biases", "The longer answer wins", "Calibration at the gate"])

@@ -201,17 +201,6 @@ def test_the_model_that_carries_the_head_is_named(empty_run: Run, own: str | Non
     assert stage.models == (shown,)
 
 
-def test_one_order_gives_no_flips_and_a_reason(run: Run) -> None:
-    text = (run.folder / "05-preference-labels/records.jsonl").read_text()
-    assert "No flip rate" not in write_report(run).read_text()
-    rows = [json.loads(line) for line in text.splitlines()]
-    for row in rows:
-        row["judgements"] = row["judgements"][:1]
-        row["method"] = "likelihood"
-    (run.folder / "05-preference-labels/records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert "rates each answer alone" in write_report(run).read_text()
-
-
 def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> None:
     with_it = write_report(run).read_text()
     shutil.rmtree(run.folder / "00-prompts")
