@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,11 +117,8 @@ class Contents:
     @property
     def versions(self) -> list[tuple[str, dict[str, str]]]:
         """Software versions, each with the first stage that used them."""
-        changes: list[tuple[str, dict[str, str]]] = []
-        for manifest in (s.manifest for s in self.stages if s.manifest):
-            if not changes or changes[-1][1] != manifest.versions:
-                changes.append((manifest.stage, manifest.versions))
-        return changes
+        changes = groupby((s.manifest for s in self.stages if s.manifest), key=lambda m: m.versions)
+        return [(next(manifests).stage, versions) for versions, manifests in changes]
 
     @property
     def finished(self) -> str | None:
@@ -130,8 +128,10 @@ class Contents:
 def read_contents(run: Run) -> Contents:
     """Read a run. Raises InputError that names a file that cannot be read."""
     recipe = _or_none(load_recipe, run.folder / layout.RECIPE)
+    about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
+    manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
     return Contents(
-        name=_name(run),
+        name=str(about.get("name", run.folder.name)),
         folder=run.folder,
         recipe=recipe,
         recipe_text=text_or_empty(run.folder / layout.RECIPE),
@@ -156,7 +156,7 @@ def read_contents(run: Run) -> Contents:
         snapshots=tuple(run.snapshots()),
         evaluated=load_json(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
         candidates=load_json(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
-        parts=tuple(_parts(run)),
+        parts=tuple(filter(None, (load_json(path, StageManifest) for path in manifests))),
         medians=tuple(run.rows(f"{layout.SUITE}/answers", MedianAnswer, layout.MEDIANS)),
     )
 
@@ -172,17 +172,6 @@ def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
     models = tuple(str(names.get(m, m)) for m in about.models)
     so_far = 0 if manifest else text_or_empty(folder / layout.RECORDS).count("\n")
     return Stage(about, manifest, models, so_far, tuple(run.rows(about.name, Failure, layout.FAILURES)))
-
-
-def _parts(run: Run) -> Iterator[StageManifest]:
-    for path in sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST)):
-        if manifest := load_json(path, StageManifest):
-            yield manifest
-
-
-def _name(run: Run) -> str:
-    about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
-    return str(about.get("name", run.folder.name))
 
 
 def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:

@@ -85,7 +85,7 @@ def chart(
 
 
 def by_role(panel: Panel, **more: Any) -> Callable[[Axes], object]:
-    """Return a function that draws a panel whose series have their model's role as ``colour``, and a marker of matplotlib or None."""
+    """Return a function that draws a panel whose series have their model's role as ``colour``."""
     looks = {
         one.name: look_of(
             one, COLOUR.get(one.colour or "", INK), one.marker or MARKER.get(one.colour or "", "^")
