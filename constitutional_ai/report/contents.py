@@ -38,27 +38,18 @@ class About(NamedTuple):
     name: str
     title: str
     does: str
-    models: tuple[str, ...]
-    """Keys of the recipe, or names of the run's own models."""
 
 
 STAGES = (
-    About(layout.PROMPTS, "Prompts", "a model drafts more prompts from examples", ("models.prompts",)),
-    About(layout.RESPONSES, "Answers", "the helpful model answers every prompt", ("models.helpful",)),
-    About(layout.REVISIONS, "Revisions", "it revises its answers under random principles", ("models.helpful",)),
-    About(layout.SL_CAI_MODEL, "SL-CAI model", "a model is finetuned on the revisions", ("models.pretrained",)),
-    About(layout.COMPARISONS, "Pairs", "SL-CAI answers every red-team prompt twice", ("SL-CAI",)),
-    About(
-        layout.PREFERENCE_LABELS, "AI feedback", "a model judges which answer is better", ("models.feedback",)
-    ),
-    About(layout.PREFERENCE_MODEL, "Preference model", "learns to score answers", ("models.preference_model",)),
-    About(layout.RL_CAI_MODEL, "RL-CAI model", "SL-CAI learns to score higher", ("SL-CAI", "preference model")),
-    About(
-        layout.EVALUATION,
-        "Evaluation",
-        "all answer held-out prompts",
-        ("models.helpful", "SL-CAI", "RL-CAI"),
-    ),
+    About(layout.PROMPTS, "Prompts", "a model drafts more prompts from examples"),
+    About(layout.RESPONSES, "Answers", "the helpful model answers every prompt"),
+    About(layout.REVISIONS, "Revisions", "it revises its answers under random principles"),
+    About(layout.SL_CAI_MODEL, "SL-CAI model", "a model is finetuned on the revisions"),
+    About(layout.COMPARISONS, "Pairs", "SL-CAI answers every red-team prompt twice"),
+    About(layout.PREFERENCE_LABELS, "AI feedback", "a model judges which answer is better"),
+    About(layout.PREFERENCE_MODEL, "Preference model", "learns to score answers"),
+    About(layout.RL_CAI_MODEL, "RL-CAI model", "SL-CAI learns to score higher"),
+    About(layout.EVALUATION, "Evaluation", "all answer held-out prompts"),
 )
 
 
@@ -69,7 +60,6 @@ class Stage:
     about: About
     manifest: StageManifest | None
     """The manifest; None until the stage is complete."""
-    models: tuple[str, ...]
     records_so_far: int
     """Number of records of an incomplete stage; 0 when it is complete."""
     failures: tuple[Failure, ...]
@@ -127,19 +117,18 @@ class Contents:
 
 def read_contents(run: Run) -> Contents:
     """Read a run. Raises InputError that names a file that cannot be read."""
-    recipe = _or_none(load_recipe, run.folder / layout.RECIPE)
     about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
     manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
     return Contents(
         name=str(about.get("name", run.folder.name)),
         folder=run.folder,
-        recipe=recipe,
+        recipe=_or_none(load_recipe, run.folder / layout.RECIPE),
         recipe_text=text_or_empty(run.folder / layout.RECIPE),
         constitution=_or_none(load_constitution, run.folder / layout.CONSTITUTION),
         constitution_text=text_or_empty(run.folder / layout.CONSTITUTION),
         # Most runs generate no prompts.
         stages=tuple(
-            _stage(run, about, recipe)
+            _stage(run, about)
             for about in STAGES
             if about.name != layout.PROMPTS or run.stage(about.name).exists()
         ),
@@ -161,17 +150,11 @@ def read_contents(run: Run) -> Contents:
     )
 
 
-def _stage(run: Run, about: About, recipe: Recipe | None) -> Stage:
+def _stage(run: Run, about: About) -> Stage:
     folder = run.stage(about.name)
     manifest = load_json(folder / layout.MANIFEST, StageManifest)
-    names = manifest.config if manifest else {}
-    if recipe:
-        names = {f"models.{k}": v for k, v in recipe.models.model_dump().items()} | names
-    own = names.get("models.preference_model") or names.get("models.pretrained", "models.pretrained")
-    names = names | {"models.preference_model": own}
-    models = tuple(str(names.get(m, m)) for m in about.models)
     so_far = 0 if manifest else text_or_empty(folder / layout.RECORDS).count("\n")
-    return Stage(about, manifest, models, so_far, tuple(run.rows(about.name, Failure, layout.FAILURES)))
+    return Stage(about, manifest, so_far, tuple(run.rows(about.name, Failure, layout.FAILURES)))
 
 
 def _or_none(load: Callable[[str], Loaded], path: Path) -> Loaded | None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -68,16 +68,16 @@ ARROW: dict[str, Any] = {"arrowstyle": "-|>,head_width=0.25,head_length=0.5", "l
 SMALL: dict[str, Any] = {"fontsize": 7.5, "color": SOFT}
 
 
-class Drawing(NamedTuple):
-    svg: bytes
-    png: bytes
-
-
-def draw(figure: PaperFigure) -> Drawing:
+def draw(figure: PaperFigure) -> dict[str, bytes]:
+    """Return the figure as ``svg`` and ``png``."""
+    files = {}
     with styled():
         drawn = laid_out(figure)
-        svg = _saved(drawn, "svg", UNDATED)
-        return Drawing(svg, _saved(drawn, "png", {"Software": None}))
+        for kind, metadata in (("svg", UNDATED), ("png", {"Software": None})):
+            out = io.BytesIO()
+            drawn.savefig(out, format=kind, metadata=metadata, facecolor="white")
+            files[kind] = out.getvalue()
+    return files
 
 
 @contextmanager
@@ -86,12 +86,6 @@ def styled() -> Iterator[None]:
     with matplotlib.style.context(["default", RULES]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in another script
         yield
-
-
-def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format=kind, metadata=metadata, facecolor="white")
-    return out.getvalue()
 
 
 def laid_out(figure: PaperFigure) -> Figure:

@@ -35,10 +35,12 @@ def write_figure(
     figure = paper_figure(number, folders, behind=behind)
     from constitutional_ai.report.figures.draw import draw
 
-    drawing = draw(figure)
     folder = out or evaluation_folder(Path(folders[0])) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    files = {".svg": drawing.svg, ".png": drawing.png, ".csv": as_csv(figure).encode()}
-    for ending, content in files.items():
-        (folder / f"figure-{number}{ending}").write_bytes(content)
-    return [folder / f"figure-{number}{ending}" for ending in files]
+    files = {
+        folder / f"figure-{number}.{kind}": content
+        for kind, content in (draw(figure) | {"csv": as_csv(figure).encode()}).items()
+    }
+    for path, content in files.items():
+        path.write_bytes(content)
+    return list(files)

@@ -85,7 +85,7 @@ def chart(
 
 
 def by_role(panel: Panel, **more: Any) -> Callable[[Axes], object]:
-    """Return a function that draws a panel whose series have their model's role as ``colour``."""
+    """Return a function that draws a panel. Series have a role as ``colour``, or matplotlib's ``marker``."""
     looks = {
         one.name: look_of(
             one, COLOUR.get(one.colour or "", INK), one.marker or MARKER.get(one.colour or "", "^")
@@ -104,9 +104,9 @@ def intervals(title: str, metrics: Iterable[Metric]) -> Chart | None:
         if m.model == role and m.value is not None
     )
     panel = Panel("", "", "", series, x_span=SHARES, y_span=(2.6, -0.4))
-    said = "; ".join(f"{LABEL[one.name]} {one.points[0].note}" for one in series)
+    description = "; ".join(f"{LABEL[one.name]} {one.points[0].note}" for one in series)
     draw = by_role(panel, yticks=range(len(LABEL)), yticklabels=LABEL.values())
-    return chart(title, "share of answers", said, draw, height=1.3) if series else None
+    return chart(title, "share of answers", description, draw, height=1.3) if series else None
 
 
 def curve(
@@ -137,8 +137,8 @@ def curve(
             Series("mean", smooth, colour=role, marker="none"),
         ]
     panel = Panel("", "step", "", tuple(series), "rounds", level=level, y_span=SHARES if share else None)
-    said = f"from {number(points[0].y)} to {number(points[-1].y)} in {len(points)} steps"
-    return chart(title, caption, said, by_role(panel))
+    description = f"from {number(points[0].y)} to {number(points[-1].y)} in {len(points)} steps"
+    return chart(title, caption, description, by_role(panel))
 
 
 def _is_number(value: Any) -> bool:
@@ -156,8 +156,8 @@ def histogram(title: str, caption: str, values: Sequence[float], bins: int = 20)
         axes.set(xlim=(0, 1), xlabel="P(answer A is better)")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
-    said = f"{len(values)} labels, by twentieths from 0 to 1: {counts.tolist()}"
-    return chart(title, caption, said, draw)
+    description = f"{len(values)} labels, by twentieths from 0 to 1: {counts.tolist()}"
+    return chart(title, caption, description, draw)
 
 
 def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
@@ -170,5 +170,7 @@ def reliability(title: str, caption: str, bins: Sequence[Bin]) -> Chart | None:
     if bins and bins[0].low >= 0.5:
         labels = ("P(its choice is better)", "how often the label agrees")
     panel = Panel("", *labels, (series,), diagonal=True, y_span=SHARES)
-    said = "; ".join(f"probability {number(p.x)}, frequency {number(p.y)} of {p.count}" for p in series.points)
-    return chart(title, caption, said, by_role(panel), height=2.6) if series.points else None
+    description = "; ".join(
+        f"probability {number(p.x)}, frequency {number(p.y)} of {p.count}" for p in series.points
+    )
+    return chart(title, caption, description, by_role(panel), height=2.6) if series.points else None

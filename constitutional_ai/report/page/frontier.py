@@ -74,10 +74,12 @@ def _drawn(title: str, caption: str, here: Evaluation, names: Mapping[str, str])
     )
     across, up = names.values()
     draw = by_role(Panel("", f"{across} →", f"{up} →", series, arrows=True))
-    said = "; ".join(f"{p.note}: {number(p.x)} along, {number(p.y)} up" for s in series for p in s.points)
+    description = "; ".join(
+        f"{p.note}: {number(p.x)} along, {number(p.y)} up" for s in series for p in s.points
+    )
     rows = [(one.candidate.label, [one.value(name) for name in names]) for one in models]
     return (
-        Frontier(chart(title, caption, said, draw, width=4.6, height=4.1), (across, up), rows)
+        Frontier(chart(title, caption, description, draw, width=4.6, height=4.1), (across, up), rows)
         if series
         else None
     )

@@ -74,7 +74,7 @@ def simple(*points: Point, **how: object) -> PaperFigure:
 @pytest.mark.parametrize("x_scale", ["plain", "rounds", "counts", "sequences", "parameters"])
 @pytest.mark.parametrize("errors", ["bars", "band"])
 def test_one_point_without_an_interval_can_be_drawn_on_every_axis(x_scale: str, errors: str) -> None:
-    assert draw(simple(Point(64, 0.0), x_scale=x_scale, errors=errors)).png
+    assert draw(simple(Point(64, 0.0), x_scale=x_scale, errors=errors))["png"]
 
 
 def test_what_has_no_place_on_the_axis_is_a_level() -> None:

@@ -167,7 +167,7 @@ def test_a_hostile_name_is_only_a_name(number: int, tmp_path: Path) -> None:
         made.metric("hhh_accuracy.preference_model", HOSTILE + "2", 0.7, 0.1),
     ]
     folder = made.evaluation(tmp_path / "e", models, metrics)
-    svg = draw(paper_figure(number, [folder])).svg
+    svg = draw(paper_figure(number, [folder]))["svg"]
     ElementTree.fromstring(svg)
     assert b"<script" not in svg and b"\x1b" not in svg and "\u202e".encode() not in svg
     table = as_csv(paper_figure(number, [folder]))
@@ -180,4 +180,4 @@ def test_a_hostile_name_is_only_a_name(number: int, tmp_path: Path) -> None:
 def test_dollars_are_no_mathematics(tmp_path: Path) -> None:
     models = [made.Candidate("a$^2$b", "hf:x", "a$^2$b", None, 100)]
     folder = made.evaluation(tmp_path / "e", models, made.elos(models))
-    assert "a$^2$b" in words(draw(paper_figure(2, [folder])).svg)
+    assert "a$^2$b" in words(draw(paper_figure(2, [folder]))["svg"])

@@ -193,14 +193,6 @@ def test_a_preference_model_without_held_out_pairs_is_said_to_be_unmeasured(run:
     assert "Not measured: no pairs were held out." in write_report(run).read_text()
 
 
-@pytest.mark.parametrize(("own", "shown"), [(None, "hf:base"), ("hf:another", "hf:another")])
-def test_the_model_that_carries_the_head_is_named(empty_run: Run, own: str | None, shown: str) -> None:
-    recipe = Recipe(models={"pretrained": "hf:base", "preference_model": own})
-    (empty_run.folder / "recipe.yaml").write_text(recipe.to_yaml())
-    (stage,) = [s for s in read_contents(empty_run).stages if s.about.name == "06-preference-model"]
-    assert stage.models == (shown,)
-
-
 def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> None:
     with_it = write_report(run).read_text()
     shutil.rmtree(run.folder / "00-prompts")
