@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from constitutional_ai.cli.app import PATH, quiet_libraries
 from constitutional_ai.runs import layout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from constitutional_ai.stages.estimate_cost import Estimate
 
 
 @click.command()
@@ -53,8 +60,9 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
 @click.command()
 @click.argument("recipe")
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--like", type=PATH, metavar="RUN", help="A finished run from which to take times and tokens.")
-@click.option("--measure", is_flag=True, help="Load the models and time some of the recipe's own requests.")
+@click.option(
+    "--like", type=PATH, metavar="RUN", help="A run of the same settings, to scale its tokens and times."
+)
 @click.option("--price-in", type=click.FloatRange(min=0), help="Price of a million prompt tokens of a server.")
 @click.option(
     "--price-out", type=click.FloatRange(min=0), help="Price of a million generated tokens of a server."
@@ -64,29 +72,49 @@ def estimate(
     recipe: str,
     changes: tuple[str, ...],
     like: Path | None,
-    measure: bool,
     price_in: float | None,
     price_out: float | None,
     out: Path | None,
 ) -> None:
     """Estimate the cost of RECIPE before running it, stage by stage: calls, tokens, time and money.
 
-    Tokens are upper bounds: every answer has its maximum length. Times need --measure or --like; amounts of money need
-    both prices.
+    Calls are counted from the recipe. Tokens and times need --like, with a run of the same models and settings: a pilot
+    of the same recipe with low limits is enough. Amounts of money need both prices as well.
     """
     from rich.console import Console
 
     from constitutional_ai.errors import InputError
-    from constitutional_ai.pipeline import PIPELINE
     from constitutional_ai.recipes.recipe_file import load_recipe
+    from constitutional_ai.safe_text import visible
     from constitutional_ai.stages.estimate_cost import estimate as estimated
-    from constitutional_ai.stages.estimate_cost import table, write
+    from constitutional_ai.stages.estimate_cost import write
 
     if (price_in is None) != (price_out is None):
         raise InputError("one price is missing: give both --price-in and --price-out.")
-    quiet_libraries()
     prices = None if price_in is None or price_out is None else (price_in, price_out)
-    result = estimated(load_recipe(recipe, changes), PIPELINE, prices=prices, measure=measure, like=like)
+    result = estimated(load_recipe(recipe, changes), prices=prices, like=like)
     if out:
         write(out, result)
-    Console(highlight=False).print(table(result))
+    console = Console(highlight=False, markup=False)
+    console.print(_table(result))
+    for note in dict.fromkeys(one.note for one in result if one.note):
+        console.print(visible(note), style="dim")
+
+
+def _table(estimates: Sequence[Estimate]) -> Table:
+    """Return a table of the stages and their sum; a sum with an unknown part is unknown."""
+    from rich.table import Column, Table
+
+    from constitutional_ai.report.page.formatting import duration
+
+    heads = ("records", "calls", "tokens read", "written", "time", "cost")
+    forms: tuple[Callable[[Any], str], ...] = (*["{:,}".format] * 4, duration, "{:,.2f}".format)
+    rows: list[list[Any]] = [
+        [one.records, sum(one.calls.values()), one.read, one.written, one.seconds, one.cost]
+        for one in estimates
+    ]
+    rows.append([None if None in column else sum(column) for column in zip(*rows, strict=True)])
+    table = Table("stage", *[Column(head, justify="right", no_wrap=True) for head in heads], box=None)
+    for name, row in zip([*[one.stage for one in estimates], "all"], rows, strict=True):
+        table.add_row(name, *["–" if x is None else form(x) for form, x in zip(forms, row, strict=True)])
+    return table

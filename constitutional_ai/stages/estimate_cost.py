@@ -1,52 +1,40 @@
-"""Estimate what a run will cost: calls and tokens, and time and money where they are known.
+"""Estimate what a run will cost: calls from its recipe, tokens and time from an earlier run of the same settings.
 
-The stages are rehearsed: they run with models that write filler and count their calls, in a run that stores nothing.
-Answers are assumed to have the maximum length, so tokens written are an upper limit. Time is measured on the models, or
-taken from an earlier run.
+Only a run shows how long answers are and how fast a model is. If there is none yet, make a pilot: the same recipe with
+low limits. A pilot that does not fill the models' batches takes more time for each record than the whole run will.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts
-from constitutional_ai.errors import RecordError
-from constitutional_ai.models.load import LOCAL_SCHEMES, loaded
-from constitutional_ai.models.model import Context, Format, Model, Sampling, plain
-from constitutional_ai.recipes.recipe import Recipe
-from constitutional_ai.records import Completion, Kind, Message, Prompt
-from constitutional_ai.rl_cai.reinforcement.feedback_reward import calls_per_answer
+from constitutional_ai.models.load import LOCAL_SCHEMES
+from constitutional_ai.recipes.recipe import Recipe, flat
+from constitutional_ai.recipes.recipe_file import load_recipe
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
+from constitutional_ai.rl_cai.feedback.label import METHODS, calls_per_comparison
+from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
+from constitutional_ai.runs.manifest import difference
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.runs.run import Run, Trained
-from constitutional_ai.runs.runner import Pass
-from constitutional_ai.safe_text import visible
-from constitutional_ai.stages.job import Job, Notes, Row, Rows
-from constitutional_ai.training.settings import TrainingJob
 
-LETTERS = 4
-"""Letters counted as one token. Servers publish no tokenizer, and tokens of local models cost nothing."""
-WORDS = 0.75
-"""Words of filler in one token."""
-FILLERS = 64
-"""Number of different filler texts. Records share them, because there may be a million records."""
-SAMPLE = 32
-"""Number of a stage's requests that are kept, to measure the model's speed on them."""
+FREE = (*LOCAL_SCHEMES, "scripted:")
+"""Beginnings of the names of models that cost no money."""
+COUNTED = (
+    *("seed", ".limit", ".generate", ".per_helpful_prompt", ".per_prompt", ".rounds", ".epochs"),
+    *("rl_cai.prompts", "evaluation.snapshots", *[f"evaluation.{kind}" for kind in KINDS]),
+)
+"""Endings of the settings that change how much a stage does, which is counted, but not what a record costs."""
+EVERYWHERE = ("constitution", "control", "prompts.")
+"""Beginnings of the settings that shape every stage, beside those in the ``stage.json`` of it and of earlier stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,268 +42,41 @@ class Estimate:
     """The expected cost of one stage."""
 
     stage: str
-    model: str | None
-    """The models that are called; None in a training that calls none."""
     records: int
-    """Records, or rows of a training."""
-    calls: int
+    """Records, or rows of a training times epochs: an upper limit, because long and faulty ones are left out."""
+    calls: dict[str, int] = field(default_factory=dict)
+    """Number of calls by the model's name; a model that the run trains has the name of its base. An upper limit if
+    prompts are drafted, because not all drafts are kept, or if a principle has no critique."""
+    scores: bool = False
+    """Whether calls return log-probabilities, whose tokens no record counts."""
     read: int | None = None
-    """Tokens; None in a training, whose cost is only time."""
+    """Tokens; None if unknown, as in the fields below."""
     written: int | None = None
-    """Tokens: an upper limit, or scaled from the earlier run."""
     seconds: float | None = None
-    """None unless measured."""
     cost: float | None = None
-    """None without prices. Local models cost nothing."""
-    notes: tuple[str, ...] = ()
-    """How reliable the figures are."""
+    """Cost in the currency of the prices. Local models cost nothing."""
+    note: str = ""
+    """The source of tokens and time, or why they are unknown."""
+
+    @property
+    def amount(self) -> int:
+        """Amount of work, to which tokens and time are proportional."""
+        return sum(self.calls.values()) or self.records
 
 
 def estimate(
-    recipe: Recipe,
-    stages: Mapping[str, Callable[[Job], None]],
-    *,
-    prices: tuple[float, float] | None = None,
-    measure: bool = False,
-    like: Path | None = None,
+    recipe: Recipe, *, prices: tuple[float, float] | None = None, like: Path | None = None
 ) -> list[Estimate]:
-    """Estimate every stage of a recipe, in the order of ``stages``.
+    """Estimate every stage of a recipe, in order.
 
     ``prices`` are those of a million tokens that a server reads, and of a million that it writes, in any currency.
-    ``measure`` loads and calls the recipe's models; ``like`` is a run to take times from. Raises InputError when
-    ``like`` is no run, or when a file of the recipe cannot be read.
+    ``like`` is a run whose tokens and times are scaled by the amounts of work, except those of stages that other
+    settings shaped. Raises InputError if it is no run, or if a file of the recipe cannot be read.
     """
-    job = rehearsal(recipe)
-    earlier = read_run(like) if like else None
-    estimates = []
-    for stage, make in stages.items():
-        job.models.clear()
-        make(job)
-        if stage in job.run.sizes:
-            one = _sampling(job, stage) if job.models else _training(job, stage)
-            if earlier and earlier.manifest(stage):
-                one = _as_in(earlier, one, scores=any(model.scores for model in job.models))
-            elif measure and job.models:
-                note = f"time measured on {min(SAMPLE, one.calls)} calls at once, with answers of any length"
-                one = replace(one, seconds=sum(map(_seconds, job.models)), notes=(*one.notes, note))
-            estimates.append(_priced(one, job.models, *prices) if prices and job.models else one)
-    return estimates
-
-
-def _sampling(job: Rehearsal, stage: str) -> Estimate:
-    return Estimate(
-        stage,
-        ", ".join(dict.fromkeys(model.name for model in job.models)),
-        job.run.sizes[stage],
-        sum(model.calls for model in job.models),
-        sum(model.read for model in job.models),
-        sum(model.written for model in job.models),
-        notes=(f"tokens counted as {LETTERS} letters each",),
-    )
-
-
-def _training(job: Rehearsal, stage: str) -> Estimate:
-    """Estimate a training. The number of rows is an upper limit, because long rows are left out."""
-    rows, setting = job.run.sizes[stage], job.recipe.rl_cai
-    if stage != layout.RL_CAI_MODEL or setting.reward != "feedback":
-        return Estimate(stage, None, rows, 0)
-    calls = int(rows * setting.epochs) * setting.answers * calls_per_answer(job.recipe.feedback)
-    return Estimate(stage, job.recipe.models.feedback, rows, calls)
-
-
-def _priced(
-    one: Estimate, models: Sequence[CountingModel], price_read: float, price_written: float
-) -> Estimate:
-    """Return the estimate with its cost: the price of the tokens of servers."""
-    servers = [model for model in models if not model.local]
-    read = (one.read or 0) * sum(m.read for m in servers) / max(1, sum(m.read for m in models))
-    written = (one.written or 0) * sum(m.written for m in servers) / max(1, sum(m.written for m in models))
-    return replace(one, cost=(read * price_read + written * price_written) / 1e6)
-
-
-def _as_in(earlier: Run, one: Estimate, *, scores: bool) -> Estimate:
-    """Return the estimate with time and tokens of a finished stage, scaled by the number of records.
-
-    A stage's records hold no tokens of scores, so those that were read are scaled only where nothing was scored.
-    """
-    then = earlier.manifest(one.stage)
-    if then is None or not then.records:
-        return one
-    share, read, written = one.records / then.records, one.read, one.written
-    if then.completion_tokens and one.read is not None:
-        written = round(then.completion_tokens * share)
-        read = one.read if scores else round(then.prompt_tokens * share)
-    note = f"time and tokens as in {earlier.folder}, {then.records} records"
-    return replace(one, read=read, written=written, seconds=then.seconds * share, notes=(*one.notes, note))
-
-
-def _seconds(counted: CountingModel) -> float:
-    """Return the expected seconds of all calls, measured on the first of them, made concurrently."""
-
-    async def call(model: Model, sample: Sequence[Callable[[Model], Any]]) -> None:
-        for result in await asyncio.gather(*[ask(model) for ask in sample], return_exceptions=True):
-            if isinstance(result, BaseException) and not isinstance(result, RecordError):
-                raise result
-
-    if not counted.sample:
-        return 0.0
-    with loaded(counted.name) as model:
-        asyncio.run(call(model, counted.sample[:1]))  # the first call is slower
-        start = time.monotonic()
-        asyncio.run(call(model, counted.sample))
-        return (time.monotonic() - start) / len(counted.sample) * counted.calls
-
-
-# -- the rehearsal
-
-
-class CountingModel:
-    """A model that writes filler of the maximum length, and counts calls and tokens."""
-
-    format: Format = "chat"
-
-    def __init__(self, name: str, words: Sequence[str] = ("word",)) -> None:
-        self.name, self.local = name, name.startswith((*LOCAL_SCHEMES, "scripted:"))
-        self.calls = self.read = self.written = 0
-        self.scores = False
-        """Whether log-probabilities were requested."""
-        self.sample: list[Callable[[Model], Any]] = []
-        self._words, self._fillers = words, dict[tuple[int, int], str]()
-
-    async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        self._count(lambda model: model.generate(context, sampling), tokens(context), sampling.max_tokens)
-        text = self._filler(sampling.seed % FILLERS, max(3, int(WORDS * sampling.max_tokens)))
-        return Completion(text, self.name, "stop", 0, sampling.max_tokens)
-
-    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
-        self.scores = True
-        # A server reads the context once more for each continuation, and writes one token each time.
-        times = 1 if self.local else len(continuations) + 1
-        read = times * tokens(context) + tokens("".join(continuations))
-        self._count(lambda model: model.score(context, continuations), read, 0 if self.local else times)
-        return [-1.0] * len(continuations)
-
-    def _count(self, call: Callable[[Model], Any], read: int, written: int) -> None:
-        self.calls, self.read, self.written = self.calls + 1, self.read + read, self.written + written
-        if len(self.sample) < SAMPLE:
-            self.sample.append(call)
-
-    def _filler(self, number: int, length: int) -> str:
-        """Return filler that starts with "(A)", so that it also answers a multiple-choice question."""
-        if (number, length) not in self._fillers:
-            words = (self._words[(17 * number + at) % len(self._words)] for at in range(length))
-            self._fillers[number, length] = "(A) " + " ".join(words)
-        return self._fillers[number, length]
-
-
-def tokens(context: Context) -> int:
-    """Return the approximate number of tokens of a context."""
-    return len(context if isinstance(context, str) else plain(context)) // LETTERS + 1
-
-
-class Counted(Exception):
-    """Raised to end a training before it starts; carries the number of its rows."""
-
-
-@dataclass(frozen=True)
-class UnstoredRun(Run):
-    """A run that keeps records in memory and trains nothing."""
-
-    records: dict[str, list[Any]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Number of records, or of training rows, by stage."""
-    prompts_per_snapshot: float = float("inf")
-    """Prompts of one epoch between snapshots."""
-
-    def snapshots(self) -> list[Path]:
-        count = int(self.sizes.get(layout.RL_CAI_MODEL, 0) // self.prompts_per_snapshot)
-        return [self.folder / f"{number:08d}" for number in range(count)]
-
-    def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
-        return self.records.get(stage, [])
-
-    async def make_extra_rows(
-        self, stage: str, file: str, row_type: type[Row], work: Pass[Any, Row]
-    ) -> list[Row]:
-        rows = []
-        for item in work.items.values():
-            try:
-                rows.append(await work.step(item))
-            except RecordError:  # the filler is not a valid answer; the calls are counted
-                continue
-        return rows
-
-    def make_model(self, stage: str, train: Callable[[Path], Trained], **_: Any) -> None:
-        try:
-            train(self.stage(stage))
-        except Counted as counted:
-            self.sizes[stage] = counted.args[0]
-
-    def output_digest(self, stage: str) -> str:
-        return ""
-
-
-@dataclass(frozen=True)
-class Rehearsal(Job):
-    """A job that counts instead of running. Drafts are all kept, and no row is too long."""
-
-    run: UnstoredRun
-    models: list[CountingModel] = field(default_factory=list)
-    """The models that the stage has loaded, in order."""
-
-    @contextmanager
-    def loaded(self, name: str) -> Iterator[Model]:
-        trained = name.startswith(f"hf:{self.run.folder}")
-        words = " ".join(p.conversation[-1].content for p in self.prompts["helpful"].train).split()
-        self.models.append(CountingModel(self.recipe.models.pretrained if trained else name, words or ["word"]))
-        yield self.models[-1]
-
-    def preference_model(self) -> None:
-        return None
-
-    @cached_property
-    def drafted(self) -> dict[Kind, list[Prompt]]:
-        wanted, text = self.drafts_wanted, "Would you please tell me about drafted matter {}?"
-        return {
-            kind: [
-                Prompt.of((Message("user", text.format(n)),), kind, "drafted")
-                for n in range(wanted.get(kind, 0))
-            ]
-            for kind in KINDS
-        }
-
-    def make_rows(
-        self, stage: str, row_type: type[Row], passes: Callable[[], AsyncIterable[Pass[Any, Row]]], **_: Any
-    ) -> list[Row]:
-        async def all_passes() -> list[Row]:
-            run = self.run
-            return [row async for p in passes() for row in await run.make_extra_rows(stage, "", row_type, p)]
-
-        rows = asyncio.run(all_passes())
-        self.run.records[stage], self.run.sizes[stage] = rows, len(rows)
-        return rows
-
-    def usable_rows(self, stage: str, rows: Rows, section: str, *, reserve: int = 0) -> tuple[Rows, Notes]:
-        return rows, {}
-
-    def training_job(self, folder: Path, rows: Rows, section: str) -> TrainingJob[Any]:
-        raise Counted(len(rows))
-
-
-def rehearsal(recipe: Recipe) -> Rehearsal:
-    """Return a job that counts what the recipe would do. Raises InputError when a file cannot be read."""
-    # Filler fails the gate, which must not stop the rehearsal.
-    feedback = recipe.feedback.model_copy(update={"gate": "warn"})
-    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
-    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
-    rl = recipe.rl_cai
-    every = max(rl.snapshot_every, rl.prompts_per_batch) / rl.epochs if rl.snapshot_every else float("inf")
-    run = UnstoredRun(Path(recipe.out).resolve(), prompts_per_snapshot=every)
-    counted_recipe = recipe.model_copy(update={"feedback": feedback})
-    return Rehearsal(run, counted_recipe, constitution, prompts, lambda text: None)
-
-
-# -- output
+    estimates = [one for one in count_work(recipe) if one.records]
+    if like:
+        estimates = list(_scaled(estimates, recipe, like))
+    return [replace(one, cost=_cost(one, *prices)) for one in estimates] if prices else estimates
 
 
 def write(path: Path, estimates: Sequence[Estimate]) -> None:
@@ -323,32 +84,87 @@ def write(path: Path, estimates: Sequence[Estimate]) -> None:
     write_atomically(path, json.dumps([asdict(one) for one in estimates], indent=1, ensure_ascii=False) + "\n")
 
 
-def table(estimates: Sequence[Estimate]) -> Group:
-    """Return a table of the stages and their sum; a sum with an unknown part is unknown."""
-    shown = Table("stage", box=None)
-    shown.columns[0].no_wrap = True
-    for head in ("records", "calls", "tokens read", "written at most", "time", "cost"):
-        shown.add_column(head, justify="right")
+def _scaled(estimates: Sequence[Estimate], recipe: Recipe, like: Path) -> Iterator[Estimate]:
+    """Yield the estimates, with the tokens and times of the run ``like`` where no setting that shapes them differs."""
+    run, earlier = read_run(like), load_recipe(str(like / layout.RECIPE))
+    amounts = {one.stage: one.amount for one in count_work(earlier)}
+    then, now = [flat(each.model_dump(mode="json")) for each in (earlier, recipe)]
+    shaping = {key for key in now if key.startswith(EVERYWHERE)}
     for one in estimates:
-        shown.add_row(one.stage, f"{one.records:,}", *_figures([one]))
-    shown.add_row("all", "", *_figures(estimates), style="bold")
-    notes = dict.fromkeys(note for one in estimates for note in one.notes)
-    return Group(shown, *[Text(visible(note), style="dim") for note in notes])
+        manifest = run.manifest(one.stage)
+        if manifest is None:
+            yield replace(one, note=f"{one.stage} is not complete in {like}.")
+            continue
+        shaping |= manifest.config.keys()
+        compared = {key for key in shaping & then.keys() & now.keys() if not key.endswith(COUNTED)}
+        old, new = [{"config": {key: each[key] for key in compared}, "inputs": {}} for each in (then, now)]
+        if note := difference(one.stage, old, new, "the recipe"):
+            yield replace(one, note=note)
+            continue
+        share = one.amount / amounts[one.stage]
+        counts = (manifest.prompt_tokens, manifest.completion_tokens)
+        read, written = [None if one.scores else round(share * count) for count in counts]
+        note = f"scaled from {like}" + (", but scores report no tokens" if one.scores else "")
+        yield replace(one, read=read, written=written, seconds=share * manifest.seconds, note=note)
 
 
-def _figures(estimates: Sequence[Estimate]) -> list[str]:
-    sampling = [one for one in estimates if one.read is not None]
-    times, costs = [one.seconds for one in estimates], [one.cost for one in sampling]
+def _cost(one: Estimate, price_read: float, price_written: float) -> float | None:
+    """Return the price of the tokens of servers, whose share is that of the calls; None if it is unknown."""
+    paid = sum(count for name, count in one.calls.items() if not name.startswith(FREE))
+    if not paid:
+        return 0.0
+    if one.read is None or one.written is None:
+        return None
+    return paid / one.amount * (one.read * price_read + one.written * price_written) / 1e6
+
+
+def count_work(recipe: Recipe) -> list[Estimate]:
+    """Count the records and calls of every stage. Raises InputError if a file of the recipe cannot be read."""
+    models, revisions, pm, rl = recipe.models, recipe.revisions, recipe.preference_model, recipe.rl_cai
+    prompts, held_out, drafts = Counter[str](), 0, 0
+    for kind in KINDS:
+        file = getattr(recipe.prompts, kind)
+        split = load_prompts(file.file, kind)
+        prompts[kind] = len(split.train[: file.limit]) + file.generate
+        held_out += len(split.held_out[: getattr(recipe.evaluation, kind)])
+        drafts += file.generate
+    red_team = prompts["red_team"]
+    helpful = (prompts.total() - red_team) * recipe.responses.per_helpful_prompt
+    requests = red_team * revisions.rounds * (2 if revisions.style == "critiqued" else 1)
+    revised = red_team * min(recipe.sl_cai.rounds or revisions.rounds, revisions.rounds)
+    finetuned = _mixed(helpful, revised, recipe.sl_cai.helpful_share) * recipe.sl_cai.epochs
+    comparisons = red_team * recipe.comparisons.per_prompt
+    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    questions = calls_per_comparison(recipe.feedback, constitution) * (comparisons + len(gate_questions()))
+    method = METHODS[recipe.feedback.method]
+    people, pretraining = [
+        len(helpfulness(pairs.file, pairs.limit, recipe.seed, pairs.stronger_than).rows) if pairs else 0
+        for pairs in (pm.helpfulness, pm.pretraining)
+    ]
+    preferred = _mixed(people, comparisons, pm.helpful_share) * pm.epochs
+    if pm.pretraining:
+        preferred += pretraining * pm.pretraining.epochs
+    rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
+    seen = int(rows * rl.epochs)
+    ratings = seen * rl.answers * (2 if method.needs_assistants else 1) if rl.reward == "feedback" else 0
+    every = max(rl.snapshot_every, rl.prompts_per_batch) if rl.snapshot_every else 0
+    trained = 2 + (seen // every if every and recipe.evaluation.snapshots else 0)
+    answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: held_out * trained})
     return [
-        f"{sum(one.calls for one in estimates):,}",
-        f"{sum(one.read or 0 for one in sampling):,}" if sampling else "–",
-        f"{sum(one.written or 0 for one in sampling):,}" if sampling else "–",
-        "not known" if None in times else _duration(sum(t or 0 for t in times)),
-        "–" if not costs or None in costs else f"{sum(c or 0 for c in costs):,.2f}",
+        Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
+        Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),
+        Estimate(layout.REVISIONS, red_team, {models.helpful: requests}),
+        Estimate(layout.SL_CAI_MODEL, int(finetuned)),
+        Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * comparisons}),
+        Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),
+        Estimate(layout.PREFERENCE_MODEL, int(preferred) if rl.uses_preference_model else 0),
+        Estimate(
+            layout.RL_CAI_MODEL, seen, {models.feedback: ratings} if ratings else {}, scores=bool(ratings)
+        ),
+        Estimate(layout.EVALUATION, answers.total(), dict(answers)),
     ]
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _mixed(helpful: int, others: int, share: float | None) -> float:
+    """Return the number of rows that ``mixture.mixed`` keeps, to within one."""
+    return min(helpful / share, others / (1 - share)) if share else helpful + others

@@ -14,13 +14,13 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.models import load
 from constitutional_ai.models.model import Context, Sampling, plain
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.pipeline import PIPELINE, run_pipeline
+from constitutional_ai.pipeline import run_pipeline
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Checkpoint, Completion
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.stages import job
-from constitutional_ai.stages.estimate_cost import CountingModel, estimate
+from constitutional_ai.stages.estimate_cost import Estimate, estimate
 
 SERVER = "server:m@http://127.0.0.1:9/v1"
 SMALL = [
@@ -92,134 +92,156 @@ def test_a_run_makes_as_many_calls_as_were_estimated(
     calls: Counter[str], tmp_path: Path, changes: list[str]
 ) -> None:
     recipe = load_recipe("demo", [f"out={tmp_path / 'run'}", *changes])
-    made = {e.stage: e.calls for e in estimate(recipe, PIPELINE) if e.stage != "07-rl-cai-model" and e.calls}
+    made = {
+        e.stage: sum(e.calls.values()) for e in estimate(recipe) if e.stage != "07-rl-cai-model" and e.calls
+    }
     assert not (tmp_path / "run").exists()
     gate = recipe.feedback.model_copy(update={"gate": "warn"})
     run_pipeline(recipe.model_copy(update={"feedback": gate}), progress=Silent(), notify=lambda text: None)
     assert made == dict(calls)
 
 
+def calls_of(*changes: str) -> dict[str, int]:
+    return {e.stage: sum(e.calls.values()) for e in estimate(load_recipe("demo", changes))}
+
+
 def test_drafted_prompts_are_counted_as_if_all_were_kept() -> None:
-    wanted = ["prompts.red_team.generate=5", "generation.shots=2", *SMALL]
-    with_drafts, without = (
-        {e.stage: e.calls for e in estimate(load_recipe("demo", w), PIPELINE)} for w in (wanted, SMALL)
-    )
+    with_drafts, without = calls_of("prompts.red_team.generate=5", *SMALL), calls_of(*SMALL)
     assert with_drafts["00-prompts"] == 5
     assert with_drafts["01-responses"] == without["01-responses"] + 5
 
 
 def test_snapshots_answer_in_the_evaluation_too() -> None:
-    wanted = ["rl_cai.snapshot_every=16", "rl_cai.epochs=2", "evaluation.snapshots=true"]
-    with_snapshots, without = (
-        {e.stage: e.calls for e in estimate(load_recipe("demo", changes), PIPELINE)} for changes in (wanted, [])
-    )
+    with_snapshots = calls_of("rl_cai.snapshot_every=16", "rl_cai.epochs=2", "evaluation.snapshots=true")
     # 32 prompts, seen twice, with a snapshot after every 16: four models more than the three of a run.
-    assert 3 * with_snapshots["08-evaluation"] == 7 * without["08-evaluation"]
+    assert 3 * with_snapshots["08-evaluation"] == 7 * calls_of()["08-evaluation"]
 
 
 def test_ratings_in_reinforcement_are_counted() -> None:
     recipe = load_recipe("demo", ["rl_cai.reward=feedback"])
-    (found,) = [e for e in estimate(recipe, PIPELINE) if e.stage == "07-rl-cai-model"]
-    assert (found.model, found.calls) == (recipe.models.feedback, 32 * 4 * 2)
+    (found,) = [e for e in estimate(recipe) if e.stage == "07-rl-cai-model"]
+    assert found.calls == {recipe.models.feedback: 32 * 4 * 2}
 
 
-def test_a_note_says_that_tokens_are_counted_by_letters() -> None:
-    recipe = load_recipe("demo", [f"models.helpful={SERVER}", *SMALL])
-    found = {e.stage: e for e in estimate(recipe, PIPELINE)}
-    assert any("4 letters" in note for note in found["01-responses"].notes)
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ([], {"03-sl-cai-model": 3 * 2 + 3, "06-preference-model": 3 + 32, "07-rl-cai-model": 6}),
+        (["sl_cai.rounds=1", "sl_cai.epochs=2"], {"03-sl-cai-model": (3 + 3) * 2}),
+        (["sl_cai.helpful_share=0.6"], {"03-sl-cai-model": 5}),  # 3 helpful rows are three fifths of 5
+        (["comparisons.per_prompt=2"], {"06-preference-model": 6 + 32}),
+        (["rl_cai.prompts=4", "rl_cai.epochs=3"], {"07-rl-cai-model": 12}),
+        (["rl_cai.algorithm=dpo"], {"07-rl-cai-model": 3 + 32, "06-preference-model": None}),
+    ],
+    ids=str,
+)
+def test_rows_of_trainings_are_counted(changes: list[str], rows: dict[str, int | None]) -> None:
+    found = {e.stage: e.records for e in estimate(load_recipe("demo", [*SMALL, *changes]))}
+    assert {stage: found.get(stage) for stage in rows} == rows
 
 
-def test_a_server_reads_a_context_again_for_each_continuation() -> None:
-    import asyncio
-
-    model = CountingModel(SERVER)
-    asyncio.run(model.score("x" * 39, ["a" * 4]))
-    assert (model.calls, model.read, model.written) == (1, 2 * 10 + 2, 2)
-
-
-def test_money_is_what_servers_are_asked_and_nothing_without_prices() -> None:
-    recipe = load_recipe("demo", [f"models.helpful={SERVER}", *SMALL])
-    assert {e.cost for e in estimate(recipe, PIPELINE)} == {None}
-    found = {e.stage: e for e in estimate(recipe, PIPELINE, prices=(2.0, 10.0))}
-    one = found["01-responses"]
-    assert one.written == 6 * 44
-    assert one.cost == pytest.approx((2 * one.read + 10 * one.written) / 1e6)
-    assert found["05-preference-labels"].cost == 0
-    assert found["03-sl-cai-model"].cost is None
+def test_pairs_of_pretraining_count_with_their_own_epochs(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    changes = [f"preference_model.pretraining={{file: {pairs}, epochs: 4}}"]
+    found = {e.stage: e.records for e in estimate(load_recipe("demo", [*SMALL, *changes]))}
+    assert found["06-preference-model"] == 3 + 32 + 4
 
 
-def test_time_is_unknown_until_it_is_measured() -> None:
-    assert {e.seconds for e in estimate(load_recipe("demo", SMALL), PIPELINE)} == {None}
-
-
-def finished(folder: Path, **stage: Any) -> Path:
-    (folder / "01-responses").mkdir(parents=True)
+def earlier_run(folder: Path, *changes: str, **stages: dict[str, Any]) -> Path:
+    """A run with a recipe and the ``stage.json`` of some stages, 01_responses first."""
+    recipe = load_recipe("demo", [*SMALL, *changes])
+    (folder / "run.json").parent.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    about = {
-        "stage": "01-responses",
-        "config": {},
-        "inputs": {},
-        "output": "",
-        "records": 4,
-        "failures": 0,
-        "prompt_tokens": 400,
-        "completion_tokens": 80,
-        "seconds": 2.0,
-        "finished": "",
-    }
-    (folder / "01-responses" / "stage.json").write_text(json.dumps(about | stage))
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    for name, about in stages.items():
+        stage = name.replace("_", "-")[1:]
+        (folder / stage).mkdir()
+        same = {"stage": stage, "config": {}, "inputs": {}, "output": "", "records": 6, "failures": 0}
+        cost = {"prompt_tokens": 600, "completion_tokens": 120, "seconds": 3.0, "finished": ""}
+        (folder / stage / "stage.json").write_text(json.dumps(same | cost | about))
     return folder
 
 
-def test_times_and_tokens_of_an_earlier_run_are_taken_for_each_record(tmp_path: Path) -> None:
-    like = finished(tmp_path / "run")
-    found = {e.stage: e for e in estimate(load_recipe("demo", SMALL), PIPELINE, like=like)}
-    one = found["01-responses"]
-    assert (one.records, one.seconds, one.read, one.written) == (6, 3.0, 600, 120)
-    assert found["02-revisions"].seconds is None
+RESPONSES = {"config": {"responses.max_tokens": 44, "models.helpful": "bundled:smollm2-135m", "seed": 0}}
+
+
+def like(run: Path, *changes: str) -> dict[str, Estimate]:
+    return {e.stage: e for e in estimate(load_recipe("demo", [*SMALL, *changes]), like=run)}
+
+
+def test_tokens_and_times_of_an_earlier_run_are_scaled_by_the_calls(tmp_path: Path) -> None:
+    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES)
+    one = like(run, "responses.per_helpful_prompt=3", "seed=1", "out=elsewhere")["01-responses"]
+    # Three red-team prompts and three others: 6 calls then, 12 now.
+    assert (sum(one.calls.values()), one.seconds, one.read, one.written) == (12, 6.0, 1200, 240)
+    assert str(run) in one.note
+
+
+def test_a_stage_that_the_earlier_run_lacks_is_not_known(tmp_path: Path) -> None:
+    one = like(earlier_run(tmp_path / "run", _01_responses=RESPONSES))["02-revisions"]
+    assert (one.seconds, one.read, one.written) == (None, None, None)
+    assert "02-revisions is not complete" in one.note
     with pytest.raises(InputError, match="no run in"):
-        estimate(load_recipe("demo", SMALL), PIPELINE, like=tmp_path / "nothing")
+        like(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize(("method", "as_then"), [("votes", True), ("chain_of_thought", False)])
-def test_what_an_earlier_run_read_is_not_taken_where_it_scored_too(
-    tmp_path: Path, method: str, as_then: bool
-) -> None:
-    """Nobody counted what its scores read."""
-    stage = "05-preference-labels"
-    like = finished(tmp_path / "run")
-    (like / "01-responses").rename(like / stage)
-    recipe = load_recipe("demo", [*SMALL, f"feedback.method={method}"])
-    alone, found = (
-        next(e for e in estimate(recipe, PIPELINE, like=run) if e.stage == stage) for run in (None, like)
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (f"models.helpful={SERVER}", "models.helpful"),
+        ("responses.max_tokens=45", "responses.max_tokens"),
+        ("control=empty", "control"),
+    ],
+)
+def test_a_stage_that_differs_is_not_scaled_nor_any_after_it(tmp_path: Path, change: str, names: str) -> None:
+    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES, _03_sl_cai_model={})
+    found = like(run, change)
+    for stage in ("01-responses", "03-sl-cai-model"):
+        assert found[stage].seconds is None
+        assert f"{stage} was made with {names}: " in found[stage].note
+
+
+def test_a_later_setting_does_not_matter_to_an_earlier_stage(tmp_path: Path) -> None:
+    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES)
+    assert (
+        like(run, "comparisons.max_tokens=99", "models.feedback=scripted:echo")["01-responses"].seconds == 3.0
     )
-    assert found.written == 20 * found.records
-    assert found.read == (100 * found.records if as_then else alone.read)
 
 
-def test_models_are_measured_on_the_recipes_own_requests(tiny_long: str) -> None:
-    named = [f"models.{role}={tiny_long}" for role in ("helpful", "pretrained", "feedback")]
-    found = {e.stage: e for e in estimate(load_recipe("demo", [*named, *SMALL]), PIPELINE, measure=True)}
-    for stage in ("01-responses", "02-revisions", "04-comparisons", "05-preference-labels", "08-evaluation"):
-        assert found[stage].seconds is not None
-        assert 0 < found[stage].seconds < 600
-        assert any("measured" in note for note in found[stage].notes)
-    assert found["03-sl-cai-model"].seconds is None
+@pytest.mark.parametrize(("method", "known"), [("votes", True), ("chain_of_thought", False)])
+def test_tokens_are_not_known_where_the_earlier_run_scored(tmp_path: Path, method: str, known: bool) -> None:
+    run = earlier_run(tmp_path / "run", f"feedback.method={method}", _05_preference_labels={})
+    one = like(run, f"feedback.method={method}")["05-preference-labels"]
+    assert one.seconds == 3.0
+    assert (one.read, one.written) == ((600, 120) if known else (None, None))
 
 
-@pytest.fixture(scope="module")
-def tiny_long(make_tiny: Any) -> str:
-    return f"hf:{make_tiny(max_position_embeddings=4096)}"
+def test_money_is_for_the_tokens_of_servers(tmp_path: Path) -> None:
+    server = f"models.helpful={SERVER}"
+    config = {"config": RESPONSES["config"] | {"models.helpful": SERVER}}
+    run = earlier_run(tmp_path / "run", server, _01_responses=config, _08_evaluation=config)
+    recipe = load_recipe("demo", [*SMALL, server])
+    assert {e.cost for e in estimate(recipe, like=run)} == {None}
+    found = {e.stage: e.cost for e in estimate(recipe, like=run, prices=(2.0, 10.0))}
+    assert found["01-responses"] == pytest.approx((2 * 600 + 10 * 120) / 1e6)
+    assert found["08-evaluation"] == pytest.approx(
+        found["01-responses"] / 3
+    )  # one model of three is a server's
+    assert (found["02-revisions"], found["03-sl-cai-model"]) == (None, 0)  # unknown, and local
 
 
 def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> None:
-    out = tmp_path / "estimate.json"
-    done = CliRunner().invoke(main, ["estimate", "demo", *SMALL, "--out", str(out)], env={"COLUMNS": "200"})
+    out, run = tmp_path / "estimate.json", earlier_run(tmp_path / "run", _01_responses=RESPONSES)
+    arguments = ["estimate", "demo", *SMALL, "--like", str(run), "--out", str(out)]
+    done = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
-    assert "02-revisions" in done.output
-    assert "not known" in done.output
+    lines = {line.split()[0]: line.split()[1:] for line in done.output.splitlines()[:10]}
+    assert lines["01-responses"] == ["6", "6", "600", "120", "3", "s", "–"]
+    assert lines["02-revisions"] == ["3", "6", "–", "–", "–", "–"]
+    assert lines["all"][2:] == ["–", "–", "–", "–"]
     rows = {row["stage"]: row for row in json.loads(out.read_text())}
-    assert (rows["02-revisions"]["calls"], rows["02-revisions"]["seconds"]) == (6, None)
+    assert (rows["01-responses"]["read"], rows["02-revisions"]["seconds"]) == (600, None)
     half = CliRunner().invoke(main, ["estimate", "demo", "--price-in", "1"])
     assert half.exit_code == 1
     assert "one price is missing" in half.output

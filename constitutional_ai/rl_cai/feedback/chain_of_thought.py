@@ -41,6 +41,9 @@ class ChainOfThought(FeedbackMethod):
     def repeats(self, settings: Feedback) -> int:
         return settings.chains
 
+    def calls(self, settings: Feedback) -> int:
+        return 2
+
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         """Sample one chain of thought, and score both letters after it."""
         pair, principle, few_shots = question.shown, question.principle.preference or "", question.few_shots

@@ -83,6 +83,14 @@ def _questions(
                 yield FeedbackQuestion(principle, first, shown, examples, own_seed)
 
 
+def calls_per_comparison(settings: Feedback, constitution: Constitution) -> int:
+    """Return the number of model calls that one label takes."""
+    method = METHODS[settings.method]
+    drawn = len(method.principles(constitution)) if settings.principles == "all" else settings.principles
+    orders = 2 if method.has_order and settings.both_orders else 1
+    return drawn * orders * method.repeats(settings) * method.calls(settings)
+
+
 def has_order(label: PreferenceLabel) -> bool:
     """Return whether the questions showed both answers in an order. An unknown method counts as having one."""
     method = METHODS.get(label.method)

@@ -32,6 +32,9 @@ class Likelihood(FeedbackMethod):
     ) -> str:
         return ""
 
+    def calls(self, settings: Feedback) -> int:
+        return 2
+
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         pair, fmt = question.shown, settings.format_for(model)
         answers = [pair.a.text, pair.b.text]

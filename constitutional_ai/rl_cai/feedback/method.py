@@ -68,6 +68,10 @@ class FeedbackMethod(ABC):
         """Return how often each question is asked."""
         return 1
 
+    def calls(self, settings: Feedback) -> int:
+        """Return the number of model calls that one judgement takes."""
+        return 1
+
     @abstractmethod
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         """Ask one question. Raises RecordError if the model's reply gives no probability."""

@@ -33,6 +33,9 @@ class Votes(FeedbackMethod):
     needs_scores = False
     samples_text = True
 
+    def calls(self, settings: Feedback) -> int:
+        return settings.votes
+
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         """Sample ``settings.votes`` replies.
 

@@ -62,11 +62,6 @@ class FeedbackReward:
             return error
 
 
-def calls_per_answer(settings: Feedback) -> int:
-    """Return the number of calls of the feedback model for one reward."""
-    return 2 if METHODS[settings.method].needs_assistants else 1
-
-
 async def by_rating(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
     """Return the expected rating, from −1 (always 1) to 1 (always 10). Raises UnreadableAnswer if it is not finite."""
     logps = await model.score(to_rate(conversation, principle.preference or "", fmt), RATINGS)
