@@ -6,7 +6,6 @@ the hub at construction.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -81,33 +80,32 @@ def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
 class Metrics(TrainerCallback):  # type: ignore[misc]
     """A callback that writes every logged row to ``metrics.jsonl`` and reports each step."""
 
-    def __init__(self, path: Path, resumed_at: int, on_step: OnStep) -> None:
-        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
-        self._file = path.open("w", encoding="utf-8")
-        # Steps after the checkpoint are repeated; a torn last line belongs to one of them.
-        self._file.writelines(r for r in rows if r.endswith("\n") and json.loads(r)["step"] <= resumed_at)
-        self._on_step = on_step
+    def __init__(self, path: Path, on_step: OnStep) -> None:
+        self._path, self._on_step = path, on_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A resumed training has the rows up to its checkpoint, and repeats the later steps.
+        self._path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._on_step(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "train_runtime" not in logs:
-            self._file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-            self._file.flush()
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line({**logs, "step": state.global_step}))
 
-    def close(self) -> None:
-        self._file.close()
+
+def _line(row: dict[str, float]) -> str:
+    return json.dumps({"step": row["step"], **row}) + "\n"
 
 
 def train(trainer: Trainer, job: TrainingJob[Training]) -> None:
     """Run the training, from its last checkpoint if there is one. ``Metrics`` replaces the callback that prints."""
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Metrics(job.folder / layout.STEPS, job.on_step))
     checkpoint = last_checkpoint(job.folder / CHECKPOINTS)
-    done = int(checkpoint.name.removeprefix(PREFIX)) if checkpoint else 0
-    metrics = Metrics(job.folder / layout.STEPS, done, job.on_step)
-    trainer.add_callback(metrics)
-    with contextlib.closing(metrics), trackers.tracking(trainer, job.folder):
+    with trackers.tracking(trainer, job.folder):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
