@@ -10,16 +10,21 @@ revision request, for models too small to criticise themselves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, draw
-from constitutional_ai.models.model import Context, Format, Model, Sampling
+from constitutional_ai.models.model import Context, Format, Model
 from constitutional_ai.records import Completion, Response, Revision, RevisionChain
 from constitutional_ai.seeding import rng, seed_of
 from constitutional_ai.sl_cai import critique_requests
 from constitutional_ai.sl_cai.clean import cleaned
 from constitutional_ai.sl_cai.respond import sample, sample_text
-from constitutional_ai.sl_cai.settings import Revisions
+from constitutional_ai.sl_cai.settings import Revisions, Style
+
+Write = Callable[[str, Context], Awaitable[Completion]]
+"""A function that samples a completion of a context for a purpose: critique, revise or restate."""
 
 
 async def revise(
@@ -39,46 +44,34 @@ async def revise(
     """
     chain = RevisionChain(response.id, constitution.digest, response)
     fmt = model.format if settings.format == "auto" else settings.format
+
+    async def write(number: int, purpose: str, context: Context) -> Completion:
+        sampling = settings.sampling
+        if isinstance(context, str):
+            context, sampling = few_shots + context, replace(sampling, stop=critique_requests.STOPS)
+        # An empty critique is a failure; an empty revision is counted by the clean-up.
+        draw_completion = sample_text if purpose == "critique" else sample
+        return await draw_completion(model, context, sampling, seed_of(seed, chain.id, number), purpose)
+
     for number in range(1, settings.rounds + 1):
         principle = draw(constitution.for_revision, rng(seed, chain.id, "principle", number))
-        reviser = _Reviser(model, fmt, few_shots, settings.sampling, seed_of(seed, chain.id, number))
-        revision = await reviser.revision(chain, principle, settings)
+        revision = await _revision(chain, principle, settings.style, fmt, partial(write, number))
         chain = chain.revised_by(cleaned(revision, chain.answer, settings.clean))
     return chain
 
 
-@dataclass(frozen=True, slots=True)
-class _Reviser:
-    """A model and its prompt settings in one round."""
-
-    model: Model
-    fmt: Format
-    few_shots: str
-    sampling: Sampling
-    seed: int
-
-    async def revision(self, chain: RevisionChain, principle: Principle, settings: Revisions) -> Revision:
-        """Return the next revision of a chain, with its critique if the style has one."""
-        conversation, answer, request = (
-            chain.initial.prompt.conversation,
-            chain.answer,
-            principle.revision or "",
-        )
-        if settings.style == "restate":
-            again = critique_requests.to_answer_again(conversation, request)
-            return Revision(principle.name, None, await self._sample(again, "restate"))
-        critique: Completion | None = None
-        if settings.style == "critiqued" and principle.critique:
-            context = critique_requests.to_critique(conversation, answer, principle.critique, self.fmt)
-            critique = await self._sample(context, "critique")
-        criticism = (principle.critique or "", critique.text) if critique else None
-        context = critique_requests.to_revise(conversation, answer, criticism, request, self.fmt)
-        return Revision(principle.name, critique, await self._sample(context, "revise"))
-
-    async def _sample(self, context: Context, purpose: str) -> Completion:
-        sampling = self.sampling
-        if isinstance(context, str):
-            context, sampling = self.few_shots + context, replace(sampling, stop=critique_requests.STOPS)
-        # An empty critique is a failure; an empty revision is counted by the clean-up.
-        draw_completion = sample_text if purpose == "critique" else sample
-        return await draw_completion(self.model, context, sampling, self.seed, purpose)
+async def _revision(
+    chain: RevisionChain, principle: Principle, style: Style, fmt: Format, write: Write
+) -> Revision:
+    """Return the next revision of a chain, with its critique if the style has one."""
+    conversation, answer, request = chain.initial.prompt.conversation, chain.answer, principle.revision or ""
+    if style == "restate":
+        again = critique_requests.to_answer_again(conversation, request)
+        return Revision(principle.name, None, await write("restate", again))
+    critique: Completion | None = None
+    if style == "critiqued" and principle.critique:
+        context = critique_requests.to_critique(conversation, answer, principle.critique, fmt)
+        critique = await write("critique", context)
+    criticism = (principle.critique or "", critique.text) if critique else None
+    context = critique_requests.to_revise(conversation, answer, criticism, request, fmt)
+    return Revision(principle.name, critique, await write("revise", context))
