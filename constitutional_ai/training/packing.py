@@ -10,8 +10,7 @@ slower, above all in bfloat16. The kernel's advantage, linear instead of quadrat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -45,24 +44,17 @@ def causal_mask(length: int) -> torch.Tensor:
     return torch.full((length, length), -torch.inf).triu(1)
 
 
-@contextmanager
-def one_by_one(model: Any) -> Iterator[None]:
-    """Switch the model to ``attend`` inside the block, where it must be called with ``masks=``."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
 def hidden_states(causal: Any, masks: Sequence[torch.Tensor], **inputs: torch.Tensor) -> torch.Tensor:
     """Return the last hidden states of all tokens of the packed row: (T, D).
 
     ``masks`` has one mask for each sequence; ``inputs`` have shape (1, T).
     """
-    with one_by_one(causal):
+    before = causal.config._attn_implementation
+    causal.set_attn_implementation(NAME)
+    try:
         hidden_TD: torch.Tensor = causal.base_model(**inputs, masks=masks, use_cache=False).last_hidden_state[0]
+    finally:
+        causal.set_attn_implementation(before)
     return hidden_TD
 
 
@@ -92,11 +84,8 @@ def _one(
     heads, length, width = query_HTD.shape
     groups = len(key_GTD)
     if length > LONG:
-        batch = (
-            query_HTD[None],
-            key_GTD[None],
-            value_GTD[None],
-        )  # without a batch dimension the kernel would keep the attention weights
+        # Without a batch dimension the kernel would keep the attention weights.
+        batch = query_HTD[None], key_GTD[None], value_GTD[None]
         return scaled_dot_product_attention(*batch, attn_mask=mask_TT, scale=1.0, enable_gqa=True)[0]
     query = query_HTD.reshape(groups, -1, width)  # heads of a group are stacked along the rows
     mask = mask_TT.repeat(heads // groups, 1).expand(groups, -1, -1)
