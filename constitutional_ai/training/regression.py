@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from peft import get_peft_model
 from torch.nn.functional import mse_loss
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, set_seed
 
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Checkpoint
-from constitutional_ai.training import launch  # before transformers' trainer: it silences its telemetry
+from constitutional_ai.training import launch
 from constitutional_ai.training.packing import causal_mask, hidden_states, packs
 from constitutional_ai.training.settings import Training, TrainingJob
 
@@ -47,9 +49,6 @@ def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, c
 
     Returns the predictions for the first ``checked`` rows too. Raises InputError if the base's layers cannot be found.
     """
-    from peft import get_peft_model
-    from transformers import AutoModelForSequenceClassification, TrainingArguments, set_seed
-
     set_seed(job.seed % 2**32)
     model = launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
     if depth < 1:
@@ -58,9 +57,9 @@ def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, c
     begin_head(model, job.rows, collator)
     if config := launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"]):
         model = get_peft_model(model, config)
-    trainer = _trainer()(
+    trainer = RegressionTrainer(
         model=model,
-        args=TrainingArguments(**launch.arguments(job), remove_unused_columns=False),
+        args=TrainingArguments(**launch.arguments(job)),
         train_dataset=list(job.rows),
         data_collator=collator,
         processing_class=tokenizer,
@@ -147,22 +146,19 @@ def scores(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return scored
 
 
-def _trainer() -> Any:
-    from transformers import Trainer
+class RegressionTrainer(Trainer):  # type: ignore[misc]
+    """Trainer with the squared error of ``scores``."""
 
-    class RegressionTrainer(Trainer):  # type: ignore[misc]
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            if "lengths" in inputs:
-                model = self.accelerator.unwrap_model(model)
-            with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
-                predicted = scores(model, inputs)
-            squares = mse_loss(predicted, inputs["labels"], reduction="sum")
-            # Every row counts alike, however the rows are split into micro-batches.
-            return squares / (num_items_in_batch or len(predicted))
-
-    return RegressionTrainer
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if "lengths" in inputs:
+            model = self.accelerator.unwrap_model(model)
+        with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
+            predicted = scores(model, inputs)
+        squares = mse_loss(predicted, inputs["labels"], reduction="sum")
+        # Every row counts alike, however the rows are split into micro-batches.
+        return squares / (num_items_in_batch or len(predicted))
 
 
 @torch.no_grad()

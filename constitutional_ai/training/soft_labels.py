@@ -54,10 +54,6 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
 class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
     """RewardTrainer with ``soft_label_loss``. Its collator must be a SoftLabelCollator."""
 
-    def _set_signature_columns_if_needed(self) -> None:
-        # The trainer drops all other columns before the collator sees them.
-        self._signature_columns: list[str] = ["chosen_ids", "rejected_ids", "p_chosen", "length"]
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -91,14 +87,6 @@ SoftDPOConfig = DPOConfig
 
 class SoftDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """DPOTrainer with the loss above. Needs ``precompute_ref_log_probs`` and a SoftDPOCollator."""
-
-    _signature_columns: list[str] | None
-
-    def _set_signature_columns_if_needed(self) -> None:
-        # TRL drops all other columns before the collator sees them.
-        super()._set_signature_columns_if_needed()
-        columns: list[str] = self._signature_columns or []
-        self._signature_columns = [*columns, *({"p_chosen"} - set(columns))]
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         return super().compute_ref_log_probs(model, {k: v for k, v in inputs.items() if k != "p_chosen"})
