@@ -92,14 +92,10 @@ def check_feedback(models: Models, feedback: Feedback, reward: str = "preference
             "feedback.method=votes feedback.format=auto rl_cai.reward=preference_model."
         )
     if models.feedback.startswith("server:") and feedback.format != "plain" and scores:
-        if reward == "feedback":
-            raise InputError(
-                f"rl_cai.reward=feedback needs log-probabilities, and {models.feedback} returns none in chat format. "
-                "Set feedback.format=plain."
-            )
         raise InputError(
-            f"{models.feedback} returns no log-probabilities in chat format. Set feedback.method=votes, or "
-            "feedback.format=plain, which sends questions to its 'completions' address as plain text."
+            f"{models.feedback} returns no log-probabilities in chat format. Set feedback.format=plain, which sends "
+            "questions to its 'completions' address as plain text, or feedback.method=votes "
+            "rl_cai.reward=preference_model."
         )
 
 

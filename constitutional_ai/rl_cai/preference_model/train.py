@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from constitutional_ai.errors import ModelError
@@ -92,8 +91,7 @@ def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
 
     A head that is lost in saving is silently replaced by a random one, and RL would then learn noise.
     """
-    size = _root_mean_square(trained)
-    moved = _root_mean_square([a - b for a, b in zip(trained, saved, strict=True)])
+    size, moved = math.hypot(*trained), math.dist(trained, saved)
     if not moved <= TOLERANCE * size:  # also true for NaN
         raise ModelError(
             f"scores of the saved preference model are off by {moved:.3f} from the trained one's, which are of size "
@@ -102,19 +100,12 @@ def check_saved(trained: Sequence[float], saved: Sequence[float]) -> None:
         )
 
 
-def _root_mean_square(values: Sequence[float]) -> float:
-    return math.sqrt(fmean(value**2 for value in values))
-
-
 def _report(model: PreferenceModel, held_out: Sequence[dict[str, Any]], folder: Path) -> None:
     """Score the held-out pairs and write the three files about them."""
     scores = model.scores([talk for row in held_out for talk in conversations(row)])
-    pairs = list(zip(scores[::2], scores[1::2], strict=True))
-    report = pm_report([Scored.of(row, pair) for row, pair in zip(held_out, pairs, strict=True)])
-    lines = [
-        json.dumps({**row, "scores": pair}, ensure_ascii=False) + "\n"
-        for row, pair in zip(held_out, pairs, strict=True)
-    ]
+    pairs = list(zip(held_out, zip(scores[::2], scores[1::2], strict=True), strict=True))
+    report = pm_report([Scored.of(row, pair) for row, pair in pairs])
+    lines = [json.dumps({**row, "scores": pair}, ensure_ascii=False) + "\n" for row, pair in pairs]
     for path, text in (
         (folder / layout.HELD_OUT_PAIRS, "".join(lines)),
         (folder / layout.PREFERENCE_MODEL_REPORT, json.dumps(asdict(report), indent=1) + "\n"),

@@ -25,17 +25,8 @@ COLUMNS = ("prompt", "chosen", "rejected", "p_chosen")
 
 def examples(labels: Iterable[PreferenceLabel]) -> Rows:
     """Return rows of AI feedback: answer a, answer b, and P(a is better)."""
-    return [
-        _row(
-            x.id,
-            x.comparison.prompt.conversation,
-            x.comparison.a.text,
-            x.comparison.b.text,
-            x.probability_a,
-            AI,
-        )
-        for x in labels
-    ]
+    pairs = [(x, x.comparison) for x in labels]
+    return [_row(x.id, c.prompt.conversation, c.a.text, c.b.text, x.probability_a, AI) for x, c in pairs]
 
 
 class Helpfulness(NamedTuple):
