@@ -70,8 +70,6 @@ class Evaluation(Sampled):
     """How many held-out helpful prompts to use; null uses all."""
     borderline: int | None = Field(default=None, ge=1)
     """How many held-out borderline prompts to use; null uses all."""
-    snapshots: bool = False
-    """Also evaluate RL-CAI's snapshots, as rl-cai@PROMPTS, for the paper's curves (figures 2, 8 and 10)."""
 
 
 class BudgetLimits(Section):

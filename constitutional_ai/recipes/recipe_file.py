@@ -16,7 +16,7 @@ from constitutional_ai.recipes.recipe import Recipe, check_feedback
 from constitutional_ai.runs import layout
 
 BUILT_IN = Path(__file__).parent
-FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate")}
+FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate"), "evaluation": ("snapshots",)}
 """Removed keys, by section. They are ignored in the ``recipe.yaml`` of an old run, and an error in other recipes."""
 
 

@@ -30,7 +30,7 @@ FREE = (*LOCAL_SCHEMES, "scripted:")
 """Beginnings of the names of models that cost no money."""
 COUNTED = (
     *("seed", ".limit", ".generate", ".per_helpful_prompt", ".per_prompt", ".rounds", ".epochs"),
-    *("rl_cai.prompts", "evaluation.snapshots", *[f"evaluation.{kind}" for kind in KINDS]),
+    *("rl_cai.prompts", *[f"evaluation.{kind}" for kind in KINDS]),
 )
 """Endings of the settings that change how much a stage does, which is counted, but not what a record costs."""
 EVERYWHERE = ("constitution", "control", "prompts.")
@@ -147,9 +147,7 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
     seen = int(rows * rl.epochs)
     ratings = seen * rl.answers * (2 if method.needs_assistants else 1) if rl.reward == "feedback" else 0
-    every = max(rl.snapshot_every, rl.prompts_per_batch) if rl.snapshot_every else 0
-    trained = 2 + (seen // every if every and recipe.evaluation.snapshots else 0)
-    answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: held_out * trained})
+    answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: 2 * held_out})
     return [
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
         Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),

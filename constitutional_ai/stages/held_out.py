@@ -30,7 +30,6 @@ def evaluation(job: Job) -> None:
         layout.START: job.recipe.models.helpful,
         layout.SL_CAI: job.trained_model(layout.SL_CAI_MODEL),
         layout.RL_CAI: job.trained_model(layout.RL_CAI_MODEL),
-        **(snapshots(job) if setting.snapshots else {}),
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
@@ -67,11 +66,6 @@ def evaluation(job: Job) -> None:
         },
         notes=notes,
     )
-
-
-def snapshots(job: Job) -> dict[str, str]:
-    """Return model names of RL-CAI's snapshots by role; ``rl-cai@00000064`` is the one after 64 prompts (RL-6)."""
-    return {f"{layout.RL_CAI}@{folder.name}": f"hf:{folder.resolve()}" for folder in job.run.snapshots()}
 
 
 def write_metrics(run: Run, answers: Iterable[Answer], models: list[str]) -> None:

@@ -111,12 +111,6 @@ def test_drafted_prompts_are_counted_as_if_all_were_kept() -> None:
     assert with_drafts["01-responses"] == without["01-responses"] + 5
 
 
-def test_snapshots_answer_in_the_evaluation_too() -> None:
-    with_snapshots = calls_of("rl_cai.snapshot_every=16", "rl_cai.epochs=2", "evaluation.snapshots=true")
-    # 32 prompts, seen twice, with a snapshot after every 16: four models more than the three of a run.
-    assert 3 * with_snapshots["08-evaluation"] == 7 * calls_of()["08-evaluation"]
-
-
 def test_ratings_in_reinforcement_are_counted() -> None:
     recipe = load_recipe("demo", ["rl_cai.reward=feedback"])
     (found,) = [e for e in estimate(recipe) if e.stage == "07-rl-cai-model"]
