@@ -69,7 +69,7 @@ def finetune(job: TrainingJob[Training]) -> Checkpoint:
             # With padding, a batch has texts of similar length; the order of batches is random.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
-        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "completion")} for row in job.rows]),
+        train_dataset=Dataset.from_list(list(job.rows)),
         processing_class=load_tokenizer(job.base),
         peft_config=launch.lora(job.settings, "CAUSAL_LM"),
     )

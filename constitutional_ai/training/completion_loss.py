@@ -34,16 +34,14 @@ class CompletionLossTrainer(SFTTrainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
             mean = answer_loss(causal, inputs)
-        self._metrics["train"]["num_tokens"] = [self._tokens_so_far(inputs)]
+        self._total_train_tokens += int(
+            inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).sum()
+        )
+        self._metrics["train"]["num_tokens"] = [float(self._total_train_tokens)]
         if num_items_in_batch is None:
             return mean
         # Every token counts alike, however the tokens are split into micro-batches.
         return mean * (inputs["labels"][:, 1:] != -100).sum() / num_items_in_batch
-
-    def _tokens_so_far(self, inputs: dict[str, Any]) -> float:
-        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-        self._tokens = getattr(self, "_tokens", 0) + int(mask.sum())
-        return float(self._tokens)
 
 
 def answer_loss(causal: Any, batch: dict[str, Any]) -> torch.Tensor:

@@ -36,17 +36,14 @@ def within(
 
     No text is ever cut. Text that would open a turn is escaped, as in sampling.
     """
-    tokenizer, kept, left_out = load_tokenizer(path), [], 0
-    for row in rows:
-        safe = row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row}
-        if (
-            max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in _texts(safe, tokenizer))
-            > max_length
-        ):
-            left_out += 1
-        else:
-            kept.append(safe)
-    return kept, left_out
+    tokenizer = load_tokenizer(path)
+    safe = [row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row} for row in rows]
+
+    def fits(text: str) -> bool:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_length
+
+    kept = [row for row in safe if all(map(fits, _texts(row, tokenizer)))]
+    return kept, len(safe) - len(kept)
 
 
 def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

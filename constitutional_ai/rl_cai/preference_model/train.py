@@ -17,7 +17,7 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.records import Checkpoint, Conversation
 from constitutional_ai.rl_cai.preference_model.held_out_report import Scored, pm_report
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorer, tokenizer_of
-from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS, conversations
+from constitutional_ai.rl_cai.preference_model.training_pairs import conversations
 from constitutional_ai.runs import layout
 from constitutional_ai.training.settings import Training, TrainingJob
 
@@ -68,9 +68,7 @@ def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple
             # With padding, batches have pairs of similar length, and come in random order.
             train_sampling_strategy="random" if packed else "group_by_length",
         ),
-        train_dataset=Dataset.from_list(
-            [{key: row[key] for key in COLUMNS} | {"length": length_of_longer_side(row)} for row in job.rows]
-        ),
+        train_dataset=Dataset.from_list([row | {"length": length_of_longer_side(row)} for row in job.rows]),
         data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id, packed=packed),
         processing_class=tokenizer,
         peft_config=launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"]),

@@ -19,8 +19,6 @@ from constitutional_ai.seeding import seed_of
 BUILT_IN = Path(__file__).parents[2] / "data" / "helpfulness_pairs.jsonl"
 AI, PEOPLE = "ai", "people"
 Rows = list[dict[str, Any]]
-COLUMNS = ("prompt", "chosen", "rejected", "p_chosen")
-"""The columns of a row that a trainer uses."""
 
 
 def examples(labels: Iterable[PreferenceLabel]) -> Rows:

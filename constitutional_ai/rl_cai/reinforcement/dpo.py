@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from constitutional_ai.records import Checkpoint
-from constitutional_ai.rl_cai.preference_model.training_pairs import COLUMNS
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training.settings import TrainingJob
 
@@ -35,9 +34,7 @@ def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
             max_length=settings.max_length,
             beta=settings.kl_weight,
         ),
-        train_dataset=Dataset.from_list(
-            [{key: _better_first(row)[key] for key in COLUMNS} for row in job.rows]
-        ),
+        train_dataset=Dataset.from_list([_better_first(row) for row in job.rows]),
         data_collator=SoftDPOCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=launch.lora(settings, "CAUSAL_LM"),

@@ -62,7 +62,7 @@ def reinforce(
         model=policy or launch.load(job.base, settings),
         reward_funcs=_reward_function(reward, watch, plain),
         args=config_type(**launch.arguments(job) | _arguments(settings)),
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in job.rows]),
+        train_dataset=Dataset.from_list(list(job.rows)),
         processing_class=tokenizer,
         peft_config=None if policy else launch.lora(settings, "CAUSAL_LM"),
         callbacks=[OrderByEpoch(), *callbacks],
