@@ -27,7 +27,7 @@ KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Forward(Protocol):
-    """A forward pass of a model that ``prefixes.supports``."""
+    """A forward pass of a model that ``architectures.supports``."""
 
     config: Any
     device: torch.device

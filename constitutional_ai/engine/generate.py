@@ -7,11 +7,11 @@ import threading
 import torch
 
 from constitutional_ai.engine.decode_loop import RunningBatch, RunningSequence, decode
+from constitutional_ai.engine.kept_sequences import Kept
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
 from constitutional_ai.engine.reader import Reader
 from constitutional_ai.engine.sampling import Decoding, StoppingCriteria
-from constitutional_ai.engine.session_cache import Session
 
 
 class _Cancelled(Exception):
@@ -56,7 +56,7 @@ class _Batch:
         if self._reader.sessions.limit:
             kv = self._cache.copy(place, slice(sequence.padding, self.running.column))
             tokens = sequence.tokens[: self._prefix_len + kv.shape[-2]]
-            self._reader.sessions.keep(Session(tokens, self._prefix_len, kv))
+            self._reader.sessions.keep(Kept(tokens, self._prefix_len, kv))
 
     def prefill(self) -> torch.Tensor:
         """Return the logits (B, V) after each prompt's last token, in the order of the KV cache.

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from constitutional_ai.engine.attention import KeysValues
-
 
 class KVCache:
     """A tensor (layers, 2, sequences, key heads, columns, head size) with a column for each token."""
@@ -21,17 +19,12 @@ class KVCache:
         shape = (config.num_hidden_layers, 2, sequences, config.num_key_value_heads, columns, size)
         # A mask is added to scores, so NaN in a masked column would still spread: start from zeros.
         new = torch.empty if model.skips_masked else torch.zeros
-        self._all = new(shape, dtype=model.dtype, device=model.device)
+        self.all = new(shape, dtype=model.dtype, device=model.device)
         self._sequences, self._attended = slice(0), slice(0)
         self.column = 0
         """The column in which the next forward pass writes its first token."""
         self.first: torch.Tensor | None = None
         """Each sequence's first column (B,) in decode; None in prefill."""
-
-    @property
-    def kv(self) -> KeysValues:
-        """All keys and values, by layer."""
-        return [(keys, values) for keys, values in self._all]
 
     def at(self, sequences: slice, column: int, attended: slice, first: list[int] | None = None) -> KVCache:
         """Prepare the next forward pass: it writes tokens of ``sequences`` from ``column`` on.
@@ -39,12 +32,12 @@ class KVCache:
         It attends to the columns ``attended``; in decode, each sequence does so from its ``first`` column on.
         """
         self._sequences, self._attended, self.column = sequences, attended, column
-        self.first = torch.tensor(first, device=self._all.device) if first is not None else None
+        self.first = torch.tensor(first, device=self.all.device) if first is not None else None
         return self
 
     def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of the sequences in work, all columns of them."""
-        keys, values = self._all[number]
+        keys, values = self.all[number]
         return keys[self._sequences], values[self._sequences]
 
     def attended(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,13 +56,13 @@ class KVCache:
 
     def move(self, to: list[int], source: list[int]) -> None:
         """Copy the sequences ``source`` over those at ``to``."""
-        self._all[:, :, to] = self._all[:, :, source]
+        self.all[:, :, to] = self.all[:, :, source]
 
     def fill(self, sequence: int, column: int, kv: torch.Tensor) -> None:
         """Write known keys and values (layers, 2, K, tokens, D) from ``column`` on."""
         if kv.shape[-2]:
-            self._all[:, :, sequence, :, column : column + kv.shape[-2]] = kv
+            self.all[:, :, sequence, :, column : column + kv.shape[-2]] = kv
 
     def copy(self, sequence: int, columns: slice) -> torch.Tensor:
         """Return a copy (layers, 2, K, tokens, D) of some columns of one sequence."""
-        return self._all[:, :, sequence, :, columns].clone()
+        return self.all[:, :, sequence, :, columns].clone()

@@ -66,12 +66,12 @@ def open_engine(
     afterwards. ``int8``, a result of ``int8_dtype``, is what all is computed in beside weights in 8 bits; None is then
     returned for a model that cannot run so.
     """
-    from constitutional_ai.engine import prefixes
+    from constitutional_ai.engine import architectures
     from constitutional_ai.engine.attention import Forward, TransformersForward
     from constitutional_ai.engine.cpu import decoder
     from constitutional_ai.engine.sequence_engine import SequenceEngine
 
-    if not prefixes.supports(model):
+    if not architectures.supports(model):
         return None
     forward: Forward
     if int8:
@@ -87,9 +87,9 @@ def open_engine(
 
 def supports_config(config: Any) -> bool:
     """Return whether ``open_engine`` gives an engine for plain models of this configuration."""
-    from constitutional_ai.engine import prefixes
+    from constitutional_ai.engine import architectures
 
-    return prefixes.supports_config(config)
+    return architectures.supports_config(config)
 
 
 def round_to_int8(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,10 +7,16 @@ import torch
 from constitutional_ai.engine.attention import Forward, KeysValues
 from constitutional_ai.engine.attention_mask import AttentionMask
 from constitutional_ai.engine.cpu.process import advise_huge_pages
+from constitutional_ai.engine.kept_sequences import (
+    PREFIX_BYTES,
+    PREFIX_TOKENS,
+    SESSION_TOKENS,
+    Kept,
+    KeptSequences,
+    session_bytes,
+)
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, common_prefix
-from constitutional_ai.engine.prefixes import MIN_TOKENS, Prefix, PrefixCache
-from constitutional_ai.engine.session_cache import SessionCache, memory_limit
 
 
 class Reader:
@@ -18,39 +24,37 @@ class Reader:
 
     def __init__(self, model: Forward, *, keep: bool) -> None:
         """``keep=False`` keeps nothing between batches, for weights that change in between."""
-        self.model = model
-        self.prefixes = PrefixCache() if keep else PrefixCache(0)
-        self.sessions = SessionCache(memory_limit(model.device) if keep else 0)
+        self.model, self._keep = model, keep
+        self.forget()
 
     def forget(self) -> None:
         """Drop all kept prefixes and sessions."""
-        self.prefixes = PrefixCache(self.prefixes.limit)
-        self.sessions = SessionCache(self.sessions.limit)
+        self.prefixes = KeptSequences(PREFIX_BYTES if self._keep else 0, PREFIX_TOKENS)
+        self.sessions = KeptSequences(session_bytes(self.model.device) if self._keep else 0, SESSION_TOKENS)
 
     def shared_prefix(self, sequences: list[list[int]]) -> tuple[int, KeysValues | None]:
         """Return how many tokens all sequences begin with, and the keys and values of these.
 
-        A last token of each sequence is left out, because its logits are wanted. A prefix shorter than ``MIN_TOKENS``
-        counts as none: (0, None).
+        A last token of each sequence is left out, because its logits are wanted. A prefix of fewer than
+        ``PREFIX_TOKENS`` counts as none: (0, None).
         """
         # If the least and the greatest begin alike, so does all that is sorted between them.
         least, most = min(sequences), max(sequences)
         length = min(common_prefix(least, most), min(map(len, sequences)) - 1)
-        if length < MIN_TOKENS:
+        if length < PREFIX_TOKENS:
             return 0, None
-        known = self.prefixes.longest(least[:length])
-        missing = least[len(known.tokens) if known else 0 : length]
-        if missing:
-            known = self._extend(known, missing)
-            self.prefixes.keep(known)
-        assert known is not None
-        return length, known.kv
+        kv = self.prefixes.longest(least[:length])
+        if (count := kv.shape[-2]) < length:
+            kv = self._extended(kv, least[count:length])
+            self.prefixes.keep(Kept(least[:length], 0, kv))
+        return length, _by_layer(kv)
 
-    def _extend(self, known: Prefix | None, tokens: list[int]) -> Prefix:
-        cache = KVCache(self.model, 1, len(tokens)).at(slice(0, 1), 0, slice(len(tokens)))
-        prefix_len = len(known.tokens) if known else 0
-        self.prefill([PrefillInput.of(tokens, prefix_len)], known.kv if known else None, cache, keep=0)
-        return known.extended(tokens, cache.kv) if known else Prefix(tokens, cache.kv)
+    def _extended(self, kv: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """Return keys and values (layers, 2, K, tokens, D) followed by those of more tokens."""
+        cache, count = KVCache(self.model, 1, len(tokens)), kv.shape[-2]
+        cache.at(slice(0, 1), 0, slice(len(tokens)))
+        self.prefill([PrefillInput.of(tokens, count)], _by_layer(kv) if count else None, cache, keep=0)
+        return torch.cat([kv, cache.all[:, :, 0]], dim=-2) if count else cache.all[:, :, 0]
 
     def prefill(
         self,
@@ -74,3 +78,7 @@ class Reader:
             for field in (0, 1)
         )
         return self.model(tokens, positions, mask, cache, prefix, keep)
+
+
+def _by_layer(kv: torch.Tensor) -> KeysValues:
+    return [(keys[None], values[None]) for keys, values in kv]

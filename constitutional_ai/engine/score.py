@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from constitutional_ai.engine.attention import KeysValues
+from constitutional_ai.engine.kept_sequences import NOTHING
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
 from constitutional_ai.engine.reader import Reader
-from constitutional_ai.engine.session_cache import EMPTY
 
 KNOWN_PER_NEW = 8
 """A chunk may hold this many times as many known tokens as new ones: known tokens take memory, but no time."""
@@ -32,7 +32,7 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
     for leaders in (True, False):
         for chunk in chunks({i: size for i, size in enumerate(sizes) if (i not in shared) == leaders}):
             known = [
-                leader_kv[shared[i][0]][..., : starts[i] - prefix_len, :] if i in shared else EMPTY
+                leader_kv[shared[i][0]][..., : starts[i] - prefix_len, :] if i in shared else NOTHING
                 for i in chunk
             ]
             keep = 1 + max(extra_tokens(continuations[i]) for i in chunk)
@@ -41,7 +41,7 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
             for place, i in enumerate(chunk):
                 scores[i] = _sum_logps(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
                 if i in copied_lengths and cache:
-                    column = cache.kv[0][0].shape[2] - len(inputs[i].tokens)
+                    column = cache.all.shape[-2] - len(inputs[i].tokens)
                     leader_kv[i] = cache.copy(place, slice(column, column + copied_lengths[i]))
     return [scores[i] for i in range(len(contexts))]
 

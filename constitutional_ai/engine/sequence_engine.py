@@ -20,7 +20,7 @@ from constitutional_ai.engine.score import extra_tokens, score
 
 
 class SequenceEngine:
-    """Answers batches of token ids with a model that ``prefixes.supports``. Not for two threads at once."""
+    """Answers batches of token ids with a model that ``architectures.supports``. Not for two threads at once."""
 
     shares = True
 

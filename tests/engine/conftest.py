@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from constitutional_ai.engine import prefixes
+from constitutional_ai.engine import architectures
 from constitutional_ai.engine.attention import Forward, TransformersForward
 from constitutional_ai.engine.cpu import decoder
 from constitutional_ai.engine.cpu.decoder import Decoder
@@ -45,7 +45,7 @@ def model(request: pytest.FixtureRequest, tiny: Path) -> Any:
     for weight in made.parameters():  # as made, every norm weighs by 1 and every bias is 0
         if weight.dim() == 1:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
-    assert prefixes.supports(made) and decoder.supports(made) == X86
+    assert architectures.supports(made) and decoder.supports(made) == X86
     return made
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     MistralConfig,
@@ -18,8 +16,8 @@ from transformers import (
 )
 
 from constitutional_ai.engine import attention
+from constitutional_ai.engine.architectures import supports
 from constitutional_ai.engine.attention import Forward, TransformersForward
-from constitutional_ai.engine.prefixes import Prefix, PrefixCache, supports
 from constitutional_ai.engine.sequence_engine import SequenceEngine
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.local.padded import PaddedGenerate
@@ -130,43 +128,6 @@ def test_a_model_that_attends_through_a_window_is_left_to_transformers(
 
 
 # -- what is kept
-
-
-def prefix(tokens: list[int]) -> Prefix:
-    """8 bytes a token."""
-    return Prefix(tokens, [(torch.zeros(1, 1, len(tokens), 1), torch.zeros(1, 1, len(tokens), 1))])
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=12),
-    st.tuples(st.integers(0, 3), st.integers(1, 60)),
-)
-def test_the_prefix_cache_is_bounded_and_gives_true_prefixes(
-    kept: list[tuple[int, int]], asked: tuple[int, int]
-) -> None:
-    prefixes = PrefixCache(limit=100 * 8)
-    for first, length in kept:
-        prefixes.keep(prefix([first] * length))
-        assert prefixes.bytes <= 800
-    wanted = [asked[0]] * asked[1]
-    found = prefixes.longest(wanted)
-    if found:
-        assert found.tokens == wanted[: len(found.tokens)]
-        assert all(x.shape[2] == len(found.tokens) for pair in found.kv for x in pair)
-    if kept and kept[-1][0] == asked[0] and min(kept[-1][1], asked[1]) >= 16:
-        assert found and len(found.tokens) >= min(kept[-1][1], asked[1])
-
-
-def test_the_prefix_used_last_stays_and_one_too_large_drives_out_nothing() -> None:
-    prefixes = PrefixCache(limit=100 * 8)
-    for first in (1, 2):
-        prefixes.keep(prefix([first] * 40))
-    prefixes.longest([1] * 40)
-    prefixes.keep(prefix([3] * 40))
-    assert [bool(prefixes.longest([first] * 40)) for first in (1, 2, 3)] == [True, False, True]
-    prefixes.keep(prefix([4] * 101))
-    assert [bool(prefixes.longest([first] * 40)) for first in (1, 3, 4)] == [True, True, False]
 
 
 def test_a_known_prefix_is_not_computed_again_and_a_longer_one_extends_it(tiny: Path, tokenizer: Any) -> None:

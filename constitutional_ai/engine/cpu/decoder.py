@@ -232,7 +232,7 @@ def _by_sequence(logits_MV: torch.Tensor, present_BS: torch.Tensor) -> torch.Ten
 
 
 def supports(model: Any) -> bool:
-    """Return whether a model that ``prefixes.supports`` can be computed here in its own precision."""
+    """Return whether a model that ``architectures.supports`` can be computed here in its own precision."""
     return (
         supports_int8(model)
         and torch._C._has_mkldnn

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.engine.attention import Forward
+from constitutional_ai.engine.kept_sequences import PREFIX_TOKENS, SESSION_TOKENS, Kept, KeptSequences
 from constitutional_ai.engine.sequence_engine import SequenceEngine
-from constitutional_ai.engine.session_cache import KEY_TOKENS, Session, SessionCache
 from tests.engine.sequences import PREFIX, SEQUENCES, all_say, completions, greedy
 
 
@@ -70,15 +70,15 @@ def test_nothing_is_kept_where_weights_may_change(forward: Forward, tokenizer: A
     assert seen.shapes[0] == before
 
 
-def kept(tokens: list[int], begun: int = 0) -> Session:
+def kept(tokens: list[int], begun: int = 0) -> Kept:
     """Its keys and values are its tokens, so that they can be told apart."""
     own = torch.tensor(tokens[begun:], dtype=torch.float32)
-    return Session(tokens, begun, own.expand(1, 2, 1, -1)[..., None])
+    return Kept(tokens, begun, own.expand(1, 2, 1, -1)[..., None])
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(KEY_TOKENS, KEY_TOKENS + 8), st.integers(0, 2)),
+        st.tuples(st.integers(0, 3), st.integers(SESSION_TOKENS, SESSION_TOKENS + 8), st.integers(0, 2)),
         min_size=1,
         max_size=12,
     ),
@@ -87,13 +87,13 @@ def kept(tokens: list[int], begun: int = 0) -> Session:
 def test_the_longest_session_after_the_shared_prefix_is_taken(
     rows: list[tuple[int, int, int]], begun: int
 ) -> None:
-    store = SessionCache(limit=10**9)
+    store = KeptSequences(10**9, SESSION_TOKENS)
     entries = []
     for start, length, end in rows:
         tokens = [*range(start + length), *[90 + end] * 3]
         entries.append((tokens, start))
         store.keep(kept(tokens, start))
-    asked = [*range(KEY_TOKENS + 6), 91, 91, 91, 5]
+    asked = [*range(SESSION_TOKENS + 6), 91, 91, 91, 5]
     found = store.longest(asked, begun)
     expected = 0
     for tokens, start in entries:
@@ -108,7 +108,7 @@ def test_the_longest_session_after_the_shared_prefix_is_taken(
 
 def test_memory_is_bounded_and_the_session_used_longest_ago_goes_first() -> None:
     size = kept(list(range(40))).kv.nbytes
-    store = SessionCache(limit=3 * size)
+    store = KeptSequences(3 * size, SESSION_TOKENS)
     rows = [[n, *range(100, 139)] for n in range(4)]
     for row in rows[:3]:
         store.keep(kept(row))
@@ -120,8 +120,36 @@ def test_memory_is_bounded_and_the_session_used_longest_ago_goes_first() -> None
     assert [store.longest(row, 0).shape[-2] for row in rows] == [40, 0, 40, 40]
 
 
-@pytest.mark.parametrize("length", [KEY_TOKENS - 1, KEY_TOKENS])
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=12),
+    st.tuples(st.integers(0, 3), st.integers(1, 60)),
+)
+def test_no_more_than_the_limit_is_kept_and_the_newest_is_found(
+    rows: list[tuple[int, int]], asked: tuple[int, int]
+) -> None:
+    store = KeptSequences(100 * 8, PREFIX_TOKENS)  # 8 bytes a token
+    for token, length in rows:
+        store.keep(kept([token] * length))
+        assert store.bytes <= 800
+    wanted = [asked[0]] * asked[1]
+    found = store.longest(wanted).flatten().tolist()
+    assert found[: len(found) // 2] == wanted[: len(found) // 2]
+    if rows and rows[-1][0] == asked[0] and min(rows[-1][1], asked[1]) >= PREFIX_TOKENS:
+        assert len(found) // 2 >= min(rows[-1][1], asked[1])
+
+
+def test_a_sequence_goes_when_a_longer_one_holds_all_of_it() -> None:
+    store, row = KeptSequences(10**9, PREFIX_TOKENS), list(range(60))
+    store.keep(kept(row[:40]))
+    store.keep(kept(row, begun=20))  # lacks the first 20
+    assert store.bytes == 8 * 80
+    store.keep(kept(row[:50]))
+    assert store.bytes == 8 * 90
+    assert [store.longest(row, begun).shape[-2] for begun in (0, 20)] == [50, 40]
+
+
+@pytest.mark.parametrize("length", [SESSION_TOKENS - 1, SESSION_TOKENS])
 def test_a_short_session_is_not_kept(length: int) -> None:
-    store = SessionCache(limit=10**9)
+    store = KeptSequences(10**9, SESSION_TOKENS)
     store.keep(kept(list(range(length))))
-    assert bool(store.bytes) == (length >= KEY_TOKENS)
+    assert bool(store.bytes) == (length >= SESSION_TOKENS)
