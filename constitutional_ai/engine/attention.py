@@ -17,6 +17,7 @@ import torch
 from transformers import AttentionInterface
 
 from constitutional_ai.engine.attention_mask import AttentionMask
+from constitutional_ai.engine.kv_cache import KVCache
 
 NAME = "cai_shared_prefix"
 MAX_SCORES = 2**24
@@ -39,15 +40,14 @@ class Forward(Protocol):
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | AttentionMask,
-        cache: Any | None,
+        mask: AttentionMask,
+        cache: KVCache,
         prefix: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
         """Return the logits (B, ``keep``, vocabulary) after the last ``keep`` tokens; in padding they are anything.
 
-        ``mask`` is an additive one in decode. ``cache``, a ``KVCache``, holds each sequence's suffix and takes the new
-        keys and values.
+        ``cache`` holds each sequence's suffix and takes the new keys and values.
         """
 
     def paths(self) -> dict[str, str]:
@@ -71,8 +71,8 @@ class TransformersForward:
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | AttentionMask,
-        cache: Any | None,
+        mask: AttentionMask,
+        cache: KVCache,
         prefix: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
@@ -81,11 +81,9 @@ class TransformersForward:
             out = self._model(
                 input_ids=tokens_BT,
                 position_ids=positions_BT,
-                attention_mask=mask.additive(self.device, self.dtype)
-                if isinstance(mask, AttentionMask)
-                else mask,
+                attention_mask=mask.additive(self.device, self.dtype),
                 past_key_values=cache,
-                use_cache=cache is not None,
+                use_cache=True,
                 logits_to_keep=max(keep, 1),  # 0 would keep all
                 shared_prefix=prefix,
             )

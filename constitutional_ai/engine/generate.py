@@ -1,21 +1,40 @@
-"""Generation for one batch of prompts: prefill, then decode."""
+"""Generation for one batch of prompts: prefill, then one token after another for all; those that end make room."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from constitutional_ai.engine.decode_loop import RunningBatch, RunningSequence, decode
 from constitutional_ai.engine.kept_sequences import Kept
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
 from constitutional_ai.engine.reader import Reader
-from constitutional_ai.engine.sampling import Decoding, StoppingCriteria
+from constitutional_ai.engine.sampling import Decoding, Sampler, StoppingCriteria
 
 
 class _Cancelled(Exception):
     """Nobody waits for the batch any more."""
+
+
+@dataclass
+class RunningSequence:
+    """A prompt and what was generated for it so far."""
+
+    index: int
+    """Its place among the prompts of the batch."""
+    padding: int
+    """Columns of the KV cache before its first own token."""
+    tokens: list[int]
+    """All tokens, those of the shared prefix included."""
+    prompt_len: int
+
+    @property
+    def completion(self) -> list[int]:
+        """Token ids after the prompt."""
+        return self.tokens[self.prompt_len :]
 
 
 def generate(
@@ -29,83 +48,114 @@ def generate(
 
     Once ``cancelled`` is set, completions stop short, or are empty.
     """
-    batch = _Batch(reader, prompts, decoding.max_tokens, cancelled)
+    batch = _Batch(reader, prompts, decoding.max_tokens)
     try:
-        logits = batch.prefill()
+        logits = batch.prefill(prompts, cancelled)
     except _Cancelled:
         return [[] for _ in prompts]
-    sequences = sorted(batch.running.running, key=lambda sequence: sequence.index)
-    decode(reader.model, batch.running, logits, decoding, stopping, batch.prefix, cancelled)
+    sequences = sorted(batch.running, key=lambda sequence: sequence.index)
+    batch.decode(logits, decoding, stopping, cancelled)
     return [sequence.completion for sequence in sequences]
 
 
 class _Batch:
-    """The prompts of a batch in one KV cache, in which all of them end in the same column."""
+    """The sequences that still run, in the order in which they lie in the KV cache.
 
-    def __init__(
-        self, reader: Reader, prompts: list[list[int]], max_tokens: int, cancelled: threading.Event
-    ) -> None:
-        self._reader, self._prompts, self._cancelled = reader, prompts, cancelled
-        self._prefix_len, self.prefix = reader.shared_prefix(prompts)
-        self._width = max(map(len, prompts)) - self._prefix_len
-        """Columns of the KV cache that hold prompts."""
-        self._cache = KVCache(reader.model, len(prompts), self._width + max_tokens)
-        self.running = RunningBatch(self._cache, self._width, self._keep_session)
+    Prompts end in the same column there, so all sequences write their next token in the same one. Axes: B sequences, V
+    vocabulary.
+    """
 
-    def _keep_session(self, sequence: RunningSequence, place: int) -> None:
-        if self._reader.sessions.limit:
-            kv = self._cache.copy(place, slice(sequence.padding, self.running.column))
-            tokens = sequence.tokens[: self._prefix_len + kv.shape[-2]]
-            self._reader.sessions.keep(Kept(tokens, self._prefix_len, kv))
+    def __init__(self, reader: Reader, prompts: list[list[int]], max_tokens: int) -> None:
+        self._reader = reader
+        self._prefix_len, self._prefix = reader.shared_prefix(prompts)
+        self._end = max(map(len, prompts)) - self._prefix_len
+        """The column of the KV cache behind the newest token of all sequences."""
+        self._cache = KVCache(reader.model, len(prompts), self._end + max_tokens)
+        self.running: list[RunningSequence] = []
 
-    def prefill(self) -> torch.Tensor:
+    def prefill(self, prompts: list[list[int]], cancelled: threading.Event) -> torch.Tensor:
         """Return the logits (B, V) after each prompt's last token, in the order of the KV cache.
 
         Raises _Cancelled between two chunks.
         """
         # A prompt's last token is computed in any case: its logits are wanted.
-        kept = [self._reader.sessions.longest(prompt[:-1], self._prefix_len) for prompt in self._prompts]
+        kept = [self._reader.sessions.longest(prompt[:-1], self._prefix_len) for prompt in prompts]
         known = [self._prefix_len + kv.shape[-2] for kv in kept]
-        shared = shared_subprefixes(self._prompts, known)
+        shared = shared_subprefixes(prompts, known)
         missing = {
-            i: len(prompt) - (shared[i][1] if i in shared else known[i])
-            for i, prompt in enumerate(self._prompts)
+            i: len(prompt) - (shared[i][1] if i in shared else known[i]) for i, prompt in enumerate(prompts)
         }
         done, logits = dict[int, RunningSequence](), []
         for leaders in (True, False):
             for chunk in chunks({i: count for i, count in missing.items() if (i not in shared) == leaders}):
-                if self._cancelled.is_set():
+                if cancelled.is_set():
                     raise _Cancelled
                 for i in chunk:
                     kv = self._shared_kv(done[shared[i][0]], shared[i][1]) if i in shared else kept[i]
-                    done[i] = self._place(i, kv)
-                logits.append(self._prefill_last(len(chunk), missing[chunk[0]]))
+                    done[i] = self._add(i, prompts[i], kv)
+                logits.append(self._read(len(chunk), missing[chunk[0]]))
         return torch.cat(logits)
 
-    def _place(self, index: int, kv: torch.Tensor) -> RunningSequence:
-        prompt = self._prompts[index]
-        padding = self._width + self._prefix_len - len(prompt)
-        sequence = RunningSequence(index, padding, list(prompt), len(prompt))
-        self._cache.fill(self.running.add(sequence), padding, kv)
-        return sequence
+    def _add(self, index: int, prompt: list[int], kv: torch.Tensor) -> RunningSequence:
+        padding = self._end + self._prefix_len - len(prompt)
+        self._cache.fill(len(self.running), padding, kv)
+        self.running.append(RunningSequence(index, padding, list(prompt), len(prompt)))
+        return self.running[-1]
 
     def _shared_kv(self, leader: RunningSequence, length: int) -> torch.Tensor:
         """Return keys and values of the leader's first ``length`` tokens, without the prefix that all share."""
         columns = slice(leader.padding, leader.padding + length - self._prefix_len)
-        return self._cache.copy(self.running.running.index(leader), columns)
+        return self._cache.copy(self.running.index(leader), columns)
 
-    def _prefill_last(self, sequences: int, count: int) -> torch.Tensor:
-        """Return the logits (B, V) of the last ``sequences``, whose last ``count`` tokens are prefilled.
+    def _read(self, sequences: int, count: int) -> torch.Tensor:
+        """Return the logits (B, V) of the last ``sequences``, whose last ``count`` tokens are computed.
 
         Where a sequence lacks fewer, known tokens are computed again: padding would be written over their keys.
         """
-        chunk, end = self.running.running[-sequences:], len(self.running.running)
-        suffixes = [s.tokens[max(self._prefix_len, s.prompt_len - count) :] for s in chunk]
-        column, first = self._width - count, min(s.padding for s in chunk)
-        cache = self._cache.at(slice(end - sequences, end), column, slice(first, self._width))
-        known = [max(0, column - s.padding) for s in chunk]
-        inputs = [
-            PrefillInput.of(suffix, s.prompt_len - len(suffix))
-            for suffix, s in zip(suffixes, chunk, strict=True)
-        ]
-        return self._reader.prefill(inputs, self.prefix, cache, known=known)[:, -1]
+        read, live = self.running[-sequences:], len(self.running)
+        column, first = self._end - count, min(s.padding for s in read)
+        cache = self._cache.at(slice(live - sequences, live), column, slice(first, self._end))
+        starts = [max(self._prefix_len, len(s.tokens) - count) for s in read]
+        inputs = [PrefillInput.of(s.tokens[start:], start) for s, start in zip(read, starts, strict=True)]
+        known = [max(0, column - s.padding) for s in read]
+        return self._reader.prefill(inputs, self._prefix, cache, known)[:, -1]
+
+    def decode(
+        self,
+        logits_BV: torch.Tensor,
+        decoding: Decoding,
+        stopping: StoppingCriteria,
+        cancelled: threading.Event,
+    ) -> None:
+        """Complete every sequence, up to the end token.
+
+        ``logits_BV`` are those after each prompt's last token. Once ``cancelled`` is set, completions stop short.
+        """
+        sampler = Sampler(decoding.seeds, decoding.temperature, decoding.max_tokens)
+        for step in range(decoding.max_tokens):
+            tokens = sampler(logits_BV, [sequence.index for sequence in self.running], step).tolist()
+            ended = []
+            for sequence, token in zip(self.running, tokens, strict=True):
+                sequence.tokens.append(token)
+                ended.append(step + 1 == decoding.max_tokens or stopping(sequence.completion))
+            self._drop(ended)
+            if cancelled.is_set() or not self.running:
+                return
+            self._end += 1
+            logits_BV = self._read(len(self.running), 1)
+
+    def _drop(self, ended: Sequence[bool]) -> None:
+        """Remove the sequences that ended; the last ones that run take their places."""
+        live = ended.count(False)
+        for place, sequence in enumerate(self.running):
+            if ended[place] and self._reader.sessions.limit:
+                kv = self._cache.copy(place, slice(sequence.padding, self._end))
+                tokens = sequence.tokens[: self._prefix_len + kv.shape[-2]]
+                self._reader.sessions.keep(Kept(tokens, self._prefix_len, kv))
+        holes = [i for i in range(live) if ended[i]]
+        movers = [i for i in range(live, len(ended)) if not ended[i]]
+        if holes:
+            self._cache.move(holes, movers)
+        for hole, mover in zip(holes, movers, strict=True):
+            self.running[hole] = self.running[mover]
+        del self.running[live:]

@@ -13,31 +13,29 @@ import torch
 class KVCache:
     """A tensor (layers, 2, sequences, key heads, columns, head size) with a column for each token."""
 
-    def __init__(self, model: Any, sequences: int, columns: int) -> None:
+    def __init__(self, model: Any, sequences: int, columns: int, layers: int | None = None) -> None:
+        """``layers=1`` keeps those of one layer only, until the next one's are written over them."""
         config = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, 2, sequences, config.num_key_value_heads, columns, size)
+        shape = (layers or config.num_hidden_layers, 2, sequences, config.num_key_value_heads, columns, size)
         # A mask is added to scores, so NaN in a masked column would still spread: start from zeros.
         new = torch.empty if model.skips_masked else torch.zeros
         self.all = new(shape, dtype=model.dtype, device=model.device)
         self._sequences, self._attended = slice(0), slice(0)
         self.column = 0
         """The column in which the next forward pass writes its first token."""
-        self.first: torch.Tensor | None = None
-        """Each sequence's first column (B,) in decode; None in prefill."""
 
-    def at(self, sequences: slice, column: int, attended: slice, first: list[int] | None = None) -> KVCache:
+    def at(self, sequences: slice, column: int, attended: slice) -> KVCache:
         """Prepare the next forward pass: it writes tokens of ``sequences`` from ``column`` on.
 
-        It attends to the columns ``attended``; in decode, each sequence does so from its ``first`` column on.
+        It attends to the columns ``attended``.
         """
         self._sequences, self._attended, self.column = sequences, attended, column
-        self.first = torch.tensor(first, device=self.all.device) if first is not None else None
         return self
 
     def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of the sequences in work, all columns of them."""
-        keys, values = self.all[number]
+        keys, values = self.all[number % len(self.all)]
         return keys[self._sequences], values[self._sequences]
 
     def attended(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,23 +53,23 @@ class Reader:
         """Return keys and values (layers, 2, K, tokens, D) followed by those of more tokens."""
         cache, count = KVCache(self.model, 1, len(tokens)), kv.shape[-2]
         cache.at(slice(0, 1), 0, slice(len(tokens)))
-        self.prefill([PrefillInput.of(tokens, count)], _by_layer(kv) if count else None, cache, keep=0)
+        self.prefill([PrefillInput.of(tokens, count)], _by_layer(kv) if count else None, cache, [0], keep=0)
         return torch.cat([kv, cache.all[:, :, 0]], dim=-2) if count else cache.all[:, :, 0]
 
     def prefill(
         self,
         inputs: list[PrefillInput],
         prefix: KeysValues | None,
-        cache: KVCache | None = None,
+        cache: KVCache,
+        known: list[int],
         keep: int = 1,
-        known: list[int] | None = None,
     ) -> torch.Tensor:
         """Return the logits (B, ``keep``, vocabulary) after the last ``keep`` tokens of each sequence.
 
         ``known[i]`` tokens of sequence i are in ``cache`` already, right before the new ones.
         """
         advise_huge_pages()
-        mask = AttentionMask(known or [0] * len(inputs), [each.segments for each in inputs])
+        mask = AttentionMask(known, [each.segments for each in inputs])
         tokens, positions = (
             torch.tensor(
                 [[0] * (mask.width - len(each.tokens)) + each[field] for each in inputs],

@@ -40,7 +40,7 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
             logits, cache = _prefill(reader, new, known, prefix, keep, any(i in copied_lengths for i in chunk))
             for place, i in enumerate(chunk):
                 scores[i] = _sum_logps(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
-                if i in copied_lengths and cache:
+                if i in copied_lengths:
                     column = cache.all.shape[-2] - len(inputs[i].tokens)
                     leader_kv[i] = cache.copy(place, slice(column, column + copied_lengths[i]))
     return [scores[i] for i in range(len(contexts))]
@@ -53,17 +53,15 @@ def _prefill(
     prefix: KeysValues | None,
     keep: int,
     cached: bool,
-) -> tuple[torch.Tensor, KVCache | None]:
-    """Return logits (B, ``keep``, V), and the KV cache if some tokens are ``known`` or it is asked for."""
+) -> tuple[torch.Tensor, KVCache]:
+    """Return logits (B, ``keep``, V), and the KV cache: of the last layer only, unless it is ``cached`` or known."""
     lengths = [kv.shape[-2] for kv in known]
     most, width = max(lengths), max(len(each.tokens) for each in inputs)
-    if not (most or cached):
-        return reader.prefill(inputs, prefix, keep=keep, known=lengths), None
-    cache = KVCache(reader.model, len(inputs), most + width)
+    cache = KVCache(reader.model, len(inputs), most + width, layers=None if most or cached else 1)
     for place, kv in enumerate(known):
         cache.fill(place, most - lengths[place], kv)
     cache.at(slice(0, len(inputs)), most, slice(most + width))
-    return reader.prefill(inputs, prefix, cache, keep=keep, known=lengths), cache
+    return reader.prefill(inputs, prefix, cache, lengths, keep), cache
 
 
 def extra_tokens(continuations: Sequence[list[int]]) -> int:

@@ -22,10 +22,11 @@ from constitutional_ai.engine.attention import KeysValues
 from constitutional_ai.engine.attention_mask import AttentionMask
 from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.decoder_attention import DecoderAttention
-from constitutional_ai.engine.cpu.int8 import Linear8
-from constitutional_ai.engine.cpu.kernels import HEAD_MULTIPLE, Kernels
+from constitutional_ai.engine.cpu.int8 import pack
+from constitutional_ai.engine.cpu.kernels import HEAD_MULTIPLE, Kernels, Weights8
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.cpu.process import advise_huge_pages
+from constitutional_ai.engine.kv_cache import KVCache
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
@@ -33,58 +34,64 @@ FEW_TOKENS, FEW_NUMBERS = 64, 4096
 """Our own product was faster than oneDNN's for few tokens, and for many of which each has few numbers."""
 
 
-class PackedLinear(NamedTuple):
-    """One or several projections of the same input, their weights packed as oneDNN and our kernel multiply them."""
+class Projection(NamedTuple):
+    """One or several projections of the same input, their weights packed once for all products."""
 
-    weight: torch.Tensor
+    onednn: torch.Tensor | None
+    """Packed as oneDNN multiplies them; None for weights in 8 bits."""
+    ours: int | Weights8 | None
+    """Packed as our kernels multiply them: the address of oneDNN's if they can read these, or in 8 bits."""
     bias: torch.Tensor | None
     features: int
     kernels: Kernels | None
-    blocks: int | None
-    """The address of the same weights for our kernel, if it can read them."""
 
     @staticmethod
-    def of(kernels: Kernels | None, *modules: nn.Linear) -> PackedLinear:
-        """Take the weights over: the modules have none afterwards, so that memory holds them once."""
+    def of(kernels: Kernels | None, dtype: torch.dtype, int8: Arena | None, *modules: nn.Linear) -> Projection:
+        """Take the weights over: the modules have none afterwards, so that memory holds them once.
+
+        ``int8`` is where weights in 8 bits lie. Raises ModelError where they would be made of inf or NaN.
+        """
         advise_huge_pages()
         weights = [m.weight.detach() for m in modules]
-        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        biases = [m.bias.detach() for m in modules if m.bias is not None]
+        biases = [m.bias.detach().to(dtype) for m in modules if m.bias is not None]
         for module in modules:
             module.register_parameter("weight", None)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        blocks = kernels.blocks_of(weight, packed) if kernels else None
-        return PackedLinear(packed, torch.cat(biases) if biases else None, len(weight), kernels, blocks)
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        rest = torch.cat(biases) if biases else None, len(weight), kernels
+        if int8:
+            return Projection(None, pack(weight, int8), *rest)
+        onednn = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return Projection(onednn, kernels.blocks_of(weight, onednn) if kernels else None, *rest)
 
     def __call__(
         self, x_NE: torch.Tensor, other_NF: torch.Tensor | None = None, norm: RmsNorm | None = None
     ) -> torch.Tensor:
         """Return ``norm(x) @ W.T + bias + other`` (N, F)."""
-        if self.kernels and self.blocks and _is_small(x_NE):
-            return self.kernels.product(x_NE, self.blocks, self.features, self.bias, other_NF, norm=norm)
+        if self.kernels and self.ours and self._is_ours(x_NE):
+            return self.kernels.product(x_NE, self.ours, self.features, self.bias, other_NF, norm=norm)
         x_NE = norm(x_NE, self.kernels) if norm else x_NE
         if other_NF is not None:
-            return self._onednn(x_NE, other_NF, "add")
-        out: torch.Tensor = _linear(x_NE, self.weight, self.bias, "none", [], "")
+            return self._binary(x_NE, other_NF, "add")
+        out: torch.Tensor = _linear(x_NE, self.onednn, self.bias, "none", [], "")
         return out
 
-    def gated(self, x_NE: torch.Tensor, gate: PackedLinear, norm: RmsNorm) -> torch.Tensor:
+    def gated(self, x_NE: torch.Tensor, gate: Projection, norm: RmsNorm) -> torch.Tensor:
         """Return this projection of ``norm(x)`` times SiLU of the projection ``gate`` (N, F)."""
         plain = self.bias is None and gate.bias is None
-        if self.kernels and self.blocks and gate.blocks and plain and _is_small(x_NE):
-            return self.kernels.product(x_NE, self.blocks, self.features, gate=gate.blocks, norm=norm)
+        if self.kernels and self.ours and gate.ours and plain and self._is_ours(x_NE):
+            return self.kernels.product(x_NE, self.ours, self.features, gate=gate.ours, norm=norm)
         x_NE = norm(x_NE, self.kernels)
-        gates = _linear(x_NE, gate.weight, gate.bias, "swish", [], "")
-        return self._onednn(x_NE, gates, "mul")
+        if self.onednn is None:
+            return self(x_NE) * nn.functional.silu(gate(x_NE))
+        return self._binary(x_NE, _linear(x_NE, gate.onednn, gate.bias, "swish", [], ""), "mul")
 
-    def _onednn(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
-        out: torch.Tensor = _linear.binary(x_NE, other_NF, self.weight, self.bias, how)
+    def _is_ours(self, x_NE: torch.Tensor) -> bool:
+        tokens, numbers = x_NE.shape
+        return self.onednn is None or tokens <= FEW_TOKENS or numbers <= FEW_NUMBERS
+
+    def _binary(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
+        out: torch.Tensor = _linear.binary(x_NE, other_NF, self.onednn, self.bias, how)
         return out
-
-
-def _is_small(x_NE: torch.Tensor) -> bool:
-    tokens, numbers = x_NE.shape
-    return tokens <= FEW_TOKENS or numbers <= FEW_NUMBERS
 
 
 class RmsNorm(NamedTuple):
@@ -109,19 +116,18 @@ class Layer(NamedTuple):
     """The weights of one layer."""
 
     before: RmsNorm
-    qkv: PackedLinear | Linear8
+    qkv: Projection
     q_norm: RmsNorm | None
     k_norm: RmsNorm | None
     """Qwen3 only."""
-    out: PackedLinear | Linear8
+    out: Projection
     after: RmsNorm
-    gate: Any
-    up: Any
-    """Both a ``PackedLinear``, or both a ``Linear8``: one is given the other."""
-    down: PackedLinear | Linear8
+    gate: Projection
+    up: Projection
+    down: Projection
 
     @staticmethod
-    def of(linear: Callable[..., Any], module: Any, dtype: torch.dtype) -> Layer:
+    def of(linear: Callable[..., Projection], module: Any, dtype: torch.dtype) -> Layer:
         """Take a module's weights over. ``linear`` makes one projection out of the modules that it is given."""
         attention, mlp = module.self_attn, module.mlp
         return Layer(
@@ -152,15 +158,12 @@ class Decoder:
         self._embedding, self._rotary = model.model.embed_tokens.weight.detach(), model.model.rotary_emb
         kernels = load_kernels(self.dtype)
         self._kernels = kernels if self._head_dim % HEAD_MULTIPLE == 0 else None
-        linear: Callable[..., Any] = partial(PackedLinear.of, self._kernels)
-        if int8:
-            assert kernels
-            linear = partial(Linear8.of, kernels, self.dtype, Arena())
+        linear = partial(
+            Projection.of, kernels if int8 else self._kernels, self.dtype, Arena() if int8 else None
+        )
         self._layers = [Layer.of(linear, module, self.dtype) for module in model.model.layers]
         self._norm, self._head = RmsNorm.of(model.model.norm, self.dtype), linear(model.lm_head)
-        self._attention = DecoderAttention(
-            self.config.num_key_value_heads, attention.scaling, self.dtype, self._kernels
-        )
+        self._attention = DecoderAttention(attention.scaling, self.dtype, self._kernels)
         self.skips_masked = self._kernels is not None and self._kernels.has_tiles
 
     def paths(self) -> dict[str, str]:
@@ -171,9 +174,9 @@ class Decoder:
             attention = f"{kernels.instruction_set} kernels"
             attention += "" if kernels.has_tiles else " in decode, torch in prefill"
         products = "oneDNN"
-        if isinstance(self._head, Linear8):
+        if self._head.onednn is None:
             products = "kernels for 8-bit weights"
-        elif self._head.blocks or any(layer.up.blocks for layer in self._layers):
+        elif self._head.ours or any(layer.up.ours for layer in self._layers):
             products = "AMX kernels and oneDNN"
         return {"attention": f"{attention}, {number}", "products": f"{products}, {number}"}
 
@@ -181,26 +184,23 @@ class Decoder:
         self,
         tokens_BT: torch.Tensor,
         positions_BT: torch.Tensor,
-        mask: torch.Tensor | AttentionMask,
-        cache: Any | None,
+        mask: AttentionMask,
+        cache: KVCache,
         prefix: KeysValues | None,
         keep: int,
     ) -> torch.Tensor:
         """Return logits (B, ``keep``, vocabulary): see ``Forward``."""
-        (B, T), last = tokens_BT.shape, len(self._layers) - 1
-        prepared = self._attention.prepare_mask(mask)
-        present_BT = (
-            prepared.present(T) if isinstance(prepared, AttentionMask) else torch.ones(B, T, dtype=torch.bool)
-        )
+        T, last = mask.width, len(self._layers) - 1
+        additive, present_BT = self._attention.additive(mask), self._attention.present(mask)
         x_NE: torch.Tensor = self._embedding[tokens_BT[present_BT]].to(self.dtype)
         cosine, sine = self._rotary(x_NE, positions_BT[present_BT][None])
         rotation = cosine[0], sine[0]
         for number, layer in enumerate(self._layers):
             wanted = keep if number == last else T  # no other results of the last layer are needed
             heads_NXD = self._heads(layer, x_NE)
-            attended_MHD = self._attention(heads_NXD, rotation, prepared, cache, number, prefix, wanted, B)
+            attended_MHD = self._attention(heads_NXD, rotation, mask, additive, cache, number, prefix, wanted)
             if wanted == 0:
-                return x_NE.new_empty(B, 0, len(self._embedding))
+                return x_NE.new_empty(len(tokens_BT), 0, len(self._embedding))
             x_NE = x_NE[_last_indices(present_BT, wanted)] if wanted < T else x_NE
             x_NE = layer.out(attended_MHD.flatten(1), x_NE)
             x_NE = layer.down(layer.up.gated(x_NE, layer.gate, layer.after), x_NE)

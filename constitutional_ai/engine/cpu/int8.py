@@ -8,12 +8,10 @@ Axes: N tokens, E hidden size, F features.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
-from constitutional_ai.engine.cpu.kernels import Kernels, Weights8
+from constitutional_ai.engine.cpu.kernels import Weights8
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.errors import ModelError
 
@@ -22,38 +20,6 @@ TOGETHER = 2**18
 """Weights that are rounded at once: meanwhile each takes 4 bytes or more."""
 WIDE, TALL = 64, 32
 """Inputs and features of a block."""
-
-
-class Linear8(NamedTuple):
-    """One or several projections of the same input; has the interface of ``PackedLinear``."""
-
-    weights: Weights8
-    bias: torch.Tensor | None
-    features: int
-    kernels: Kernels
-
-    @staticmethod
-    def of(kernels: Kernels, dtype: torch.dtype, arena: Arena, *modules: nn.Linear) -> Linear8:
-        """Take the weights over: the modules have none afterwards. Raises ModelError for inf and NaN."""
-        weights = [m.weight.detach() for m in modules]
-        biases = [m.bias.detach().to(dtype) for m in modules if m.bias is not None]
-        for module in modules:
-            module.register_parameter("weight", None)
-        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        return Linear8(pack(weight, arena), torch.cat(biases) if biases else None, len(weight), kernels)
-
-    def __call__(
-        self,
-        x_NE: torch.Tensor,
-        other_NF: torch.Tensor | None = None,
-        norm: tuple[torch.Tensor, float] | None = None,
-    ) -> torch.Tensor:
-        """Return ``norm(x) @ W.T + bias + other`` (N, F)."""
-        return self.kernels.product_int8(x_NE, self.weights, self.features, self.bias, other_NF, norm=norm)
-
-    def gated(self, x_NE: torch.Tensor, gate: Linear8, norm: tuple[torch.Tensor, float]) -> torch.Tensor:
-        """Return this projection of ``norm(x)`` times SiLU of the projection ``gate`` (N, F)."""
-        return self.kernels.product_int8(x_NE, self.weights, self.features, gate=gate.weights, norm=norm)
 
 
 def round_weights(weight_FE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

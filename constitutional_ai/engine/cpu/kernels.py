@@ -10,8 +10,7 @@ prefix.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -60,8 +59,7 @@ class Kernels:
         pointer, long, single = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
         library.rms_norm.argtypes = [*[pointer] * 3, single, *[long] * 2]
         library.apply_rotary.argtypes = [*[pointer] * 7, *[long] * 6]
-        library.attend_suffix.argtypes = [*[pointer] * 7, single, *[long] * 6]
-        library.join.argtypes = [*[pointer] * 5, *[long] * 4]
+        library.attend_suffix.argtypes = [*[pointer] * 8, single, *[long] * 5]
         library.sample.argtypes = [*[pointer] * 3, single, *[long] * 2]
         library.instruction_set.restype = ctypes.c_char_p
         self.has_tiles = bool(library.has_tiles())
@@ -74,7 +72,6 @@ class Kernels:
             library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         if self.has_tiles:
             library.pack.argtypes = [*[pointer] * 5, *[long] * 4]
-            library.attend_prefix.argtypes = [*[pointer] * 5, single, *[long] * 4]
             library.attend_prefill.argtypes = [*[pointer] * 13, single, *[long] * 8]
             library.attend_decode.argtypes = [*[pointer] * 11, single, *[long] * 7]
             library.product.argtypes = [*[pointer] * 7, single, *[long] * 3]
@@ -110,35 +107,33 @@ class Kernels:
         query_KBG1D: torch.Tensor,
         keys_BKCD: torch.Tensor,
         values_BKCD: torch.Tensor,
-        first_B: torch.Tensor,
+        known_B: torch.Tensor,
         column: int,
+        prefix: Attended | None,
         scaling: float,
-    ) -> Attended:
-        """Return attention of one token of each sequence, in ``column``, to the columns from ``first_B`` to its own."""
+    ) -> torch.Tensor:
+        """Return attention (B, 1, H, D) of one token of each sequence, joined with that to the ``prefix``.
+
+        It is in ``column``, and attends to that one and to the ``known_B`` columns before it.
+        """
         K, B, G, _, D = query_KBG1D.shape
-        out, log_sums = _empty_attended(query_KBG1D)
-        pointers = _pointers(query_KBG1D, keys_BKCD, values_BKCD, first_B)
-        sizes = (column, keys_BKCD.shape[2], B, K, G, D)
-        self._library.attend_suffix(
-            *pointers, _strides(keys_BKCD, 3), *_pointers(out, log_sums), scaling, *sizes
+        out = query_KBG1D.new_empty(B, 1, K * G, D)
+        held = [x.contiguous() for x in prefix] if prefix else [None, None]  # until it is read
+        pointers = (
+            *_pointers(query_KBG1D, keys_BKCD, values_BKCD, known_B),
+            _strides(keys_BKCD, 3),
+            *_pointers(*held, out),
         )
-        return out, log_sums
+        self._library.attend_suffix(*pointers, scaling, column, B, K, G, D)
+        return out
 
     def pack(self, key_BKLD: torch.Tensor, value_BKLD: torch.Tensor) -> Packed:
-        """Pack keys and values into tiles, for ``attend_prefix``, ``attend_prefill`` and ``attend_decode``."""
+        """Pack keys and values into tiles, for ``attend_prefill`` and ``attend_decode``."""
         B, K, L, D = key_BKLD.shape
         keys, values = key_BKLD.new_empty(2, B, K, _padded_length(L), D)
         strides = _strides(key_BKLD, 3)
         self._library.pack(*_pointers(key_BKLD, value_BKLD), strides, *_pointers(keys, values), B, K, L, D)
         return Packed(keys, values, L)
-
-    def attend_prefix(self, query_KBGTD: torch.Tensor, prefix: Packed, scaling: float) -> Attended:
-        """Return attention of all tokens to the whole prefix."""
-        K, B, G, T, D = query_KBGTD.shape
-        out, log_sums = _empty_attended(query_KBGTD)
-        pointers = _pointers(query_KBGTD, prefix.keys, prefix.values, out, log_sums)
-        self._library.attend_prefix(*pointers, scaling, K, B * G * T, prefix.length, D)
-        return out, log_sums
 
     def attend_prefill(
         self,
@@ -173,93 +168,67 @@ class Kernels:
 
     def attend_decode(
         self,
-        heads_B1XD: torch.Tensor,
+        heads_BXD: torch.Tensor,
         rotation: Rotation,
         keys_BKCD: torch.Tensor,
         values_BKCD: torch.Tensor,
-        first_B: torch.Tensor,
+        known_B: torch.Tensor,
         column: int,
         prefix: Packed | None,
         scaling: float,
     ) -> torch.Tensor:
-        """Return (B, 1, H, D): rotation, attention to suffix and prefix, and their join, all in one pass.
+        """Return (B, H, D): rotation, attention to suffix and prefix, and their join, all in one pass.
 
         Only for heads that ``can_attend_decode``.
         """
-        B, T, X, D = heads_B1XD.shape
+        B, X, D = heads_BXD.shape
         K, C = keys_BKCD.shape[1:3]
         G = X // K - 2
-        query_KBGTD, out_BTHD = heads_B1XD.new_empty(K, B, G, T, D), heads_B1XD.new_empty(B, T, K * G, D)
+        query_KBGD, out_BHD = heads_BXD.new_empty(K, B, G, D), heads_BXD.new_empty(B, K * G, D)
         pointers = (
-            *_pointers(heads_B1XD, *rotation, keys_BKCD, values_BKCD, first_B),
+            *_pointers(heads_BXD, *rotation, keys_BKCD, values_BKCD, known_B),
             _strides(keys_BKCD, 3),
             *_prefix_pointers(prefix),
-            *_pointers(query_KBGTD, out_BTHD),
+            *_pointers(query_KBGD, out_BHD),
         )
         sizes = (column, C, B, K, G, prefix.length if prefix else 0, D)
         self._library.attend_decode(*pointers, scaling, *sizes)
-        return out_BTHD
+        return out_BHD
 
-    def can_attend_decode(self, heads_BTXD: torch.Tensor, keys_BKCD: torch.Tensor) -> bool:
+    def can_attend_decode(self, heads_BXD: torch.Tensor, keys_BKCD: torch.Tensor) -> bool:
         """Return whether ``attend_decode`` takes heads and a KV cache of these sizes."""
-        _, T, X, D = heads_BTXD.shape
+        _, X, D = heads_BXD.shape
         K, C = keys_BKCD.shape[1:3]
-        return self.has_tiles and T == 1 and X // K - 2 <= LANES <= C and D in (64, 128)
+        return X // K - 2 <= LANES <= C and D in (64, 128)
 
     def product(
         self,
         x_NE: torch.Tensor,
-        blocks: int,
+        weights: int | Weights8,
         features: int,
         bias_F: torch.Tensor | None = None,
         other_NF: torch.Tensor | None = None,
         *,
-        gate: int | None = None,
+        gate: int | Weights8 | None = None,
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """Return ``norm(x) @ W.T + bias + other`` (N, F), or times SiLU of the product with ``gate``.
 
-        ``blocks`` and ``gate`` are addresses from ``blocks_of``; ``norm`` the weights (E) and epsilon of an RMS norm.
+        ``weights`` and ``gate`` are in 8 bits, or addresses from ``blocks_of``; ``norm`` the weights (E) and epsilon of
+        an RMS norm.
         """
-        weights = [blocks], [gate]
-        return self._product(self._library.product, x_NE, weights, features, bias_F, other_NF, norm)
-
-    def product_int8(
-        self,
-        x_NE: torch.Tensor,
-        weights: Weights8,
-        features: int,
-        bias_F: torch.Tensor | None = None,
-        other_NF: torch.Tensor | None = None,
-        *,
-        gate: Weights8 | None = None,
-        norm: tuple[torch.Tensor, float] | None = None,
-    ) -> torch.Tensor:
-        """Return the same as ``product``, with weights in 8 bits."""
-        assert x_NE.shape[1] < 2**16  # else sums would not fit into 32 bits
-        pointers = _pointers(*weights), _pointers(*gate) if gate else [None] * 3
-        return self._product(self._library.product_int8, x_NE, pointers, features, bias_F, other_NF, norm)
-
-    def _product(
-        self,
-        function: Any,
-        x_NE: torch.Tensor,
-        weights: tuple[Sequence[int | None], Sequence[int | None]],
-        features: int,
-        bias_F: torch.Tensor | None,
-        other_NF: torch.Tensor | None,
-        norm: tuple[torch.Tensor, float] | None,
-    ) -> torch.Tensor:
-        """Call a product; ``weights`` are pointers to those of the projection and of its gate."""
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
-        assert weights[1][0] is None or (bias_F is None and other_NF is None)
+        assert gate is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)
-        scale, *added = [
-            None if tensor is None else tensor.data_ptr() for tensor in (weight_E, bias_F, other_NF)
-        ]
-        pointers = (*_pointers(x_NE), scale, *weights[0], *weights[1], *added, *_pointers(out))
-        function(*pointers, epsilon, N, E, features)
+        x_norm, added_out = _pointers(x_NE, weight_E), _pointers(bias_F, other_NF, out)
+        if isinstance(weights, Weights8):
+            assert E < 2**16  # else sums would not fit into 32 bits
+            gates = gate if isinstance(gate, Weights8) else [None] * 3
+            of_weights = _pointers(*weights, *gates)
+            self._library.product_int8(*x_norm, *of_weights, *added_out, epsilon, N, E, features)
+        else:
+            self._library.product(*x_norm, weights, gate, *added_out, epsilon, N, E, features)
         return out
 
     def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:
@@ -273,15 +242,6 @@ class Kernels:
         blocks = weight_FE.view(F // step, step, E // step, step // 2, 2).permute(0, 2, 3, 1, 4)
         return address if torch.equal(laid.view(blocks.shape), blocks) else None
 
-    def join(self, suffix: Attended, prefix: Attended | None) -> torch.Tensor:
-        """Return attention (B, 1, H, D) to suffix and prefix together."""
-        K, B, G, T, D = suffix[0].shape
-        out = suffix[0].new_empty(B, T, K * G, D)
-        held = [x.contiguous() for x in prefix or ()]  # until it is read
-        pointers = (*_pointers(*suffix), *(_pointers(*held) or (None, None)), *_pointers(out))
-        self._library.join(*pointers, B, K, G, D)
-        return out
-
     def sample(self, logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float) -> torch.Tensor:
         """Return the first token (B,) up to which the probabilities sum to more than ``uniform_B``, in [0, 1)."""
         tokens, (B, V) = torch.empty(len(logits_BV), dtype=torch.int64), logits_BV.shape
@@ -293,16 +253,12 @@ def _padded_length(tokens: int) -> int:
     return -(-tokens // BLOCK) * BLOCK
 
 
-def _prefix_pointers(prefix: Packed | None) -> tuple[int | None, int | None]:
-    return (prefix.keys.data_ptr(), prefix.values.data_ptr()) if prefix else (None, None)
+def _prefix_pointers(prefix: Packed | None) -> list[int | None]:
+    return _pointers(prefix.keys, prefix.values) if prefix else [None, None]
 
 
-def _empty_attended(query_KBGTD: torch.Tensor) -> Attended:
-    return torch.empty_like(query_KBGTD), torch.empty(query_KBGTD.shape[:-1])
-
-
-def _pointers(*tensors: torch.Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
+def _pointers(*tensors: torch.Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def _strides(tensor: torch.Tensor, axes: int) -> ctypes.Array[ctypes.c_int64]:

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from constitutional_ai import machine
 from constitutional_ai.engine.cpu import build
-from constitutional_ai.engine.cpu.decoder import Decoder
-from constitutional_ai.engine.cpu.int8 import Linear8, pack, round_weights
+from constitutional_ai.engine.cpu.decoder import Decoder, Projection, RmsNorm
+from constitutional_ai.engine.cpu.int8 import pack, round_weights
 from constitutional_ai.engine.cpu.kernels import Kernels
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.open import int8_dtype
@@ -104,13 +104,13 @@ def test_a_product_is_that_with_the_weights_brought_back(
     x = drawn(dtype, rows, numbers) * torch.logspace(-3, 3, rows)[:, None].to(dtype)
     x[0, numbers // 2] *= 100
     made, other, norm = (
-        Linear8.of(made_for, dtype, Arena(), module),
+        Projection.of(made_for, dtype, Arena(), module),
         drawn(dtype, rows, features),
         drawn(dtype, numbers),
     )
     assert close(made(x), x.double() @ wanted.T + bias)
     assert close(made(x, other), x.double() @ wanted.T + bias + other.double())
-    assert close(made(x, norm=(norm, 1e-5)), normed(x, norm) @ wanted.T + bias)
+    assert close(made(x, norm=RmsNorm(norm, 1e-5)), normed(x, norm) @ wanted.T + bias)
 
 
 @pytest.mark.parametrize(("rows", "numbers", "features"), SHAPES)
@@ -121,15 +121,28 @@ def test_a_gated_product_is_that_times_silu_of_the_gate(
     up, gate = linear(numbers, features, 1), linear(numbers, features, 2)
     x, norm = drawn(dtype, rows, numbers), 5 * drawn(dtype, numbers)
     ups, gates = (normed(x, norm) @ brought_back(module).T for module in (up, gate))
-    made, by = (Linear8.of(made_for, dtype, Arena(), module) for module in (up, gate))
-    assert close(made.gated(x, by, (norm, 1e-5)), ups * nn.functional.silu(gates))
+    made, by = (Projection.of(made_for, dtype, Arena(), module) for module in (up, gate))
+    assert close(made.gated(x, by, RmsNorm(norm, 1e-5)), ups * nn.functional.silu(gates))
+
+
+def test_biases_of_a_gated_product_are_added_to_both(kernels: tuple[Kernels, torch.dtype]) -> None:
+    made_for, dtype = kernels
+    up, gate = (linear(64, 32, seed, bias=True) for seed in (1, 2))
+    up.bias.data *= 50
+    x, norm = drawn(dtype, 3, 64), drawn(dtype, 64)
+    ups, gates = (
+        normed(x, norm) @ brought_back(module).T + module.bias.detach().double() for module in (up, gate)
+    )
+    made, by = (Projection.of(made_for, dtype, Arena(), module) for module in (up, gate))
+    got, wanted = made.gated(x, by, RmsNorm(norm, 1e-5)).double(), ups * nn.functional.silu(gates)
+    assert ((got - wanted).abs() <= 0.03 * wanted.abs().amax(-1, keepdim=True)).all()
 
 
 def test_rows_of_zeros_and_weights_of_zeros_give_zeros(kernels: tuple[Kernels, torch.dtype]) -> None:
     made_for, dtype = kernels
     module = linear(64, 32, 0)
     module.weight.data[3] = 0
-    made = Linear8.of(made_for, dtype, Arena(), module)
+    made = Projection.of(made_for, dtype, Arena(), module)
     assert not made(torch.zeros(5, 64, dtype=dtype)).any()
     assert not made(drawn(dtype, 5, 64))[:, 3].any()
 
@@ -141,8 +154,8 @@ def test_gates_far_from_zero_leave_numbers(kernels: tuple[Kernels, torch.dtype],
     gate.weight.data[:] = huge
     x = torch.ones(2, 64, dtype=dtype)
     wanted = (x.double() @ brought_back(up).T) * (64 * huge if huge > 0 else 0)
-    made, by = (Linear8.of(made_for, dtype, Arena(), module) for module in (up, gate))
-    assert close(made.gated(x, by, (torch.ones(64, dtype=dtype), 0.0)), wanted)
+    made, by = (Projection.of(made_for, dtype, Arena(), module) for module in (up, gate))
+    assert close(made.gated(x, by, RmsNorm(torch.ones(64, dtype=dtype), 0.0)), wanted)
 
 
 numbers = st.floats(-1e6, 1e6, width=32)

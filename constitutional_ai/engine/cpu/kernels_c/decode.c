@@ -77,10 +77,10 @@ static inline void join_one(const float *own, float own_sum, const number *prefi
 }
 
 // heads (B, H + 2K, D); cosine, sine (B, D); keys, values (B, K, C, D) with strides over sequences, heads and columns:
-// sequence b's suffix begins in column first[b], and ``column`` is written; prefix keys and values as ``pack`` lays them, or
+// sequence b's suffix begins known[b] columns before ``column``, which is written; prefix keys and values as ``pack`` lays them, or
 // NULL; queries has room for (K, B, G, D). out (B, H, D). C is at least 16, G at most 16.
 void attend_decode(const number *heads, const number *cosine, const number *sine, number *keys, number *values,
-                   const int64_t *first, const int64_t *stride, const number *prefix_keys, const number *prefix_values,
+                   const int64_t *known, const int64_t *stride, const number *prefix_keys, const number *prefix_values,
                    number *queries, number *out, float scaling, long column, long C, long B, long K, long G, long P,
                    long D) {
     long together = QUERIES / G, packed = (P + KEYS - 1) / KEYS * KEYS * D;
@@ -106,8 +106,9 @@ void attend_decode(const number *heads, const number *cosine, const number *sine
                    P, D);                                                                                                 \
     }                                                                                                                     \
     for (long r = 0; r < some; r++) {                                                                                     \
-        int64_t at = (b + r) * stride[0] + k * stride[1] + first[b + r] * stride[2];                                      \
-        attend_own_suffix(query + r * G * D, keys + at, values + at, stride[2], first[b + r], column + 1 - first[b + r], C,    \
+        long first = column - known[b + r];                                                                               \
+        int64_t at = (b + r) * stride[0] + k * stride[1] + first * stride[2];                                             \
+        attend_own_suffix(query + r * G * D, keys + at, values + at, stride[2], first, known[b + r] + 1, C,               \
                      scaling, room + 16 * LANES, G, attended, own_sum, D);                                                   \
         for (long g = 0; g < G; g++) {                                                                                    \
             number *to = out + ((b + r) * K * G + k * G + g) * D;                                                         \

@@ -97,42 +97,32 @@ static inline __attribute__((always_inline)) float attend_one(const number *quer
     return most + logf(sum);
 }
 
-// Attention of one new token of each sequence, in ``column``, to its suffix, from column first[b] on. queries (K, B, G, D);
-// keys, values as in ``apply_rotary``. out (K, B, G, D), and the log of its sums (K, B, G).
-void attend_suffix(const number *queries, const number *keys, const number *values, const int64_t *first,
-                   const int64_t *stride, number *out, float *sums, float scaling, long column, long C, long B, long K,
-                   long G, long D) {
+// Attention of one new token of each sequence, in ``column``: to the known[b] columns before it and to its own, joined with that
+// to the prefix. queries (K, B, G, D); keys, values as in ``apply_rotary``; prefix (K, B, G, D), which may be NULL, and the logs
+// of its sums (K, B, G). out (B, H, D).
+void attend_suffix(const number *queries, const number *keys, const number *values, const int64_t *known,
+                   const int64_t *stride, const number *prefix, const float *prefix_sum, number *out, float scaling,
+                   long column, long B, long K, long G, long D) {
 #pragma omp parallel
     {
-        float *scores = malloc((C + 15 + D) * sizeof(float)), *attended = scores + C + 15;
+        float *scores = malloc((column + 1 + 15 + D) * sizeof(float)), *attended = scores + column + 1 + 15;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < B * K; task++) {
-            long b = task / K, k = task % K, begin = (k * B + b) * G, columns = column + 1 - first[b];
-            int64_t at = b * stride[0] + k * stride[1] + first[b] * stride[2];
+            long b = task / K, k = task % K, begin = (k * B + b) * G, columns = known[b] + 1;
+            int64_t at = b * stride[0] + k * stride[1] + (column - known[b]) * stride[2];
             for (long n = begin; n < begin + G; n++) {
 #define ATTEND(D) attend_one(queries + n * D, keys + at, values + at, stride[2], columns, scaling, scores, attended, D)
                 // A constant is what the loops over it are unrolled for.
-                sums[n] = D == 64 ? ATTEND(64) : D == 128 ? ATTEND(128) : ATTEND(D);
-                for (long d = 0; d < D; d++) out[n * D + d] = narrow(attended[d]);
+                float sum = D == 64 ? ATTEND(64) : D == 128 ? ATTEND(128) : ATTEND(D);
+                float share = prefix ? 1 / (1 + expf(fminf(sum - prefix_sum[n], 80))) : 0;
+                number *to = out + (b * K * G + k * G + n - begin) * D;
+                for (long d = 0; d < D; d++) {
+                    float own = wide(narrow(attended[d])), other = prefix ? wide(prefix[n * D + d]) : own;
+                    to[d] = narrow(own + share * (other - own));
+                }
             }
         }
         free(scores);
-    }
-}
-
-// Joins attention to each sequence's suffix with that to the prefix: own, prefix (K, B, G, D), the logs of their sums (K, B,
-// G), out (B, H, D). prefix may be NULL.
-void join(const number *own, const float *own_sum, const number *prefix, const float *prefix_sum, number *out, long B,
-          long K, long G, long D) {
-#pragma omp parallel for schedule(static)
-    for (long b = 0; b < B; b++) {
-        for (long h = 0; h < K * G; h++) {
-            long n = (h / G * B + b) * G + h % G;
-            const number *one = own + n * D, *other = prefix ? prefix + n * D : one;
-            float share = prefix ? 1 / (1 + expf(fminf(own_sum[n] - prefix_sum[n], 80))) : 0;
-            number *to = out + (b * K * G + h) * D;
-            for (long d = 0; d < D; d++) to[d] = narrow(wide(one[d]) + share * (wide(other[d]) - wide(one[d])));
-        }
     }
 }
 

@@ -62,31 +62,6 @@ void pack(number *keys, number *values, const int64_t *stride, number *packed_ke
     }
 }
 
-// A constant size is what the loops over it are unrolled for.
-#define OF_SIZE(D, attend)           \
-    if (D == 64) attend(64);         \
-    else if (D == 128) attend(128);  \
-    else attend(D)
-
-// Attention of queries (K, N, D) to all packed keys and values (K, P up to a multiple of KEYS, D). out (K, N, D), and the
-// logs of its sums (K, N).
-void attend_prefix(const number *queries, const number *keys, const number *values, number *out, float *sums, float scaling,
-                   long K, long N, long P, long D) {
-    long blocks = (N + QUERIES - 1) / QUERIES;
-#pragma omp parallel
-    {
-        Tiles before = whole_tiles();
-#pragma omp for schedule(dynamic)
-        for (long task = 0; task < K * blocks; task++) {
-            long n = task % blocks * QUERIES, rows = N - n < QUERIES ? N - n : QUERIES, at = task / blocks * N + n;
-            const number *key = keys + task / blocks * whole(P) * D, *value = values + task / blocks * whole(P) * D;
-#define ATTEND(D) attend_all(queries + at * D, rows, key, value, out + at * D, sums + at, scaling, P, D)
-            OF_SIZE(D, ATTEND);
-        }
-        set_tiles(&before);
-    }
-}
-
 // A prefill of B sequences in T columns, of which padding[b] are empty, after known[b] known tokens. New tokens lie one
 // sequence's behind the other's: heads (N, H + 2K, D), cosine and sine (N, D). Results are wanted of the last tokens of each
 // sequence, keep at most.
@@ -148,9 +123,10 @@ static inline __attribute__((always_inline)) void attend_both(const Prefill *of,
 }
 
 static void attend_from(const Prefill *of, long b, long k, long n, long start, long out) {
-#undef ATTEND
-#define ATTEND(D) attend_both(of, b, k, n, start, out, D)
-    OF_SIZE(of->D, ATTEND);
+    // A constant size is what the loops over it are unrolled for.
+    if (of->D == 64) attend_both(of, b, k, n, start, out, 64);
+    else if (of->D == 128) attend_both(of, b, k, n, start, out, 128);
+    else attend_both(of, b, k, n, start, out, of->D);
 }
 
 // Attention of new tokens: to the prefix, keys and values as ``pack`` lays them, and to the sequence's own, keys and values
