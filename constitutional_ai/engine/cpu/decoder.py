@@ -191,14 +191,13 @@ class Decoder:
     ) -> torch.Tensor:
         """Return logits (B, ``keep``, vocabulary): see ``Forward``."""
         T, last = mask.width, len(self._layers) - 1
-        additive, present_BT = self._attention.additive(mask), self._attention.present(mask)
+        present_BT = self._attention.present(mask)
         x_NE: torch.Tensor = self._embedding[tokens_BT[present_BT]].to(self.dtype)
         cosine, sine = self._rotary(x_NE, positions_BT[present_BT][None])
-        rotation = cosine[0], sine[0]
+        prepared = self._attention.prepare((cosine[0], sine[0]), mask, cache, prefix)
         for number, layer in enumerate(self._layers):
             wanted = keep if number == last else T  # no other results of the last layer are needed
-            heads_NXD = self._heads(layer, x_NE)
-            attended_MHD = self._attention(heads_NXD, rotation, mask, additive, cache, number, prefix, wanted)
+            attended_MHD = self._attention(self._heads(layer, x_NE), prepared, number, wanted)
             if wanted == 0:
                 return x_NE.new_empty(len(tokens_BT), 0, len(self._embedding))
             x_NE = x_NE[_last_indices(present_BT, wanted)] if wanted < T else x_NE

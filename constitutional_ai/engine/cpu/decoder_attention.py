@@ -6,12 +6,27 @@ queries, K keys, K values; D size of a head, L tokens of a suffix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 
 from constitutional_ai.engine.attention import KeysValues, attend, attend_prefix, by_key_head
 from constitutional_ai.engine.attention_mask import AttentionMask
 from constitutional_ai.engine.cpu.kernels import Kernels, Packed, Rotation
 from constitutional_ai.engine.kv_cache import KVCache
+
+
+class Pass(NamedTuple):
+    """What is the same in all layers of a forward pass."""
+
+    rotation: Rotation
+    mask: AttentionMask
+    additive: torch.Tensor | None
+    """What is added to scores (B, 1, T, L), where torch attends."""
+    cache: KVCache
+    prefix: Sequence[Any] | None
+    """The prefix of each layer: keys and values, or ``Packed`` for tiles."""
 
 
 class DecoderAttention:
@@ -26,80 +41,55 @@ class DecoderAttention:
         """Return which tokens (B, T) are computed: without tiles, padding too."""
         return mask.present(mask.width) if self._tiles else torch.ones_like(mask.segment_ids, dtype=torch.bool)
 
-    def additive(self, mask: AttentionMask) -> torch.Tensor | None:
-        """Return what is added to scores; None too where our kernels skip what is masked."""
-        skipped = self._tiles or (self._kernels and mask.width == 1)
-        return None if skipped else mask.additive(torch.device("cpu"), self._dtype)
+    def prepare(
+        self, rotation: Rotation, mask: AttentionMask, cache: KVCache, prefix: KeysValues | None
+    ) -> Pass:
+        """Return what the calls of a forward pass take. A prefix is packed once for all that a batch computes."""
+        if self._tiles:
+            if prefix and self._packed[0] is not prefix:
+                self._packed = prefix, [self._tiles.pack(*of_layer) for of_layer in prefix]
+            return Pass(rotation, mask, None, cache, self._packed[1] if prefix else None)
+        in_columns = tuple(x.view(len(mask.known), mask.width, -1) for x in rotation)
+        skipped = self._kernels and mask.width == 1
+        additive = None if skipped else mask.additive(torch.device("cpu"), self._dtype)
+        return Pass((in_columns[0], in_columns[1]), mask, additive, cache, prefix)
 
-    def __call__(
-        self,
-        heads_NXD: torch.Tensor,
-        rotation: Rotation,
-        mask: AttentionMask,
-        additive: torch.Tensor | None,
-        cache: KVCache,
-        layer: int,
-        prefix: KeysValues | None,
-        keep: int,
-    ) -> torch.Tensor:
+    def __call__(self, heads_NXD: torch.Tensor, given: Pass, layer: int, keep: int) -> torch.Tensor:
         """Return attention (M, H, D) of the last ``keep`` tokens of each sequence."""
+        mask, cache = given.mask, given.cache
         if not self._tiles:
-            sizes = len(mask.known), mask.width
-            heads_BTXD, *by_token = (x.view(*sizes, *x.shape[1:]) for x in (heads_NXD, *rotation))
-            cosine, sine = by_token
-            of_layer = prefix[layer] if prefix else None
-            attended_BTHD = self._attend_padded(
-                heads_BTXD, (cosine, sine), mask, additive, cache, layer, of_layer, keep
-            )
-            return attended_BTHD.flatten(0, 1)
-        packed, (keys, values) = self._packed_prefix(prefix, layer), cache.layer(layer)
+            heads_BTXD = heads_NXD.view(len(mask.known), mask.width, *heads_NXD.shape[1:])
+            return self._attend_padded(heads_BTXD, given, layer, keep).flatten(0, 1)
+        prefix, (keys, values) = given.prefix and given.prefix[layer], cache.layer(layer)
         if mask.width == 1 and self._tiles.can_attend_decode(heads_NXD, keys):
             places = keys, values, mask.known_lengths, cache.column
-            return self._tiles.attend_decode(heads_NXD, rotation, *places, packed, self._scaling)
-        keys, values = cache.attended(layer)
-        return self._tiles.attend_prefill(heads_NXD, rotation, keys, values, mask, packed, self._scaling, keep)
+            return self._tiles.attend_decode(heads_NXD, given.rotation, *places, prefix, self._scaling)
+        own = cache.attended(layer)
+        return self._tiles.attend_prefill(heads_NXD, given.rotation, *own, mask, prefix, self._scaling, keep)
 
-    def _attend_padded(
-        self,
-        heads_BTXD: torch.Tensor,
-        rotation: Rotation,
-        mask: AttentionMask,
-        additive: torch.Tensor | None,
-        cache: KVCache,
-        layer: int,
-        prefix: tuple[torch.Tensor, torch.Tensor] | None,
-        keep: int,
-    ) -> torch.Tensor:
+    def _attend_padded(self, heads_BTXD: torch.Tensor, given: Pass, layer: int, keep: int) -> torch.Tensor:
         """Return (B, ``keep``, H, D), of tokens in columns, without tiles."""
-        T, (keys, values) = mask.width, cache.layer(layer)
-        query = self._rotate(heads_BTXD, rotation, cache, layer)[..., T - keep :, :].contiguous()
+        T, cache = given.mask.width, given.cache
+        query = self._rotate(heads_BTXD, given, layer)[..., T - keep :, :].contiguous()
         if keep == 0:
             return query.new_empty(len(heads_BTXD), 0, 0, 0)
-        far = attend_prefix(query, prefix, self._scaling) if prefix else None
+        far = attend_prefix(query, given.prefix[layer], self._scaling) if given.prefix else None
         if self._kernels and T == 1:
-            places = keys, values, mask.known_lengths, cache.column
+            places = *cache.layer(layer), given.mask.known_lengths, cache.column
             return self._kernels.attend_suffix(query, *places, far, self._scaling)
-        key, value = cache.attended(layer)
+        (key, value), additive = cache.attended(layer), given.additive
         if keep < T:
             additive = _causal(keep, key) if additive is None else additive[:, :, T - keep :]
         return attend(query, key, value, additive, self._scaling, far)
 
-    def _packed_prefix(self, prefix: KeysValues | None, layer: int) -> Packed | None:
-        """Return the prefix of one layer, packed for tiles. Packed once for all that a batch computes."""
-        if prefix is None or self._tiles is None:
-            return None
-        if self._packed[0] is not prefix:
-            self._packed = prefix, [self._tiles.pack(*of_layer) for of_layer in prefix]
-        return self._packed[1][layer]
-
-    def _rotate(self, heads: torch.Tensor, rotation: Rotation, cache: KVCache, layer: int) -> torch.Tensor:
+    def _rotate(self, heads: torch.Tensor, given: Pass, layer: int) -> torch.Tensor:
         """Return rotated new queries (K, B, G, T, D); write the new keys and values into the cache."""
-        keys, values = cache.layer(layer)
+        keys, values = given.cache.layer(layer)
         if self._kernels:
-            return self._kernels.apply_rotary(heads, rotation, keys, values, cache.column)
+            return self._kernels.apply_rotary(heads, given.rotation, keys, values, given.cache.column)
         K = keys.shape[1]
-        rotated = apply_rotary(heads[:, :, :-K], *rotation).transpose(1, 2)
-        cache.update(rotated[:, -K:], heads[:, :, -K:].transpose(1, 2), layer)
+        rotated = apply_rotary(heads[:, :, :-K], *given.rotation).transpose(1, 2)
+        given.cache.update(rotated[:, -K:], heads[:, :, -K:].transpose(1, 2), layer)
         return by_key_head(rotated[:, :-K], K)
 
 
