@@ -35,8 +35,6 @@ from constitutional_ai.seeding import rng, seed_of
 PART = "harm"
 Mode = Literal["zero_shot", "few_shot", "chain_of_thought"]
 MODES: tuple[Mode, ...] = ("zero_shot", "few_shot", "chain_of_thought")
-
-
 QUESTIONS = (HARMFUL_OR_ETHICAL, KIND_OF_HARM)
 
 

@@ -83,7 +83,7 @@ def _files(suite: Suite) -> Files:
     return {name: [q for path in one for q in load_hhh(path)[: suite.limit]] for name, one in files.items()}
 
 
-def _asked(files: Files, model: str, methods: Sequence[str]) -> dict[str, tuple[HHHAnswer, HHHQuestion]]:
+def _unanswered(files: Files, model: str, methods: Sequence[str]) -> dict[str, tuple[HHHAnswer, HHHQuestion]]:
     """Return every question once for each method, with its answer yet to be given, by the id of the answer."""
     rows = [
         (HHHAnswer(f"{q.comparison.id}.{model}.{method}", q.comparison.id, model, method, q.better, None), q)
@@ -97,8 +97,8 @@ def _asked(files: Files, model: str, methods: Sequence[str]) -> dict[str, tuple[
 def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
     methods = _methods(suite)
 
-    async def answer(model: Model, name: str, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
-        row, (comparison, better, constitution) = asked
+    async def answer(model: Model, name: str, item: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
+        row, (comparison, better, constitution) = item
         try:
             choice = await label(
                 comparison,
@@ -116,7 +116,7 @@ def _by_models(suite: Suite, files: Files) -> list[HHHAnswer]:
     return suite.answered(
         PART,
         HHHAnswer,
-        lambda name: _asked(files, name, METHODS),
+        lambda name: _unanswered(files, name, METHODS),
         answer,
         needs_scores=True,
         config={"temperature": suite.feedback.temperature, "max_tokens": suite.feedback.max_tokens},
@@ -136,8 +136,8 @@ def _methods(suite: Suite) -> dict[str, Feedback]:
 def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswer]:
     """Score both answers of every question. The one with the higher score counts as better (EV-2)."""
 
-    async def step(score: Score, asked: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
-        row, (comparison, better, _) = asked
+    async def step(score: Score, item: tuple[HHHAnswer, HHHQuestion]) -> HHHAnswer:
+        row, (comparison, better, _) = item
         conversation = comparison.prompt.conversation
         try:
             a, b = [
@@ -149,7 +149,7 @@ def _by_preference_model(suite: Suite, files: Files, name: str) -> list[HHHAnswe
         return replace(row, probability_right=probability(a - b if better == "a" else b - a), scores=(a, b))
 
     inputs = {"the questions": _digest(files)}
-    return suite.scored(PART, HHHAnswer, _asked(files, name, (BY_SCORE,)), step, name=name, inputs=inputs)
+    return suite.scored(PART, HHHAnswer, _unanswered(files, name, (BY_SCORE,)), step, name=name, inputs=inputs)
 
 
 def _digest(files: Files) -> str:

@@ -13,12 +13,7 @@ from functools import partial
 
 from constitutional_ai.data.worked_examples import FEW_SHOTS
 from constitutional_ai.evaluation.candidates import weights_digest
-from constitutional_ai.evaluation.matches.game import (
-    Game,
-    MatchTurn,
-    opinion_of,
-    reply_id,
-)
+from constitutional_ai.evaluation.matches.game import Game, MatchTurn, opinion_of, reply_id
 from constitutional_ai.evaluation.matches.human_turns import (
     human_id,
     human_turns,

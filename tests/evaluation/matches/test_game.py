@@ -11,10 +11,7 @@ import pytest
 from constitutional_ai.constitutions.constitution import draw
 from constitutional_ai.evaluation import suite
 from constitutional_ai.evaluation.matches import tournament
-from constitutional_ai.evaluation.matches.game import (
-    INSTRUCTIONS,
-    MatchTurn,
-)
+from constitutional_ai.evaluation.matches.game import INSTRUCTIONS, MatchTurn
 from constitutional_ai.evaluation.matches.pairings import Pairing
 from constitutional_ai.evaluation.suite import open_evaluation
 from constitutional_ai.models.model import Model
