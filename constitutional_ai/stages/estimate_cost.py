@@ -119,7 +119,10 @@ def _cost(one: Estimate, price_read: float, price_written: float) -> float | Non
 
 
 def count_work(recipe: Recipe) -> list[Estimate]:
-    """Count the records and calls of every stage. Raises InputError if a file of the recipe cannot be read."""
+    """Count the records and calls of every stage, as if each file of prompts held only its own kind.
+
+    Raises InputError if a file of the recipe cannot be read.
+    """
     models, revisions, pm, rl = recipe.models, recipe.revisions, recipe.preference_model, recipe.rl_cai
     prompts, held_out, drafts = Counter[str](), 0, 0
     for kind in KINDS:

@@ -118,9 +118,7 @@ def preference_model(job: Job) -> None:
         rows, notes = job.usable_rows(stage, rows, "preference_model")
         held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
         rows, mixture = job.mix_rows(stage, rows, "preference_model", training_pairs.PEOPLE)
-        second: list[dict[str, Any]] = []
-        if setting.second:
-            second, rows = training_pairs.held_out(rows, 0.5, seed_of(seed, "second"))
+        second, rows = training_pairs.held_out(rows, 0.5 if setting.second else 0, seed_of(seed, "second"))
         training = job.training_job(folder, rows, "preference_model")
         start: dict[str, Any] = {}
         if setting.pretraining:
