@@ -20,6 +20,8 @@ class AttentionMask:
     """Tokens of each sequence that are already in the KV cache, right before the new ones: all of these see them."""
     segments: list[list[int]]
     """A new token has 0 here if all later ones attend to it, else the number of its segment: 1, 2, …"""
+    decoding: bool = False
+    """Whether this is a step of decode, for which there are kernels: a prefill of one token rounds as one of many."""
 
     @cached_property
     def width(self) -> int:

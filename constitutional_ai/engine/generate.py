@@ -117,8 +117,8 @@ class _Batch:
         cache = self._cache.at(slice(live - sequences, live), column, slice(first, self._end))
         starts = [max(self._prefix_len, len(s.tokens) - count) for s in read]
         inputs = [PrefillInput.of(s.tokens[start:], start) for s, start in zip(read, starts, strict=True)]
-        known = [max(0, column - s.padding) for s in read]
-        return self._reader.prefill(inputs, self._prefix, cache, known)[:, -1]
+        known, decoding = [max(0, column - s.padding) for s in read], bool(read[0].completion)
+        return self._reader.prefill(inputs, self._prefix, cache, known, decoding=decoding)[:, -1]
 
     def decode(
         self,

@@ -63,13 +63,14 @@ class Reader:
         cache: KVCache,
         known: list[int],
         keep: int = 1,
+        decoding: bool = False,
     ) -> torch.Tensor:
         """Return the logits (B, ``keep``, vocabulary) after the last ``keep`` tokens of each sequence.
 
         ``known[i]`` tokens of sequence i are in ``cache`` already, right before the new ones.
         """
         advise_huge_pages()
-        mask = AttentionMask(known, [each.segments for each in inputs])
+        mask = AttentionMask(known, [each.segments for each in inputs], decoding)
         tokens, positions = (
             torch.tensor(
                 [[0] * (mask.width - len(each.tokens)) + each[field] for each in inputs],

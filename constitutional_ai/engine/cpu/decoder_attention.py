@@ -50,7 +50,7 @@ class DecoderAttention:
                 self._packed = prefix, [self._tiles.pack(*of_layer) for of_layer in prefix]
             return Pass(rotation, mask, None, cache, self._packed[1] if prefix else None)
         in_columns = tuple(x.view(len(mask.known), mask.width, -1) for x in rotation)
-        skipped = self._kernels and mask.width == 1
+        skipped = self._kernels and mask.decoding
         additive = None if skipped else mask.additive(torch.device("cpu"), self._dtype)
         return Pass((in_columns[0], in_columns[1]), mask, additive, cache, prefix)
 
@@ -60,8 +60,9 @@ class DecoderAttention:
         if not self._tiles:
             heads_BTXD = heads_NXD.view(len(mask.known), mask.width, *heads_NXD.shape[1:])
             return self._attend_padded(heads_BTXD, given, layer, keep).flatten(0, 1)
-        prefix, (keys, values) = given.prefix and given.prefix[layer], cache.layer(layer)
-        if mask.width == 1 and self._tiles.can_attend_decode(heads_NXD, keys):
+        prefix = given.prefix[layer] if given.prefix else None
+        keys, values = cache.layer(layer)
+        if mask.decoding and self._tiles.can_attend_decode(heads_NXD, keys):
             places = keys, values, mask.known_lengths, cache.column
             return self._tiles.attend_decode(heads_NXD, given.rotation, *places, prefix, self._scaling)
         own = cache.attended(layer)
@@ -74,7 +75,7 @@ class DecoderAttention:
         if keep == 0:
             return query.new_empty(len(heads_BTXD), 0, 0, 0)
         far = attend_prefix(query, given.prefix[layer], self._scaling) if given.prefix else None
-        if self._kernels and T == 1:
+        if self._kernels and given.mask.decoding:
             places = *cache.layer(layer), given.mask.known_lengths, cache.column
             return self._kernels.attend_suffix(query, *places, far, self._scaling)
         (key, value), additive = cache.attended(layer), given.additive
