@@ -11,6 +11,7 @@
     * UnreadableAnswer    a model's answer cannot be read as an answer to the question
         * RefusedAnswer   a feedback model refuses to judge
     * EmptyAnswer         a model returned no text
+        * OnlyThought     a model spent all its tokens on a thought
 
 Any other exception is a bug and keeps its traceback.
 """
@@ -67,6 +68,10 @@ class RefusedAnswer(UnreadableAnswer):
 
 class EmptyAnswer(RecordError):
     """The model returned no text."""
+
+
+class OnlyThought(EmptyAnswer):
+    """The model thought and gave no answer. A thought is never taken for one."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
 
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["red_team", "helpful", "borderline"]
@@ -54,13 +56,16 @@ def conversation_id(conversation: Conversation) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The text that a model generated, without the stop string that ended it."""
+    """The text that a model generated, without its thought and without the stop string that ended it."""
 
     text: str
     model: str
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    """Tokens of the thought and of the text."""
+    thought: Annotated[str | None, Field(exclude_if=lambda thought: thought is None)] = None
+    """What a model that thinks wrote before its answer. It is never judged, trained on, or shown to another model."""
 
 
 class Usage(NamedTuple):

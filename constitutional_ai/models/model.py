@@ -31,6 +31,8 @@ class Sampling:
     max_tokens: int = 128
     seed: int = 0
     stop: tuple[str, ...] = ()
+    thinking: int = 0
+    """Tokens that the model may spend on a thought, beside ``max_tokens``. 0 switches thinking off where it can be."""
 
 
 class Model(Protocol):
