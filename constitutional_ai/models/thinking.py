@@ -7,18 +7,54 @@ so a thought that is taken for an answer gives wrong votes, wrong verdicts and w
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from constitutional_ai.errors import OnlyThought
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.records import Completion, FinishReason
 
-OPENING = re.compile(r"\s*<think>")
-CLOSING = re.compile(r"</think>")
+WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning)"
+OPENINGS = (
+    rf"<{WORD}>",  # Qwen, DeepSeek, GLM, SmolLM, OLMo, Phi, EXAONE, Seed, ...
+    r"\[THINK\]",  # Mistral
+    r"\u25c1think\u25b7",  # Kimi
+    r"<\|START_THINKING\|>",  # Command A
+    r"<\|inner_prefix\|>",  # Apertus
+    r"<\|channel>\s*thought\b",  # Gemma
+)
+CLOSINGS = (
+    rf"</{WORD}>",
+    r"\[/THINK\]",
+    r"\u25c1/think\u25b7",
+    r"<\|END_THINKING\|>",
+    r"<\|inner_suffix\|>",
+    r"<channel\|>",
+)
+OPENING = re.compile(rf"^[^\S\n]*(?:{'|'.join(OPENINGS)})", re.IGNORECASE | re.MULTILINE)
+"""An opening at the start of a line. In the middle of one it is spoken of, not used."""
+CLOSING = re.compile("|".join(CLOSINGS), re.IGNORECASE)
+OPEN_END = re.compile(rf"(?:{'|'.join(OPENINGS)})\s*\Z", re.IGNORECASE)
+QUOTED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|'[^'\s]*'", re.DOTALL)
+"""Code and quotations, in which an answer may name a tag."""
+CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
+    re.DOTALL,
+)
+"""A message of gpt-oss, whose channel is ``analysis``, ``commentary`` or ``final``."""
+BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z]|.*assistantfinal)(.*?)(?:assistantfinal(.*)|\Z)", re.DOTALL)
+"""The same from a server that drops the control tokens and keeps the words between them."""
+SENTENCES = re.compile(r"\s*Here is my thought process:(.*?)(?:Here is my response:(.*)|\Z)", re.DOTALL)
+"""The form of Granite, which has no tags."""
+WRAPPED = re.compile(
+    r"(?:<(?:answer|response)>|<\|START_RESPONSE\|>)(.*?)(?:</(?:answer|response)>|<\|END_RESPONSE\|>)?\s*",
+    re.DOTALL | re.IGNORECASE,
+)
+"""An answer between tags, as some models write it after a thought."""
 
 
 class Reply(NamedTuple):
-    """A model's text, in two parts."""
+    """What a model wrote, in two parts."""
 
     thought: str | None
     """None if the model did not think."""
@@ -26,21 +62,61 @@ class Reply(NamedTuple):
     """Empty if the thought was cut off."""
 
 
+def opens_thought(prompt: str) -> bool:
+    r"""Return whether a rendered prompt ends inside a thought, as those of some chat templates do.
+
+    >>> opens_thought("<|assistant|><think>\n"), opens_thought("<|assistant|><think>\n\n</think>\n\n")
+    (True, False)
+    """
+    return OPEN_END.search(prompt) is not None
+
+
 def split_thought(text: str, *, opened: bool = False) -> Reply:
     """Return the thought and the answer in what a model wrote, each without white space around it.
 
-    ``opened`` says that the prompt itself opened a thought, as some chat templates do.
+    ``opened`` says that the prompt itself opened a thought. Without it a thought opens where a line begins; its end may
+    also come without an opening, because some servers drop what the prompt opened. Tags in code or in quotation marks
+    belong to the answer.
 
     >>> split_thought("<think>A tree, perhaps.</think>An oak.")
     Reply(thought='A tree, perhaps.', answer='An oak.')
     """
-    opening, closing = OPENING.match(text), CLOSING.search(text)
-    if not (opening or closing or opened):
-        return Reply(None, text.strip())
-    start = opening.end() if opening else 0
-    if closing is None:
-        return Reply(text[start:].strip(), "")
-    return Reply(text[start : closing.start()].strip() or None, text[closing.end() :].strip())
+    if channels := CHANNEL.findall(text):
+        thoughts = [said for channel, said in channels if channel != "final"]
+        return _reply(thoughts, "".join(said for channel, said in channels if channel == "final"))
+    if form := BARE_CHANNELS.fullmatch(text) or SENTENCES.fullmatch(text):
+        return _reply([form[1]], form[2] or "")
+    return _reply(*_parts(text, opened))
+
+
+def _parts(text: str, opened: bool) -> tuple[list[str], str]:
+    """Return the thoughts between tags, and all other text."""
+    masked = QUOTED.sub(lambda quoted: " " * len(quoted[0]), text)  # positions stay the same
+    thoughts, answer, at = [], "", 0
+    opening, closing = OPENING.search(masked), CLOSING.search(masked)
+    if not opened and closing and not (opening and opening.start() < closing.start()):
+        thoughts, at = [text[: closing.start()]], closing.end()  # its opening was dropped
+    elif opened and not OPENING.match(text.lstrip()):
+        end = CLOSING.search(text)
+        thoughts, at = [text[: end.start()] if end else text], end.end() if end else len(text)
+    while opening := OPENING.search(masked, at):
+        end = CLOSING.search(text, opening.end())
+        before = text[at : opening.start()]
+        if end is None and not thoughts and before.strip():
+            break  # an answer that shows a tag
+        answer += before
+        thoughts.append(text[opening.end() : end.start() if end else len(text)])
+        at = end.end() if end else len(text)
+    return thoughts, answer + text[at:]
+
+
+def _reply(thoughts: Iterable[str], answer: str) -> Reply:
+    thoughts = list(thoughts)
+    if thoughts and (wrapped := WRAPPED.fullmatch(answer.strip())):
+        answer = wrapped[1]
+    thought = "\n\n".join(filter(None, map(str.strip, thoughts)))
+    # An empty thought is what a template writes for a model whose thinking is switched off.
+    return Reply(thought if thought or (thoughts and not answer.strip()) else None, answer.strip())
 
 
 def completion(
