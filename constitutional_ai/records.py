@@ -17,6 +17,8 @@ from pydantic import Field
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["red_team", "helpful", "borderline"]
 FinishReason = Literal["stop", "length"]
+Thought = Annotated[str | None, Field(exclude_if=lambda thought: thought is None)]
+"""What a model that thinks wrote before its answer. It is never judged, trained on, or shown to another model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,7 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     """Tokens of the thought and of the text."""
-    thought: Annotated[str | None, Field(exclude_if=lambda thought: thought is None)] = None
-    """What a model that thinks wrote before its answer. It is never judged, trained on, or shown to another model."""
+    thought: Thought = None
 
 
 class Usage(NamedTuple):
@@ -172,6 +173,7 @@ class Judgement:
     prompt_tokens: int | None = None
     """Tokens of the reasoning, or of all votes. None when nothing was sampled: scores report no tokens."""
     completion_tokens: int | None = None
+    thought: Thought = None
 
     @property
     def usage(self) -> Usage | None:

@@ -83,6 +83,7 @@ class CachedModel:
         if sampling.temperature > 0 and not self._seeded:
             return await self._model.generate(context, sampling)
         how = [sampling.temperature, sampling.max_tokens, sampling.seed, *sampling.stop]
+        how += [{"thinking": sampling.thinking}] if sampling.thinking else []
         key = request_key(self._identity, self.format, "generate", context, how)
 
         async def call() -> str:

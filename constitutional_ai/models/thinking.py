@@ -82,8 +82,8 @@ def split_thought(text: str, *, opened: bool = False) -> Reply:
     Reply(thought='A tree, perhaps.', answer='An oak.')
     """
     if channels := CHANNEL.findall(text):
-        thoughts = [said for channel, said in channels if channel != "final"]
-        return _reply(thoughts, "".join(said for channel, said in channels if channel == "final"))
+        thoughts = [text for channel, text in channels if channel != "final"]
+        return _reply(thoughts, "".join(text for channel, text in channels if channel == "final"))
     if form := BARE_CHANNELS.fullmatch(text) or SENTENCES.fullmatch(text):
         return _reply([form[1]], form[2] or "")
     return _reply(*_parts(text, opened))
@@ -125,6 +125,6 @@ def completion(
     """Return the completion of a model that may have thought. Raises OnlyThought if it gave no answer."""
     if reply.thought is not None and not reply.answer:
         limit = sampling.max_tokens + sampling.thinking
-        how = f"spent its {limit} tokens thinking" if finish == "length" else "thought, and gave no answer"
-        raise OnlyThought(f"the model {how}: raise thinking_tokens or max_tokens, or switch thinking off.")
+        outcome = f"spent its {limit} tokens thinking" if finish == "length" else "thought, and gave no answer"
+        raise OnlyThought(f"the model {outcome}: raise thinking_tokens or max_tokens, or switch thinking off.")
     return Completion(reply.answer, model, finish, prompt_tokens, tokens, reply.thought)

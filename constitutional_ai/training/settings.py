@@ -29,10 +29,13 @@ class Sampled(Section):
     """1 throughout the paper (SL-10)."""
     max_tokens: int = Field(default=128, ge=1)
     """The limit of Bai et al. 2022a (SL-13)."""
+    thinking_tokens: int = Field(default=0, ge=0)
+    """Tokens that a model may spend on a thought before each text, beside max_tokens. 0 switches thinking off, if its
+    chat template or server has a switch."""
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens, thinking=self.thinking_tokens)
 
 
 class LimitedFile(Section):

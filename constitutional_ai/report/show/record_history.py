@@ -20,6 +20,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
     Answer,
     Comparison,
+    Completion,
     Draft,
     GateAnswer,
     Judgement,
@@ -110,10 +111,10 @@ def _section(record: Any) -> Iterator[RenderableType]:
             yield from (_text(message.role, message.content) for message in conversation)
         case Draft(shots=shots, completion=completion):
             yield _heading(layout.PROMPTS, f"{record.id}, with the examples {', '.join(shots)}")
-            yield _text("draft", completion.text)
+            yield from _completion("draft", completion)
         case Response(completion=completion):
             yield _heading(layout.RESPONSES, f"{record.id}, {completion.model}")
-            yield _text("answer", completion.text)
+            yield from _completion("answer", completion)
         case RevisionChain(revisions=revisions):
             yield _heading(layout.REVISIONS, record.id)
             for number, revision in enumerate(revisions, start=1):
@@ -129,17 +130,17 @@ def _section(record: Any) -> Iterator[RenderableType]:
             yield from _label(label)
         case Answer(model=model, response=response):
             yield _heading(layout.EVALUATION, f"{model}: {_verdict(record)}")
-            yield _text("answer", response.text)
+            yield from _completion("answer", response.completion)
 
 
 def _revision(number: int, revision: Revision) -> Iterator[RenderableType]:
     fault = f", left out: {visible(WHY.get(revision.fault, revision.fault))}" if revision.fault else ""
     yield Text(f"  revision {number} under {visible(revision.principle)}{fault}", style="bold")
     if revision.critique:
-        yield _text("critique", revision.critique.text)
+        yield from _completion("critique", revision.critique)
     if revision.cut:
         yield _text("cut off", revision.cut)
-    yield _text("revised", revision.revised.text)
+    yield from _completion("revised", revision.revised)
 
 
 def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
@@ -151,6 +152,8 @@ def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
     yield Text(f"  P(a is better) = {label.probability_a:.3f}{flips.get(label.flipped, '')}", style="bold")
     yield Padding(_judgements(label.judgements), (0, 0, 0, 2))
     for judgement in label.judgements:
+        if judgement.thought:
+            yield _text("thought", judgement.thought)
         if judgement.reasoning:
             yield _text("reasoning", judgement.reasoning)
 
@@ -161,6 +164,9 @@ def _pair(comparison: Comparison, probability_a: float = 0.5) -> Table:
     for side, won in (("a", probability_a > 0.5), ("b", probability_a < 0.5)):
         table.add_column(f"{side} (preferred)" if won else side, ratio=1)
     table.add_row(Text(visible(comparison.a.text)), Text(visible(comparison.b.text)))
+    thoughts = [c.thought or "" for c in (comparison.a, comparison.b)]
+    if any(thoughts):
+        table.add_row(*[Text(visible(f"thought: {t}") if t else "", style="dim") for t in thoughts])
     return table
 
 
@@ -186,6 +192,13 @@ def _heading(title: str, about: str) -> Rule:
     return Rule(
         Text.assemble((visible(title), "bold"), "  ", (visible(about), "dim")), align="left", style="dim"
     )
+
+
+def _completion(who: str, completion: Completion) -> Iterator[Padding]:
+    """Yield what a model wrote, after what it thought."""
+    if completion.thought:
+        yield _text("thought", completion.thought)
+    yield _text(who, completion.text)
 
 
 def _text(who: str, text: str) -> Padding:

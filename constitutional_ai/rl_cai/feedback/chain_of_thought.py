@@ -51,7 +51,7 @@ class ChainOfThought(FeedbackMethod):
         text = question_for_reasoning(pair.prompt.conversation, principle, pair.a.text, pair.b.text)
         thought = await think(model, text, fmt, settings.sampling(question.seed), few_shots)
         first, second = await model.score(to_answer(text, thought.text, fmt, few_shots), CHOICES)
-        return question.judged(softmax_first(first, second), thought.text, usage(thought))
+        return question.judged(softmax_first(first, second), thought.text, usage(thought), thought.thought)
 
     def soft_label(self, mean: float, settings: Feedback) -> float:
         """Clamp the label; it is not rescaled (FB-13, pitfall 4)."""

@@ -32,13 +32,15 @@ class FeedbackQuestion:
     seed: int
 
     def judged(
-        self, probability_first: float, reasoning: str | None = None, cost: Usage | None = None
+        self,
+        probability_first: float,
+        reasoning: str | None = None,
+        cost: Usage | None = None,
+        thought: str | None = None,
     ) -> Judgement:
         """Return the judgement with this probability that the answer shown first is better."""
-        prompt_tokens, completion_tokens = cost or (None, None)
-        return Judgement(
-            self.principle.name, self.first, probability_first, reasoning, prompt_tokens, completion_tokens
-        )
+        read, written = cost or (None, None)
+        return Judgement(self.principle.name, self.first, probability_first, reasoning, read, written, thought)
 
 
 class FeedbackMethod(ABC):

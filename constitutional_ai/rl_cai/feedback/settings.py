@@ -41,6 +41,8 @@ class Feedback(Section):
     """Temperature of chains of thought and votes."""
     max_tokens: int = Field(default=256, ge=1)
     """Maximum length of a chain of thought or a vote, in tokens."""
+    thinking_tokens: int = Field(default=0, ge=0)
+    """Tokens that the model may spend on a thought before each of them; 0 switches thinking off where it can be."""
     gate: Literal["warn", "stop"] = "warn"
     """Action if the feedback model is no better than chance on the gate questions."""
 
@@ -58,4 +60,6 @@ class Feedback(Section):
 
     def sampling(self, seed: int) -> Sampling:
         """Return the sampling of a chain of thought or a vote."""
-        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=seed)
+        return Sampling(
+            temperature=self.temperature, max_tokens=self.max_tokens, seed=seed, thinking=self.thinking_tokens
+        )

@@ -7,21 +7,19 @@ no option, or both, is not a vote.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
-from constitutional_ai.errors import RefusedAnswer, UnreadableAnswer
-from constitutional_ai.models.model import Context, Format, Model
-from constitutional_ai.records import Comparison, Judgement, Message, total
+from constitutional_ai.errors import OnlyThought, RefusedAnswer, UnreadableAnswer
+from constitutional_ai.models.model import Context, Format, Model, Sampling
+from constitutional_ai.records import Comparison, Completion, Judgement, Message, total
 from constitutional_ai.rl_cai.feedback import questions
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
+from constitutional_ai.rl_cai.feedback.read_vote import read_vote
 from constitutional_ai.rl_cai.feedback.refusal import refuses_to_judge
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.seeding import seed_of
 
-OPTION = re.compile(r"\(([AB])\)|^\W*([AB])(?![\w'])")
 READABLE_SHARE = 0.5
 """Minimum share of the replies that must be votes; with fewer there is no label."""
 
@@ -46,8 +44,25 @@ class Votes(FeedbackMethod):
         if fmt == "plain":  # a base model goes on to a next question, whose letters would spoil this vote
             sampling = replace(sampling, stop=("\n",))
         draws = [replace(sampling, seed=seed_of(question.seed, number)) for number in range(settings.votes)]
-        replies = await asyncio.gather(*[model.generate(context, draw) for draw in draws])
-        return question.judged(share_of_first([r.text for r in replies]), None, total(replies))
+        replies = await asyncio.gather(*[_reply(model, context, draw) for draw in draws])
+        given = [reply for reply in replies if isinstance(reply, Completion)]
+        if not given:
+            raise next(reply for reply in replies if isinstance(reply, OnlyThought))
+        share = share_of_first([reply.text if isinstance(reply, Completion) else "" for reply in replies])
+        return question.judged(share, cost=total(given), thought=thoughts(given))
+
+
+async def _reply(model: Model, context: Context, sampling: Sampling) -> Completion | OnlyThought:
+    """Return a reply. One that is only a thought is no vote, and spoils none of the others."""
+    try:
+        return await model.generate(context, sampling)
+    except OnlyThought as error:
+        return error
+
+
+def thoughts(replies: Sequence[Completion]) -> str | None:
+    """Return what the model thought before its votes; None if it did not think."""
+    return "\n\n".join(reply.thought for reply in replies if reply.thought) or None
 
 
 def share_of_first(replies: Sequence[str]) -> float:
@@ -70,15 +85,3 @@ def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str 
     text = questions.question(conversation, principle, a, b)
     # Most servers cannot continue an assistant turn, so the question itself says how to answer.
     return (Message("user", f"{text}\n\nAnswer with (A) or (B) and nothing else."),)
-
-
-def read_vote(text: str) -> Literal["A", "B"] | None:
-    """Return the one option that a reply names, or None.
-
-    >>> read_vote("(B)"), read_vote("B."), read_vote("A good question"), read_vote("(A) or (B)")
-    ('B', 'B', None, None)
-    """
-    named = {bracketed or bare for bracketed, bare in OPTION.findall(text.strip())}
-    if named == {"A"} and not re.match(r"A [a-z]", text.strip()):  # the article of "A good question"
-        return "A"
-    return "B" if named == {"B"} else None

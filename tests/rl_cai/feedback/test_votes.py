@@ -6,17 +6,14 @@ import asyncio
 from itertools import count
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.errors import UnreadableAnswer
+from constitutional_ai.errors import OnlyThought, UnreadableAnswer
 from constitutional_ai.models.model import Context, Sampling, cut_at_stop
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Comparison, Completion, Message, Prompt
+from constitutional_ai.records import Comparison, Completion, Judgement, Message, Prompt
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
-from constitutional_ai.rl_cai.feedback.votes import read_vote
 
 PAIR = Comparison(
     "p.0",
@@ -24,30 +21,6 @@ PAIR = Comparison(
     *[Completion(text, "m", "stop", 0, 1) for text in ("Hello!", "Go away.")],
 )
 MINE = Constitution(name="m", principles=(Principle(name="kind", preference="Which is kinder?"),))
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("(A)", "A"),
-        (" (B).", "B"),
-        ("A", "A"),
-        ("B: it is kinder", "B"),
-        ("The answer is (A).", "A"),
-        ("(A) is kinder than (B)", None),
-        ("A good question", None),
-        ("I cannot choose.", None),
-        ("Both", None),
-        ("", None),
-    ],
-)
-def test_a_vote_names_one_option(text: str, read: str | None) -> None:
-    assert read_vote(text) == read
-
-
-@given(st.text())
-def test_any_text_can_be_read(text: str) -> None:
-    assert read_vote(text) in ("A", "B", None)
 
 
 def labelled(*answers: str, votes: int) -> float:
@@ -92,3 +65,42 @@ def test_in_plain_text_a_vote_ends_before_the_next_question() -> None:
     settings = Feedback(method="votes", format="plain", both_orders=False, votes=2)
     soft = asyncio.run(label(PAIR, model=GoesOn(), constitution=MINE, settings=settings, seed=0))
     assert soft.judgements[0].probability_first == 1.0
+
+
+class Thinks(ScriptedModel):
+    """A model that thinks before each vote, and sometimes for too long."""
+
+    def __init__(self, *replies: Completion | OnlyThought) -> None:
+        super().__init__()
+        self._replies = iter(replies)
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        reply = next(self._replies)
+        if isinstance(reply, OnlyThought):
+            raise reply
+        return reply
+
+
+def judgement_of(*replies: Completion | OnlyThought) -> Judgement:
+    settings = Feedback(method="votes", both_orders=False, votes=len(replies))
+    return asyncio.run(
+        label(PAIR, model=Thinks(*replies), constitution=MINE, settings=settings, seed=0)
+    ).judgements[0]
+
+
+B_AFTER_A = Completion("(B)", "m", "stop", 5, 9, thought="(A) would help a burglar.")
+
+
+def test_a_vote_is_read_from_what_follows_the_thought() -> None:
+    judgement = judgement_of(B_AFTER_A, B_AFTER_A)
+    assert judgement.probability_first == 0.0
+    assert judgement.thought == "(A) would help a burglar.\n\n(A) would help a burglar."
+    assert judgement.reasoning is None
+
+
+def test_a_thought_that_is_cut_is_no_vote_and_spoils_no_other() -> None:
+    assert judgement_of(B_AFTER_A, OnlyThought("too long")).probability_first == 0.0
+    with pytest.raises(UnreadableAnswer, match="only 1 of 3 votes"):
+        judgement_of(B_AFTER_A, OnlyThought("too long"), OnlyThought("too long"))
+    with pytest.raises(OnlyThought, match="too long"):
+        judgement_of(OnlyThought("too long"))
