@@ -15,26 +15,20 @@ from constitutional_ai.models.model import Sampling
 from constitutional_ai.records import Completion, FinishReason
 
 WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning)"
-OPENINGS = (
-    rf"<{WORD}>",  # Qwen, DeepSeek, GLM, SmolLM, OLMo, Phi, EXAONE, Seed, ...
-    r"\[THINK\]",  # Mistral
-    r"\u25c1think\u25b7",  # Kimi
-    r"<\|START_THINKING\|>",  # Command A
-    r"<\|inner_prefix\|>",  # Apertus
-    r"<\|channel>\s*thought\b",  # Gemma
+TAGS = (
+    (rf"<{WORD}>", rf"</{WORD}>"),  # Qwen, DeepSeek, GLM, SmolLM, OLMo, Phi, EXAONE, Seed, ...
+    (r"\[THINK\]", r"\[/THINK\]"),  # Mistral
+    (r"\u25c1think\u25b7", r"\u25c1/think\u25b7"),  # Kimi
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    (r"<\|channel>\s*thought\b", r"<channel\|>"),  # Gemma
 )
-CLOSINGS = (
-    rf"</{WORD}>",
-    r"\[/THINK\]",
-    r"\u25c1/think\u25b7",
-    r"<\|END_THINKING\|>",
-    r"<\|inner_suffix\|>",
-    r"<channel\|>",
-)
-OPENING = re.compile(rf"^[^\S\n]*(?:{'|'.join(OPENINGS)})", re.IGNORECASE | re.MULTILINE)
+OPENS, CLOSES = ("|".join(tags) for tags in zip(*TAGS, strict=True))
+OPENING = re.compile(rf"^[^\S\n]*(?:{OPENS})", re.IGNORECASE | re.MULTILINE)
 """An opening at the start of a line. In the middle of one it is spoken of, not used."""
-CLOSING = re.compile("|".join(CLOSINGS), re.IGNORECASE)
-OPEN_END = re.compile(rf"(?:{'|'.join(OPENINGS)})\s*\Z", re.IGNORECASE)
+CLOSING = re.compile(CLOSES, re.IGNORECASE)
+TAG = re.compile(f"{OPENS}|{CLOSES}", re.IGNORECASE)
+OPEN_END = re.compile(rf"({OPENS})\s*\Z", re.IGNORECASE)
 QUOTED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|'[^'\s]*'", re.DOTALL)
 """Code and quotations, in which an answer may name a tag."""
 CHANNEL = re.compile(
@@ -69,6 +63,24 @@ def opens_thought(prompt: str) -> bool:
     (True, False)
     """
     return OPEN_END.search(prompt) is not None
+
+
+def closing_of(prompt: str) -> str | None:
+    r"""Return the tag that closes the thought in which a rendered prompt ends; None if it ends in none.
+
+    >>> closing_of("<|assistant|><think>\n"), closing_of("[THINK]"), closing_of("<|assistant|>")
+    ('</think>', '[/THINK]', None)
+    """
+    opened = OPEN_END.search(prompt)
+    if opened is None:
+        return None
+    tag = opened[1]
+    if tag.startswith("<|channel>"):
+        return "<channel|>"
+    for start, end in (("START_THINKING", "END_THINKING"), ("prefix", "suffix")):
+        if start in tag:
+            return tag.replace(start, end)
+    return f"{tag[0]}/{tag[1:]}"
 
 
 def split_thought(text: str, *, opened: bool = False) -> Reply:
@@ -119,7 +131,7 @@ def _reply(thoughts: Iterable[str], answer: str) -> Reply:
     return Reply(thought if thought or (thoughts and not answer.strip()) else None, answer.strip())
 
 
-def completion(
+def completion_of(
     reply: Reply, model: str, finish: FinishReason, prompt_tokens: int, tokens: int, sampling: Sampling
 ) -> Completion:
     """Return the completion of a model that may have thought. Raises OnlyThought if it gave no answer."""

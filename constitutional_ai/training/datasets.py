@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
+from constitutional_ai.models.chat_template import settle
 from constitutional_ai.models.local.tokens import cannot_load
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import escape_messages, plain_template
@@ -24,6 +25,7 @@ def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
         raise cannot_load(str(path), error) from error
     if tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
+    settle(tokenizer, str(path))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

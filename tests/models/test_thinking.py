@@ -4,7 +4,7 @@ import pytest
 
 from constitutional_ai.errors import OnlyThought
 from constitutional_ai.models.model import Sampling
-from constitutional_ai.models.thinking import Reply, completion, opens_thought, split_thought
+from constitutional_ai.models.thinking import Reply, completion_of, opens_thought, split_thought
 
 A_KIND = "Only A is kind."
 FORMS = {
@@ -83,8 +83,8 @@ def test_a_prompt_opens_a_thought_only_at_its_end() -> None:
 def test_a_thought_without_an_answer_is_a_fault_that_says_what_to_set() -> None:
     sampling = Sampling(max_tokens=128)
     with pytest.raises(OnlyThought, match="spent its 128 tokens thinking: raise thinking_tokens or max_tokens"):
-        completion(Reply("Hm, so", ""), "m", "length", 3, 128, sampling)
+        completion_of(Reply("Hm, so", ""), "m", "length", 3, 128, sampling)
     with pytest.raises(OnlyThought, match="thought, and gave no answer"):
-        completion(Reply("", ""), "m", "stop", 3, 9, sampling)
-    assert completion(Reply("Hm.", "(B)"), "m", "stop", 3, 9, sampling).thought == "Hm."
-    assert completion(Reply(None, ""), "m", "stop", 3, 0, sampling).text == ""
+        completion_of(Reply("", ""), "m", "stop", 3, 9, sampling)
+    assert completion_of(Reply("Hm.", "(B)"), "m", "stop", 3, 9, sampling).thought == "Hm."
+    assert completion_of(Reply(None, ""), "m", "stop", 3, 0, sampling).text == ""

@@ -12,8 +12,10 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.chat_template import settle
 from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
 from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
+from constitutional_ai.models.thinking import TAG, Reply, completion_of, opens_thought, split_thought
 from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
 
 constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would call the hub at every training
@@ -24,8 +26,11 @@ class Generation(NamedTuple):
 
     tokens: list[int]
     sampling: Sampling
+    """Its ``max_tokens`` cover a thought and the answer."""
     stop: tuple[str, ...]
     """Texts that end the completion, beside the tokenizer's own end."""
+    in_thought: bool = False
+    """Whether the prompt ends inside a thought, so that the completion begins in it."""
 
 
 class Scoring(NamedTuple):
@@ -46,6 +51,7 @@ class Tokens:
             self.config: Any = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise cannot_load(name, error) from error
+        settle(self.tokenizer, name)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id}
@@ -55,7 +61,10 @@ class Tokens:
     def generation(self, context: Context, sampling: Sampling) -> Generation:
         """Return the request. Raises RecordError when no room is left, or the chat template refuses the turns."""
         stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
-        return Generation(self._encode(context, room=sampling.max_tokens), sampling, stop)
+        text = self._render(context, thinks=sampling.thinking > 0)
+        sampling = replace(sampling, max_tokens=sampling.max_tokens + sampling.thinking, thinking=0)
+        in_thought = self.format == "chat" and not isinstance(context, str) and opens_thought(text)
+        return Generation(self._encode(context, text, sampling.max_tokens), sampling, stop, in_thought)
 
     def scoring(self, context: Context, continuations: Sequence[str]) -> Scoring:
         """Return the request. Each continuation is tokenised by itself: it is the same tokens after any context.
@@ -65,37 +74,69 @@ class Tokens:
         ends = [self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in continuations]
         if not all(ends):
             raise RecordError("an empty continuation has no probability")
-        return Scoring(self._encode(context, room=max(map(len, ends))), ends)
+        return Scoring(self._encode(context, self._render(context), max(map(len, ends))), ends)
 
     def completion(self, request: Generation, tokens: list[int]) -> Completion:
-        """Return the completion whose ids are ``tokens``, the end included if it was generated."""
+        """Return the completion whose ids are ``tokens``, the end included if it was generated.
+
+        Raises OnlyThought when the model thought and gave no answer.
+        """
         ended = bool(tokens) and tokens[-1] in self.ends
-        text = self.tokenizer.decode(tokens[: len(tokens) - ended], skip_special_tokens=True)
-        text, stopped = cut_at_stop(text, request.stop)
+        reply = self._reply(request, tokens[: len(tokens) - ended])
+        answer, stopped = cut_at_stop(reply.answer, request.stop)
         finish: FinishReason = "stop" if ended or stopped else "length"
         count = len(tokens) - (ended and stopped)
-        return Completion(text.strip(), self.name, finish, len(request.tokens), count)
+        reply = Reply(reply.thought, answer.strip())
+        return completion_of(reply, self.name, finish, len(request.tokens), count, request.sampling)
 
-    def _encode(self, context: Context, *, room: int) -> list[int]:
+    def _reply(self, request: Generation, tokens: list[int]) -> Reply:
+        """Return the thought and the answer. Some tags of thoughts are control tokens, which a text lacks."""
+        whole = self.tokenizer.decode(tokens)
+        reply = split_thought(whole, opened=request.in_thought)
+        if self.format == "plain" or (
+            reply.thought is None and not request.in_thought and not TAG.search(whole)
+        ):
+            return Reply(None, self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return Reply(
+            reply.thought and self._without_control(reply.thought), self._without_control(reply.answer)
+        )
+
+    def _without_control(self, text: str) -> str:
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text.strip()
+
+    def _render(self, context: Context, *, thinks: bool = False) -> str:
+        """Return the text of a prompt, in which no content opens a turn."""
         if isinstance(context, str):
-            tokens: list[int] = self.tokenizer(escape_tokens(context, self.tokenizer))["input_ids"]
-        elif self.format == "plain":
+            return escape_tokens(context, self.tokenizer)
+        if self.format == "plain":
             safe = [replace(m, content=escape_content(m.content, self.tokenizer)) for m in context]
-            tokens = self.tokenizer(plain(tuple(safe)))["input_ids"]
-        else:
-            tokens = self.tokenizer(self._chat(context), add_special_tokens=False)["input_ids"]
+            return plain(tuple(safe))
+        return self._chat(context, thinks)
+
+    def _encode(self, context: Context, text: str, room: int) -> list[int]:
+        """Return the ids of a rendered prompt. Raises RecordError when fewer than ``room`` tokens are left."""
+        templated = self.format == "chat" and not isinstance(
+            context, str
+        )  # it writes its control tokens itself
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=not templated)["input_ids"]
         if self.limit is not None and len(tokens) + room > self.limit:
             raise RecordError(
                 f"{len(tokens)} tokens of context and {room} to come exceed the model's {self.limit}"
             )
         return tokens
 
-    def _chat(self, conversation: Conversation) -> str:
+    def _chat(self, conversation: Conversation, thinks: bool) -> str:
         messages = escape_messages(as_messages(conversation), self.tokenizer)
         continued = conversation[-1].role == "assistant"
         try:
             text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
+                messages,
+                tokenize=False,
+                add_generation_prompt=not continued,
+                continue_final_message=continued,
+                **({"enable_thinking": True} if thinks else {}),
             )
         # Some templates refuse a role or an order of turns; some cut what a text says before "</think>".
         except (TemplateError, ValueError) as error:

@@ -1,0 +1,152 @@
+"""Settle what a model's chat template leaves open, so that a conversation is the same text everywhere and on any day.
+
+A settled template is saved with every trained model. It needs no arguments, and so TRL, servers and this package render
+the same prompt. Four things are settled:
+
+* a thought is switched off, or closed where the template always opens one, unless ``enable_thinking`` is true;
+* a training text continues the prompt that is sampled from, which templates that write an empty thought break;
+* a date is always ``DATE``, because another date changes every score;
+* a system turn that the template refuses or drops is put at the head of the first human turn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from typing import Any
+
+from jinja2 import TemplateError
+
+from constitutional_ai.errors import ModelError
+from constitutional_ai.models.thinking import closing_of
+
+DATE = date(2026, 1, 1)
+"""The day that every template writes. It never changes: a preference model must see the day it was trained under."""
+MARK = "{#- settled -#}"
+HUMAN, ANSWER, SYSTEM = "a human turn", "an answer", "a system turn"
+"""Texts of the conversations that show what a template does."""
+SWITCHES = ("thinking", "enable_reasoning", "reasoning")
+"""Other names of ``enable_thinking``: DeepSeek's, Granite's and Command A's among them."""
+LOWEST_EFFORTS = ("none", "no_think", "off", "minimal", "low")
+DATES = re.compile(r"strftime_now\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)")
+
+DEFAULT = "{%- if enable_thinking is not defined -%}{%- set enable_thinking = false -%}{%- endif -%}"
+FOLD_SYSTEM = (
+    "{%- if messages and messages[0]['role'] == 'system' and messages[1:] and messages[1]['role'] == 'user' -%}"
+    "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}]"
+    " + messages[2:] -%}{%- endif -%}"
+)
+CONTINUES = (
+    "{%- if messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt -%}"
+    "{{- turns(messages[:-1], true) -}}CLOSE_THOUGHT{{- messages[-1]['content'] -}}{{- END_OF_TURN -}}"
+    "{%- else -%}{{- turns(messages, add_generation_prompt) -}}"
+    "{%- if add_generation_prompt -%}CLOSE_THOUGHT{%- endif -%}{%- endif -%}"
+)
+CLOSE_THOUGHT = "{%- if not enable_thinking -%}{{- CLOSING -}}{%- endif -%}"
+LINE = "\n"
+
+
+def settle(tokenizer: Any, name: str) -> None:
+    """Settle the chat template of a tokenizer that has one. Settling it again changes nothing.
+
+    ``name`` is the model's, for errors. Raises ModelError when there are several templates and none is the default.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ModelError(
+                f"'{name}' has the chat templates {', '.join(template)}, and none is named 'default'."
+            )
+        template = tokenizer.chat_template = template["default"]
+    if not template or MARK in template:
+        return
+    prompt = _render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
+    if prompt is not None and HUMAN not in prompt:
+        raise ModelError(
+            f"the chat template of '{name}' leaves out what a turn says: it may take lists of parts. Save the "
+            "model with a template for text."
+        )
+    head = _switches(template) + _fixed_dates(template)
+    tokenizer.chat_template = head + template
+    fold = FOLD_SYSTEM if _loses_system_turns(tokenizer) else ""
+    tokenizer.chat_template = fold + head + template
+    continued = _continued(tokenizer, template)
+    if head or fold or continued:
+        tokenizer.chat_template = MARK + fold + head + (continued or template)
+
+
+def _switches(template: str) -> str:
+    """Return the statements that switch thinking off, if the template has a switch."""
+    found = [name for name in ("enable_thinking", *SWITCHES) if _uses(template, name)]
+    effort = next((e for e in LOWEST_EFFORTS if re.search(rf"['\"]{e}['\"]", template)), None)
+    efforts = not found and effort is not None and _uses(template, "reasoning_effort")
+    if not (found or efforts):
+        return ""
+    text = DEFAULT
+    for name in found:
+        if name != "enable_thinking":
+            text += f"{{%- if {name} is not defined -%}}{{%- set {name} = enable_thinking -%}}{{%- endif -%}}"
+    if efforts:
+        text += (
+            "{%- if reasoning_effort is not defined and not enable_thinking -%}"
+            f"{{%- set reasoning_effort = '{effort}' -%}}{{%- endif -%}}"
+        )
+    return text
+
+
+def _uses(template: str, variable: str) -> bool:
+    """Return whether a template reads a variable of this name. A tag, a key and an attribute are other things."""
+    return re.search(rf"(?<![\w.'\"</]){variable}(?![\w'\">])", template) is not None
+
+
+def _fixed_dates(template: str) -> str:
+    """Return the macro that writes ``DATE`` instead of today, in each format that the template asks for."""
+    if "strftime_now" not in template:
+        return ""
+    formats = {double or single for double, single in DATES.findall(template)}
+    dates = json.dumps({form: DATE.strftime(form) for form in sorted(formats)}, ensure_ascii=False)
+    return (
+        "{%- macro strftime_now(format) -%}"
+        f"{{{{- {dates}.get(format, '{DATE.isoformat()}') -}}}}"
+        "{%- endmacro -%}"
+    )
+
+
+def _loses_system_turns(tokenizer: Any) -> bool:
+    """Return whether the template refuses a system turn, or leaves it out without a word."""
+    turns = [("system", SYSTEM), ("user", HUMAN)]
+    return SYSTEM not in (_render(tokenizer, turns, add_generation_prompt=True) or "")
+
+
+def _continued(tokenizer: Any, template: str) -> str | None:
+    """Return a template whose training texts continue its prompts; None if they do so already."""
+    prompt = _render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
+    whole = _render(tokenizer, [("user", HUMAN), ("assistant", ANSWER)])
+    if prompt is None or whole is None or ANSWER not in whole:
+        return None
+    tag = closing_of(prompt)
+    if whole.startswith(prompt) and tag is None:
+        return None
+    closing = f"{'' if prompt.endswith(LINE) else LINE}{LINE}{tag}{LINE}{LINE}" if tag else ""
+    close = CLOSE_THOUGHT.replace("CLOSING", _literal(closing)) if closing else ""
+    end = whole[whole.rindex(ANSWER) + len(ANSWER) :]
+    turns = "{%- macro turns(messages, add_generation_prompt) -%}" + template + "{%- endmacro -%}"
+    return DEFAULT + turns + CONTINUES.replace("CLOSE_THOUGHT", close).replace("END_OF_TURN", _literal(end))
+
+
+def _literal(text: str) -> str:
+    """Return a string of a template. Not ASCII only: Jinja would read halves of one character."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _render(tokenizer: Any, turns: list[tuple[str, str]], *, add_generation_prompt: bool = False) -> str | None:
+    """Return a conversation as the template renders it; None if it refuses."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except (TemplateError, ValueError, TypeError):
+        return None
+    return text
