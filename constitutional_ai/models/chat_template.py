@@ -78,13 +78,13 @@ def settle(tokenizer: Any, name: str) -> None:
 
 def _switches(template: str) -> str:
     """Return the statements that switch thinking off, if the template has a switch."""
-    found = [name for name in ("enable_thinking", *SWITCHES) if _uses(template, name)]
+    switches = [name for name in ("enable_thinking", *SWITCHES) if _uses(template, name)]
     effort = next((e for e in LOWEST_EFFORTS if re.search(rf"['\"]{e}['\"]", template)), None)
-    efforts = not found and effort is not None and _uses(template, "reasoning_effort")
-    if not (found or efforts):
+    efforts = not switches and effort is not None and _uses(template, "reasoning_effort")
+    if not (switches or efforts):
         return ""
     text = DEFAULT
-    for name in found:
+    for name in switches:
         if name != "enable_thinking":
             text += f"{{%- if {name} is not defined -%}}{{%- set {name} = enable_thinking -%}}{{%- endif -%}}"
     if efforts:

@@ -25,7 +25,7 @@ REAL = {
 }
 """Templates of today's models, as TRL carries them."""
 IMAGES = {"idefics3", "llava_next", "smolvlm"}
-"""Those that take lists of parts, and leave out a turn that is a text."""
+"""They take lists of parts, and leave out a turn that is a text."""
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
