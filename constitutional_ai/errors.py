@@ -10,6 +10,7 @@
 * RecordError             one record failed; the runner writes a ``Failure`` and continues
     * UnreadableAnswer    a model's answer cannot be read as an answer to the question
         * RefusedAnswer   a feedback model refuses to judge
+    * BrokenReply         a server's reply holds no answer at all
     * EmptyAnswer         a model returned no text
         * OnlyThought     a model spent all its tokens on a thought
 
@@ -64,6 +65,10 @@ class UnreadableAnswer(RecordError):
 
 class RefusedAnswer(UnreadableAnswer):
     """The feedback model refuses to judge. It never becomes a label, not even one half."""
+
+
+class BrokenReply(RecordError):
+    """A server's reply holds no answer. It may hold one when the request is sent again."""
 
 
 class EmptyAnswer(RecordError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +42,8 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
         case "server":
             from constitutional_ai.models.hosted.server import ServerModel
 
-            model, _, url = rest.partition("@")
-            return ServerModel(model, url)
+            model, url = server_of(rest)
+            return ServerModel(model, url, say or logging.getLogger(__name__).info)
         case "anthropic":
             from constitutional_ai.models.hosted.anthropic import AnthropicModel
 
@@ -92,6 +94,16 @@ def check_name(name: str) -> None:
         raise InputError(fault)
 
 
+def server_of(rest: str) -> tuple[str, str]:
+    """Return the model and the addresses of ``<model>@<url>``. Names of models may hold an @ themselves.
+
+    >>> server_of("some-model@20240620@http://127.0.0.1/v1")
+    ('some-model@20240620', 'http://127.0.0.1/v1')
+    """
+    *_, at = [len(rest), *[start.start() for start in re.finditer(r"@(?=[a-z]+://)", rest)]]
+    return rest[:at], rest[at + 1 :]
+
+
 def _fault(scheme: str, rest: str) -> str | None:
     """Return what is wrong with a name, or None."""
     from constitutional_ai.models.local.bundled import BUNDLED
@@ -108,7 +120,7 @@ def _fault(scheme: str, rest: str) -> str | None:
             if folder.is_dir() and not (folder / "config.json").exists():
                 return f"'{rest}' holds no config.json, so it is not a model. Name the folder that has it."
         case "server":
-            model, _, urls = rest.partition("@")
+            model, urls = server_of(rest)
             if not (model and all("://" in url for url in urls.split(","))):
                 return f"'{scheme}:{rest}' lacks a part: write server:<model>@http://<host>:<port>/v1"
     return None

@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,6 +23,12 @@ REST_SECONDS = 30.0
 """How long an unreachable address is left out."""
 OVERLOADED = (429, 503, 529)
 """HTTP status codes of a server that is overloaded."""
+LONGEST_WAIT_SECONDS = 7200.0
+"""How long a run waits for a server that says when it can be asked again."""
+LONGEST_OVERLOAD_SECONDS = 600.0
+"""How long a run waits for a server that does not say."""
+VISIBLE_SECONDS = 20.0
+"""The user is told of a wait that is at least as long."""
 
 
 class Address(Generic[Client]):
@@ -63,11 +71,16 @@ class Address(Generic[Client]):
 
 
 def _seconds(retry_after: str | None) -> float:
-    """Return the seconds of a ``Retry-After`` header, at most 60; 0 for a date, which the client handles."""
+    """Return the seconds of a ``Retry-After`` header, which may be a date; 0 without one."""
     try:
-        return min(60.0, max(0.0, float(retry_after or 0)))
+        return max(0.0, float(retry_after or 0))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(retry_after or "")
     except ValueError:
         return 0.0
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 class Pool(Generic[Client]):
@@ -78,14 +91,20 @@ class Pool(Generic[Client]):
         urls: Sequence[str],
         connect: Callable[[Address[Client]], AbstractAsyncContextManager[Client]],
         unreachable: type[Exception],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Open clients with ``connect``. ``unreachable`` is the error of an address that cannot be reached."""
         self.addresses = [Address(url, connect) for url in urls]
-        self._unreachable = unreachable
+        self._unreachable, self._say = unreachable, say
+        self._visible_until = 0.0
 
     async def send(self, request: Callable[[Client], Awaitable[Reply]]) -> Reply:
-        """Send a request to the address with most room. Raises the last error when none can be reached."""
+        """Send a request to the address with most room, when it is not overloaded.
+
+        Raises the last error when none can be reached, and ModelError when one stays overloaded for too long.
+        """
         tried: set[str] = set()
+        waited, attempt = 0.0, 0
         while True:
             address = self._best(tried)
             try:
@@ -96,11 +115,48 @@ class Pool(Generic[Client]):
                 tried.add(address.url)
                 if len(tried) == len(self.addresses):
                     raise
+            except Exception as error:
+                is_overloaded = getattr(error, "status_code", None) in OVERLOADED
+                if not is_overloaded or getattr(error, "code", None) == "insufficient_quota":
+                    raise
+                waited, attempt = self._wait(address, error, waited, attempt), attempt + 1
+
+    def _wait(self, address: Address[Client], error: Exception, waited: float, attempt: int) -> float:
+        """Let an overloaded address rest, and return the seconds waited in all.
+
+        It is the server's state, and not the fault of a record. Raises ModelError when the wait gets too long.
+        """
+        response: Any = getattr(error, "response", None)
+        demanded = _seconds(response.headers.get("retry-after")) if response is not None else 0.0
+        seconds = demanded or min(60.0, 2.0**attempt)
+        limit = LONGEST_WAIT_SECONDS if demanded else LONGEST_OVERLOAD_SECONDS
+        if waited + seconds > limit:
+            raise ModelError(
+                f"{address.url} is overloaded, and asks to wait {in_words(seconds)} more. Everything before is kept: "
+                "type the same command later."
+            ) from None
+        address.pace.overloaded(seconds)
+        now = time.monotonic()
+        if seconds >= VISIBLE_SECONDS and now > self._visible_until:
+            self._visible_until = now + seconds
+            self._say(f"{address.url} is overloaded: the run goes on in {in_words(seconds)}.")
+        return waited + seconds
 
     def _best(self, tried: set[str]) -> Address[Client]:
         """Return the untried address with most room. One that is left out is returned only when all are."""
         left = [address for address in self.addresses if address.url not in tried]
         return max([a for a in left if not a.is_out] or left, key=lambda a: a.pace.free)
+
+
+def in_words(seconds: float) -> str:
+    """Return a length of time in the unit that suits it.
+
+    >>> in_words(90), in_words(900), in_words(9000)
+    ('90 s', '15 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
@@ -130,5 +186,7 @@ def translating_errors(
         raise ModelError(refused) from None
     except sdk.NotFoundError as error:
         raise ModelError(f"{unknown}: {message(error)}") from None
+    except sdk.RateLimitError as error:  # only a quota that is used up: ``Pool`` waits for all else
+        raise ModelError(f"the server's quota is used up: {message(error)}") from None
     except base as error:
         raise RecordError(message(error)) from None

@@ -11,15 +11,17 @@ So the servers are tested before the first score, and wrong scores raise ModelEr
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import openai
 
-from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.errors import BrokenReply, ModelError, RecordError
 from constitutional_ai.models.hosted.addresses import (
     RETRIES,
     TIMEOUT_SECONDS,
@@ -27,10 +29,20 @@ from constitutional_ai.models.hosted.addresses import (
     Pool,
     translating_errors,
 )
-from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
-from constitutional_ai.records import Completion, FinishReason, as_messages
+from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
+from constitutional_ai.models.hosted.reply import first_choice, read_reply
+from constitutional_ai.models.model import Context, Format, Sampling
+from constitutional_ai.records import Completion, as_messages
 
+LOG = logging.getLogger(__name__)
 NO_KEY = "none"
+TRIES = 3
+"""How often a request is sent whose replies are broken; one whose reply is empty is sent twice."""
+EXTENSIONS = ("chat_template_kwargs", "continue_final_message", "add_generation_prompt")
+"""Fields that the client has no parameter for."""
+CONTINUING: Fields = {"continue_final_message": True, "add_generation_prompt": False}
+ANSWERING: Fields = {"continue_final_message": False, "add_generation_prompt": True}
+OPEN_TURN = [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "An"}]
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
 TOLERANCE = 0.5
 """Nats by which the log-probabilities of a generated token and of the same token in a prompt may differ: in low
@@ -55,12 +67,15 @@ class ServerModel:
 
     format: Format = "chat"
 
-    def __init__(self, model: str, url: str) -> None:
+    def __init__(self, model: str, url: str, say: Callable[[str], None] = LOG.info) -> None:
+        """``say`` receives what the user should know: a wait, or a field that the server refuses."""
         self.name = f"server:{model}@{url}"
         self._model, self._url = model, url
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
-        self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError)
+        self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError, say)
+        self._fields = ServerFields(url, say)
         self._is_tested, self._testing = False, asyncio.Lock()
+        self._continues: bool | None = None
 
     def _connect(self, address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -73,34 +88,92 @@ class ServerModel:
         )
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        settings: dict[str, Any] = {
+        """See ``Model``. Raises RecordError when the reply is no whole answer, after it was tried again."""
+        fields: Fields = {
             "model": self._model,
             "temperature": sampling.temperature,
             "top_p": 1.0,  # the default is 0.95 in llama.cpp, and the model's own setting in vLLM (SL-10)
-            "max_tokens": sampling.max_tokens,
+            "max_tokens": sampling.max_tokens + sampling.thinking,
             "seed": sampling.seed % 2**31,  # servers take 32 bits
-            "stop": list(sampling.stop[:4]) or openai.omit,
+            **({"stop": list(sampling.stop[:4])} if sampling.stop else {}),
         }
+        if isinstance(context, str):
+            fields["prompt"] = context
+        else:
+            fields |= {"messages": as_messages(context), **_thinking(sampling.thinking)}
+            if context[-1].role == "assistant":
+                fields |= await self._continuing()
         with self._translating_errors():
-            if isinstance(context, str):
-                reply: Any = await self._pool.send(
-                    lambda client: client.completions.create(prompt=context, **settings)
-                )
-                text = _first(reply).text
-            else:
-                messages: Any = as_messages(context)
-                reply = await self._pool.send(
-                    lambda client: client.chat.completions.create(messages=messages, **settings)
-                )
-                text = _first(reply).message.content
-        # A reply that is cut inside an emoji may hold half of it, which no file can.
-        text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text, stopped = cut_at_stop(text, sampling.stop)
-        is_cut = reply.choices[0].finish_reason == "length" and not stopped
-        finish: FinishReason = "length" if is_cut else "stop"
-        usage = reply.usage
-        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        return Completion(text.strip(), self.name, finish, *tokens)
+            return await self._ask(fields, sampling)
+
+    async def _ask(self, fields: Fields, sampling: Sampling) -> Completion:
+        """Return the answer to a request. One that is broken or empty may be whole the next time."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                reply = read_reply(await self._send(fields), self.name, sampling)
+            except (BrokenReply, json.JSONDecodeError):
+                if not tries_left:
+                    raise
+                continue
+            if reply.text or tries_left < TRIES - 1:
+                break
+        return reply
+
+    async def _send(self, fields: Fields) -> Any:
+        """Send a request without the fields that the server refuses."""
+        while True:
+            sent = self._fields.accepted(fields)
+            try:
+                return await self._request(sent)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                message = self._message(error)
+                if self._fields.learn(fields, sent, message):
+                    continue
+                bare = without_extras(sent, message)
+                if bare is None:
+                    raise
+                try:
+                    reply = await self._request(bare)
+                except (openai.BadRequestError, openai.UnprocessableEntityError):
+                    raise error from None
+                self._fields.drop(*EXTRAS)
+                return reply
+
+    async def _request(self, sent: Fields) -> Any:
+        known = {name: value for name, value in sent.items() if name not in EXTENSIONS}
+        more = {name: sent[name] for name in EXTENSIONS if name in sent}
+        return await self._pool.send(
+            lambda client: (client.completions if "prompt" in known else client.chat.completions).create(
+                **known, **({"extra_body": more} if more else {})
+            )  # type: ignore[call-overload]
+        )
+
+    async def _continuing(self) -> Fields:
+        """Return the fields with which the server continues an assistant's turn. Raises ModelError if it cannot.
+
+        A server that overlooks them would answer anew. It shows in the tokens that it reads: a turn that is continued
+        has no end, and no other turn begins behind it.
+        """
+        async with self._testing:
+            if self._continues is None:
+                with self._translating_errors():
+                    counts = [await self._tokens_read(flags) for flags in (CONTINUING, ANSWERING)]
+                self._continues = 0 < counts[0] < counts[1]
+        if not self._continues:
+            raise ModelError(
+                f"{self.name} does not continue a turn that has begun: it would answer anew. Use a server that takes "
+                "continue_final_message, such as vLLM or SGLang, or plain text (format=plain)."
+            )
+        return CONTINUING
+
+    async def _tokens_read(self, flags: Fields) -> int:
+        """Return the tokens of a prompt that ends in an assistant's turn; 0 if the server does not say."""
+        fields = {"model": self._model, "messages": OPEN_TURN, "max_tokens": 1, **flags}
+        try:
+            usage = getattr(await self._send(fields), "usage", None)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            return 0
+        return getattr(usage, "prompt_tokens", None) or 0
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         if not isinstance(context, str):
@@ -154,7 +227,7 @@ class ServerModel:
         generated = tokens.logprobs[0] if tokens else None
         if generated is None:
             raise ModelError(f"{self.name} returns no log-probabilities as 'completions' do. {VOTES}")
-        texts = (probe, probe + _first(reply).text)
+        texts = (probe, probe + first_choice(reply).text)
         before, whole = await asyncio.gather(*[self._echo(text, client) for text in texts])
         if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
             return  # an end of sequence or half a character is another token in a prompt, and tests nothing
@@ -190,20 +263,15 @@ class ServerModel:
         return " ".join(message.split())[:LONGEST]
 
 
-def _first(reply: Any) -> Any:
-    """Return the first choice of a reply. Raises RecordError: the server may send anything."""
-    choices = getattr(reply, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if choice is None or (
-        getattr(choice, "message", None) is None and not isinstance(getattr(choice, "text", None), str)
-    ):
-        raise RecordError("the server's reply holds no answer")
-    return choice
+def _thinking(tokens: int) -> Fields:
+    """Return the fields that switch a thought on or off, in the names that servers and templates know."""
+    switch = {"enable_thinking": tokens > 0, "thinking": tokens > 0}
+    return {"chat_template_kwargs": switch, **({} if tokens else {"reasoning_effort": EFFORTS[0]})}
 
 
 def _tokens(reply: Any) -> _Tokens | None:
     """Return the tokens of a reply; None when there are none."""
-    choice = getattr(_first(reply), "logprobs", None)
+    choice = getattr(first_choice(reply), "logprobs", None)
     texts, logprobs = getattr(choice, "tokens", None), getattr(choice, "token_logprobs", None)
     if not (isinstance(texts, list) and isinstance(logprobs, list) and texts and len(texts) == len(logprobs)):
         return None

@@ -91,7 +91,7 @@ def test_a_cancelled_waiter_passes_its_turn_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("2", 2.0), ("1e9", 60.0), ("-3", 0.0), ("Wed, 21 Oct", 0.0), (None, 0.0)]
+    ("said", "seconds"), [("2", 2.0), ("1e9", 1e9), ("-3", 0.0), ("Wed, 21 Oct", 0.0), (None, 0.0)]
 )
 def test_retry_after_is_read(said: str | None, seconds: float) -> None:
     class Response:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import InputError, ModelError, RecordError
+from constitutional_ai.models.hosted import addresses
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
@@ -37,6 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url.removesuffix("/v1"))
         monkeypatch.setattr(anthropic, "RETRIES", 0)
+        monkeypatch.setattr(addresses, "LONGEST_OVERLOAD_SECONDS", 0.5)
         running.reply = message(" Hello ", "there. ")
         yield running
 
@@ -74,7 +76,7 @@ def test_an_answer_that_was_cut_has_finish_reason_length(server: Server) -> None
     ("status", "error", "said"),
     [
         (400, RecordError, "too long"),
-        (529, RecordError, "too long"),
+        (529, ModelError, "type the same command later"),
         (401, ModelError, "Set ANTHROPIC_API_KEY."),
         (404, ModelError, "does not know the model 'm'"),
     ],

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import CaiError, ModelError, RecordError
+from constitutional_ai.models.hosted import addresses
 from constitutional_ai.models.hosted import server as server_module
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
@@ -31,13 +32,19 @@ ASKED = (Message("user", "Hi"),)
 
 
 class Server:
-    """Its ``status`` and ``reply`` can be set; ``requests`` are what it was asked."""
+    """Its ``status``, ``headers`` and ``reply`` can be set; ``requests`` are what it was asked.
+
+    ``refuse`` returns the message with which it refuses a request, or None. ``replies`` are sent first, one each.
+    """
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.status = 200
+        self.headers: dict[str, str] = {}
         self.reply: Any = None
+        self.replies: list[tuple[int, Any]] = []
+        self.refuse: Callable[[dict[str, Any]], str | None] = lambda asked: None
         self.echo: Callable[[str], Tokens] = words
         server = self
 
@@ -46,9 +53,18 @@ class Server:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.requests.append({"path": self.path, **asked})
                 server.keys.append(self.headers["Authorization"])
-                reply = server.reply if server.reply is not None else answer(self.path, asked, server.echo)
+                refusal = server.refuse(asked)
+                status, reply = server.status, server.reply
+                if server.replies:
+                    status, reply = server.replies.pop(0)
+                if refusal:
+                    status, reply = 400, {"error": {"message": refusal}}
+                if reply is None:
+                    reply = answer(self.path, asked, server.echo)
                 body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-                self.send_response(server.status)
+                self.send_response(status)
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -108,6 +124,7 @@ def answer(path: str, asked: dict[str, Any], echo: Callable[[str], Tokens] = wor
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("CAI_API_KEY", KEY)
     monkeypatch.setattr(server_module, "RETRIES", 0)
+    monkeypatch.setattr(addresses, "LONGEST_OVERLOAD_SECONDS", 0.5)
     with Server() as running:
         yield running
 
@@ -139,6 +156,8 @@ def test_a_conversation_goes_to_the_chat_address(server: Server) -> None:
             "max_tokens": 7,
             "seed": 5,
             "stop": ["END"],
+            "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
+            "reasoning_effort": "none",
         }
     ]
 
@@ -251,7 +270,8 @@ def test_the_error_for_a_chat_that_cannot_be_scored_names_a_recipe_key(server: S
     [
         (400, RecordError, "too long"),
         (422, RecordError, "too long"),
-        (429, RecordError, "too long"),
+        (429, ModelError, "is overloaded, and asks to wait 1 s more"),
+        (503, ModelError, "type the same command later"),
         (500, RecordError, "too long"),
         (401, ModelError, "refuses the key. Set CAI_API_KEY."),
         (403, ModelError, "refuses the key. Set CAI_API_KEY."),
@@ -328,6 +348,144 @@ def test_an_empty_answer_is_an_empty_text(server: Server) -> None:
     server.reply["usage"] = None
     said = generate(server)
     assert (said.text, said.prompt_tokens) == ("", 0)
+
+
+# -- what servers refuse
+
+REFUSALS = {
+    "max_tokens": "max_tokens is not supported with this model. Use max_completion_tokens.",
+    "top_p": "top_p must be above 0 and below 1",
+    "seed": "Unrecognized request argument supplied: seed",
+    "stop": "'stop' is not supported with this model",
+    "temperature": "Unsupported value: 'temperature' does not support 0.5. Only the default (1) is supported.",
+    "chat_template_kwargs": "[{'loc': ['body', 'chat_template_kwargs'], 'msg': 'Extra inputs are not permitted'}]",
+    "reasoning_effort": "Unsupported value: 'reasoning_effort' does not support 'none'",
+}
+
+
+def refusing(*names: str) -> Callable[[dict[str, Any]], str | None]:
+    return lambda asked: next((REFUSALS[name] for name in names if name in asked), None)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refused_field_is_left_out_or_renamed_once(server: Server, name: str) -> None:
+    server.refuse = refusing(name)
+    told: list[str] = []
+    model = ServerModel("m", server.url, told.append)
+    sampling = Sampling(temperature=0.5, max_tokens=7, stop=("END",))
+    texts = [asyncio.run(model.generate(ASKED, sampling)).text for _ in range(2)]
+    assert texts == ["You said Hi"] * 2
+    last = server.requests[-1]
+    assert name not in last
+    assert last.get("max_completion_tokens", last.get("max_tokens")) == 7
+    refusals = 3 if name == "reasoning_effort" else 1  # less and less effort is tried
+    assert len(server.requests) == 2 + refusals
+    quiet = name in ("chat_template_kwargs", "reasoning_effort")
+    assert [name in text for text in told] == ([] if quiet else [True])
+
+
+def test_many_refused_fields_are_found_by_requests_at_once(server: Server) -> None:
+    server.refuse = refusing(*REFUSALS)
+    model = ServerModel("m", server.url)
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*[model.generate(ASKED, Sampling(temperature=0.5)) for _ in range(6)])
+
+    assert [completion.text for completion in asyncio.run(many())] == ["You said Hi"] * 6
+    assert server.requests[-1].keys() == {"path", "model", "messages", "max_completion_tokens"}
+
+
+def test_a_refusal_that_names_no_field_is_one_of_new_fields(server: Server) -> None:
+    server.refuse = lambda asked: "Bad request" if "chat_template_kwargs" in asked else None
+    assert generate(server).text == "You said Hi"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Bad request", "max_tokens is too large: 128. At most 64 are allowed.", "the prompt is too long"],
+)
+def test_another_refusal_fails_its_record(server: Server, message: str) -> None:
+    server.refuse = lambda asked: message
+    with pytest.raises(RecordError, match=message.split(".")[0]):
+        generate(server)
+
+
+@pytest.mark.parametrize(("wait", "tries"), [("1", 2), (None, 2)])
+def test_an_overloaded_server_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, wait: str | None, tries: int
+) -> None:
+    monkeypatch.setattr(addresses, "LONGEST_OVERLOAD_SECONDS", 5.0)
+    monkeypatch.setattr(addresses, "VISIBLE_SECONDS", 0.5)
+    server.replies = [(429, {"error": {"message": "slow down"}})]
+    server.headers = {"Retry-After": wait} if wait else {}
+    told: list[str] = []
+    completion = asyncio.run(ServerModel("m", server.url, told.append).generate(ASKED, Sampling()))
+    assert completion.text == "You said Hi"
+    assert len(server.requests) == tries
+    assert told == [f"{server.url} is overloaded: the run goes on in 1 s."]
+
+
+def test_a_wait_that_is_too_long_stops_the_run(server: Server) -> None:
+    server.status, server.reply = 429, {"error": {"message": "come back tomorrow"}}
+    server.headers = {"Retry-After": "86400"}
+    with pytest.raises(ModelError, match=r"asks to wait 24.0 h more.* type the same command later"):
+        generate(server)
+
+
+def test_a_quota_that_is_used_up_stops_the_run(server: Server) -> None:
+    server.status, server.reply = 429, {"error": {"message": "pay first", "code": "insufficient_quota"}}
+    with pytest.raises(ModelError, match=r"quota is used up: .*pay first"):
+        generate(server)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"choices": []}, b"{", {}, {"error": {"message": "oops"}, "choices": None}], ids=str
+)
+def test_a_broken_reply_is_asked_for_again(server: Server, broken: Any) -> None:
+    server.replies = [(200, broken)]
+    assert generate(server).text == "You said Hi"
+
+
+def test_an_empty_answer_is_asked_for_once_more(server: Server) -> None:
+    empty = answer("/chat/completions", {"model": "m", "messages": [{"content": ""}]})
+    empty["choices"][0]["message"]["content"] = ""
+    server.replies = [(200, empty)]
+    assert generate(server).text == "You said Hi"
+    server.replies = [(200, empty), (200, empty)]
+    assert generate(server).text == ""
+
+
+# -- turns that have begun
+
+
+def reading(count: Callable[[dict[str, Any]], int], server: Server) -> None:
+    """Let the server count the tokens that it reads."""
+
+    def refuse(asked: dict[str, Any]) -> None:
+        server.reply = answer("/chat/completions", asked)
+        server.reply["usage"]["prompt_tokens"] = count(asked)
+
+    server.refuse = refuse
+
+
+BEGUN = (Message("user", "Hi"), Message("assistant", "Well,"))
+
+
+def test_a_turn_that_has_begun_is_continued_where_the_server_does_so(server: Server) -> None:
+    reading(lambda asked: 9 if asked.get("continue_final_message") else 14, server)
+    model = ServerModel("m", server.url)
+    for _ in range(2):
+        asyncio.run(model.generate(BEGUN, Sampling()))
+    assert len(server.requests) == 2 + 2
+    assert server.requests[-1]["continue_final_message"] is True
+    assert server.requests[-1]["add_generation_prompt"] is False
+
+
+@pytest.mark.parametrize("tokens", [14, 0])
+def test_a_turn_that_has_begun_is_refused_where_it_would_be_answered_anew(server: Server, tokens: int) -> None:
+    reading(lambda asked: tokens, server)
+    with pytest.raises(ModelError, match="does not continue a turn that has begun"):
+        generate(server, BEGUN)
 
 
 # -- the key

@@ -1,0 +1,129 @@
+"""Read the reply of an OpenAI-compatible chat server, whatever its shape.
+
+A reply is an answer, or a RecordError that says what it is instead. Half an answer is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from constitutional_ai.errors import BrokenReply, RecordError
+from constitutional_ai.models.model import Sampling, cut_at_stop
+from constitutional_ai.models.thinking import Reply, completion_of, split_thought
+from constitutional_ai.records import Completion, FinishReason
+
+WHOLE = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed", "complete"}
+CUT = {"length", "max_tokens", "max_length", "max_output_tokens", "model_length"}
+"""Names of the reasons for which servers end an answer, in lower case."""
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a message in which servers put a thought: vLLM and SGLang, newer vLLM and OpenRouter, Ollama."""
+TEXT_PARTS = {"text", "output_text"}
+THOUGHT_PARTS = {"thinking", "reasoning", "reasoning_text", "summary_text"}
+
+
+def first_choice(reply: Any) -> Any:
+    """Return the first choice of a reply. Raises BrokenReply: the server may send anything."""
+    choices = getattr(reply, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if choice is None or (
+        getattr(choice, "message", None) is None and not isinstance(getattr(choice, "text", None), str)
+    ):
+        raise BrokenReply(f"the server's reply holds no answer{_error_inside(reply)}")
+    return choice
+
+
+def read_reply(reply: Any, name: str, sampling: Sampling) -> Completion:
+    """Return the completion in a reply of ``chat/completions`` or ``completions``.
+
+    Raises RecordError when it is no whole answer, and OnlyThought when it is a thought alone.
+    """
+    choice = first_choice(reply)
+    message = getattr(choice, "message", None)
+    parts = Reply(None, choice.text) if message is None else _message(message)
+    answer, stopped = cut_at_stop(_whole_characters(parts.answer), sampling.stop)
+    usage = getattr(reply, "usage", None)
+    tokens = [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")]
+    limit = sampling.max_tokens + sampling.thinking
+    finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), tokens[1] >= limit)
+    thought = None if parts.thought is None else _whole_characters(parts.thought)
+    return completion_of(Reply(thought, answer.strip()), name, finish, tokens[0], tokens[1], sampling)
+
+
+def _message(message: Any) -> Reply:
+    """Return the thought and the answer of a message. A refusal beside the content is what the model answered."""
+    thoughts, content = _content(getattr(message, "content", None))
+    if refusal := getattr(message, "refusal", None):
+        content = str(refusal)
+    if not content.strip() and (
+        getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
+    ):
+        raise RecordError("the model called a tool instead of answering")
+    fields = [getattr(message, field, None) for field in THOUGHT_FIELDS]
+    beside = next((field for field in fields if isinstance(field, str) and field.strip()), None)
+    inside = split_thought(content)
+    # Some servers repeat a thought in two fields, so that only the first one counts.
+    all_thoughts = [beside] if beside else thoughts
+    all_thoughts += [inside.thought] if inside.thought is not None else []
+    return Reply("\n\n".join(all_thoughts) if all_thoughts else None, inside.answer)
+
+
+def _content(content: Any) -> tuple[list[str], str]:
+    """Return the thoughts and the text of a message's content, which is a text or a list of parts."""
+    if content is None or isinstance(content, str):
+        return [], content or ""
+    if not isinstance(content, list):
+        raise RecordError(f"the server's content is no text: {str(content)[:80]}")
+    thoughts: list[str] = []
+    texts: list[str] = []
+    for part in content:
+        kind = "text" if isinstance(part, str) else _field(part, "type")
+        if kind in TEXT_PARTS:
+            texts.append(_text(part))
+        elif kind in THOUGHT_PARTS:
+            thoughts.append(_text(part))
+        elif kind == "refusal":
+            texts = [str(_field(part, "refusal") or "")]
+        else:
+            raise RecordError(f"the server's content holds a part that is no text: {str(kind)[:80]}")
+    return thoughts, "".join(texts)
+
+
+def _text(part: Any) -> str:
+    """Return all text of a part: thoughts are texts, or lists of parts again."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, list):
+        return "".join(map(_text, part))
+    fields = (_field(part, name) for name in ("text", "thinking", "reasoning", "content", "summary"))
+    return _text(next((field for field in fields if isinstance(field, str | list)), ""))
+
+
+def _field(part: Any, name: str) -> Any:
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+
+
+def _finish(reason: Any, is_full: bool) -> FinishReason:
+    """Return why an answer ended. Raises RecordError when it was broken off for another reason than its length."""
+    if reason is None:  # some servers never say
+        return "length" if is_full else "stop"
+    known = str(reason).lower()
+    if known in WHOLE or known in CUT:
+        return "length" if known in CUT else "stop"
+    raise RecordError(f"the server broke the answer off, with finish_reason '{str(reason)[:40]}'")
+
+
+def _count(usage: Any, field: str) -> int:
+    count = getattr(usage, field, None)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _whole_characters(text: str) -> str:
+    """Return a text that every file can hold: one that is cut inside an emoji may hold half of it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _error_inside(reply: Any) -> str:
+    """Return the error that a server sends with status 200; ``""`` if there is none."""
+    error = getattr(reply, "error", None)
+    message = error.get("message") if isinstance(error, dict) else error
+    return f": {str(message)[:200]}" if message else ""
