@@ -11,7 +11,7 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.data.prompts import KINDS, load_prompts
+from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.rl_cai.feedback.label import METHODS
@@ -57,7 +57,7 @@ def run_pipeline(
     trackers.check(recipe.report_to)
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     check_principles(recipe, constitution)
-    prompts = {kind: load_prompts(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    prompts = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}

@@ -1,12 +1,15 @@
 """Read files that people wrote: text, YAML, JSON and JSON lines. Each error is one sentence with the file and the line.
 
-All are UTF-8, with or without a byte order mark, and may be compressed (``.gz``).
+All are UTF-8, or UTF-16 or UTF-32 with a byte order mark, and may be compressed with gzip. Lines end as any editor ends
+them.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +21,16 @@ from pydantic import BaseModel, ValidationError
 from constitutional_ai.errors import InputError, did_you_mean, first_fault
 
 Row = TypeVar("Row", bound=BaseModel)
+WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # a lone one, which UTF-8 cannot encode
+GZIP = b"\x1f\x8b"
+BETWEEN_ITEMS = re.compile(r"[\s,]*")
+LINE_END = re.compile(r"\r\n|\r|\n")  # not those of splitlines(): JSON strings may hold U+2028
 
 
 def read_text(path: Path, hint: str = "") -> str:
@@ -26,19 +39,30 @@ def read_text(path: Path, hint: str = "") -> str:
     Raises InputError, which ends with ``hint``, when the file cannot be read or is not text.
     """
     try:
+        text = _decoded(read_bytes(path, hint))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text. {hint}".rstrip()) from error
+    if "\0" in text:
+        raise InputError(f"{path} is not text: it holds NUL bytes. {hint}".rstrip())
+    return text
+
+
+def read_bytes(path: Path, hint: str = "") -> bytes:
+    """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
+    try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        return gzip.decompress(data) if path.suffix == ".gz" or data.startswith(GZIP) else data
     except FileNotFoundError as error:
         raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
     except IsADirectoryError as error:
         raise InputError(f"'{path}' is a folder. {hint}".rstrip()) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text. {hint}".rstrip()) from error
     except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
-    if "\0" in text:
-        raise InputError(f"{path} is not text: it holds NUL bytes. {hint}".rstrip())
-    return text
+
+
+def _decoded(data: bytes) -> str:
+    """Return the text in the encoding that its byte order mark names, or else in UTF-8."""
+    return data.decode(next((code for mark, code in WIDE.items() if data.startswith(mark)), "utf-8-sig"))
 
 
 def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
@@ -85,15 +109,30 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:
-    """Yield the data of each line of a JSONL file, or each item of a JSON list, numbered from 1.
+    """Yield the data of each line of a JSONL file, or each item of a JSON list, with the line on which it begins.
 
     Raises InputError if the file cannot be read, or naming the line that is not JSON.
     """
     text = read_text(path, hint)
     if text.lstrip().startswith("["):
-        yield from enumerate(_parsed(text, path, hint), start=1)
+        yield from _list_items(text, _parsed(text, path, hint))
     else:
-        yield from ((number, data) for number, _, data in _lines(text, path))
+        for number, line, data in _lines(text, path):
+            if "\\ud" in line.lower() and SURROGATE.search(json.dumps(data, ensure_ascii=False)):
+                raise InputError(f"{path}:{number}: a text holds half of a character (\\ud…). Correct this line.")
+            yield number, data
+
+
+def _list_items(text: str, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the ``items`` of the JSON list ``text``, each with its line."""
+    decode, at, line = json.JSONDecoder().raw_decode, 0, 1
+    opening = text.index("[") + 1
+    for item in items:
+        start = BETWEEN_ITEMS.match(text, at or opening).end()  # type: ignore[union-attr]  # matches anything
+        line += text.count("\n", at, start)
+        yield line, item
+        at = decode(text, start)[1]
+        line += text.count("\n", start, at)
 
 
 def read_lines(path: Path, row_type: type[Row], hint: str = "") -> Iterator[tuple[int, Row]]:
@@ -120,15 +159,23 @@ def format_counts(counts: Mapping[str, int]) -> str:
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, str, Any]]:
     """Yield the number, the text and the data of each line that is not blank."""
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would also split at U+2028
+    for number, line in enumerate(LINE_END.split(text), start=1):
         if not line.strip():
             continue
         try:
             data = json.loads(line)
         except (ValueError, RecursionError) as error:
-            why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            why = _why_not_json(error)
             raise InputError(f"{path}:{number}: not JSON ({why}). Correct or delete this line.") from error
         yield number, line, data
+
+
+def _why_not_json(error: ValueError | RecursionError) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    curly = error.doc[error.pos : error.pos + 1] in set("“”‘’")
+    what = "a curly quotation mark instead of a straight one" if curly else error.msg
+    return f"{what} at column {error.colno}"
 
 
 def _parsed(text: str, path: Path, hint: str) -> Any:

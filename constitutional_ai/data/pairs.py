@@ -1,16 +1,16 @@
-"""Load pairs of answers that people compared, in the formats of public data sets."""
+"""Load pairs of answers that people compared, in the forms of public data sets (docs/data.md)."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, Field
-
-from constitutional_ai.data.dialogues import as_turns
-from constitutional_ai.data.lines import format_counts, read_lines
+from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.tables import read_rows
+from constitutional_ai.data.turns import joined, turns_of
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
     Comparison,
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     strength: float | None = None
-    """How much better people found the chosen reply, in the file's own units; None if the file does not say."""
+    """How much better people found the chosen reply, in the file's own units; 0 is a tie, None if unknown."""
 
 
 class Pairs(NamedTuple):
@@ -43,35 +43,73 @@ class Pairs(NamedTuple):
     """Number of records that were left out, by reason."""
 
 
-class _Row(BaseModel):
-    prompt: str | Conversation = Field((), validation_alias=AliasChoices("prompt", "conversation", "messages"))
-    chosen: str | Annotated[Conversation, Field(min_length=1)]
-    rejected: str | Annotated[Conversation, Field(min_length=1)]
-    strength: float | None = Field(None, validation_alias=AliasChoices("strength", "preference_strength"))
+class Form(NamedTuple):
+    """The columns of a pair in the files of one kind of source. A row is of the first form that has one of its answers."""
+
+    chosen: str
+    rejected: str
+    prompts: tuple[str, ...]
+    """Columns with the prompt, or the dialogue that begins with it. They must agree where several are filled."""
 
 
-def load_pairs(path: Path) -> Pairs:
-    """Load the pairs of a JSONL file, which may be compressed (``.jsonl.gz``).
+FORMS = (
+    # ours, TRL, H4, ShareGPT's in LLaMA-Factory, and hh-rlhf, which has no prompt
+    Form("chosen", "rejected", ("prompt", "conversation", "messages", "conversations", "question")),
+    # OpenAI
+    Form("preferred_output", "non_preferred_output", ("input",)),
+    # PKU-SafeRLHF: a third column has the number of the better one
+    Form("response_0", "response_1", ("prompt",)),
+)
+ANSWERS = {answer for form in FORMS for answer in (form.chosen, form.rejected)}
+KNOWN = "Known: " + ", ".join(f"'{form.chosen}' with '{form.rejected}'" for form in FORMS) + "."
+Preferred = Literal["better", "safer"]
+STRENGTHS = ("strength", "preference_strength", "margin")
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+)
+DOUBLED = 4
+"""Least number of words of a prompt that is cut off two replies that begin with it. Both may begin with "Hi"."""
 
-    A row has ``chosen`` and ``rejected``, each a reply or a list of messages, and the prompt as ``prompt``,
-    ``conversation`` or ``messages``. In the format of hh-rlhf both are whole dialogues, without a prompt. ``strength``
-    or ``preference_strength`` may say how much better the chosen reply is; its sign is ignored. Raises InputError
-    naming the line that is wrong.
+
+def load_pairs(path: Path, prefer: Preferred = "better") -> Pairs:
+    """Load the pairs of a file: JSON lines, a JSON list, CSV or Parquet, in any of the ``FORMS``.
+
+    Answers are texts, messages or whole dialogues. Where a row of PKU-SafeRLHF says both which response is safer and which
+    is better (more helpful), ``prefer`` says which of them is meant. The strength is ``strength``, ``preference_strength``
+    or ``margin``, or the difference of two scores; 0 is a tie. Raises InputError naming the line and the field that are
+    wrong.
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
-    for _, row in read_lines(path, _Row):
-        pair = _pair(row)
+    for number, row in read_rows(path):
+        try:
+            pair = pair_of(row, prefer)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
         if isinstance(pair, str):
             unusable[pair] += 1
         elif pair.id in usable:
             unusable["the same pair again"] += 1
         else:
             usable[pair.id] = pair
-    if not usable:
-        why = f" ({format_counts(unusable)})" if unusable else ""
+    return _not_empty(path, Pairs(list(usable.values()), dict(unusable)))
+
+
+def load_decided_pairs(path: Path, prefer: Preferred = "better") -> Pairs:
+    """Load the pairs of a file without its ties, which are counted. Raises InputError as ``load_pairs`` does."""
+    pairs, unusable = load_pairs(path, prefer)
+    decided = [pair for pair in pairs if pair.strength != 0]
+    ties = {"a tie": len(pairs) - len(decided)} if len(decided) < len(pairs) else {}
+    return _not_empty(path, Pairs(decided, {**unusable, **ties}))
+
+
+def _not_empty(path: Path, pairs: Pairs) -> Pairs:
+    if not pairs.usable:
+        why = f" ({format_counts(pairs.unusable)})" if pairs.unusable else ""
         raise InputError(f"{path} holds no usable pairs{why}. Name another file.")
-    return Pairs(list(usable.values()), dict(unusable))
+    return pairs
 
 
 def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
@@ -79,24 +117,116 @@ def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
     return sorted(pairs, key=lambda p: seed_of(seed, "judge order", p.id))[:count]
 
 
-def _pair(row: _Row) -> Pair | str:
-    """Return the pair, or the reason why the row holds none."""
-    given, chosen, rejected = as_turns(row.prompt, "user"), as_turns(row.chosen), as_turns(row.rejected)
-    if given and given[-1] == Message("assistant", ""):  # the prompt ends in "\n\nAssistant:"
-        given = given[:-1]
-    shared, better, worse = chosen[:-1], chosen[-1], rejected[-1]
-    conversation = shared if shared[: len(given)] == given else given + shared
-    if shared != rejected[:-1]:
+def pair_of(row: Mapping[str, Any], prefer: Preferred = "better") -> Pair | str:
+    """Return the pair of a row, or the reason why it holds none. Raises ValueError that names the wrong field."""
+    form = _form(row, prefer)
+    chosen, rejected = [turns_of(_filled(row, key), key, "assistant") for key in (form.chosen, form.rejected)]
+    strength = _strength(row)
+    *shared, better = chosen
+    if shared != list(rejected[:-1]):
         return "the dialogues differ before the last reply"
-    if {better.role, worse.role} != {"assistant"} or [m.role for m in conversation[-1:]] != ["user"]:
+    texts = better.content.strip(), rejected[-1].content.strip()
+    conversation = _conversation(row, form, tuple(shared), texts)
+    if conversation is None:
+        return "the prompt is not the one of the dialogues"
+    if {better.role, rejected[-1].role} != {"assistant"} or [m.role for m in conversation[-1:]] != ["user"]:
         return "no reply to a human turn"
-    texts = better.content.strip(), worse.content.strip()
+    texts = _without_prompt(texts, conversation[-1].content.strip())
     if not all((*texts, conversation[-1].content.strip())):
         return "an empty turn"
     if texts[0] == texts[1]:
         return "both replies are the same"
+    if strength is not None and strength < 0:
+        return "the rejected reply has the higher rating"
     name = conversation_id((*conversation, *[Message("assistant", t) for t in texts]))
-    return Pair(name, conversation, *texts, strength=None if row.strength is None else abs(row.strength))
+    return Pair(name, conversation, *texts, strength=strength)
+
+
+def _form(row: Mapping[str, Any], prefer: Preferred) -> Form:
+    """Return the form of a row, with the chosen response first."""
+    filled = [key for key, value in row.items() if value is not None]
+    forms = [form for keys in (filled, row) for form in FORMS if form.chosen in keys or form.rejected in keys]
+    if not forms:
+        raise ValueError(f"holds no two answers. {KNOWN}")
+    form = forms[0]
+    if form.chosen != "response_0":
+        return form
+    ids = [f"{prefer}_response_id", "better_response_id", "safer_response_id"]
+    key = next((key for key in ids if row.get(key) is not None), ids[0])
+    _filled(row, key)
+    if (number := _number(row, key)) not in (0, 1):
+        raise ValueError(f"{key}: Input should be 0 or 1.")
+    return form if number == 0 else form._replace(chosen=form.rejected, rejected=form.chosen)
+
+
+def _filled(row: Mapping[str, Any], key: str) -> Any:
+    if row.get(key) is None:
+        raise ValueError(f"{key}: Field required. A pair needs it.")
+    return row[key]
+
+
+def _conversation(
+    row: Mapping[str, Any], form: Form, shared: Conversation, replies: tuple[str, str]
+) -> Conversation | None:
+    """Return what both replies answer; None if the columns of the row differ about it.
+
+    ``shared`` is how both dialogues begin, empty where the replies stand alone.
+    """
+    prompts = [prompt_turns(row[key], key) for key in form.prompts if row.get(key) not in (None, [], "")]
+    given = joined([shared, *[_without_reply(turns, replies) for turns in prompts]])
+    if given is None or joined([given[len(given) - len(shared) :], shared]) is None:
+        return None
+    if row.get("system") in (None, ""):
+        return given
+    system = turns_of([{"role": "system", "content": row["system"]}], "system", "system")
+    return given if given[:1] == system else (*system, *given) if given[:1] and given[0].role != "system" else None
+
+
+def prompt_turns(value: Any, place: str) -> Conversation:
+    """Return the turns of a prompt, also as OpenAI's ``{"messages": […]}``. Raises ValueError with the place."""
+    if isinstance(value, dict) and "messages" in value:
+        value, place = value["messages"], f"{place}.messages"
+    return turns_of(value, place, "user")
+
+
+def _without_reply(turns: Conversation, replies: tuple[str, str]) -> Conversation:
+    """Return a prompt without its last turn where that is one of the replies, or the start ``Assistant:`` of one."""
+    ends = turns and turns[-1].role == "assistant" and turns[-1].content.strip() in ("", *replies)
+    return turns[:-1] if ends else turns
+
+
+def _without_prompt(replies: tuple[str, str], prompt: str) -> tuple[str, str]:
+    """Return the replies without the prompt, where both are texts that repeat it from the start."""
+    if len(prompt.split()) < DOUBLED or not all(reply.startswith(prompt) for reply in replies):
+        return replies
+    return replies[0].removeprefix(prompt).strip(), replies[1].removeprefix(prompt).strip()
+
+
+def _strength(row: Mapping[str, Any]) -> float | None:
+    """Return how much better the chosen reply is, below 0 if the rejected one is; None if the row does not say."""
+    for key in STRENGTHS:
+        if (number := _number(row, key)) is not None:
+            return number if key == "margin" else abs(number)
+    for pair in SCORES:
+        chosen, rejected = [_number(row, key) for key in pair]
+        if chosen is not None and rejected is not None:
+            return chosen - rejected
+        if chosen is not None or rejected is not None:
+            raise ValueError(f"{pair[chosen is not None]}: Field required, because the other score is given.")
+    return None
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{key}: Input should be a finite number.")
+    return number
 
 
 def comparison_of(pair: Pair, seed: int) -> tuple[Comparison, Side]:

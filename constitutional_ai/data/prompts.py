@@ -1,48 +1,26 @@
 """Load red-team prompts, helpful prompts, and borderline prompts, which only look harmful (SL-1 to SL-4).
 
-A file is JSONL. A row is ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``, with optional ``kind``,
-``tags`` and ``split``. A conversation that ends with the assistant is a whole dialogue and gives one prompt for each
-human turn (SL-1).
+A file is JSON lines, CSV or Parquet. A row is ``{"prompt": "…"}`` or ``{"conversation": [{"role", "content"}, …]}``,
+with optional ``kind``, ``tags`` and ``split``, or as a public data set writes it (``prompt_rows.py``). A conversation
+that ends with the assistant is a whole dialogue and gives one prompt for each human turn (SL-1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from constitutional_ai.data.lines import read_lines
+from constitutional_ai.data.prompt_rows import Split, prompt_row
+from constitutional_ai.data.tables import read_rows
 from constitutional_ai.errors import InputError
-from constitutional_ai.records import Conversation, Kind, Message, Prompt
+from constitutional_ai.records import Conversation, Kind, Prompt
 from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent
 HELD_OUT_SHARE = 0.2
 """Share of the prompts that is held out where rows have no ``split``. A prompt's id decides on which side it is."""
 KINDS: tuple[Kind, ...] = ("red_team", "helpful", "borderline")
-Split = Literal["train", "held_out"]
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: str | None = Field(default=None, min_length=1)
-    conversation: tuple[Message, ...] = ()
-    kind: Kind | None = None
-    tags: tuple[str, ...] = ()
-    split: Split | None = None
-
-    @model_validator(mode="after")
-    def _is_a_prompt(self) -> _Row:
-        if (self.prompt is None) == (not self.conversation):
-            raise ValueError("needs either 'prompt' or 'conversation'")
-        if not all(m.content.strip() for m in self.conversation) or (self.prompt and not self.prompt.strip()):
-            raise ValueError("is empty")
-        if all(m.role != "user" for m in self.conversation) and self.conversation:
-            raise ValueError("has no human turn")
-        return self
 
 
 class Prompts(NamedTuple):
@@ -55,12 +33,17 @@ class Prompts(NamedTuple):
 def load_prompts(name: str, kind: Kind) -> Prompts:
     """Load the prompts of the file ``name``; ``built-in`` means our own prompts of this ``kind``.
 
-    Rows without a kind get ``kind``. Raises InputError naming the line that is wrong, and for an empty file.
+    Rows without a kind get ``kind``. Raises InputError naming the line and the field that are wrong, and for an empty
+    file.
     """
     path = BUILT_IN / f"{kind}.jsonl" if name == "built-in" else Path(name)
     parts: dict[Split, dict[str, Prompt]] = {"train": {}, "held_out": {}}
-    for _, row in read_lines(path, _Row, "Name a JSONL file, or 'built-in'."):
-        for conversation in prompts_of(_conversation(row)):
+    for number, columns in read_rows(path, "Name a JSONL file, or 'built-in'."):
+        try:
+            row = prompt_row(columns)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        for conversation in prompts_of(row.conversation):
             prompt = Prompt.of(conversation, row.kind or kind, path.name, row.tags)
             parts[row.split or _split_of(prompt.id)][prompt.id] = prompt
     if not (parts["train"] or parts["held_out"]):
@@ -68,6 +51,18 @@ def load_prompts(name: str, kind: Kind) -> Prompts:
     for shared in parts["train"].keys() & parts["held_out"].keys():
         del parts["train"][shared]  # a prompt for evaluation is never trained on
     return Prompts(list(parts["train"].values()), list(parts["held_out"].values()))
+
+
+def load_prompts_of_kind(name: str, kind: Kind) -> Prompts:
+    """Load the prompts of one kind. Those of other kinds are left out, such as the unsafe half of XSTest.
+
+    Raises InputError as ``load_prompts`` does, and when the file holds none of this kind.
+    """
+    loaded = load_prompts(name, kind)
+    train, held_out = [[prompt for prompt in part if prompt.kind == kind] for part in loaded]
+    if not (train or held_out):
+        raise InputError(f"{name} holds no prompts of the kind '{kind}'. Name another file in prompts.{kind}.file.")
+    return Prompts(train, held_out)
 
 
 def sample_prompts(prompts: Iterable[Prompt], count: int | None, seed: int) -> list[Prompt]:
@@ -80,10 +75,6 @@ def prompts_of(conversation: Conversation) -> list[Conversation]:
     if conversation[-1].role == "user":
         return [conversation]
     return [conversation[: i + 1] for i, m in enumerate(conversation) if m.role == "user"]
-
-
-def _conversation(row: _Row) -> Conversation:
-    return (Message("user", row.prompt),) if row.prompt is not None else row.conversation
 
 
 def _split_of(prompt_id: str) -> Split:

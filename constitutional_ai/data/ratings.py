@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from constitutional_ai.data.dialogues import as_turns
-from constitutional_ai.data.lines import format_counts, read_items
+from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.tables import read_rows
 from constitutional_ai.errors import InputError, first_fault
 from constitutional_ai.records import Conversation, Message, conversation_id
 
@@ -86,7 +87,7 @@ class _OwnRating(BaseModel):
 
 
 def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
-    """Read the rated conversations of a JSON or JSONL file, which may be gzipped.
+    """Read the rated conversations of a file: JSON, JSON lines, CSV or Parquet.
 
     A row is a red-team attempt of hh-rlhf (``transcript``, ``rating`` 0 to 4), a scored response of PyRIT
     (``objective``, ``assistant_response``, ``human_score`` 0 to 1), or in our own format: ``messages`` or
@@ -95,7 +96,7 @@ def load_ratings(path: Path, scale: Scale | None = None) -> Ratings:
     """
     rated: dict[str, list[Rated]] = defaultdict(list)
     unusable: Counter[str] = Counter()
-    for number, row in read_items(path):
+    for number, row in read_rows(path):
         try:
             read = _rated(row, scale)
         except ValidationError as error:
@@ -118,10 +119,8 @@ def _averaged(same: Sequence[Rated]) -> Rated:
     return Rated(same[0].id, same[0].conversation, fmean(one.rating for one in same))
 
 
-def _rated(row: Any, scale: Scale | None) -> Rated | str:
+def _rated(row: Mapping[str, Any], scale: Scale | None) -> Rated | str:
     """Return the rated conversation, or the reason why the record has none. Raises ValueError."""
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
     if "transcript" in row:
         attempt = _RedTeamAttempt.model_validate(row)
         return _checked(as_turns(attempt.transcript, "user"), [attempt.rating], 4)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.data.prompts import KINDS, load_prompts
+from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
 from constitutional_ai.models.load import LOCAL_SCHEMES
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.recipes.recipe_file import load_recipe
@@ -127,7 +127,7 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     prompts, held_out, drafts = Counter[str](), 0, 0
     for kind in KINDS:
         file = getattr(recipe.prompts, kind)
-        split = load_prompts(file.file, kind)
+        split = load_prompts_of_kind(file.file, kind)
         prompts[kind] = len(split.train[: file.limit]) + file.generate
         held_out += len(split.held_out[: getattr(recipe.evaluation, kind)])
         drafts += file.generate

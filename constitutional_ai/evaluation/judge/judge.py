@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from constitutional_ai.constitutions.constitution import load_constitution
-from constitutional_ai.data.pairs import comparison_of, load_pairs, sample_pairs
+from constitutional_ai.data.pairs import comparison_of, load_decided_pairs, sample_pairs
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.evaluation.judge.judge_report import Judged, JudgeReport, judge_report
@@ -77,7 +77,7 @@ def judge_model(
     settings, principles = recipe.feedback, load_constitution(constitution)
     if not METHODS[settings.method].principles(principles):
         raise InputError(f"constitution '{principles.name}' has no principle for method {settings.method}.")
-    pairs, unusable = load_pairs(data)
+    pairs, unusable = load_decided_pairs(data, prefer="safer")
     comparisons = [comparison_of(pair, seed) for pair in sample_pairs(pairs, limit, seed)]
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

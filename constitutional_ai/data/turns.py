@@ -1,0 +1,112 @@
+"""Read the turns of a conversation in the forms in which data sets write one.
+
+A conversation is a text, or a list of messages with ``role`` and ``content`` (OpenAI, TRL), or with ``from`` and ``value``
+(ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or ChatML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from constitutional_ai.data.dialogues import START, as_turns, conversation_of
+from constitutional_ai.records import Conversation, Message, Role
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+SPEAKERS: dict[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+}
+"""The names that ShareGPT's form gives to roles."""
+TEXTS = {"text", "input_text", "output_text"}
+"""The types of a part of a message that hold text."""
+
+
+def turns_of(value: Any, place: str, role: Role) -> Conversation:
+    """Return the turns of ``value``; a text that is no dialogue is one turn of ``role``.
+
+    Raises ValueError that begins with the place of the wrong value, such as ``chosen.1.content``.
+    """
+    match value:
+        case str() if value.lstrip().startswith(START):
+            if not (turns := conversation_of(value)):
+                raise ValueError(f"{place}: holds text between its ChatML turns.")
+            return turns
+        case str():
+            return as_turns(value, role)
+        case dict():
+            return (_message(value, place),)
+        case [_, *_]:
+            turns = [_message(message, f"{place}.{n}") for n, message in enumerate(value)]
+            if filled := [m for m in turns if m.role != "system" or m.content.strip()]:  # H4 has empty system turns
+                return tuple(filled)
+    raise ValueError(f"{place}: must be a text or a list of messages, not {_short(value)}.")
+
+
+def joined(conversations: Sequence[Conversation]) -> Conversation | None:
+    """Return the longest conversation if it holds all the others, each in one piece; None if they differ."""
+    longest: Conversation = max(conversations, key=len, default=())
+    return longest if all(_within(turns, longest) for turns in conversations) else None
+
+
+def _within(part: Conversation, whole: Conversation) -> bool:
+    wanted, turns = [[(m.role, m.content.strip()) for m in each] for each in (part, whole)]
+    return any(turns[at : at + len(wanted)] == wanted for at in range(len(turns) - len(wanted) + 1))
+
+
+def _message(value: Any, place: str) -> Message:
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: must be a message, such as {{'role': 'user', 'content': '…'}}.")
+    if "from" in value or "value" in value:
+        speaker, text, roles = "from", "value", SPEAKERS
+    else:
+        speaker, text, roles = "role", "content", ROLES
+    if value.get("tool_calls"):
+        raise ValueError(f"{place}.tool_calls: calls of tools are not read. Leave this row out.")
+    return Message(_role(value, f"{place}.{speaker}", speaker, roles), _content(value, place, text))
+
+
+def _role(value: Mapping[str, Any], place: str, key: str, roles: Mapping[str, Role]) -> Role:
+    if value.get(key) is None:
+        raise ValueError(f"{place}: Field required.")
+    role = roles.get(value[key]) if isinstance(value[key], str) else None
+    if role is None:
+        raise ValueError(f"{place}: Input should be one of {', '.join(roles)}, not {_short(value[key])}.")
+    return role
+
+
+def _content(value: Mapping[str, Any], place: str, key: str) -> str:
+    """Return the text of a message: its content, or the parts of it, all of which must be text."""
+    match value.get(key):
+        case None:
+            raise ValueError(f"{place}.{key}: Field required.")
+        case str(text):
+            return text
+        case [_, *_] as parts:
+            return "".join(_part(part, f"{place}.{key}.{n}") for n, part in enumerate(parts))
+    raise ValueError(f"{place}.{key}: must be a text or a list of parts, not {_short(value[key])}.")
+
+
+def _part(part: Any, place: str) -> str:
+    match part:
+        case {"type": str(kind), "text": str(text)} if kind in TEXTS:
+            return text
+        case {"type": str(kind)} if kind not in TEXTS:
+            raise ValueError(f"{place}.type: only text is read, not {_short(kind)}.")
+        case {"type": _}:
+            raise ValueError(f"{place}.text: must be a text.")
+    raise ValueError(f"{place}: must be a part, such as {{'type': 'text', 'text': '…'}}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 40 else f"{text[:36]} …"
