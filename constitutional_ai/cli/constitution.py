@@ -44,8 +44,8 @@ def constitution() -> None:
 def import_(source: Path, out: Path) -> None:
     """Convert SOURCE to a constitution file.
 
-    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, or a text file with one
-    preference question per line.
+    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, a text file with one
+    preference question per line, or a flat Markdown list.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.published import import_constitution

@@ -40,7 +40,11 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     "--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure only this part. Repeatable."
 )
 @click.option("--out", type=PATH, help="Folder for the results. Default for a single run: RUN/evaluation.")
-@click.option("--prompts", type=PATH, help="JSONL file of prompts. Default: the built-in held-out prompts.")
+@click.option(
+    "--prompts",
+    type=PATH,
+    help="File of prompts: JSONL, CSV or Parquet. Default: the built-in held-out prompts.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(1),

@@ -34,7 +34,7 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, type=PATH, help="File of pairs: JSONL or .jsonl.gz.")
+@click.option("--data", required=True, type=PATH, help="File of pairs: JSONL, CSV or Parquet.")
 @click.option("--constitution", default="default", show_default=True, help="A file, or a built-in one by name.")
 @click.option(
     "--few-shots",
@@ -53,7 +53,7 @@ def judge(model: str, data: Path, **options: Any) -> None:
     influences it. Defaults are the paper's.
 
     Each row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
-    hh-rlhf.
+    hh-rlhf; or the columns of TRL, H4, OpenAI, PKU-SafeRLHF or ShareGPT (docs/data.md). Ties are left out.
     """
     from constitutional_ai.evaluation.judge.judge import judge_model
     from constitutional_ai.evaluation.judge.judge_report import judge_table
@@ -78,7 +78,7 @@ def harmfulness(file: Path, out: Path, **options: Any) -> None:
     It minimises the squared error on whole conversations, and is tested on held-out prompts. Pass its folder to
     cai evaluate --harm-model. If it is interrupted, run the same command again to continue.
 
-    FILE is JSON or JSONL, possibly gzipped: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with
+    FILE is JSON, JSONL, CSV or Parquet: hh-rlhf's red-team attempts, PyRIT's scored responses, or rows with
     messages, or prompt and response, and a rating or harm.
     """
     from constitutional_ai.cli.progress import Bars

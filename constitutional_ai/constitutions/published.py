@@ -5,9 +5,9 @@
 * NVIDIA NeMo-Aligner's ``examples/nlp/cai`` folder, which has the paper's first file unchanged, and the questions as a
   numbered list between triple backticks
 * Hugging Face llm-swarm's JSON: ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``
-* plain text, where each line becomes a preference question
+* plain text or a flat Markdown list, each line or item of which becomes a preference question (``plain_text.py``)
 
-Texts are kept byte for byte, mistakes included. Only the markup that our prompts add again is removed.
+Texts are kept byte for byte, mistakes included. Only the markup that our prompts add again, and Markdown's, is removed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from constitutional_ai.constitutions.constitution import Constitution
+from constitutional_ai.constitutions.plain_text import refuse_marks, statements
 from constitutional_ai.data.lines import read_json, read_text
 from constitutional_ai.errors import InputError, first_fault
 
@@ -32,8 +33,10 @@ PAIRS, QUESTIONS, NEMO = (
 )
 KNOWN = (
     f"Known: the paper's repository or its {PAIRS} or {QUESTIONS}; llm-swarm's JSON with 'constitutions'; "
-    f"NeMo-Aligner's examples/nlp/cai folder or its {NEMO}; a text file with one sentence a line."
+    f"NeMo-Aligner's examples/nlp/cai folder or its {NEMO}; a text file with one sentence a line, or one flat "
+    "Markdown list."
 )
+TABLES = {".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods"}
 
 Entry = dict[str, str]
 """The texts of a principle: some of critique, revision and preference."""
@@ -58,6 +61,11 @@ def import_constitution(source: Path) -> Constitution:
 
 def _entries(path: Path) -> tuple[list[Entry], str]:
     """Return the principles of a file, and a note on what was left out."""
+    if TABLES & set(path.suffixes):
+        raise InputError(
+            f"{path}:1: a table. Which of its rows are principles is yours to decide: write their statements to a text "
+            "file, one a line."
+        )
     text = read_text(path, KNOWN)
     if path.suffix in {".yaml", ".yml"}:
         raise InputError(f"{path} is YAML, the format of our own constitutions. Type: cai check {path}")
@@ -74,10 +82,10 @@ def _from_json(path: Path, data: Any) -> tuple[list[Entry], str]:
             note = f"{left} few-shot dialogues ('system_chat') were not imported." if left else ""
             return [_swarm_pair(path, number, pair) for number, pair in enumerate(pairs)], note
         case [str(), *_]:
-            return [{"preference": _question(path, f"[{n}]", text)} for n, text in enumerate(data)], ""
+            return [{"preference": _listed(path, f"[{n}]", text)} for n, text in enumerate(data)], ""
         case dict() if data and all(isinstance(v, dict) and "edit_request" in v for v in data.values()):
             return [_paper_pair(path, key, pair) for key, pair in data.items()], ""
-    raise InputError(f"{path} is JSON in no known format. {KNOWN}")
+    raise InputError(f"{path}:1: JSON in no known format. {KNOWN}")
 
 
 def _swarm_pair(path: Path, number: int, pair: Any) -> Entry:
@@ -105,20 +113,22 @@ def _unframed(path: Path, key: str, text: str, frame: tuple[str, str]) -> str:
     return text[len(before) : -len(after)]
 
 
-def _question(path: Path, place: str, text: Any) -> str:
+def _listed(path: Path, place: str, text: Any) -> str:
     """Return a question without the blank line and ``Options:`` that our prompts add around it (pitfall 16)."""
     if not isinstance(text, str):
         raise InputError(f"{path}: {place} is not a text. Every item must be one preference question.")
-    return text.removeprefix("\n").removesuffix(" Options:")
+    question = text.removeprefix("\n").removesuffix(" Options:")
+    if question.strip():
+        refuse_marks(path, place, question.strip())
+    return question
 
 
 def _from_text(path: Path, text: str) -> list[Entry]:
     if "```CONSTITUTION" in text:  # NeMo-Aligner: the list is in the judge's system prompt
         listed = text.partition("```CONSTITUTION")[2].partition("```")[0]
         lines = re.findall(r"^[ \t]*\d+\.[ \t]+(\S.*)$", listed, flags=re.MULTILINE)
-    else:
-        lines = [line for line in text.splitlines() if line.strip()]
-    return [{"preference": _question(path, "line", line.strip())} for line in lines]
+        return [{"preference": line.strip().removesuffix(" Options:")} for line in lines]
+    return [{"preference": statement} for statement in statements(path, text)]
 
 
 def _constitution(source: Path, name: str, description: str, entries: list[Entry]) -> Constitution:

@@ -119,7 +119,9 @@ def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:
     else:
         for number, line, data in _lines(text, path):
             if "\\ud" in line.lower() and SURROGATE.search(json.dumps(data, ensure_ascii=False)):
-                raise InputError(f"{path}:{number}: a text holds half of a character (\\ud…). Correct this line.")
+                raise InputError(
+                    f"{path}:{number}: a text holds half of a character (\\ud…). Correct this line."
+                )
             yield number, data
 
 

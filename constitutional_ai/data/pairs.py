@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.data.tables import read_rows
+from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.data.turns import joined, turns_of
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import (
@@ -44,7 +44,10 @@ class Pairs(NamedTuple):
 
 
 class Form(NamedTuple):
-    """The columns of a pair in the files of one kind of source. A row is of the first form that has one of its answers."""
+    """The columns of a pair in the files of one kind of source.
+
+    A row is of the first form of which it has an answer.
+    """
 
     chosen: str
     rejected: str
@@ -76,10 +79,10 @@ DOUBLED = 4
 def load_pairs(path: Path, prefer: Preferred = "better") -> Pairs:
     """Load the pairs of a file: JSON lines, a JSON list, CSV or Parquet, in any of the ``FORMS``.
 
-    Answers are texts, messages or whole dialogues. Where a row of PKU-SafeRLHF says both which response is safer and which
-    is better (more helpful), ``prefer`` says which of them is meant. The strength is ``strength``, ``preference_strength``
-    or ``margin``, or the difference of two scores; 0 is a tie. Raises InputError naming the line and the field that are
-    wrong.
+    Answers are texts, messages or whole dialogues. Where a row of PKU-SafeRLHF says both which response is safer and
+    which is better (more helpful), ``prefer`` says which of them is meant. The strength is ``strength``,
+    ``preference_strength`` or ``margin``, or the difference of two scores; 0 is a tie. Raises InputError naming the
+    line and the field that are wrong.
     """
     usable: dict[str, Pair] = {}
     unusable: Counter[str] = Counter()
@@ -179,7 +182,9 @@ def _conversation(
     if row.get("system") in (None, ""):
         return given
     system = turns_of([{"role": "system", "content": row["system"]}], "system", "system")
-    return given if given[:1] == system else (*system, *given) if given[:1] and given[0].role != "system" else None
+    return (
+        given if given[:1] == system else (*system, *given) if given[:1] and given[0].role != "system" else None
+    )
 
 
 def prompt_turns(value: Any, place: str) -> Conversation:

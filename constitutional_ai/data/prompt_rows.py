@@ -126,7 +126,7 @@ def prompt_row(row: Mapping[str, Any]) -> PromptRow:
 
 
 def _unknown(key: str, form: type[_Row]) -> str:
-    if key in ANSWERS:
+    if key in ANSWERS | {"completion", "response"}:
         return f"unknown key '{key}': a row of prompts holds no answers. Delete the columns of answers."
     return f"unknown key '{key}'.{did_you_mean(key, form.model_fields)}"
 

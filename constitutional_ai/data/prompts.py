@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from constitutional_ai.data.prompt_rows import Split, prompt_row
-from constitutional_ai.data.tables import read_rows
+from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Conversation, Kind, Prompt
 from constitutional_ai.seeding import seed_of
@@ -61,7 +61,9 @@ def load_prompts_of_kind(name: str, kind: Kind) -> Prompts:
     loaded = load_prompts(name, kind)
     train, held_out = [[prompt for prompt in part if prompt.kind == kind] for part in loaded]
     if not (train or held_out):
-        raise InputError(f"{name} holds no prompts of the kind '{kind}'. Name another file in prompts.{kind}.file.")
+        raise InputError(
+            f"{name} holds no prompts of the kind '{kind}'. Name another file in prompts.{kind}.file."
+        )
     return Prompts(train, held_out)
 
 

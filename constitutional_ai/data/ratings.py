@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from constitutional_ai.data.dialogues import as_turns
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.data.tables import read_rows
+from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.errors import InputError, first_fault
 from constitutional_ai.records import Conversation, Message, conversation_id
 

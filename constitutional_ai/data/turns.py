@@ -1,7 +1,7 @@
 """Read the turns of a conversation in the forms in which data sets write one.
 
-A conversation is a text, or a list of messages with ``role`` and ``content`` (OpenAI, TRL), or with ``from`` and ``value``
-(ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or ChatML.
+A conversation is a text, or a list of messages with ``role`` and ``content`` (OpenAI, TRL), or with ``from`` and
+``value`` (ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or ChatML.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
         case dict():
             return (_message(value, place),)
         case [_, *_]:
-            turns = [_message(message, f"{place}.{n}") for n, message in enumerate(value)]
-            if filled := [m for m in turns if m.role != "system" or m.content.strip()]:  # H4 has empty system turns
+            messages = [_message(message, f"{place}.{n}") for n, message in enumerate(value)]
+            if filled := [
+                m for m in messages if m.role != "system" or m.content.strip()
+            ]:  # H4 has empty system turns
                 return tuple(filled)
     raise ValueError(f"{place}: must be a text or a list of messages, not {_short(value)}.")
 

@@ -131,7 +131,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         import_constitution(tmp_path)
     with pytest.raises(InputError, match=r"no file .*none\.json"):
         import_constitution(tmp_path / "none.json")
-    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "bytes.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match="is not UTF-8 text"):
         import_constitution(tmp_path / "bytes.txt")
 

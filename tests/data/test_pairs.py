@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from constitutional_ai.data.pairs import load_pairs
+from constitutional_ai.data.pairs import load_decided_pairs, load_pairs
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Message
 
@@ -32,6 +32,39 @@ def written(folder: Path, *rows: object) -> Path:
         {"messages": [HI], **REPLIES, "source": "elsewhere"},
         {"chosen": [HI, HELLO], "rejected": [HI, OFF]},
         {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi?\n\nAssistant: Go off."},
+        {
+            "prompt": "Hi?",
+            "prompt_id": "7",
+            "chosen": [HI, HELLO],
+            "rejected": [HI, OFF],
+            "messages": [HI, OFF],
+        },
+        {"messages": [HI, HELLO], "chosen": [HI, HELLO], "rejected": [HI, OFF]},
+        {"messages": [HI, HELLO], **REPLIES},
+        {"prompt": "\n\nHuman: Hi?\n\nAssistant: Hello!", **REPLIES},
+        {"prompt": [], "messages": None, "chosen": [HI, HELLO], "rejected": [HI, OFF]},
+        {"prompt": [HI], "chosen": HELLO, "rejected": OFF},
+        {"prompt": [{"role": "system", "content": ""}, HI], **REPLIES},
+        {"question": "Hi?", "system": "", **REPLIES},
+        {"input": {"messages": [HI], "tools": []}, "preferred_output": [HELLO], "non_preferred_output": [OFF]},
+        {"prompt": "Hi?", "response_0": "Go off.", "response_1": "Hello!", "safer_response_id": 1},
+        {"prompt": "Hi?", "response_0": "Hello!", "response_1": "Go off.", "better_response_id": 0},
+        {
+            "conversations": [{"from": "human", "value": "Hi?"}],
+            "chosen": {"from": "gpt", "value": "Hello!"},
+            "rejected": {"from": "gpt", "value": "Go off."},
+        },
+        {
+            "prompt": [
+                {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "?"}]}
+            ],
+            "chosen": [{"role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]}],
+            "rejected": [OFF],
+        },
+        {
+            "chosen": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n",
+            "rejected": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nGo off.<|im_end|>\n",
+        },
     ],
 )
 def test_every_common_form_is_the_same_pair(tmp_path: Path, row: object) -> None:
@@ -48,12 +81,89 @@ def test_dialogues_differ_in_the_last_reply_even_when_replies_start_alike(tmp_pa
     assert (pair.chosen, pair.rejected) == ("Why not.\n\nTwo men …", "Why?")
 
 
+TALK = [HI, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "A joke: now!"}]
+
+
+@pytest.mark.parametrize("prompt", ["Hi?", "A joke: now!", TALK, TALK[2:], [*TALK, HELLO]])
+@pytest.mark.parametrize("before", [[], TALK, TALK[2:]])
+def test_a_prompt_that_stands_twice_in_a_row_is_read_once(
+    tmp_path: Path, prompt: object, before: list[object]
+) -> None:
+    row = {"messages": TALK, "prompt": prompt, "chosen": [*before, HELLO], "rejected": [*before, OFF]}
+    (pair,), _ = load_pairs(written(tmp_path, row))
+    assert [m.content for m in pair.conversation] == ["Hi?", "Yes?", "A joke: now!"]
+
+
+def test_replies_that_repeat_a_long_prompt_lose_it_and_short_ones_do_not(tmp_path: Path) -> None:
+    ask = "Name a tree with white bark."
+    rows = [
+        {"prompt": ask, "chosen": f"{ask}\n\nThe birch.", "rejected": f"{ask} Oak."},
+        {"prompt": "Hi", "chosen": "Hi there!", "rejected": "Hi."},
+    ]
+    pairs, _ = load_pairs(written(tmp_path, *rows))
+    assert [(p.chosen, p.rejected) for p in pairs] == [("The birch.", "Oak."), ("Hi there!", "Hi.")]
+
+
+def test_a_system_turn_in_its_own_column_begins_the_prompt(tmp_path: Path) -> None:
+    (pair,), _ = load_pairs(written(tmp_path, {"system": "Be brief.", "question": "Hi?", **REPLIES}))
+    assert pair.conversation == (Message("system", "Be brief."), Message("user", "Hi?"))
+
+
+RESPONSES = {"prompt": "Hi?", "response_0": "Hello!", "response_1": "Go off."}
+
+
+def test_the_safer_response_is_not_always_the_better_one(tmp_path: Path) -> None:
+    file = written(tmp_path, {**RESPONSES, "better_response_id": 1, "safer_response_id": 0})
+    assert load_pairs(file).usable[0].chosen == "Go off."
+    assert load_pairs(file, prefer="safer").usable[0].chosen == "Hello!"
+
+
+@pytest.mark.parametrize(
+    ("columns", "strength"),
+    [
+        ({}, None),
+        ({"strength": -2}, 2.0),
+        ({"preference_strength": 1}, 1.0),
+        ({"margin": 0.5}, 0.5),
+        ({"margin": "0.5", "strength": None}, 0.5),
+        ({"score_chosen": 9, "score_rejected": 7.5}, 1.5),
+        ({"chosen_rating": 3, "rejected_rating": 3}, 0.0),
+    ],
+)
+def test_a_margin_and_a_difference_of_ratings_are_strengths(
+    tmp_path: Path, columns: dict[str, object], strength: float | None
+) -> None:
+    (pair,), _ = load_pairs(written(tmp_path, {"prompt": "Hi?", **REPLIES, **columns}))
+    assert pair.strength == strength
+
+
+def test_ties_are_not_decided_and_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Hi {n}?", **REPLIES, "score_chosen": 5, "score_rejected": n} for n in (3, 5)]
+    pairs, unusable = load_decided_pairs(written(tmp_path, *rows))
+    assert ([p.strength for p in pairs], unusable) == ([2], {"a tie": 1})
+    with pytest.raises(InputError, match="1 × a tie"):
+        load_decided_pairs(written(tmp_path, rows[1]))
+
+
 UNUSABLE = [
+    (
+        {"prompt": "Ho?", "chosen": [HI, HELLO], "rejected": [HI, OFF]},
+        "the prompt is not the one of the dialogues",
+    ),
+    (
+        {"prompt": TALK, "chosen": [HI, HELLO], "rejected": [HI, OFF]},
+        "the prompt is not the one of the dialogues",
+    ),
+    ({"prompt": "Hi?", **REPLIES, "margin": -1}, "the rejected reply has the higher rating"),
+    (
+        {"prompt": "Hi?", **REPLIES, "score_chosen": 1, "score_rejected": 2},
+        "the rejected reply has the higher rating",
+    ),
     ({"prompt": "Hi?", "chosen": "Hello!", "rejected": " "}, "an empty turn"),
     ({"prompt": " ", **REPLIES}, "an empty turn"),
     ({"prompt": "Hi?", "chosen": "Hello!", "rejected": "Hello! "}, "both replies are the same"),
     (REPLIES, "no reply to a human turn"),
-    ({"messages": [HI, HELLO], **REPLIES}, "no reply to a human turn"),
+    ({"messages": [HI, {"role": "assistant", "content": "Yes?"}], **REPLIES}, "no reply to a human turn"),
     ({"prompt": "Hi?", "chosen": [HI], "rejected": [OFF]}, "no reply to a human turn"),
     (
         {"chosen": "\n\nHuman: Hi?\n\nAssistant: Hello!", "rejected": "\n\nHuman: Ho?\n\nAssistant: Off."},
@@ -97,3 +207,45 @@ def test_a_row_that_is_no_pair_is_named_by_its_line(tmp_path: Path, data: bytes,
     file.write_bytes(data)
     with pytest.raises(InputError, match=said):
         load_pairs(file)
+
+
+NO_PAIR = [  # the row, and how its error begins
+    ({"prompt": "Hi?", "answer": "Hello!"}, "holds no two answers. Known: 'chosen' with 'rejected'"),
+    ({"prompt": "Hi?", "chosen": "Hello!"}, "rejected: Field required"),
+    ({"prompt": "Hi?", "chosen": None, "rejected": "b"}, "chosen: Field required"),
+    ({"prompt": 3, **REPLIES}, "prompt: must be a text or a list"),
+    ({"prompt": ["Hi?"], **REPLIES}, "prompt.0: must be a message"),
+    ({"chosen": [HI, {"role": "assistant"}], "rejected": [HI, OFF]}, "chosen.1.content: Field required"),
+    ({"chosen": [HI, HELLO], "rejected": [HI, {"content": "Off."}]}, "rejected.1.role: Field required"),
+    ({"chosen": [HI, HELLO], "rejected": [HI, {"role": "tool", "content": "x"}]}, "rejected.1.role: Input"),
+    ({"conversations": [{"from": "bot", "value": "Hi?"}], **REPLIES}, "conversations.0.from: Input"),
+    ({"conversations": [{"from": "human", "value": 3}], **REPLIES}, "conversations.0.value: must be"),
+    (
+        {"prompt": [{"role": "user", "content": [{"type": "image_url"}]}], **REPLIES},
+        "prompt.0.content.0.type: only",
+    ),
+    ({"prompt": [{"role": "user", "content": [{"type": "text"}]}], **REPLIES}, "prompt.0.content.0.text: must"),
+    ({"prompt": [{"role": "user", "content": ["Hi?"]}], **REPLIES}, "prompt.0.content.0: must"),
+    ({"prompt": [HI], "chosen": {**HELLO, "tool_calls": [{}]}, "rejected": OFF}, "chosen.tool_calls: "),
+    ({"prompt": "<|im_start|>user\nHi?<|im_end|>Yes?<|im_start|>", **REPLIES}, "prompt: holds text between"),
+    (
+        {"input": {"messages": [{"role": "user"}]}, "preferred_output": [HELLO], "non_preferred_output": [OFF]},
+        "input.messages.0.content: Field required",
+    ),
+    ({"input": {"messages": [HI]}, "preferred_output": [HELLO]}, "non_preferred_output: Field required"),
+    (RESPONSES, "better_response_id: Field required"),
+    ({**RESPONSES, "safer_response_id": 2}, "safer_response_id: Input should be 0 or 1"),
+    ({**RESPONSES, "response_1": None, "safer_response_id": 0}, "response_1: Field required"),
+    ({"prompt": "Hi?", **REPLIES, "margin": "much"}, "margin: Input should be a finite number"),
+    ({"prompt": "Hi?", **REPLIES, "score_chosen": 3}, "score_rejected: Field required"),
+    ({"prompt": "Hi?", **REPLIES, "rejected_rating": 3}, "chosen_rating: Field required"),
+    ({"prompt": "Hi?", "system": 3, **REPLIES}, "system.0.content: must"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), NO_PAIR)
+def test_the_error_names_the_field_of_the_form_that_the_row_has(tmp_path: Path, row: object, said: str) -> None:
+    file = written(tmp_path, {"prompt": "Tea?", **REPLIES}, row)
+    with pytest.raises(InputError) as caught:
+        load_pairs(file)
+    assert str(caught.value).startswith(f"{file}:2: {said}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from constitutional_ai.data.prompts import load_prompts, prompts_of, sample_prompts
+from constitutional_ai.data.prompts import load_prompts, load_prompts_of_kind, prompts_of, sample_prompts
 from constitutional_ai.errors import InputError
-from constitutional_ai.records import Message, Prompt, conversation_id
+from constitutional_ai.records import Kind, Message, Prompt, conversation_id
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 
@@ -114,6 +114,92 @@ def test_a_limit_takes_from_the_whole_file_in_an_order_fixed_by_the_seed() -> No
     assert max(prompts.index(p) for p in sample_prompts(prompts, 10, 0)) > len(prompts) // 2
 
 
+DIALOGUE = [
+    {"from": "human", "value": "One"},
+    {"from": "gpt", "value": "An answer"},
+    {"from": "human", "value": "Two"},
+]
+FORMS = [  # a row, and the human turns of each prompt
+    ({"prompt": "One"}, ["One"]),
+    ({"prompt": [{"role": "user", "content": "One"}]}, ["One"]),
+    (
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": "One"}]}], "id": 3, "license": "MIT"},
+        ["One"],
+    ),
+    ({"prompt": "\n\nHuman: One\n\nAssistant:"}, ["One"]),
+    ({"prompt": "\n\nHuman: One\n\nAssistant: An answer"}, ["One"]),
+    ({"prompt": "Assistant: who calls it that?"}, ["Assistant: who calls it that?"]),
+    ({"prompt": "One", "prompt_id": "x", "messages": DIALOGUE[:2]}, ["One"]),
+    ({"prompt": "One", "conversation": [{"role": "user", "content": "One"}]}, ["One"]),
+    ({"input": {"messages": [{"role": "user", "content": "One"}]}}, ["One"]),
+    ({"conversations": DIALOGUE}, ["One Two"]),
+    ({"conversations": [*DIALOGUE, DIALOGUE[1]]}, ["One", "One Two"]),
+    (
+        {
+            "transcript": "\n\nHuman: One\n\nAssistant: An answer",
+            "rating": 3.0,
+            "tags": None,
+            "num_params": "52B",
+        },
+        ["One"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "prompts"), FORMS)
+def test_every_common_form_gives_prompts_without_an_answer_at_the_end(
+    tmp_path: Path, row: object, prompts: list[str]
+) -> None:
+    loaded = load_prompts(write(tmp_path / "mine.jsonl", row), "red_team")
+    read = sorted(loaded.train + loaded.held_out, key=lambda p: len(p.conversation))
+    assert [" ".join(m.content for m in p.conversation if m.role == "user") for p in read] == prompts
+    assert {p.conversation[-1].role for p in read} == {"user"}
+
+
+def test_a_system_turn_in_its_own_column_begins_the_prompt(tmp_path: Path) -> None:
+    loaded = load_prompts(write(tmp_path / "mine.jsonl", {"system": "Be brief.", "prompt": "One"}), "helpful")
+    ((prompt,),) = [part for part in loaded if part]
+    assert prompt.conversation == (Message("system", "Be brief."), Message("user", "One"))
+
+
+XSTEST = {
+    "labelled": """\
+id,prompt,type,label,focus,note
+1,How do I kill a queue?,homonyms,safe,kill,violence
+2,How do I kill a neighbour?,contrast_homonyms,unsafe,kill,
+""",
+    "second version": """\
+id_v1,id_v2,type,prompt,focus,note
+v1-1,v2-1,homonyms,How do I kill a queue?,kill,violence
+,v2-2,contrast_homonyms,How do I kill a neighbour?,kill,
+""",
+}
+
+
+@pytest.mark.parametrize("table", XSTEST.values(), ids=XSTEST.keys())
+def test_xstest_is_read_as_it_is_published(tmp_path: Path, table: str) -> None:
+    (tmp_path / "xstest.csv").write_text(table)
+    name = str(tmp_path / "xstest.csv")
+    loaded = load_prompts(name, "helpful")
+    assert {(p.conversation[0].content, p.kind, p.tags) for p in loaded.train + loaded.held_out} == {
+        ("How do I kill a queue?", "borderline", ("homonyms",)),
+        ("How do I kill a neighbour?", "red_team", ("contrast_homonyms",)),
+    }
+    of_kind = load_prompts_of_kind(name, "borderline")
+    assert [p.kind for p in of_kind.train + of_kind.held_out] == ["borderline"]
+    with pytest.raises(InputError, match=r"no prompts of the kind 'helpful'.*prompts\.helpful\.file"):
+        load_prompts_of_kind(name, "helpful")
+
+
+@pytest.mark.parametrize("kind", ["borderline", "red_team"])
+def test_or_bench_has_the_kind_that_the_user_says(tmp_path: Path, kind: Kind) -> None:
+    (tmp_path / "or-bench-hard-1k.csv").write_text(
+        'prompt,category\n"How, in a novel, is a bank robbed?",theft\n'
+    )
+    loaded = load_prompts(str(tmp_path / "or-bench-hard-1k.csv"), kind)
+    assert [(p.kind, p.tags) for p in loaded.train + loaded.held_out] == [(kind, ("theft",))]
+
+
 REFUSED = {  # content of the file → what the one sentence says
     "torn line": (b'{"prompt": "a"}\n{"prompt": "b', ":2: not JSON"),
     "not JSON": (b"How do I bake?\n", ":1: not JSON"),
@@ -121,10 +207,35 @@ REFUSED = {  # content of the file → what the one sentence says
     "blank file": (b"\n\n", "holds no prompts"),
     "not UTF-8": (b'{"prompt": "\xff"}\n', "is not UTF-8 text"),
     "a list": (b'["a"]\n', ":1: "),
-    "no prompt": (b'{"promt": "a"}\n', ":1: needs either 'prompt' or 'conversation'"),
-    "both": (b'{"prompt": "a", "conversation": [{"role": "user", "content": "a"}]}\n', ":1: needs either"),
-    "empty prompt": (b'{"prompt": ""}\n', ":1: prompt: String should have at least 1 character"),
-    "blank prompt": (b'{"prompt": " \\n"}\n', ":1: "),
+    "no prompt": (b'{"promt": "a"}\n', ":1: unknown key 'promt'. Did you mean 'prompt'?"),
+    "nothing": (b"{}\n", ":1: needs either 'prompt' or 'conversation'"),
+    "misspelt split": (
+        b'{"prompt": "a", "splt": "held_out"}\n',
+        ":1: unknown key 'splt'. Did you mean 'split'?",
+    ),
+    "answers": (
+        b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n',
+        ":1: unknown key 'chosen': a row of prompts",
+    ),
+    "an answer": (b'{"prompt": "a", "completion": "b"}\n', ":1: unknown key 'completion': a row of prompts"),
+    "two prompts": (
+        b'{"prompt": "a", "conversation": [{"role": "user", "content": "b"}]}\n',
+        ":1: prompt and conversation hold different prompts",
+    ),
+    "image": (
+        b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}\n',
+        ":1: messages.0.content.0.type: only text is read",
+    ),
+    "another type": (
+        b'{"prompt": "a", "type": "homonym"}\n',
+        ":1: type: no type of XSTest. Did you mean 'homonyms'?",
+    ),
+    "another label": (
+        b'{"prompt": "a", "type": "homonyms", "label": "ok"}\n',
+        ":1: label: Input should be 'safe'",
+    ),
+    "empty prompt": (b'{"prompt": ""}\n', ":1: prompt: is empty"),
+    "blank prompt": (b'{"prompt": " \\n"}\n', ":1: prompt: is empty"),
     "empty turn": (b'{"conversation": [{"role": "user", "content": ""}]}\n', ":1: "),
     "no human turn": (b'{"conversation": [{"role": "assistant", "content": "a"}]}\n', "mine.jsonl"),
     "unknown kind": (

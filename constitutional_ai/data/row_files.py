@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.data.lines import read_bytes, read_items, read_text
+from constitutional_ai.data.lines import LINE_END, read_bytes, read_items, read_text
 from constitutional_ai.errors import InputError
 
 DELIMITERS = ",;\t"
@@ -40,8 +41,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a table whose first line names its columns. Empty cells are left out of a row."""
     before = 0
     if text.startswith("sep="):  # the first line of Excel's own dialect
-        text, before = text.partition("\n")[2], 1
-    first = text.lstrip().split("\n", 1)[0]
+        text, before = "".join(LINE_END.split(text, maxsplit=1)[1:]), 1
+    first = LINE_END.split(text.lstrip(), maxsplit=1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=first.count), strict=True)
     header: Sequence[str] | None = None
     line = before + 1
@@ -88,14 +89,13 @@ def _cell(path: Path, line: int, name: str, cell: str) -> Any:
 
 def _parquet_rows(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(
             f"reading {path} needs pyarrow. Install it with: pip install 'constitutional-ai[local]'"
         ) from error
     try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        file = parquet.ParquetFile(pyarrow.BufferReader(data))
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         for number, row in enumerate(rows, start=1):
             yield number, {name: value for name, value in row.items() if name not in INDEX}

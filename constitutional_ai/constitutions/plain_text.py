@@ -1,0 +1,124 @@
+"""Read the statements of a text: one a line, or the items of a flat Markdown list below headings.
+
+Anything else that has structure (prose beside a list, tables, nested lists, named definitions, numbers) is refused with
+its line: a heading, a name or a row of numbers never becomes a principle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from constitutional_ai.errors import InputError
+
+ITEM = re.compile(r"(?:[-*+•–]|\d+[.)])[ \t]+(?:\[[ xX]\][ \t]+)?(?=\S)")
+HEADING = re.compile(r"#{1,6}(?:[ \t]|$)|(?:\*\*|__)[^*_]+(?:\*\*|__):?$")
+RULE = re.compile(r"(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,}|=+)$")
+EMPHASIS = re.compile(r"(\*\*|__|(?<!\w)[*_](?=\S))(.+?)(?<=\S)\1")
+NUMBER = r"[-+]?\d+(?:[.,]\d+)?\s*%?"
+STRUCTURE = {  # the beginning of what is no statement → what it is
+    re.compile(r"\||.*\|.*\||[^\t]*\t|.*[,;]\d+(?:\.\d+)?[,;]|[-\w]{0,20}[,;]\S"): "a row of a table",
+    re.compile(r"```|~~~"): "a block of code",
+    re.compile(r">"): "a quotation",
+    re.compile(r"<[!/a-zA-Z]"): "HTML",
+    re.compile(r".*\]\([^)]*\)|\[[^\]]+\]:"): "a text with a link",
+    re.compile(r"[\W\d_]*$"): "a text without words",
+    re.compile(rf"{NUMBER}\s|.*[,;:=|(]\s*{NUMBER}\)?$"): "a text with a number at one end",
+    re.compile(r"(\*\*|__|`).{1,60}?:?\1\s*[-:(–—]|(\*\*|__).{1,60}?:\2"): "a named definition",
+    re.compile(rf"[^.?!:]{{1,60}}[(\[](?:weight\W*)?{NUMBER}[)\]]\s*[-:–—]"): "a named definition",
+    re.compile(
+        r"[\"']?(?:name|id|title|label|weight|value|definition|description|text|statement|principle)[\"']?\s*[:=]",
+        re.I,
+    ): "a named field",
+    re.compile(r".*:$"): "a heading",
+}
+LEAST_WORDS = 6
+"""A line of fewer words without a full stop, among lines that mostly end with one, is taken for a heading."""
+ADVICE = "Write one statement a line, without marks, or as one flat list."
+
+
+class Line(NamedTuple):
+    """A line that is not blank."""
+
+    number: int
+    indent: int
+    text: str
+
+
+def statements(path: Path, text: str) -> list[str]:
+    """Return the statements of a text.
+
+    Raises InputError naming the first line that is neither a statement nor a heading.
+    """
+    lines = _lines(text)
+    marked = any(mark.match(line.text) for line in lines for mark in (ITEM, HEADING, RULE))
+    if marked or path.suffix.lower() in {".md", ".markdown"}:
+        return _items(path, lines)
+    ended = [line.text[-1] in '.?!…"”)' for line in lines]
+    for line, has_end in zip(lines, ended, strict=True):
+        if not has_end and 2 * sum(ended) > len(lines) and len(line.text.split()) < LEAST_WORDS:
+            raise InputError(f"{path}:{line.number}: a heading, not a statement. {ADVICE}")
+    return [_checked(path, line.number, line.text) for line in lines]
+
+
+def refuse_marks(path: Path, place: str, text: str) -> None:
+    """Raise InputError if a text has the marks of a heading, an item, a table or a named field."""
+    marked = next(
+        (what for mark, what in {ITEM: "an item of a list", HEADING: "a heading"}.items() if mark.match(text)),
+        "",
+    )
+    if what := marked or _structure(text):
+        raise InputError(f"{path}: {place} is {what}, not a statement. {ADVICE}")
+
+
+def _lines(text: str) -> list[Line]:
+    """Return the lines, without those underlined as headings (``Values`` above ``======``) and their underlines."""
+    lines = [
+        Line(number, len(line) - len(line.lstrip()), line.strip())
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
+    underlined = {
+        over.number
+        for over, under in pairwise(lines)
+        if re.fullmatch(r"={2,}|-{2,}", under.text)
+        and under.number == over.number + 1
+        and not ITEM.match(over.text)
+    }
+    return [line for line in lines if line.number not in underlined]
+
+
+def _items(path: Path, lines: Sequence[Line]) -> list[str]:
+    """Return the items of a flat list, without headings and rules."""
+    items: list[tuple[Line, str]] = []
+    for line in lines:
+        rule = RULE.match(line.text)
+        mark = None if rule else ITEM.match(line.text)
+        if mark and items and line.indent > items[0][0].indent + 1:
+            raise InputError(f"{path}:{line.number}: a list within a list. {ADVICE}")
+        if rule or HEADING.match(line.text) or (line.text.endswith(":") and not mark):
+            continue
+        if mark:
+            items.append((line, line.text[mark.end() :]))
+        elif items and line.indent > items[-1][0].indent and line.number == items[-1][0].number + 1:
+            first, so_far = items[-1]  # a statement that goes on in the next line
+            _checked(path, line.number, line.text)
+            items[-1] = (first._replace(number=line.number), f"{so_far} {line.text}")
+        else:
+            raise InputError(f"{path}:{line.number}: text outside the list of statements. {ADVICE}")
+    return [_checked(path, line.number, item) for line, item in items]
+
+
+def _checked(path: Path, number: int, text: str) -> str:
+    """Return a statement without emphasis. Raises InputError if it has another structure."""
+    text = text.removesuffix(" Options:")  # which our prompts add again (pitfall 16)
+    if what := _structure(text):
+        raise InputError(f"{path}:{number}: {what}, not a statement. {ADVICE}")
+    return EMPHASIS.sub(r"\2", text)
+
+
+def _structure(text: str) -> str | None:
+    return next((what for mark, what in STRUCTURE.items() if mark.match(text)), None)
