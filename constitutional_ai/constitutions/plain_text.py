@@ -24,9 +24,11 @@ STRUCTURE = {  # the beginning of what is no statement → what it is
     re.compile(r"```|~~~"): "a block of code",
     re.compile(r">"): "a quotation",
     re.compile(r"<[!/a-zA-Z]"): "HTML",
-    re.compile(r".*\]\([^)]*\)|\[[^\]]+\]:"): "a text with a link",
+    re.compile(r".*\]\([^)]*\)|\[[^\]]+\]:|.*\[\^"): "a text with a link",
     re.compile(r"[\W\d_]*$"): "a text without words",
-    re.compile(rf"{NUMBER}\s|.*[,;:=|(]\s*{NUMBER}\)?$"): "a text with a number at one end",
+    re.compile(
+        rf"#?{NUMBER}\s|.*(?:[,;:=|(]\s*|\s[-–—]\s+){NUMBER}\)?$|.*[(\[—–]\s*\d[^)\]]*[)\]]?$"
+    ): "a text with a number at one end",
     re.compile(r"(\*\*|__|`).{1,60}?:?\1\s*[-:(–—]|(\*\*|__).{1,60}?:\2"): "a named definition",
     re.compile(rf"[^.?!:]{{1,60}}[(\[](?:weight\W*)?{NUMBER}[)\]]\s*[-:–—]"): "a named definition",
     re.compile(
@@ -57,11 +59,12 @@ def statements(path: Path, text: str) -> list[str]:
     marked = any(mark.match(line.text) for line in lines for mark in (ITEM, HEADING, RULE))
     if marked or path.suffix.lower() in {".md", ".markdown"}:
         return _items(path, lines)
-    ended = [line.text[-1] in '.?!…"”)' for line in lines]
-    for line, has_end in zip(lines, ended, strict=True):
-        if not has_end and 2 * sum(ended) > len(lines) and len(line.text.split()) < LEAST_WORDS:
+    plain = [_checked(path, line.number, line.text) for line in lines]
+    ended = [statement.endswith((*'.?!…"”)',)) for statement in plain]
+    for line, statement, has_end in zip(lines, plain, ended, strict=True):
+        if not has_end and 2 * sum(ended) >= len(lines) and len(statement.split()) < LEAST_WORDS:
             raise InputError(f"{path}:{line.number}: a heading, not a statement. {ADVICE}")
-    return [_checked(path, line.number, line.text) for line in lines]
+    return plain
 
 
 def refuse_marks(path: Path, place: str, text: str) -> None:

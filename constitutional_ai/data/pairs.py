@@ -176,7 +176,7 @@ def _conversation(
     ``shared`` is how both dialogues begin, empty where the replies stand alone.
     """
     prompts = [prompt_turns(row[key], key) for key in form.prompts if row.get(key) not in (None, [], "")]
-    given = joined([shared, *[_without_reply(turns, replies) for turns in prompts]])
+    given = joined([shared, *[_without_reply(turns, shared, replies) for turns in prompts]])
     if given is None or joined([given[len(given) - len(shared) :], shared]) is None:
         return None
     if row.get("system") in (None, ""):
@@ -194,10 +194,13 @@ def prompt_turns(value: Any, place: str) -> Conversation:
     return turns_of(value, place, "user")
 
 
-def _without_reply(turns: Conversation, replies: tuple[str, str]) -> Conversation:
-    """Return a prompt without its last turn where that is one of the replies, or the start ``Assistant:`` of one."""
-    ends = turns and turns[-1].role == "assistant" and turns[-1].content.strip() in ("", *replies)
-    return turns[:-1] if ends else turns
+def _without_reply(turns: Conversation, shared: Conversation, replies: tuple[str, str]) -> Conversation:
+    """Return a prompt without its last turn where that is a reply, or the start ``Assistant:`` of one.
+
+    It is one if it is among ``replies``, or if the dialogues say by how they begin what is replied to.
+    """
+    ends = turns and turns[-1].role == "assistant"
+    return turns[:-1] if ends and (shared or turns[-1].content.strip() in ("", *replies)) else turns
 
 
 def _without_prompt(replies: tuple[str, str], prompt: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ A conversation is a text, or a list of messages with ``role`` and ``content`` (O
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ SPEAKERS: dict[str, Role] = {
     "assistant": "assistant",
 }
 """The names that ShareGPT's form gives to roles."""
+RUN_ON = re.compile(r"^Assistant:|\sAssistant:\s*$", re.MULTILINE)
+"""The answer in a dialogue without blank lines, which would be read as part of what the human says."""
 TEXTS = {"text", "input_text", "output_text"}
 """The types of a part of a message that hold text."""
 
@@ -42,7 +45,10 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
                 raise ValueError(f"{place}: holds text between its ChatML turns.")
             return turns
         case str():
-            return as_turns(value, role)
+            turns = as_turns(value, role)
+            if value.lstrip().startswith("Human:") and RUN_ON.search(turns[0].content):
+                raise ValueError(f"{place}: put a blank line before each 'Human:' and 'Assistant:'.")
+            return turns
         case dict():
             return (_message(value, place),)
         case [_, *_]:

@@ -49,7 +49,7 @@ MISTAKES = [  # (what is typed, what is read)
     ("run demo prompts.helpful.file=empty.jsonl", "empty.jsonl holds no prompts"),
     (
         "run demo prompts.helpful.file=blank.jsonl",
-        "blank.jsonl:1: prompt: String should have at least 1 character",
+        "blank.jsonl:1: prompt: is empty",
     ),
     ("run demo prompts.borderline.file=latin.jsonl", "latin.jsonl is not UTF-8 text"),
     ("run demo preference_model.helpfulness.file=torn.jsonl", "torn.jsonl:1: "),
