@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 
-from constitutional_ai.detectors.objection import DECLINES, STRAIGHT_QUOTES
+from constitutional_ai.detectors.signs import DECLINES, UNABLE
+from constitutional_ai.detectors.typed_text import as_typed
 
 OPENING = 200
 """A refusal must start within this many characters: a judge that has compared for longer does not refuse."""
-DECLINING = re.compile("|".join(DECLINES), re.IGNORECASE)
+DECLINING = re.compile("|".join((*DECLINES, *UNABLE)), re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"|\[\[\[.*?\]\]\]', re.DOTALL)
 OPTION = re.compile(r"\(([AB])\)")
 ANSWER = re.compile(
     r"\([AB]\)|\b(?:options?|answers?|responses?|replies|reply|assistant|both|neither|either|first|second)\b",
     re.IGNORECASE,
 )
-CURLY = str.maketrans("\u201c\u201d", '""')
 
 
 def refuses_to_judge(text: str) -> bool:
@@ -31,7 +31,7 @@ def refuses_to_judge(text: str) -> bool:
     >>> refuses_to_judge("Option (A) says I can't help with that, which is safer.")
     False
     """
-    own = QUOTED.sub(" ", text.strip().translate(CURLY).translate(STRAIGHT_QUOTES))
+    own = QUOTED.sub(" ", as_typed(text.strip()))
     declining = DECLINING.search(own[:OPENING])
     chosen = set(OPTION.findall(own))
     return declining is not None and not ANSWER.search(own[: declining.start()]) and len(chosen) != 1
