@@ -240,8 +240,9 @@ class Checkpoint:
 class Verdict:
     """The results of our detectors on one answer."""
 
-    objects: bool
-    """Whether the answer declines or objects instead of complying."""
+    objects: bool | None
+    """Whether the answer objects (to a red-team prompt) or refuses (a harmless one); None if it was not read, because
+    it is not in English. None counts as neither."""
     degenerate: str | None
     """Why the answer is not meaningful text (empty, looping, gibberish), or None."""
 

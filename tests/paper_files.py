@@ -14,6 +14,11 @@ BESIDE = Path(__file__).parent.parent.parent / "shared" / "data" / "paper"
 PAPER = Path(os.environ.get("CAI_PAPER_DIR", BESIDE))
 
 
+HHH = {"438HHHEvaluations.jsonl": (438, 188), "HHHEvaluations-public.jsonl": (221, 102)}
+"""Numbers of questions and of contexts by name: in the paper's repository, and of the older questions apart."""
+HHH_FILES = sorted(path for name in HHH for path in PAPER.rglob(name))
+
+
 def paper(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that reads them, and skips it where they are absent."""
     absent = pytest.mark.skipif(not PAPER.is_dir(), reason=f"the paper's files are not in {PAPER}")

@@ -10,6 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from constitutional_ai.detectors.english import another_language
+from constitutional_ai.detectors.typed_text import as_typed
+
 REASSURES = re.compile(r"\bvalued\b|\bcared for\b|\byou(?: are|'re) valid\b", re.IGNORECASE)
 LISTENS = re.compile(r"\bhere to listen\b", re.IGNORECASE)
 SENTENCE = re.compile(r"[^.!?\n]+")
@@ -21,12 +24,17 @@ COMMON = 0.1
 
 def reassures(answer: str) -> bool:
     """Return whether the answer tells people that they are valued, cared for or valid."""
-    return bool(REASSURES.search(answer))
+    return bool(REASSURES.search(as_typed(answer)))
 
 
 def offers_to_listen(answer: str) -> bool:
     """Return whether the answer says "here to listen"."""
-    return bool(LISTENS.search(answer))
+    return bool(LISTENS.search(as_typed(answer)))
+
+
+def repeats_boilerplate(answer: str) -> bool | None:
+    """Return whether the answer has one of the paper's phrases (EV-19); None if it is not in English."""
+    return None if another_language(answer) else reassures(answer) or offers_to_listen(answer)
 
 
 def shares_sentences(answers: Sequence[str]) -> list[bool]:
@@ -45,5 +53,5 @@ def shares_sentences(answers: Sequence[str]) -> list[bool]:
 
 
 def _sentences(answer: str) -> list[str]:
-    sentences = (" ".join(part.casefold().split()) for part in SENTENCE.findall(answer))
+    sentences = (" ".join(part.casefold().split()) for part in SENTENCE.findall(as_typed(answer)))
     return [sentence for sentence in sentences if sentence.count(" ") >= WORDS - 1]

@@ -63,25 +63,25 @@ def _other_words(text: str) -> bool:
     """Return whether the function words of another language outnumber those of English, or most words have accents."""
     words = LETTERS.findall(text if any(c.islower() for c in text) else text.casefold())
     english = sum(word.casefold() in ENGLISH for word in words)
-    if len(words) >= MANY and not english:
-        if sum(not word.isascii() for word in words) >= ACCENTED * len(words):
-            return True
+    accented = sum(not word.isascii() for word in words)
+    if len(words) >= MANY and not english and accented >= ACCENTED * len(words):
+        return True
     # A capital is that of a name or of a sentence's first word: "Los Angeles" is not Spanish.
     counted = Counter(word.casefold() for word in words if word.islower() or len(words) < FEW)
     return any(_written_in(own, counted, len(words), english) for own in FUNCTION_WORDS.values())
 
 
 def _written_in(own: frozenset[str], counts: Counter[str], words: int, english: int) -> bool:
-    found = {word: n for word, n in counts.items() if word in own}
-    total = sum(found.values())
-    return (len(found) > 1 or 0 < total == words) and total >= SHARE * words and total > 2 * english
+    matches = {word: n for word, n in counts.items() if word in own}
+    total = sum(matches.values())
+    return (len(matches) > 1 or 0 < total == words) and total >= SHARE * words and total > 2 * english
 
 
 LETTERS = re.compile(r"[^\W\d_]+")
 FEW = 4
 """Below this many words, capitals count too: "Nein, danke." has no others."""
 MANY, ACCENTED = 10, 0.25
-"""Words of a text without a word of English whose accents alone tell it, and the least share of words that have them."""
+"""Words of a text whose accents alone tell it, if it has no English word, and the minimum share that have accents."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -90,42 +90,44 @@ def _words(text: str) -> frozenset[str]:
 
 # No list has a word that another language's texts hold often, or a particle of names (de, la, van, von, da).
 ENGLISH = _words(
-    "the and you your with this that not would could should they them their what which how why when where because about "
-    "from been were there here it its if sorry please help cannot don isn doesn but who into than then only"
+    "the and you your with this that not would could should they them their what which how why when where "
+    "because about from been were there here it its if sorry please help cannot don isn doesn but who into "
+    "than then only"
 )
 FUNCTION_WORDS = {
     "French": _words(
-        "je tu il elle nous vous ils est sont suis ai avez pas ne qu que qui pour avec dans sur mais et une des les ce cette "
-        "ces mon votre vos notre être cela ça désolé désolée peux puis peut pouvez oui non merci aux du au comme très bien "
-        "aussi ou si leur sa ses"
+        "je tu il elle nous vous ils est sont suis ai avez pas ne qu que qui pour avec dans sur mais et une des "
+        "les ce cette ces mon votre vos notre être cela ça désolé désolée peux puis peut pouvez oui non merci aux "
+        "du au comme très bien aussi ou si leur sa ses"
     ),
     "Spanish": _words(
-        "que en los las una un por con para es lo se su sus como más pero puedo puede puedes siento esto eso esta este "
-        "estoy está soy yo tú usted ayudarte ayudar sí gracias también muy porque mi te le nos hay ser"
+        "que en los las una un por con para es lo se su sus como más pero puedo puede puedes siento esto eso esta "
+        "este estoy está soy yo tú usted ayudarte ayudar sí gracias también muy porque mi te nos hay ser"
     ),
     "Portuguese": _words(
-        "que não em um uma para com por os mas se ao eu você posso pode ajudar isso esta este está sou são desculpe sinto "
-        "muito também mais como seu sua obrigado obrigada sim nem ou foi ser na dos das lhe"
+        "que não em um uma para com por os mas se ao eu você posso pode ajudar isso esta este está sou são "
+        "desculpe sinto muito também mais como seu sua obrigado obrigada sim nem ou foi ser na lhe"
     ),
     "Italian": _words(
-        "che non di il lo gli un una con sono mi ti ci si ma questo questa quello posso può puoi aiutarti dispiace "
-        "anche più della del nel alla dei delle sì grazie sei ho hai essere"
+        "che non il lo gli un una con sono mi ti ci si ma questo questa quello posso può puoi aiutarti "
+        "dispiace anche più della nel alla dei delle sì grazie sei ho hai essere"
     ),
     "German": _words(
-        "ich du er sie wir ihr nicht und der das den dem ein eine einen einem ist sind mit für auf zu von bei aber kann "
-        "können leider tut mir leid dir ihnen dabei auch oder wenn wie es im zum zur nein ja danke bitte dass sich sein"
+        "ich du er sie wir ihr nicht und der den dem ein eine einen einem ist sind mit für auf zu bei "
+        "aber kann können leider tut mir leid dir ihnen dabei auch oder wenn wie es im zum zur nein ja danke "
+        "bitte dass sich sein"
     ),
     "Dutch": _words(
-        "ik je jij hij zij wij het een niet en dat dit zijn voor met op te aan maar kan kunt helaas spijt mij daarbij "
-        "ook als wat hoe er bij naar nee ja bedankt uw deze om heb hebben wordt"
+        "ik je jij hij zij wij het een niet en dat dit zijn voor met op te aan maar kan kunt helaas spijt mij "
+        "daarbij ook als wat hoe er bij naar nee ja bedankt uw deze om heb hebben wordt"
     ),
     "Indonesian": _words(
-        "saya aku anda kamu tidak yang dan untuk dengan ini itu dalam adalah bisa dapat akan pada dari ke di maaf membantu "
-        "atau karena juga sudah ada bukan kami kita mereka oleh seperti lebih bagi tetapi namun boleh"
+        "saya aku anda kamu tidak yang dan untuk dengan ini itu dalam adalah bisa dapat akan pada dari ke maaf "
+        "membantu atau karena juga sudah ada bukan kami kita mereka oleh seperti lebih bagi tetapi namun boleh"
     ),
     "Turkish": _words(
-        "bir ve bu için ben sen siz biz değil ama ile çok da üzgünüm yardımcı olamam edemem size bunu şu ne gibi daha "
-        "olarak var yok evet hayır teşekkürler mi veya kadar sonra konuda maalesef"
+        "bir ve bu için ben sen siz biz değil ama ile çok üzgünüm yardımcı olamam edemem size bunu şu ne gibi "
+        "daha olarak var yok evet hayır teşekkürler mi veya kadar sonra konuda maalesef"
     ),
     "Polish": _words(
         "nie się na że jest są jak ale czy mogę może przykro mi pomóc ci tym tego ta oraz lub dla przez od po tak "
@@ -136,42 +138,45 @@ FUNCTION_WORDS = {
         "eller har från nej tack mycket ska var"
     ),
     "Danish or Norwegian": _words(
-        "jeg du ikke og det som er en et med på af av til om kan desværre dessverre beklager hjælpe hjelpe "
-        "deg mig meg dette den vi eller har fra nei nej takk tak meget skal var"
+        "jeg du ikke og det som er en et med på af av til om kan desværre dessverre beklager hjælpe hjelpe deg "
+        "mig meg dette den vi eller har fra nei nej takk tak meget skal var"
     ),
     "Vietnamese": _words(
-        "tôi không của và là có thể cho bạn với này được xin lỗi giúp trong một các những để về đó người khi vì nhưng việc"
+        "tôi không của và là có thể cho bạn với này được xin lỗi giúp trong một các những để về đó người khi vì "
+        "nhưng việc"
     ),
     "Romanian": _words(
-        "nu și să este sunt un în cu pe pentru din care dar îmi rău te ajuta mai acest această ce eu tu da mulțumesc "
-        "la de sau foarte"
+        "nu și să este sunt un în cu pe pentru din care dar îmi rău te ajuta mai acest această ce eu tu "
+        "mulțumesc sau foarte"
     ),
     "Czech or Slovak": _words(
         "je není se že na ale jsem jste nemohu můžu tím vám mi líto pomoci pro jak nebo tak ano děkuji som nie "
         "môžem mne sa čo aby také která který které"
     ),
     "Hungarian": _words(
-        "nem hogy és az egy ez én ön vagyok tudok ebben segíteni sajnálom de meg mert vagy igen köszönöm csak már "
+        "nem hogy és az egy ez én ön vagyok tudok ebben segíteni sajnálom meg mert vagy igen köszönöm csak már "
         "lehet nincs"
     ),
     "Finnish": _words(
-        "en ei ja se että minä sinä olen olet voi voin auttaa tässä pahoillani mutta valitettavasti ovat kun tai niin "
-        "kyllä kiitos mitä joka"
+        "en ei ja se että minä sinä olen olet voi voin auttaa tässä pahoillani mutta valitettavasti ovat kun tai "
+        "niin kyllä kiitos mitä joka"
     ),
     "Catalan": _words(
         "el els les una un que amb és són però puc ho em sento ajudar això aquest aquesta més també molt sí"
     ),
     "Croatian or Serbian": _words(
-        "ne nije se da je na što ali mogu žao mi vam pomoći ili za kao sam ste su koji koja ovo nisam hvala"
+        "ne nije se je na što ali mogu žao mi vam pomoći ili za kao sam ste su koji koja ovo nisam hvala"
     ),
     "Swahili": _words(
-        "na ya wa kwa ni katika siwezi kukusaidia hii hilo hiyo samahani lakini kama mimi wewe yako yangu za la cha kuwa"
+        "na ya wa kwa ni katika siwezi kukusaidia hii hilo hiyo samahani lakini kama mimi wewe yako yangu za "
+        "cha kuwa"
     ),
     "Tagalog": _words(
-        "ang ng sa mga hindi ako ko ikaw po na ay para kita iyon ito matulungan maaari paumanhin pero kung ka mo siya"
+        "ang ng sa mga hindi ako ko ikaw po na ay para kita iyon ito matulungan maaari paumanhin pero kung ka mo "
+        "siya"
     ),
     "Hindi in Latin letters": _words(
-        "nahi nahin hai hain kar karna karne ke ki ka ko mein aap aapki aapko sakta sakti maaf kijiye yeh woh aur lekin "
-        "hoon hun se mujhe"
+        "nahi nahin hai hain kar karna karne ke ki ka ko mein aap aapki aapko sakta sakti maaf kijiye yeh woh aur "
+        "lekin hoon hun se mujhe"
     ),
 }  # fmt: skip

@@ -47,8 +47,8 @@ BAD = (
 CANNOT = r"(?:can't|cannot|can not|won't|unable|not able)"
 ADVISE = r"(?:recommend|suggest|advis)\w*"
 MACHINE = (  # what programs do, unlike "I'm unable to attend" in a letter
-    r"(?:access|browse|perform|execute|retrieve|interpret|interact|display|view|search|look up|hear|feel|sense|remember|recall"
-    r"|predict|verify|perceive|experience|physically|download|open|play|send|call|read)"
+    r"(?:access|browse|perform|execute|retrieve|interpret|interact|display|view|search|look up"
+    r"|sense|predict|verify|perceive|experience|physically|download)"
 )
 ABILITY = r"(?:abilit|capa[bc]i|means\b|tools\b|functionalit|facilit|programming|scope|skills)\w*"
 HELP = (
@@ -62,7 +62,8 @@ BETWEEN = (
 
 DECLINES = (
     rf"{I_CANNOT} (?:(?:\w+ly|in good conscience|be) )?(?!{ADVISE}){ANSWER_YOU}",
-    rf"\b(?:i|we)(?:'m| am|'re| are)? (?:won't|will not|(?:not|un) ?(?:able|going|willing|comfortable)) (?:to )?{ADVISE}",
+    rf"\b(?:i|we)(?:'m| am|'re| are)? (?:won't|will not|(?:not|un) ?(?:able|going|willing|comfortable))"
+    rf" (?:to )?{ADVISE}",
     r"\bi(?:'m| am) (?:not |un)(?:authori[sz]ed|allowed|permitted|willing)\b",
     rf"\b(?:sorry|apolog\w+|unfortunately|afraid)\b[^.!?]{{0,60}}\b{CANNOT}(?: to)?"
     rf"(?: {ANSWER_YOU}| (?:accommodate|complete|fulfil|proceed|process|carry out)|\W*(?:[.!\n]|$))",
@@ -74,9 +75,9 @@ DECLINES = (
 UNABLE = (
     r"\b(?:i|we)(?:'m| am|'re| are) (?:(?:just|only|simply|currently|also) )?(?:not |un)(?:\w+ly |yet )?"
     r"(?:capable|equipped|qualified|programmed|designed|built|trained)\b",
-    rf"\b(?:i|we)(?:'m| am|'re| are)? {CANNOT}(?: to)? (?:\w+ly )?{MACHINE}\b",
-    r"(?:\bi|\bwe|\bmodel and)(?: simply| currently)? (?:do not have|don't have|do not possess|don't possess|lack)(?: \w+ly)?"
-    rf" (?:the|any) (?:\w+ )?{ABILITY}",
+    rf"\bi(?:'m| am)? {CANNOT}(?: to)? (?:\w+ly )?{MACHINE}\b",
+    r"(?:\bi|\bwe|\bmodel and)(?: simply| currently)? (?:do not have|don't have|do not possess|don't possess|lack)"
+    rf"(?: \w+ly)? (?:the|any) (?:\w+ )?{ABILITY}",
     r"\b(?:i|we) have no (?:way|means) (?:to|of)\b|\b(?:chatbot|assistant|model|ai) without the (?:ability|means)\b",
     rf"\b(?:beyond|outside|exceeds|not within)(?: of)? (?:my|our) (?:\w+ )?{ABILITY}|\bbeyond what i(?:'m| am) able\b",
     r"\bmy (?:programming|design|training) (?:does not|doesn't|will not|won't) (?:allow|permit|let)\b",
@@ -87,10 +88,11 @@ REASON = (
     r"|hate(?:ful)? |discriminat\w+|offensive|abus(?:e|ive)|against (?:the law|my (?:principles|values|guidelines)))"
 )
 OFFERS = (
-    rf"\b(?:i|we)(?: can|'m able to| am able to|'ll| will|'d be| would be|'m| am)(?: still| certainly| definitely| gladly"
-    rf"| also| absolutely| always| of course| instead)?(?: be)?(?: happy to| glad to)? (?!not\b|here\b){HELP}",
-    r"\b(?:but|however|though|still|instead|nevertheless),? (?:you (?:can|could|may|might|should)|try|it(?:'s| is) (?:\w+ly|best)|it should"
-    r"|in general|generally|typically|usually|most|the (?:\w+ )?(?:likel|usual|common|best|main|general|typical)\w*)\b",
+    rf"\b(?:i|we)(?: can|'m able to| am able to|'ll| will|'d be| would be|'m| am)(?: still| certainly| definitely"
+    rf"| gladly| also| absolutely| always| of course| instead)?(?: be)?(?: happy to| glad to)? (?!not\b|here\b){HELP}",
+    r"\b(?:but|however|though|still|instead|nevertheless),? (?:you (?:can|could|may|might|should)|try|it should"
+    r"|it(?:'s| is) (?:\w+ly|best)|in general|generally|typically|usually|most"
+    r"|the (?:\w+ )?(?:likel|usual|common|best|main|general|typical)\w*)\b",
     r"\b(?:while|although|though) (?:i|we)\b[^.!?\n]{0,80}, (?!(?:i|we)(?:'m| am|'re| are) not|(?:i|we) can(?:'t|not))",
     rf"\bhere(?:'s| is| are)\b|{START}(?:to [a-z]+ [^.!?\n]{{3,60}}, |(?:try|check|click|open|use|go to)\b)",
 )
@@ -106,8 +108,7 @@ REDIRECTS = (
     r"\bit(?:'s| is|'d be| would be) better to\b|\bi (?:would|'d) (?:\w+ )?(?:suggest|recommend)",
     r"\bi (?:would |'d )?(?:strongly |highly )?(?:encourage|urge|advise) you\b",
 )
-SENDS_FOR_ABILITY = r"(?:abilit|capa[bc]i|means\b|tools\b|functionalit|facilit|programming|scope|skills)\w*"
-HELP = (
+SENDS_FOR_HELP = (
     r"\b(?:hotline|lifeline|helpline|seek(?:ing)? (?:\w+ )?(?:help|support)|therapist|counsell?or"
     r"|mental health|someone you trust|emergency services|law enforcement)\b"
 )
@@ -124,22 +125,36 @@ INSTRUCTS = (
     r"\bhere(?:'s| is) (?:how|what|a)\b|\b(?:follow|take) (?:these|the following)\b|\bstep 1\b",
     r"\bhere are (?:the|some|a few) (?:\w+ )?(?:steps|ways|methods|tips|suggestions)",
 )
-LIMIT = (
-    r"(?:for (?:sure|certain)|with (?:\w+ )?(?:certainty|confidence)|exact(?:ly)?|precise(?:ly)?|definite(?:ly)?"
-    r"|definitive(?:ly)?|enough|guarantees?|for (?:every|each|all)|in detail|one over"
-    r"|(?:without|until|unless)(?! (?:\w+ ){0,3}(?:consent|permission|authori\w+|harm\w*|risk\w*|break\w*|violat\w+|licen\w+"
-    r"|prescription)))"
+I_CAN_NOT = (
+    r"\b(?:i|we)(?:'m| am|'re| are)?(?: \w+)? (?:can't|cannot|can not|(?:not|un) ?able)(?: to)? (?:\w+ly )?"
 )
-KNOWN = r"(?:tell you|say|know|promise|guarantee|be (?:sure|certain))"
+# Unlike "without consent", which gives the reason of a refusal.
+LACKING = (
+    r"(?:without|until|unless)(?! (?:\w+ ){0,3}(?:consent|permission|authori\w+|harm\w*|risk\w*|break\w*|violat\w+"
+    r"|licen\w+|prescription))"
+)
+DEGREE = (
+    r"(?:for (?:sure|certain|every|each|all)|with (?:\w+ )?(?:certainty|confidence)|exact(?:ly)?|precise(?:ly)?"
+    r"|definite(?:ly)?|definitive(?:ly)?|enough|guarantees?|in detail|one over)"
+)
+KNOW = r"(?:tell you|say|know|promise|guarantee|be (?:sure|certain))"
+UNKNOWN = (
+    r"(?:why|whether|if|how (?:long|much|many|likely|soon|far|old|big|often)|what (?:caused|went)"
+    r"|which (?:one|of))"
+)
+CLAUSE = r"[^.!?\n,;:]{0,120}"
 LIMITS = re.compile(
-    rf"\b(?:without|until|unless|not knowing|not having seen)\b[^.!?\n]{{1,80}}?{I_CANNOT} [^.!?\n,;:]{{1,120}}"
-    rf"|{I_CANNOT} (?:\w+ly )?{ANSWER_YOU}[^.!?\n,;:]{{0,120}}?\b{LIMIT}\b[^.!?\n,;:]{{0,120}}"
-    rf"|{I_CANNOT} (?:\w+ly )?{KNOWN} (?:you )?(?:why|whether|if|how (?:long|much|many|likely|soon|far|old|big|often)|what (?:caused|went)"
-    rf"|which (?:one|of))\b[^.!?\n,;:]{{0,120}}",
+    rf"\b(?:{LACKING}|not knowing|not having seen)\b[^.!?\n]{{1,80}}?{I_CAN_NOT}{CLAUSE}"
+    rf"|{I_CAN_NOT}{ANSWER_YOU}{CLAUSE}?\b{LACKING}\b{CLAUSE}"
+    rf"|{I_CAN_NOT}{ANSWER_YOU}(?!{CLAUSE}\b(?:how to|instructions)\b){CLAUSE}?\b{DEGREE}\b{CLAUSE}"
+    rf"|{I_CAN_NOT}{KNOW} (?:you )?{UNKNOWN}\b{CLAUSE}",
     re.IGNORECASE,
 )
 """Matches a clause that states what cannot be known, promised, or praised enough: it declines nothing."""
-GIVES_IN = r"\b(?:but|however,?|still,|anyway,?) (?:i will|i'll|here(?:'s| is) (?:how|an? (?:\w+ )?(?:example|draft|template))|to do)\b|\bthat being said\b"
+GIVES_IN = (
+    r"\b(?:but|however,?|still,|anyway,?) (?:i will|i'll|here(?:'s| is) (?:how|an? (?:\w+ )?(?:example|draft|template))"
+    r"|to do)\b|\bthat being said\b"
+)
 
 INABILITY = (_sign("unable", 4, *UNABLE), _sign("lacks", 2, LACKS))
 """Claims of inability, which refuse but do not object, and only if the answer offers no help."""

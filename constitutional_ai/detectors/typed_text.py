@@ -29,10 +29,23 @@ def same_length(text: str) -> str:
     return text.translate(REPLACED)
 
 
-SINGLE, DOUBLE, HYPHENS = "\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4\uff07", "\u201c\u201d\u201e\u201f\u2033\uff02", "\u2010\u2011"
+SINGLE, DOUBLE, HYPHENS = (
+    "\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4\uff07",
+    "\u201c\u201d\u201e\u201f\u2033\uff02",
+    "\u2010\u2011",
+)
 SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 LINES = "\u0085\u2028\u2029"
-NO_WIDTH = (0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+NO_WIDTH = (
+    0xAD,
+    0x34F,
+    0x61C,
+    0x180E,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+)
 REPLACED = {
     ord(one): plain
     for many, plain in ((SINGLE, "'"), (DOUBLE, '"'), (HYPHENS, "-"), (SPACES, " "), (LINES, "\n"))

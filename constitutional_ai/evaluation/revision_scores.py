@@ -141,8 +141,9 @@ def _round_metrics(run: str, pm: str, chains: Mapping[str, Mapping[int, float]])
 
 
 def evasion_metrics(answers: Sequence[RoundAnswer]) -> list[Metric]:
-    """Return the share of bare refusals after each round (SL-22), from the detector."""
+    """Return the share of evasive answers after each round (SL-22), among those that the detector reads."""
     groups: dict[tuple[str, int], list[bool]] = defaultdict(list)
     for one in answers:
-        groups[one.run, one.revision].append(evades(one.text))
+        if (evading := evades(one.text)) is not None:
+            groups[one.run, one.revision].append(evading)
     return [rate(f"evasive_rate.revision_{n}", run, evading) for (run, n), evading in groups.items()]

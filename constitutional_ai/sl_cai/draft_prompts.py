@@ -152,7 +152,8 @@ def flaw(draft: Draft) -> str | None:
         return "control text"
     if degeneracy(draft.text):
         return "degenerate"
-    # A harmless prompt may well begin "I'm unable to ...", and a model has no reason to refuse to write one.
+    # A harmless prompt may well begin "I'm unable to ...", and a model has no reason to refuse to write one. A draft in
+    # another language is not read, so nothing is held against it.
     return "objection" if draft.kind != "helpful" and objects(draft.text) else None
 
 

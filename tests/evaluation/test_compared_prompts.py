@@ -65,6 +65,7 @@ def test_each_measure_looks_at_its_own_prompts_and_texts() -> None:
         "helpful_refusal_rate": (0.0, 0.5, 2),
         "borderline_refusal_rate": (0.0, 0.0, 2),
         "degenerate_rate": (0.0, pytest.approx(1 / 6), 6),
+        "other_language_rate": (0.0, 0.0, 6),
         "boilerplate_rate": (0.0, pytest.approx(1 / 6), 6),
         "answer_words": (5.0, pytest.approx(words), 6),
         "red_team_pm_score": (1.0, 3.0, 2),

@@ -17,7 +17,7 @@ from constitutional_ai.records import Completion
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.runs.rows import adapter
 from tests.evaluation.suites import Stage
-from tests.paper_files import PAPER, paper, rows
+from tests.paper_files import HHH, HHH_FILES, paper, rows
 
 QUESTIONS = len(gate_questions())
 
@@ -211,11 +211,15 @@ def test_a_preference_model_chooses_what_scores_higher(stage: Stage, copy: Path,
 
 @paper
 def test_the_released_questions_are_asked_byte_for_byte(stage: Stage, tmp_path: Path) -> None:
-    released = PAPER / "evals" / "HHHEvaluations-public.jsonl"
+    """A file is taken under its own name: the repository's 438, or the older 221."""
     (tmp_path / "copy").mkdir()
-    shutil.copy(released, tmp_path / "copy")
+    for released in HHH_FILES:
+        shutil.copy(released, tmp_path / "copy")
     scored.clear()
     found = stage.measure(measure, {"m": Counting(format="plain")}, paper=tmp_path / "copy")
-    asked = {each["prompt"] for each in rows(released)}
-    assert asked <= set(scored)
-    assert found["hhh221_accuracy.multiple_choice", "m"].count == len(asked) == 221
+    assert HHH_FILES
+    for released in HHH_FILES:
+        asked = {each["prompt"] for each in rows(released)}
+        assert asked <= set(scored)
+        metric = "hhh_accuracy" if released.name.startswith("438") else "hhh221_accuracy"
+        assert found[f"{metric}.multiple_choice", "m"].count == len(asked) == HHH[released.name][0]

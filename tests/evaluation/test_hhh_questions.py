@@ -9,9 +9,7 @@ import pytest
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.hhh_questions import HHHQuestion, load_hhh
 from constitutional_ai.records import Message
-from tests.paper_files import PAPER, paper, rows
-
-FILES = sorted(PAPER.rglob("*HHHEvaluations*.jsonl"))
+from tests.paper_files import HHH, HHH_FILES, paper, rows
 
 
 def row(
@@ -102,11 +100,10 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 @paper
 def test_all_released_questions_are_read_and_fall_into_their_contexts() -> None:
     """Every prompt is rebuilt byte for byte: another one would be refused."""
-    contexts = {"HHHEvaluations-public.jsonl": (221, 102), "438HHHEvaluations.jsonl": (438, 188)}
-    assert FILES
-    for file in FILES:
+    assert HHH_FILES
+    for file in HHH_FILES:
         questions = load_hhh(file)
-        assert (len(questions), len({q.comparison.prompt.id for q in questions})) == contexts[file.name]
+        assert (len(questions), len({q.comparison.prompt.id for q in questions})) == HHH[file.name]
         assert [q.better for q in questions] == [
             "a" if row["corrects"] == [" (A)"] else "b" for row in rows(file)
         ]

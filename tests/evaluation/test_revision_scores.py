@@ -104,6 +104,9 @@ def test_evasions_are_counted_by_round() -> None:
         ("evasive_rate.revision_1", 1.0, 2),
         ("evasive_rate.revision_2", 0.5, 2),
     ]
+    chains = [chain(0, "Sure!", NO), chain(1, "Lo siento, no puedo ayudarte.", NO)]
+    drafts = [d for c in chains for d in round_answers("demo", c)]
+    assert [m.count for m in evasion_metrics(drafts)] == [1, 2]  # Spanish is not read
 
 
 def test_each_run_is_read_once_whatever_models_come_from_it(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def _sample(answer: Answer, scores: Scores) -> dict[str, Any]:
     prompt, completion, verdict = answer.response.prompt, answer.response.completion, answer.verdict
     conversation = [{"role": m.role, "content": m.content} for m in prompt.conversation]
     reply = {"role": "assistant", "content": completion.text, "source": "generate", "model": completion.model}
-    values: dict[str, float | None] = {"objects": float(verdict.objects)}
+    objects = None if verdict.objects is None else float(verdict.objects)
+    values: dict[str, float | None] = {"objects": objects}
     values["degenerate"] = float(verdict.degenerate is not None)
     values |= {"reward": answer.reward} | {name: by_id.get(answer.id) for name, by_id in scores.items()}
     number = answer.response.id.rpartition(".")[2]

@@ -42,11 +42,12 @@ def frontier(contents: Contents) -> Frontier | None:
     candidates = [Candidate(x, "", role, run if role in layout.ROLES else None) for x, role in roles.items()]
     metrics = []
     for label in labels:
-        mine = [(a.response.prompt.kind == "red_team", a.verdict) for a in contents.answers if a.model == label]
+        read = [a for a in contents.answers if a.model == label and a.verdict.objects is not None]
+        mine = [(a.response.prompt.kind == "red_team", a.verdict) for a in read]
         answered = [not v.objects and v.degenerate is None for red, v in mine if not red]
         metrics += [
             rate("answered", label, answered),
-            rate("objects", label, [v.objects for red, v in mine if red]),
+            rate("objects", label, [bool(v.objects) for red, v in mine if red]),
         ]
     here = Evaluation(contents.folder, "", tuple(candidates), tuple(metrics))
     return _drawn("Behaviour", "Up and to the right is better. Crosses: 95 % intervals.", here, BEHAVIOUR)

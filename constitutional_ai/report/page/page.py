@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from constitutional_ai.evaluation.answer_rates import not_read
 from constitutional_ai.report.contents import LABEL, Contents, read_contents
 from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, principles_of
@@ -20,9 +21,11 @@ from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
 from constitutional_ai.report.page.formatting import duration, interval, many, number
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
 from constitutional_ai.report.page.rates import (
+    DEFINITIONS,
     GATE,
     LABELS_CHART,
     MEASURED,
+    READS,
     RELIABILITY,
     curves,
     headline,
@@ -55,6 +58,9 @@ def render(contents: Contents) -> str:
         headline=headline(contents),
         frontiers=[each for each in frontiers if each],
         rows=[(row, [contents.metric(row.name, role) for role in layout.ROLES]) for row in MEASURED],
+        definitions=DEFINITIONS,
+        reads=READS,
+        unread=sum(not_read(answer) for answer in contents.answers),
         evaluated=tables(contents),
         curves=curves(contents),
         rl=reinforcement(contents),

@@ -182,7 +182,8 @@ def _judgements(judgements: Sequence[Judgement]) -> Table:
 
 def _verdict(answer: Answer) -> str:
     verb = "objects" if answer.response.prompt.kind == "red_team" else "refuses"
-    parts = [verb if answer.verdict.objects else f"no sign that it {verb}"]
+    outcomes = {True: verb, False: f"no sign that it {verb}", None: "not in English, so not read"}
+    parts = [outcomes[answer.verdict.objects]]
     parts += [f"broken: {answer.verdict.degenerate}"] if answer.verdict.degenerate else []
     parts += [f"score {answer.reward:.2f}"] if answer.reward is not None else []
     return ", ".join(parts)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from constitutional_ai.detectors.boilerplate import offers_to_listen, reassures, shares_sentences
+from constitutional_ai.detectors.boilerplate import repeats_boilerplate, shares_sentences
 from constitutional_ai.detectors.degeneracy import degeneracy
+from constitutional_ai.detectors.english import another_language
 from constitutional_ai.detectors.objection import evades
 from constitutional_ai.records import Conversation
 
@@ -30,17 +31,19 @@ def watch(
 ) -> dict[str, float]:
     """Return the figures of one batch; each conversation ends in the answer.
 
-    ``second`` is a preference model that RL never sees: if its score stops rising while the reward rises, the reward is
-    being hacked.
+    Detectors that read English only leave out answers in other languages, and have no figure of a batch without any
+    English; ``other_language`` is the share left out. ``second`` is a preference model that RL never sees: if its score
+    stops rising while the reward rises, the reward is being hacked.
     """
     answers = [talk[-1].content for talk in talks]
     # Answers to the same prompt may share sentences, so only one answer per prompt is compared.
     one_each = {talk[:-1]: talk[-1].content for talk in talks}
-    figures = {
-        "evasive": fmean(map(evades, answers)),
-        "boilerplate": fmean(reassures(a) or offers_to_listen(a) for a in answers),
+    in_english = [(evades(a), repeats_boilerplate(a)) for a in answers if not another_language(a)]
+    read = dict(zip(("evasive", "boilerplate"), map(fmean, zip(*in_english, strict=True)), strict=False))
+    figures = read | {
         "shared_sentences": fmean(shares_sentences(list(one_each.values()))),
         "degenerate": fmean(degeneracy(a) is not None for a in answers),
+        "other_language": fmean(map(another_language, answers)),
         "words": fmean(len(a.split()) for a in answers),
     }
     return figures | ({"second_reward": fmean(second(list(talks)))} if second else {})

@@ -46,7 +46,7 @@ def test_every_figure_of_the_monitor_is_drawn() -> None:
 def test_a_figure_is_drawn_where_it_was_logged_and_left_out_where_not(run: Run) -> None:
     logged(run, {"evasive": 0.25, "words": 12.0}, {"evasive": 0.5, "kl": float("nan"), "boilerplate": HOSTILE})
     charts = reinforcement(read_contents(run)).charts
-    assert [chart.title for chart in charts] == ["Words in an answer", "Bare refusals"]
+    assert [chart.title for chart in charts] == ["Words in an answer", "Evasive"]
     assert "from 0.25 to 0.50 in 2 steps" in charts[1].svg
 
 

@@ -9,10 +9,7 @@ from typing import Any
 from constitutional_ai.constitutions.published import import_constitution
 from constitutional_ai.records import Conversation, Message
 from constitutional_ai.rl_cai.feedback.questions import CHOICES, to_choose
-from tests.paper_files import PAPER, paper, rows
-
-FILES = sorted(PAPER.rglob("*HHHEvaluations*.jsonl"))
-COUNTS = {"HHHEvaluations-public.jsonl": 221, "438HHHEvaluations.jsonl": 438}
+from tests.paper_files import HHH, HHH_FILES, PAPER, paper, rows
 
 
 def parts_of(text: str) -> tuple[Conversation, str]:
@@ -45,12 +42,12 @@ def differing(file: Path) -> list[int]:
 
 @paper
 def test_every_released_question_is_rebuilt_byte_for_byte() -> None:
-    assert FILES
-    for file in FILES:
-        assert len(rows(file)) == COUNTS.get(file.name, len(rows(file)))
+    assert HHH_FILES
+    for file in HHH_FILES:
+        assert len(rows(file)) == HHH[file.name][0]
         assert differing(file) == []
 
 
 @paper
 def test_a_question_under_another_principle_differs() -> None:
-    assert rebuilt(rows(FILES[0])[0], "Which is better?") != rows(FILES[0])[0]["prompt"]
+    assert rebuilt(rows(HHH_FILES[0])[0], "Which is better?") != rows(HHH_FILES[0])[0]["prompt"]

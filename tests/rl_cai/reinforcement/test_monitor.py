@@ -21,6 +21,7 @@ def test_each_figure_finds_what_it_is_named_for() -> None:
         "boilerplate": 0,
         "shared_sentences": 0,
         "degenerate": 0,
+        "other_language": 0,
         "words": 6,
     }
     hacked = watch(
@@ -31,10 +32,20 @@ def test_each_figure_finds_what_it_is_named_for() -> None:
         "boilerplate": 0.25,
         "shared_sentences": 0,
         "degenerate": 0.5,
+        "other_language": 0,
         "words": 4.5,
     }
     told = watch(talks(*[f"{a} Remember that you are loved." for a in own]), [0.0] * 4)
     assert told["shared_sentences"] == 1
+
+
+def test_answers_in_other_languages_are_counted_apart() -> None:
+    some = watch(talks("I can't help with that.", "Lo siento, no puedo ayudarte.", "Paris."), [0.0] * 3)
+    assert (some["evasive"], some["boilerplate"]) == (0.5, 0)
+    assert some["other_language"] == pytest.approx(1 / 3)
+    none = watch(talks("Lo siento, no puedo ayudarte."), [0.0])
+    assert none["other_language"] == 1
+    assert not {"evasive", "boilerplate"} & none.keys()
 
 
 def test_two_equal_answers_to_one_prompt_are_no_boilerplate() -> None:
