@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,7 +105,11 @@ class ServerModel:
             if context[-1].role == "assistant":
                 fields |= await self._continuing()
         with self._translating_errors():
-            return await self._ask(fields, sampling)
+            completion = await self._ask(fields, sampling)
+        if isinstance(context, str) or context[-1].role != "assistant":
+            return completion
+        # llama.cpp's reply begins with the turn that it continues.
+        return replace(completion, text=completion.text.removeprefix(context[-1].content.strip()).strip())
 
     async def _ask(self, fields: Fields, sampling: Sampling) -> Completion:
         """Return the answer to a request. One that is broken or empty may be whole the next time."""

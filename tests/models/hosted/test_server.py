@@ -481,6 +481,12 @@ def test_a_turn_that_has_begun_is_continued_where_the_server_does_so(server: Ser
     assert server.requests[-1]["add_generation_prompt"] is False
 
 
+def test_a_continuation_is_given_without_what_it_continues(server: Server) -> None:
+    reading(lambda asked: 9 if asked.get("continue_final_message") else 14, server)
+    said = (Message("user", "Hi"), Message("assistant", "You said"))
+    assert generate(server, said).text == "You said"  # the stand-in says "You said You said"
+
+
 @pytest.mark.parametrize("tokens", [14, 0])
 def test_a_turn_that_has_begun_is_refused_where_it_would_be_answered_anew(server: Server, tokens: int) -> None:
     reading(lambda asked: tokens, server)
