@@ -20,6 +20,7 @@ from constitutional_ai.models.hosted.addresses import (
     translating_errors,
 )
 from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
+from constitutional_ai.models.thinking import Reply, completion_of
 from constitutional_ai.records import Completion, Conversation, FinishReason
 
 try:
@@ -30,6 +31,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 URL = "https://api.anthropic.com"
+LEAST_THINKING = 1024
+"""Tokens of the smallest thought that the API allows."""
+WHOLE, CUT = ("end_turn", "stop_sequence", "refusal"), ("max_tokens", "model_context_window_exceeded")
+"""Reasons for which an answer ends. A refusal is what the model answers."""
 
 
 class AnthropicModel:
@@ -64,10 +69,7 @@ class AnthropicModel:
             reply: Any = await self._pool.send(
                 lambda client: client.messages.create(model=self._model, **settings)
             )
-        text, stopped = cut_at_stop(_text(reply), sampling.stop)
-        finish: FinishReason = "length" if reply.stop_reason == "max_tokens" and not stopped else "stop"
-        tokens = reply.usage
-        return Completion(text.strip(), self.name, finish, tokens.input_tokens, tokens.output_tokens)
+        return _completion(reply, self.name, sampling)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         raise ModelError(
@@ -88,19 +90,27 @@ class AnthropicModel:
 def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
     system = "\n\n".join(m.content for m in conversation if m.role == "system")
     stop = [text for text in sampling.stop if text.strip()]  # the API refuses blanks
+    budget = max(sampling.thinking, LEAST_THINKING) if sampling.thinking else 0
     return {
-        "max_tokens": sampling.max_tokens,
+        "max_tokens": sampling.max_tokens + budget,
         "messages": [{"role": m.role, "content": m.content} for m in conversation if m.role != "system"],
         **({"system": system} if system else {}),
         **({"stop_sequences": stop} if stop else {}),
+        **({"thinking": {"type": "enabled", "budget_tokens": budget}} if budget else {}),
         # 1 is the API's default. The client has no parameter for others, which some models refuse.
         **({} if sampling.temperature == 1 else {"extra_body": {"temperature": sampling.temperature}}),
     }
 
 
-def _text(reply: Any) -> str:
-    """Return the text of a reply. Raises RecordError: the server may send anything."""
-    parts = getattr(reply, "content", None)
-    if not isinstance(parts, list) or getattr(reply, "usage", None) is None:
+def _completion(reply: Any, name: str, sampling: Sampling) -> Completion:
+    """Return the completion of a reply. Raises RecordError when it is no whole answer: the server may send anything."""
+    parts, usage = getattr(reply, "content", None), getattr(reply, "usage", None)
+    if not isinstance(parts, list) or usage is None:
         raise RecordError("the reply holds no answer")
-    return "".join(part.text for part in parts if part.type == "text")
+    thoughts = [part.thinking for part in parts if part.type == "thinking"]
+    text, stopped = cut_at_stop("".join(part.text for part in parts if part.type == "text"), sampling.stop)
+    if not stopped and reply.stop_reason not in (*WHOLE, *CUT):
+        raise RecordError(f"the server broke the answer off, with stop_reason '{reply.stop_reason}'")
+    finish: FinishReason = "length" if reply.stop_reason in CUT and not stopped else "stop"
+    parted = Reply("\n\n".join(thoughts) if thoughts else None, text.strip())
+    return completion_of(parted, name, finish, usage.input_tokens, usage.output_tokens, sampling)

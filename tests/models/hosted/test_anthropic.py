@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from constitutional_ai.errors import InputError, ModelError, RecordError
+from constitutional_ai.errors import InputError, ModelError, OnlyThought, RecordError
 from constitutional_ai.models.hosted import addresses
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Sampling
@@ -90,6 +90,26 @@ def test_an_http_error_fails_the_record_or_stops_the_run(
         generate()
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+def test_a_thought_is_asked_for_and_told_from_the_answer(server: Server) -> None:
+    server.reply = message(" Hello.")
+    server.reply["content"].insert(0, {"type": "thinking", "thinking": "Hm.", "signature": "x"})
+    said = generate(max_tokens=7, thinking=2000)
+    assert (said.text, said.thought) == ("Hello.", "Hm.")
+    assert server.requests[0]["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    assert server.requests[0]["max_tokens"] == 2007
+    server.reply = message(stop="max_tokens")
+    server.reply["content"] = [{"type": "thinking", "thinking": "Hm", "signature": "x"}]
+    with pytest.raises(OnlyThought):
+        generate(max_tokens=7, thinking=2000)
+
+
+@pytest.mark.parametrize("stop", ["tool_use", "pause_turn", None, "another"])
+def test_half_an_answer_is_never_taken_for_a_whole(server: Server, stop: Any) -> None:
+    server.reply = message("Hello", stop=stop)
+    with pytest.raises(RecordError, match=f"with stop_reason '{stop}'"):
+        generate()
 
 
 @pytest.mark.parametrize("reply", [{}, [], {"content": None}, b"<html>", message()], ids=str)
