@@ -73,18 +73,15 @@ def build_library(compiler: str, flags: list[str]) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            linked, objects = Path(folder) / "kernels.so", []
-            for source in sorted(SOURCES.glob("*.c")):
-                objects.append(str(Path(folder) / f"{source.stem}.o"))
-                _output([compiler, *COMPILE, *flags, str(source), "-o", objects[-1]])
-            _output([compiler, *objects, *LINK, "-o", str(linked)])
-            linked.replace(path)  # whole or not at all
+            _output([compiler, *COMPILE, *flags, *map(str, SOURCES.glob("*.c"))], folder)
+            _output([compiler, *map(str, Path(folder).glob("*.o")), *LINK, "-o", "kernels.so"], folder)
+            (Path(folder) / "kernels.so").replace(path)  # whole or not at all
     if path.stat().st_uid not in (os.getuid(), 0):
         raise PermissionError(f"{path} belongs to somebody else")  # code, unlike all else that is kept there
     return path
 
 
-def _output(command: list[str]) -> str:
+def _output(command: list[str], folder: str | None = None) -> str:
     return subprocess.run(  # noqa: S603
-        command, check=True, capture_output=True, text=True, timeout=120
+        command, check=True, capture_output=True, text=True, timeout=600, cwd=folder
     ).stdout

@@ -168,12 +168,9 @@ class Decoder:
 
     def paths(self) -> dict[str, str]:
         """Return which code computes attention and matrix products."""
-        number, kernels = str(self.dtype).removeprefix("torch."), self._kernels
-        attention = "torch"
-        if kernels:
-            attention = f"{kernels.instruction_set} kernels"
-            attention += "" if kernels.has_tiles else " in decode, torch in prefill"
-        products = "oneDNN"
+        number, attention, products = str(self.dtype).removeprefix("torch."), "torch", "oneDNN"
+        if self._kernels:
+            attention = "AMX kernels" if self._kernels.has_tiles else "kernels in decode, torch in prefill"
         if self._head.onednn is None:
             products = "kernels for 8-bit weights"
         elif self._head.ours or any(layer.up.ours for layer in self._layers):

@@ -61,13 +61,10 @@ class Kernels:
         library.apply_rotary.argtypes = [*[pointer] * 7, *[long] * 6]
         library.attend_suffix.argtypes = [*[pointer] * 8, single, *[long] * 5]
         library.sample.argtypes = [*[pointer] * 3, single, *[long] * 2]
-        library.instruction_set.restype = ctypes.c_char_p
         self.has_tiles = bool(library.has_tiles())
         """Whether the processor multiplies tiles of bfloat16 (AMX), for the functions that need them."""
         self.supports_int8 = bool(library.supports_int8())
         """Whether ``product_int8`` runs: on AVX-512 VNNI, or on AMX tiles if the system allows these."""
-        self.instruction_set: str = library.instruction_set().decode()
-        """The vector instructions that the kernels were compiled for."""
         if self.supports_int8:
             library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         if self.has_tiles:

@@ -5,20 +5,6 @@
 
 #include "rotary.h"
 
-int has_tiles(void);
-
-// The vector instructions that this was compiled for.
-const char *instruction_set(void) {
-    if (has_tiles()) return "AMX";
-#if defined(__AVX512F__)
-    return "AVX-512";
-#elif defined(__AVX2__)
-    return "AVX2";
-#else
-    return "C";
-#endif
-}
-
 // x, out (N, E); weight (E).
 void rms_norm(const number *x, const number *weight, number *out, float epsilon, long N, long E) {
 #pragma omp parallel for schedule(static)
