@@ -45,20 +45,14 @@ static inline void block(const uint8_t *rows, long count, const int8_t *weight, 
                          long lines) {
     (void)count;
     COMPILER_BARRIER;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZERO_SUMS;
     for (long e = 0; e < E; e += 64, rows += 2 * PLANE, weight += 2 * PLANE) {
         for (long l = 0; l < lines; l++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
         _tile_loadd(4, rows, 64);
         _tile_loadd(5, rows + PLANE, 64);
         _tile_loadd(6, weight, 64);
         _tile_loadd(7, weight + PLANE, 64);
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-        _tile_dpbusd(2, 5, 6);
-        _tile_dpbusd(3, 5, 7);
+        MULTIPLY(_tile_dpbusd);
     }
     _tile_stored(0, sums->high, 128);
     _tile_stored(1, sums->high + 16, 128);
@@ -111,16 +105,9 @@ static inline float silu(float x) {
     return x * (x < 0 ? power : 1) / (1 + power);
 }
 
-// The factor that brings a row to a mean square of 1.
-static inline float scale(const number *row, float epsilon, long E) {
-    float sum = 0;
-    for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
-    return 1 / sqrtf(sum / E + epsilon);
-}
-
 // Packs one of 16 rows, 64 numbers in each block: in 16 bits, upper and lower halves apart. Returns its scale.
 static inline float pack_row(const Product *of, const number *row, float *numbers, uint8_t *to) {
-    float by = of->norm ? scale(row, of->epsilon, of->given) : 1, most = 0;
+    float by = of->norm ? norm_scale(row, of->epsilon, of->given) : 1, most = 0;
     for (long e = 0; e < of->given; e++) {
         numbers[e] = of->norm ? wide(row[e]) * by * wide(of->norm[e]) : wide(row[e]);
         most = fmaxf(most, fabsf(numbers[e]));

@@ -10,9 +10,7 @@ void rms_norm(const number *x, const number *weight, number *out, float epsilon,
 #pragma omp parallel for schedule(static)
     for (long n = 0; n < N; n++) {
         const number *row = x + n * E;
-        float sum = 0;
-        for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
-        float scale = 1 / sqrtf(sum / E + epsilon);
+        float scale = norm_scale(row, epsilon, E);
         for (long e = 0; e < E; e++) out[n * E + e] = narrow(wide(narrow(wide(row[e]) * scale)) * wide(weight[e]));
     }
 }

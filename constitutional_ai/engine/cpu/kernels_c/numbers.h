@@ -49,6 +49,13 @@ static inline void halves(const number *from, v16 *even, v16 *odd) {
 
 #endif
 
+// The factor that brings a row to a mean square of 1.
+static inline float norm_scale(const number *row, float epsilon, long E) {
+    float sum = 0;
+    for (long e = 0; e < E; e++) sum += wide(row[e]) * wide(row[e]);
+    return 1 / sqrtf(sum / E + epsilon);
+}
+
 // 2^x for x <= 0, within 5e-6: 2^n times a polynomial of the rest. 0 from -126 on.
 static inline float power_of_2(float x) {
     float y = x > -126 ? x : -126, n = rintf(y), r = (y - n) * 0.693147181f;

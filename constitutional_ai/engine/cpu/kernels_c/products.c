@@ -12,10 +12,7 @@
 // numbers. With each block some lines of memory are fetched ``ahead``.
 static inline void block(const number *x, const number *weight, float *out, long E, const number *ahead, long lines) {
     COMPILER_BARRIER;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZERO_SUMS;
     for (long e = 0; e < E; e += 32) {
         const number *rows = x + e * 32, *columns = weight + e * 32;
         for (long l = 0; l < lines; l++, ahead += WEIGHTS_A_LINE) __builtin_prefetch(ahead, 0, 2);
@@ -23,10 +20,7 @@ static inline void block(const number *x, const number *weight, float *out, long
         _tile_loadd(5, rows + TILE, 64);
         _tile_loadd(6, columns, 128);
         _tile_loadd(7, columns + 32, 128);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        MULTIPLY(_tile_dpbf16ps);
     }
     STORE(out, 32);
 }

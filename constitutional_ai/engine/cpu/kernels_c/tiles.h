@@ -33,16 +33,25 @@ static inline Tiles whole_tiles(void) {
 // gcc does not know that loading a tile reads memory, and might write it later.
 #define COMPILER_BARRIER __asm__ volatile("" ::: "memory")
 
-// Four products of tiles: two of 16 rows each with two of 16 columns.
+// The sums of four products, in tiles 0 to 3.
+#define ZERO_SUMS  \
+    _tile_zero(0); \
+    _tile_zero(1); \
+    _tile_zero(2); \
+    _tile_zero(3)
+
+// Four products of tiles: those in 4 and 5, of 16 rows each, with those in 6 and 7, of 16 columns.
+#define MULTIPLY(kind) \
+    kind(0, 4, 6);     \
+    kind(1, 4, 7);     \
+    kind(2, 5, 6);     \
+    kind(3, 5, 7)
 #define PRODUCTS(rows, row_bytes, columns)                                \
     _tile_loadd(4, rows, row_bytes);                                      \
     _tile_loadd(5, (const char *)(rows) + 16 * (row_bytes), row_bytes);   \
     _tile_loadd(6, columns, 64);                                          \
     _tile_loadd(7, (columns) + TILE, 64);                                 \
-    _tile_dpbf16ps(0, 4, 6);                                              \
-    _tile_dpbf16ps(1, 4, 7);                                              \
-    _tile_dpbf16ps(2, 5, 6);                                              \
-    _tile_dpbf16ps(3, 5, 7)
+    MULTIPLY(_tile_dpbf16ps)
 #define STORE(to, width)                                        \
     _tile_stored(0, to, (width) * sizeof(float));               \
     _tile_stored(1, (to) + 16, (width) * sizeof(float));        \
@@ -125,10 +134,7 @@ static inline __attribute__((always_inline)) void attend_block(Softmax of, const
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
     number shares[QUERIES * KEYS] __attribute__((aligned(64)));
     for (long l = 0; l < width; l += 32) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        ZERO_SUMS;
         for (long d = 0; d < D; d += 32) {
             PRODUCTS(by->queries + d, D * sizeof(number), keys + (begin + l) * D + d / 32 * 2 * TILE);
         }
