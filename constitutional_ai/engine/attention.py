@@ -140,27 +140,20 @@ def attend(
 
     ``mask`` (B, 1, T, L) is added to the scores of the suffix; None means plain causal attention.
     """
-    out, log_sum = _attend_suffix(query_KBGTD, key_BKLD, value_BKLD, mask, scaling)
-    if prefix is not None:
-        to_prefix = prefix[0].view(out.transpose(0, 1).shape).transpose(0, 1)
-        prefix_log_sum = prefix[1].view(to_prefix.shape[1], len(to_prefix), -1).transpose(0, 1)
-        out = torch.lerp(out, to_prefix, (prefix_log_sum - log_sum).sigmoid()[..., None].to(out.dtype))
     K, B, G, T, D = query_KBGTD.shape
-    return out.reshape(B, K * G, T, D).transpose(1, 2)
-
-
-def _attend_suffix(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention (B, K, G x T, D), and the log of its sums (B, K, G x T)."""
-    K, B, G, T, D = query.shape
+    query_BKGTD = query_KBGTD.transpose(0, 1)
     if mask is None:
-        key, value = (x.repeat_interleave(G, dim=1) for x in (key, value))
-        heads = query.transpose(0, 1).flatten(1, 2)
-        out, log_sum = attention(heads, key, value, mask, scaling, causal=True)
-        return out.reshape(B, K, G * T, D), log_sum.reshape(B, K, G * T)
-    mask = mask.repeat(1, 1, G, 1) if T > 1 else mask
-    return attention(query.transpose(0, 1).flatten(2, 3), key, value, mask, scaling)
+        key_BHLD, value_BHLD = (x.repeat_interleave(G, dim=1) for x in (key_BKLD, value_BKLD))
+        attended = attention(query_BKGTD.flatten(1, 2), key_BHLD, value_BHLD, None, scaling, causal=True)
+    else:
+        mask = mask.repeat(1, 1, G, 1) if T > 1 else mask
+        attended = attention(query_BKGTD.flatten(2, 3), key_BKLD, value_BKLD, mask, scaling)
+    out, log_sum = attended[0].reshape(B, K, G, T, D), attended[1].reshape(B, K, G, T)
+    if prefix is not None:
+        to_prefix, prefix_sum = prefix[0].view(K, B, G, T, D), prefix[1].view(K, B, G, T)
+        share = (prefix_sum.transpose(0, 1) - log_sum).sigmoid()[..., None]
+        out = torch.lerp(out, to_prefix.transpose(0, 1), share.to(out.dtype))
+    return out.reshape(B, K * G, T, D).transpose(1, 2)
 
 
 def attend_prefix(

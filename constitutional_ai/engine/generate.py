@@ -15,10 +15,6 @@ from constitutional_ai.engine.reader import Reader
 from constitutional_ai.engine.sampling import Decoding, Sampler, StoppingCriteria
 
 
-class _Cancelled(Exception):
-    """Nobody waits for the batch any more."""
-
-
 @dataclass
 class RunningSequence:
     """A prompt and what was generated for it so far."""
@@ -49,9 +45,8 @@ def generate(
     Once ``cancelled`` is set, completions stop short, or are empty.
     """
     batch = _Batch(reader, prompts, decoding.max_tokens)
-    try:
-        logits = batch.prefill(prompts, cancelled)
-    except _Cancelled:
+    logits = batch.prefill(prompts, cancelled)
+    if logits is None:
         return [[] for _ in prompts]
     sequences = sorted(batch.running, key=lambda sequence: sequence.index)
     batch.decode(logits, decoding, stopping, cancelled)
@@ -73,10 +68,10 @@ class _Batch:
         self._cache = KVCache(reader.model, len(prompts), self._end + max_tokens)
         self.running: list[RunningSequence] = []
 
-    def prefill(self, prompts: list[list[int]], cancelled: threading.Event) -> torch.Tensor:
+    def prefill(self, prompts: list[list[int]], cancelled: threading.Event) -> torch.Tensor | None:
         """Return the logits (B, V) after each prompt's last token, in the order of the KV cache.
 
-        Raises _Cancelled between two chunks.
+        None once ``cancelled`` is set between two chunks.
         """
         # A prompt's last token is computed in any case: its logits are wanted.
         kept = [self._reader.sessions.longest(prompt[:-1], self._prefix_len) for prompt in prompts]
@@ -89,7 +84,7 @@ class _Batch:
         for leaders in (True, False):
             for chunk in chunks({i: count for i, count in missing.items() if (i not in shared) == leaders}):
                 if cancelled.is_set():
-                    raise _Cancelled
+                    return None
                 for i in chunk:
                     kv = self._shared_kv(done[shared[i][0]], shared[i][1]) if i in shared else kept[i]
                     done[i] = self._add(i, prompts[i], kv)
