@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from constitutional_ai.data.dialogues import START
 from constitutional_ai.data.pairs import ANSWERS, prompt_turns
+from constitutional_ai.data.rendered import family_of
 from constitutional_ai.data.turns import joined
 from constitutional_ai.errors import did_you_mean, first_fault
 from constitutional_ai.records import Conversation, Kind, Message
@@ -154,7 +154,7 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> Conversation:
 
 def _turns(value: Any, key: str) -> Conversation:
     """Return the turns of a column. Only a text that begins as a dialogue is read as one: prompts hold anything."""
-    if isinstance(value, str) and not value.lstrip().startswith(("Human:", START)):
+    if isinstance(value, str) and not (value.lstrip().startswith("Human:") or family_of(value)):
         turns: Conversation = (Message("user", value),)
     else:
         turns = prompt_turns(value, key)

@@ -1,7 +1,8 @@
 """Read the turns of a conversation in the forms in which data sets write one.
 
 A conversation is a text, or a list of messages with ``role`` and ``content`` (OpenAI, TRL), or with ``from`` and
-``value`` (ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or ChatML.
+``value`` (ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or what a chat template
+rendered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from constitutional_ai.data.dialogues import START, as_turns, conversation_of
+from constitutional_ai.data.dialogues import as_turns, conversation_of
+from constitutional_ai.data.rendered import family_of
+from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Conversation, Message, Role
 
 ROLES: dict[str, Role] = {
@@ -40,10 +43,11 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
     Raises ValueError that begins with the place of the wrong value, such as ``chosen.1.content``.
     """
     match value:
-        case str() if value.lstrip().startswith(START):
-            if not (turns := conversation_of(value)):
-                raise ValueError(f"{place}: holds text between its ChatML turns.")
-            return turns
+        case str() if family_of(value):
+            try:
+                return conversation_of(value)
+            except RecordError as error:
+                raise ValueError(f"{place}: {error}.") from error
         case str():
             turns = as_turns(value, role)
             if value.lstrip().startswith("Human:") and RUN_ON.search(turns[0].content):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from constitutional_ai.errors import OnlyThought
 from constitutional_ai.models.model import Sampling
-from constitutional_ai.records import Completion, FinishReason
+from constitutional_ai.records import Completion, Conversation, FinishReason, Message
 
 WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning)"
 TAGS = (
@@ -99,6 +100,20 @@ def split_thought(text: str, *, opened: bool = False) -> Reply:
     if form := BARE_CHANNELS.fullmatch(text) or SENTENCES.fullmatch(text):
         return _reply([form[1]], form[2] or "")
     return _reply(*_parts(text, opened))
+
+
+def without_thoughts(conversation: Conversation) -> Conversation:
+    """Return the conversation with what the assistant answered, and nothing of what it thought.
+
+    >>> without_thoughts((Message("assistant", "<think>Hm</think> Yes"),))
+    (Message(role='assistant', content='Yes'),)
+    """
+    return tuple(m if m.role != "assistant" else replace(m, content=_answer(m.content)) for m in conversation)
+
+
+def _answer(text: str) -> str:
+    answer = split_thought(text).answer
+    return text if answer == text.strip() else answer  # a text without a thought keeps its white space
 
 
 def _parts(text: str, opened: bool) -> tuple[list[str], str]:

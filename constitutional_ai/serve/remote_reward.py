@@ -9,7 +9,7 @@ from typing import Any
 import openai
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
-from constitutional_ai.errors import ModelError
+from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.records import as_messages
 
 RETRIES, TIMEOUT_SECONDS = 4, 600.0
@@ -18,8 +18,9 @@ RETRIES, TIMEOUT_SECONDS = 4, 600.0
 def remote_reward(url: str) -> Callable[..., list[float]]:
     """Return a reward function for TRL's trainers.
 
-    Prompts and completions are lists of messages, or strings; a string may be a plain dialogue or ChatML. The function
-    raises ModelError if the server does not answer with scores.
+    Prompts and completions are lists of messages, or strings; a string may be a plain dialogue, or what a chat template
+    of a known family rendered. The function raises ModelError if the server does not answer with scores, and InputError
+    for a prompt that cannot be read.
     """
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
@@ -34,16 +35,19 @@ def compute_score(
     """Return the score of one solution, as a custom reward function of verl.
 
     ``extra_info`` holds the ``prompt``, as messages or a string, or else the ``question``. Raises ModelError if the
-    server does not answer with scores.
+    server does not answer with scores, and InputError for a prompt that cannot be read.
     """
     prompt = extra_info["prompt"] if "prompt" in extra_info else extra_info["question"]
     return _scores(url, [_messages(prompt, solution_str)])[0]
 
 
 def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return as_messages(conversation_of(prompt + completion, prompt))
-    before = as_messages(split_prompt(prompt)[0]) if isinstance(prompt, str) else [dict(m) for m in prompt]
+    try:
+        if isinstance(prompt, str) and isinstance(completion, str):
+            return as_messages(conversation_of(prompt + completion, prompt))
+        before = as_messages(split_prompt(prompt)[0]) if isinstance(prompt, str) else [dict(m) for m in prompt]
+    except RecordError as error:
+        raise InputError(f"a prompt cannot be read: {error}.") from error
     if isinstance(completion, str):
         return [*before, {"role": "assistant", "content": completion}]
     return [*before, *(dict(m) for m in completion)]

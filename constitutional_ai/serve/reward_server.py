@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from constitutional_ai.data.dialogues import conversation_of
 from constitutional_ai.errors import InputError, RecordError, first_fault
+from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 
@@ -35,8 +36,8 @@ class Messages(BaseModel):
 
     conversations: list[Conversation]
 
-    def to_score(self) -> list[Conversation]:
-        return self.conversations
+    def to_score(self) -> Iterator[Conversation]:
+        return iter(self.conversations)
 
     def answer(self, scores: list[float]) -> dict[str, Any]:
         return {"scores": scores}
@@ -51,14 +52,13 @@ class OpenRLHF(BaseModel):
     query: list[str | Conversation]
     prompts: list[str] | None = None
 
-    def to_score(self) -> list[Conversation]:
+    def to_score(self) -> Iterator[Conversation]:
+        """Yield the conversations. Raises InputError, and RecordError for a string that cannot be read."""
         prompts = [""] * len(self.query) if self.prompts is None else self.prompts
         if len(prompts) != len(self.query):
             raise InputError(f"query has {len(self.query)} texts, prompts {len(prompts)}: send one for each")
-        return [
-            conversation_of(query, prompt) if isinstance(query, str) else query
-            for query, prompt in zip(self.query, prompts, strict=True)
-        ]
+        for query, prompt in zip(self.query, prompts, strict=True):
+            yield conversation_of(query, prompt) if isinstance(query, str) else query
 
     def answer(self, scores: list[float]) -> dict[str, Any]:
         return {"rewards": scores, "scores": scores, "extra_logs": {}}
@@ -102,19 +102,19 @@ def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Messages | OpenRL
 
     Raises HTTPException when the request cannot be read, or holds a conversation that cannot be scored.
     """
+    conversations: list[Conversation] = []
     try:
         form = FORMS[path].model_validate_json(body)
-        conversations = form.to_score()
+        for conversation in map(without_thoughts, form.to_score()):
+            scorable.check(conversation)
+            conversations.append(conversation)
     except ValidationError as error:
         fault = first_fault(error)
         raise HTTPException(400, str(fault) if fault.place else f"body: {fault}") from error
     except InputError as error:
         raise HTTPException(400, str(error)) from error
-    for number, conversation in enumerate(conversations):
-        try:
-            scorable.check(conversation)
-        except RecordError as error:
-            raise HTTPException(422, f"conversation {number} cannot be scored: {error}") from error
+    except RecordError as error:
+        raise HTTPException(422, f"conversation {len(conversations)} cannot be scored: {error}") from error
     return form, conversations
 
 

@@ -15,6 +15,7 @@ from rich.progress import open as open_with_bar
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import CaiError, InputError, RecordError, first_fault
+from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 from constitutional_ai.runs import layout
@@ -128,7 +129,7 @@ def _rows(
                 continue
             try:
                 row = _ConversationRow.model_validate_json(line)
-                conversation = row.conversation()
+                conversation = without_thoughts(row.conversation())
                 scorable.check(conversation)
             except (ValidationError, RecordError) as error:
                 why = first_fault(error) if isinstance(error, ValidationError) else error

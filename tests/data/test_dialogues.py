@@ -37,10 +37,8 @@ PROMPT = chatml(turns("s:Be kind.", "u:Hi"), begin=True)
             "",
             turns("u:Hi", "a:No", "u:Hm", "a:Yes"),
         ),
-        # Neither ChatML nor a dialogue: no answer can be found in it, and it will be refused.
+        # No dialogue: no answer can be found in it, and it will be refused.
         ("Hi there", "", turns("u:Hi there")),
-        ("<|im_start|>user\nHi<|im_end|>\nand then<|im_start|>assistant\nYes", "", ()),
-        ("<|im_start|>nobody\nHi<|im_end|>", "", ()),
         ("", "", turns("u:")),
         # With its prompt.
         (PROMPT + "Yes<|im_end|>", PROMPT, turns("s:Be kind.", "u:Hi", "a:Yes")),
@@ -49,6 +47,15 @@ PROMPT = chatml(turns("s:Be kind.", "u:Hi"), begin=True)
         (PROMPT + "<think>Hm", PROMPT + "<think>", turns("s:Be kind.", "u:Hi", "a:<think>Hm")),
         ("\n\nHuman: Hi\n\nAssistant: Yes</s>", "\n\nHuman: Hi\n\nAssistant:", turns("u:Hi", "a:Yes")),
         ("What is 2 + 2? It is 4.</s>", "What is 2 + 2?", turns("u:What is 2 + 2?", "a:It is 4.")),
+        # The prompt did not open the answer, or was padded in one place and not in the other.
+        (
+            PROMPT + "Yes",
+            PROMPT.removesuffix("<|im_start|>assistant\n"),
+            turns("s:Be kind.", "u:Hi", "a:Yes"),
+        ),
+        ("<pad><pad>" + PROMPT + "Yes<|im_end|><pad>", PROMPT, turns("s:Be kind.", "u:Hi", "a:Yes")),
+        (PROMPT + "Yes", "<|endoftext|>" + PROMPT, turns("s:Be kind.", "u:Hi", "a:Yes")),
+        ("<s>[INST] Hi [/INST] Yes</s>", "[INST] Hi [/INST]", turns("u:Hi", "a:Yes")),
         # The trainer cut the prompt: what is left is read as a string alone.
         (chatml(turns("u:Hi", "a:Yes")), PROMPT, turns("u:Hi", "a:Yes")),
     ],

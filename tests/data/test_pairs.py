@@ -234,7 +234,10 @@ NO_PAIR = [  # the row, and how its error begins
     ({"prompt": [{"role": "user", "content": [{"type": "text"}]}], **REPLIES}, "prompt.0.content.0.text: must"),
     ({"prompt": [{"role": "user", "content": ["Hi?"]}], **REPLIES}, "prompt.0.content.0: must"),
     ({"prompt": [HI], "chosen": {**HELLO, "tool_calls": [{}]}, "rejected": OFF}, "chosen.tool_calls: "),
-    ({"prompt": "<|im_start|>user\nHi?<|im_end|>Yes?<|im_start|>", **REPLIES}, "prompt: holds text between"),
+    (
+        {"prompt": "<|im_start|>user\nHi?<|im_end|>Yes?<|im_start|>", **REPLIES},
+        "prompt: it holds the control token",
+    ),
     (
         {"input": {"messages": [{"role": "user"}]}, "preferred_output": [HELLO], "non_preferred_output": [OFF]},
         "input.messages.0.content: Field required",

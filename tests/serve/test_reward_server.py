@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from constitutional_ai import machine
-from constitutional_ai.errors import ModelError
+from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.records import Conversation, Message, as_messages
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
 from constitutional_ai.serve.remote_reward import compute_score, remote_reward
@@ -134,6 +134,32 @@ def test_openrlhf_gets_its_rewards(server: Server, judge: PreferenceModel, style
     assert reply["extra_logs"] == {}
 
 
+LLAMA = (
+    "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+STRINGS = [  # (query, prompt)
+    (f"<|begin_of_text|>{LLAMA}Hello<|eot_id|>", LLAMA),
+    (f"<|eot_id|><|eot_id|><|begin_of_text|>{LLAMA}Hello<|eot_id|><|eot_id|>", ""),
+    ("<pad><bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>", ""),
+    ("<s>[INST] Hi [/INST] <think>They greet me.</think>Hello</s>", "[INST] Hi [/INST]"),
+    ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nHello<|im_end|>", ""),
+]
+
+
+def test_a_string_of_another_family_gets_the_score_of_its_messages(
+    server: Server, judge: PreferenceModel
+) -> None:
+    query, prompts = map(list, zip(*STRINGS, strict=True))
+    status, reply = server.post("/get_reward", {"query": query, "prompts": prompts})
+    assert (status, reply["rewards"]) == (200, near(judge.scores([talk("Hi", "Hello")] * len(query))))
+
+
+def test_a_thought_in_a_message_is_not_scored(server: Server, judge: PreferenceModel) -> None:
+    thought = as_messages(talk("Hi", "<think>How to greet?</think>\n\nHello"))
+    _, reply = server.post("/score", {"conversations": [thought]})
+    assert reply["scores"] == near(judge.scores([talk("Hi", "Hello")]))
+
+
 def test_the_openrlhf_server_that_gets_no_share_answers_too(server: Server) -> None:
     """One text among two servers is one text and an empty list, and a failure would be tried five times."""
     reply = server.post("/get_reward", {"query": [], "prompts": [], "labels": []})
@@ -225,6 +251,12 @@ BAD = [  # (path, body, status, what is said)
     ("/get_reward", {"query": "Hi"}, 400, "query: "),
     ("/get_reward", {"query": ["a", "b"], "prompts": ["a"]}, 400, "query has 2 texts, prompts 1"),
     ("/get_reward", {"query": ["no turns at all"]}, 422, "does not end with an answer"),
+    (
+        "/get_reward",
+        {"query": [LLAMA + "Yes", "<|user|>\nHi</s>\n<|assistant|>\nYes</s>"]},
+        422,
+        "conversation 1 cannot be scored: it holds the control token <|user|>",
+    ),
     ("/nowhere", {}, 404, "Not Found"),
     ("/health", {}, 405, "Method Not Allowed"),
 ]
@@ -269,6 +301,11 @@ def test_a_bug_is_hidden_from_the_client_and_keeps_its_traceback(tiny_pm: Path) 
 def test_a_client_reads_why_it_was_refused(server: Server) -> None:
     with pytest.raises(ModelError, match=r"conversations\.0\.0\.role: Input should be"):
         remote_reward(server.url)([[{"role": "tool", "content": "x"}]], ["Hello"])
+
+
+def test_a_client_says_that_a_prompt_cannot_be_read(server: Server) -> None:
+    with pytest.raises(InputError, match=r"a prompt cannot be read: it holds the control token <\|user\|>"):
+        remote_reward(server.url)(["<|user|>\nHi</s>\n<|assistant|>\n"], ["Hello"])
 
 
 def test_a_client_says_when_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
