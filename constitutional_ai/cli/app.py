@@ -14,7 +14,13 @@ from constitutional_ai.errors import CaiError
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXTRAS = {"starlette": "serve", "uvicorn": "serve", "pyarrow": "local", "torch": "local"}
+EXTRAS = {
+    "inspect_ai": "inspect",
+    "pyarrow": "local",
+    "starlette": "serve",
+    "torch": "local",
+    "uvicorn": "serve",
+}
 """The extra that brings each optional module."""
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)

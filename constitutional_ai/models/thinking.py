@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from constitutional_ai.errors import OnlyThought
 from constitutional_ai.models.model import Sampling
-from constitutional_ai.records import Completion, Conversation, FinishReason, Message
+from constitutional_ai.records import Completion, Conversation, FinishReason
 
 WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning)"
 TAGS = (
@@ -105,6 +105,7 @@ def split_thought(text: str, *, opened: bool = False) -> Reply:
 def without_thoughts(conversation: Conversation) -> Conversation:
     """Return the conversation with what the assistant answered, and nothing of what it thought.
 
+    >>> from constitutional_ai.records import Message
     >>> without_thoughts((Message("assistant", "<think>Hm</think> Yes"),))
     (Message(role='assistant', content='Yes'),)
     """

@@ -11,7 +11,7 @@ from constitutional_ai.data.rendered import FAMILIES
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Conversation, as_messages
-from tests.data.test_dialogues import turns
+from tests.data.test_dialogues import chatml, turns
 
 TALK = turns("s:Be kind.", "u:Hi", "a:Hello", "u:And now?", "a:Bye")
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -24,10 +24,7 @@ def llama(conversation: Conversation) -> str:
 
 
 STRINGS = {
-    "ChatML": (
-        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
-        "<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\nBye<|im_end|>\n"
-    ),
+    "ChatML": chatml(TALK),
     "Llama 3": llama(TALK),
     "Gemma 4": (
         "<|turn>system\nBe kind.<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\nHello<turn|>\n"
@@ -40,11 +37,10 @@ STRINGS = {
     "DeepSeek": f"{BOS}Be kind.<｜User｜>Hi<｜Assistant｜>Hello{EOS}<｜User｜>And now?<｜Assistant｜>Bye{EOS}",
     "plain": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: And now?\n\nAssistant: Bye",
 }
-GEMMA = (
+STRINGS["Gemma"] = (
     "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
     "<start_of_turn>user\nAnd now?<end_of_turn>\n<start_of_turn>model\nBye<end_of_turn>\n"
 )
-STRINGS["Gemma"] = GEMMA
 PADDINGS = [
     "",
     "<pad>",
@@ -89,9 +85,8 @@ def rendered(template: Path, conversation: Conversation) -> str:
     return text
 
 
-KNOWN = (
-    "deepseek gemma lfm2 llama llava nemotron qwen diffusion_gemma"  # smolvlm begins like ChatML, and is not it
-).split()
+KNOWN = ["deepseek", "diffusion_gemma", "gemma", "lfm2", "llama", "llava", "nemotron", "qwen"]
+OTHERS = ["cohere", "glm4moe", "gptoss", "idefics3", "muse", "phi3", "smolvlm"]
 
 
 @pytest.mark.parametrize("family", KNOWN)
@@ -107,7 +102,7 @@ def test_what_templates_of_known_families_render_is_read_back(family: str) -> No
             assert (read[-3:], "Be kind." in read[0].content) == (TALK[-3:], True), template.name
 
 
-@pytest.mark.parametrize("family", ["cohere", "glm4moe", "gptoss", "idefics3", "muse", "phi3", "smolvlm"])
+@pytest.mark.parametrize("family", OTHERS)
 def test_what_templates_of_other_families_render_is_refused(family: str) -> None:
     trl = pytest.importorskip("trl")
     templates = sorted((Path(trl.__file__).parent / "chat_templates").glob(f"{family}*.jinja"))

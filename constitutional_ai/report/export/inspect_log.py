@@ -1,24 +1,21 @@
-"""Write each evaluated model as a log of Inspect (inspect_ai): one JSON file in version 2 of its log format.
-
-Inspect's own writer needs 80 packages, takes the same fields and holds all samples in memory; here they are written one
-by one. A test reads the logs with Inspect if it is installed.
-"""
+"""Write each evaluated model as a log of Inspect (inspect_ai), by Inspect's own writer."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from inspect_ai.log import EvalLog, write_eval_log
+
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answers import AnswerScore
-from constitutional_ai.records import Answer
+from constitutional_ai.records import Answer, as_messages
 from constitutional_ai.report.export import Written, metrics_of
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import PART, naming_full_disk, read_rows
+from constitutional_ai.runs.rows import naming_full_disk, read_rows
 from constitutional_ai.runs.run import Run, digest_of
 
 Scores = Mapping[str, Mapping[str, float | None]]
@@ -26,7 +23,7 @@ Scores = Mapping[str, Mapping[str, float | None]]
 
 
 def to_inspect(run: Run, out: Path) -> list[Written]:
-    """Write one log for each evaluated model, for ``inspect_ai.log.read_eval_log``.
+    """Write one log for each evaluated model, for ``inspect view`` and ``inspect_ai.log.read_eval_log``.
 
     A sample is an answer: its id is the prompt's, and its epoch is the answer's number. Its scores are those of the
     detectors and the preference models. The results are metrics with intervals. Raises InputError if no model was
@@ -36,35 +33,25 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
     if stage is None:
         raise InputError(f"{run.folder} has no evaluated models. Evaluate them with: cai evaluate, or cai run.")
     out.mkdir(parents=True, exist_ok=True)
-    counts: dict[str, int] = {}
+    answers: dict[str, list[Answer]] = {}
     for answer in read_rows(run.stage(stage) / layout.RECORDS, Answer):
-        counts[answer.model] = counts.get(answer.model, 0) + 1
+        answers.setdefault(answer.model, []).append(answer)
     judges = sorted(run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
     scores = {path.parent.name: {row.id: row.score for row in read_rows(path, AnswerScore)} for path in judges}
     written = []
-    for number, (model, count) in enumerate(counts.items(), start=1):
-        path = out / f"{number:02d}-{re.sub(r'[^A-Za-z0-9.@_-]', '_', model)}.json"
-        _write_log(path, run, stage, model, count, scores)
-        written.append(Written(path, count))
+    for model, rows in answers.items():
+        log = EvalLog.model_validate(_log(run, stage, model, rows, scores))
+        # The form of Inspect's own names: its viewer lists files that begin with a time, and reads the task from them.
+        parts = (log.eval.created, stage, model, log.eval.task_id)
+        path = out / ("_".join(re.sub(r"[^A-Za-z0-9.@]", "-", part) for part in parts) + ".eval")
+        with naming_full_disk(path):
+            write_eval_log(log, path)
+        written.append(Written(path, len(rows)))
     return written
 
 
-def _write_log(path: Path, run: Run, stage: str, model: str, count: int, scores: Scores) -> None:
-    answers = (a for a in read_rows(run.stage(stage) / layout.RECORDS, Answer) if a.model == model)
-    first, scratch = next(answers), path.with_name(path.name + PART)
-    with naming_full_disk(path):
-        with scratch.open("w", encoding="utf-8") as file:
-            # Samples come last, so that readers of the header can stop before them.
-            file.write(f'{json.dumps(_header(run, stage, model, first, count))[:-1]}, "samples": [\n')
-            file.write(json.dumps(_sample(first, scores)))
-            for answer in answers:
-                file.write(",\n" + json.dumps(_sample(answer, scores)))
-            file.write("\n]}\n")
-        scratch.replace(path)
-
-
-def _header(run: Run, stage: str, model: str, first: Answer, count: int) -> dict[str, Any]:
-    manifest = run.manifest(stage)
+def _log(run: Run, stage: str, model: str, answers: Sequence[Answer], scores: Scores) -> dict[str, Any]:
+    manifest, first = run.manifest(stage), answers[0].response
     assert manifest is not None
     started = (datetime.fromisoformat(manifest.finished) - timedelta(seconds=manifest.seconds)).isoformat()
     metrics = {
@@ -73,38 +60,35 @@ def _header(run: Run, stage: str, model: str, first: Answer, count: int) -> dict
         if m.model == model and m.value is not None
     }
     return {
-        "version": 2,
         "status": "success",
         "eval": {
             "created": started,
             "task": f"constitutional-ai/{stage}",
-            "task_id": digest_of([stage, manifest.output]),
+            "task_id": digest_of([stage, model, manifest.output]),
             "run_id": digest_of([str(run.folder), stage, manifest.output]),
             "eval_id": digest_of([model, manifest.output]),
-            "dataset": {"name": first.response.prompt.source, "samples": count},
-            "model": first.response.completion.model,
+            "dataset": {"name": first.prompt.source, "samples": len(answers)},
+            "model": first.completion.model,
             "config": {},
             "packages": manifest.versions,
             "metadata": {"label": model, "config": manifest.config, "commit": manifest.commit},
         },
-        "plan": {"name": "plan", "steps": []},
         "results": {
-            "total_samples": count,
-            "completed_samples": count,
+            "total_samples": len(answers),
+            "completed_samples": len(answers),
             "scores": [{"name": "constitutional-ai", "scorer": "constitutional-ai", "metrics": metrics}],
         },
-        "stats": {"started_at": started, "completed_at": manifest.finished, "model_usage": {}},
+        "stats": {"started_at": started, "completed_at": manifest.finished},
+        "samples": [_sample(answer, scores) for answer in answers],
     }
 
 
 def _sample(answer: Answer, scores: Scores) -> dict[str, Any]:
     prompt, completion, verdict = answer.response.prompt, answer.response.completion, answer.verdict
-    conversation = [{"role": m.role, "content": m.content} for m in prompt.conversation]
+    conversation = as_messages(prompt.conversation)
     reply = {"role": "assistant", "content": completion.text, "source": "generate", "model": completion.model}
-    objects = None if verdict.objects is None else float(verdict.objects)
-    values: dict[str, float | None] = {"objects": objects}
-    values["degenerate"] = float(verdict.degenerate is not None)
-    values |= {"reward": answer.reward} | {name: by_id.get(answer.id) for name, by_id in scores.items()}
+    values = {"objects": verdict.objects, "degenerate": verdict.degenerate is not None, "reward": answer.reward}
+    values |= {name: by_id.get(answer.id) for name, by_id in scores.items()}
     number = answer.response.id.rpartition(".")[2]
     stop = "stop" if completion.finish_reason == "stop" else "max_tokens"
     read, written = completion.prompt_tokens, completion.completion_tokens
@@ -120,7 +104,7 @@ def _sample(answer: Answer, scores: Scores) -> dict[str, Any]:
             "usage": {"input_tokens": read, "output_tokens": written, "total_tokens": read + written},
         },
         "scores": {
-            name: {"value": value, "answer": completion.text}
+            name: {"value": float(value), "answer": completion.text}
             for name, value in values.items()
             if value is not None
         },

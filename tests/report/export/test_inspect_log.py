@@ -1,58 +1,87 @@
 from __future__ import annotations
 
-import json
+import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from constitutional_ai.cli import main
 from constitutional_ai.errors import InputError
-from constitutional_ai.report.export.inspect_log import to_inspect
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Silent
 from tests.report.export.conftest import TALK
 
+needs_inspect = pytest.mark.skipif(
+    importlib.util.find_spec("inspect_ai") is None, reason="needs constitutional-ai[inspect]"
+)
 
-def logs(run: Run, out: Path) -> dict[str, dict[str, Any]]:
-    return {one.file.name: json.loads(one.file.read_text()) for one in to_inspect(run, out)}
+
+@pytest.fixture
+def logs() -> Callable[[Run, Path], dict[str, Any]]:
+    """Return a function that exports a run, and returns the logs that Inspect lists, by the model's label."""
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    from constitutional_ai.report.export.inspect_log import to_inspect
+
+    def exported(run: Run, out: Path) -> dict[str, Any]:
+        made = to_inspect(run, out)
+        listed = list_eval_logs(str(out))
+        assert {Path(info.name).name for info in listed} == {one.file.name for one in made}
+        assert [read_eval_log(str(one.file), header_only=True).results.total_samples for one in made] == [
+            one.rows for one in made
+        ]
+        read = [read_eval_log(info) for info in listed]
+        return {log.eval.metadata["label"]: log for log in read}
+
+    return exported
 
 
-def test_each_model_becomes_a_log(run: Run, tmp_path: Path) -> None:
+@needs_inspect
+def test_inspect_lists_and_reads_a_log_of_each_model(logs: Any, run: Run, tmp_path: Path) -> None:
     made = logs(run, tmp_path)
-    assert list(made) == ["01-start.json", "02-sl_cai.json"]
-    start = made["01-start.json"]
-    assert (start["version"], start["status"], start["results"]["total_samples"]) == (2, "success", 2)
-    first, second = start["samples"]
-    assert first["input"] == [{"role": m.role, "content": m.content} for m in TALK]
-    assert first["output"]["choices"][0]["message"]["content"] == "No."
-    assert {name: score["value"] for name, score in first["scores"].items()} == {
+    assert sorted(made) == ["sl/cai", "start"]
+    assert (made["start"].status, made["start"].eval.model) == ("success", "hf:m")
+    first, second = made["start"].samples
+    assert [(m.role, m.text) for m in first.input] == [(m.role, m.content) for m in TALK]
+    assert first.output.completion == "No."
+    assert {name: score.value for name, score in first.scores.items()} == {
         "objects": 1.0,
         "degenerate": 0.0,
         "reward": 0.5,
     }
-    assert (second["epoch"], second["output"]["choices"][0]["stop_reason"]) == (2, "max_tokens")
-    assert "reward" not in second["scores"]
+    assert (second.epoch, second.output.stop_reason) == (2, "max_tokens")
+    assert "reward" not in second.scores
 
 
-def test_metrics_stand_in_the_results_with_their_intervals(run: Run, tmp_path: Path) -> None:
-    (scores,) = logs(run, tmp_path)["01-start.json"]["results"]["scores"]
-    assert scores["metrics"] == {
-        "objection_rate": {
-            "name": "objection_rate",
-            "value": 0.5,
-            "metadata": {"low": 0.25, "high": 0.75, "count": 2},
-        }
-    }
+@needs_inspect
+def test_a_second_export_replaces_the_first(logs: Any, run: Run, tmp_path: Path) -> None:
+    assert len(logs(run, tmp_path)["start"].samples) == len(logs(run, tmp_path)["start"].samples) == 2
 
 
-def test_an_evaluations_preference_models_are_scores(evaluated: Run, tmp_path: Path) -> None:
-    first, second = logs(evaluated, tmp_path)["01-start.json"]["samples"]
-    assert first["scores"]["pm-kind"]["value"] == 1.5
-    assert "pm-kind" not in second["scores"]
+@needs_inspect
+def test_metrics_stand_in_the_results_with_their_intervals(logs: Any, run: Run, tmp_path: Path) -> None:
+    (scores,) = logs(run, tmp_path)["start"].results.scores
+    (metric,) = scores.metrics.values()
+    assert (metric.name, metric.value) == ("objection_rate", 0.5)
+    assert metric.metadata == {"low": 0.25, "high": 0.75, "count": 2}
 
 
+@needs_inspect
+def test_an_evaluations_preference_models_are_scores(logs: Any, evaluated: Run, tmp_path: Path) -> None:
+    first, second = logs(evaluated, tmp_path)["start"].samples
+    assert first.scores["pm-kind"].value == 1.5
+    assert "pm-kind" not in second.scores
+
+
+@needs_inspect
 def test_what_was_not_evaluated_has_no_logs(tmp_path: Path) -> None:
+    from constitutional_ai.report.export.inspect_log import to_inspect
+
     with (
         open_run(tmp_path / "run", {}, Silent()) as run,
         pytest.raises(InputError, match="no evaluated models"),
@@ -60,29 +89,30 @@ def test_what_was_not_evaluated_has_no_logs(tmp_path: Path) -> None:
         to_inspect(run, tmp_path / "out")
 
 
-NEEDED = {
-    "": ("version", "status", "eval", "plan", "results", "stats", "samples"),
-    "eval": ("created", "task", "dataset", "model", "config", "run_id", "task_id", "eval_id"),
-    "results": ("total_samples", "completed_samples", "scores"),
-    "stats": ("started_at", "completed_at", "model_usage"),
-}
+def export(run: Run, out: Path) -> Any:
+    return CliRunner().invoke(main, ["export", str(run.folder), "--to", "inspect", "--out", str(out)])
 
 
-def test_a_log_has_every_field_that_its_readers_ask_for(run: Run, tmp_path: Path) -> None:
-    for log in logs(run, tmp_path).values():
-        for part, names in NEEDED.items():
-            assert set(names) <= set(log[part] if part else log)
-        for sample in log["samples"]:
-            assert {"id", "epoch", "input", "target", "messages", "output", "scores"} <= set(sample)
+@needs_inspect
+def test_the_command_says_what_it_wrote(run: Run, tmp_path: Path) -> None:
+    done = export(run, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert ".eval: 2 samples" in done.output
 
 
-@pytest.mark.parametrize("which", ["run", "evaluated"])
-def test_inspect_itself_reads_the_logs(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    log = pytest.importorskip("inspect_ai.log")
-    for one in to_inspect(request.getfixturevalue(which), tmp_path):
-        read = log.read_eval_log(str(one.file))
-        assert (read.status, len(read.samples)) == ("success", one.rows)
-        assert [m.text for m in read.samples[0].input] == [m.content for m in TALK]
-        assert read.samples[0].output.completion == "No."
-        assert read.results.scores[0].metrics["objection_rate"].value in (0.5, 1.0)
-        assert log.read_eval_log(str(one.file), header_only=True).results.total_samples == one.rows
+def test_without_the_extra_the_command_says_what_to_install(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "inspect_ai"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "constitutional_ai.report.export.inspect_log", raising=False)
+
+    class Missing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "inspect_ai":
+                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    done = export(run, tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.output == "cai: no module 'inspect_ai'. Type: pip install 'constitutional-ai[inspect]'\n"

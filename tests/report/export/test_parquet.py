@@ -126,10 +126,9 @@ def test_a_run_without_records_says_so(tmp_path: Path) -> None:
         to_parquet(empty, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("form", "said"), [("parquet", "revisions.parquet: 1 rows"), ("inspect", "start.json: 2 samples")]
-)
-def test_the_command_says_what_it_wrote(run: Run, tmp_path: Path, form: str, said: str) -> None:
-    done = CliRunner().invoke(main, ["export", str(run.folder), "--to", form, "--out", str(tmp_path / "out")])
+def test_the_command_says_what_it_wrote(run: Run, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["export", str(run.folder), "--to", "parquet", "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == 0, done.output
-    assert said in done.output
+    assert "revisions.parquet: 1 rows" in done.output
