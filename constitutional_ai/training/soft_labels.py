@@ -1,7 +1,8 @@
 """Train a preference model (PM-4), or a policy by DPO, on soft labels. TRL supports only hard ones.
 
-Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). The order is
-arbitrary, so TRL's own accuracy of a preference model means nothing here; ``agreement`` is logged instead.
+Columns: ``prompt``, ``chosen`` (answer a), ``rejected`` (answer b), ``p_chosen`` = P(a is better). Our rows have a
+``p_chosen`` of at least 0.5, which TRL's own accuracy and margins assume. That accuracy also counts ties;
+``agreement``, which is logged beside it, does not. The losses take any ``p_chosen``.
 
 DPO: −p·log σ(βΔ) − (1−p)·log σ(−βΔ) = −log σ(βΔ) + (1−p)·βΔ, so the second term is added to TRL's loss. Δ is the
 difference of the log-ratios of answers a and b.

@@ -51,10 +51,10 @@ def trainer(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_loss_is_the_cross_entropy_with_each_pairs_own_label(trainer: Any) -> None:
     batch = next(iter(trainer.get_train_dataloader()))
     labels = batch["p_chosen"].tolist()
-    assert sorted(labels) == pytest.approx([0.5, 0.8, 1.0, 1.0])  # the last one's answers have changed places
+    assert sorted(labels) == pytest.approx([0.0, 0.5, 0.8, 1.0])
     batch["ref_chosen_logps"] = batch["ref_chosen_logps"] + 1
-    # Δ = −1, βΔ = −0.1: −p·ln σ(−0.1) − (1−p)·ln σ(0.1) = 0.7444·p + 0.6444·(1−p); the labels' mean is 0.825.
-    expected = 0.74440 * 0.825 + 0.64440 * 0.175
+    # Δ = −1, βΔ = −0.1: −p·ln σ(−0.1) − (1−p)·ln σ(0.1) = 0.7444·p + 0.6444·(1−p); the labels' mean is 0.575.
+    expected = 0.74440 * 0.575 + 0.64440 * 0.425
 
     def loss(kind: type, inputs: dict[str, Any]) -> float:
         with torch.no_grad(), trainer.accelerator.autocast():

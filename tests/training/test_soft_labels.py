@@ -89,6 +89,23 @@ def soft(parts: tuple[Any, Any], *p_chosen: float, packed: bool = True) -> Any:
 
 
 @pytest.mark.parametrize("packed", [True, False])
+def test_a_pair_and_its_mirror_image_give_one_gradient(parts: tuple[Any, Any], packed: bool) -> None:
+    collator = SoftLabelCollator(pad_token_id=parts[1].pad_token_id, packed=packed)
+    pairs = rows(0.2, 0.9, 0.5, 0.0)
+    mirrored = [
+        row | {"chosen": row["rejected"], "rejected": row["chosen"], "p_chosen": 1 - row["p_chosen"]}
+        for row in pairs
+    ]
+    gradients = []
+    for data in (pairs, mirrored):
+        trainer = trainer_of(SoftLabelTrainer, parts, data, data_collator=collator)
+        trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader()))).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-5)
+    assert gradients[0].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("packed", [True, False])
 def test_at_certainty_the_loss_is_trls_own_and_so_is_what_it_logs(parts: tuple[Any, Any], packed: bool) -> None:
     hard_rows = [{k: v for k, v in row.items() if k != "p_chosen"} for row in rows(1, 1, 1, 1)]
     hard, ours = trainer_of(RewardTrainer, parts, hard_rows), soft(parts, 1, 1, 1, 1, packed=packed)

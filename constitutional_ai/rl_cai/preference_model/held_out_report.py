@@ -1,9 +1,9 @@
 """Measure a preference model on pairs that it was not trained on (PM-6, PM-7, pitfall 22).
 
-The difference of two scores is the log-odds that answer a is better. Which answer is called a is arbitrary, so each
-claim is about the answer that the model prefers, and lies between 0.5 and 1. An AI's soft label p means that a is
-better with probability p. Calibration error and Brier score are then expected values, and the cross-entropy cannot fall
-below the labels' own entropy.
+Answer a is the pair's chosen one, and the difference of two scores is the log-odds that it is better. Each claim is
+about the answer that the model prefers, so it lies between 0.5 and 1. An AI's soft label p means that a is better with
+probability p. Calibration error and Brier score are then expected values, and the cross-entropy cannot fall below the
+labels' own entropy.
 """
 
 from __future__ import annotations

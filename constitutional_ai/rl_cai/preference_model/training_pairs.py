@@ -1,4 +1,8 @@
-"""Make the preference model's training pairs from AI harmlessness and human helpfulness labels (PM-1, PM-2)."""
+"""Make the preference model's training pairs from AI harmlessness and human helpfulness labels (PM-1, PM-2).
+
+Trainers of others read ``chosen`` as the better answer, so it is the likelier one. ``p_chosen`` is its soft label, and
+``tie`` says that the label prefers neither.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from constitutional_ai.data.pairs import load_pairs
+from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.records import (
     Conversation,
     Message,
@@ -22,9 +27,13 @@ Rows = list[dict[str, Any]]
 
 
 def examples(labels: Iterable[PreferenceLabel]) -> Rows:
-    """Return rows of AI feedback: answer a, answer b, and P(a is better)."""
-    pairs = [(x, x.comparison) for x in labels]
-    return [_row(x.id, c.prompt.conversation, c.a.text, c.b.text, x.probability_a, AI) for x, c in pairs]
+    """Return rows of AI feedback, each with the likelier of its two answers as ``chosen`` (FB-14)."""
+    rows = []
+    for label in labels:
+        a, b, p = label.comparison.a.text, label.comparison.b.text, label.probability_a
+        sides = (a, b, p) if p >= 0.5 else (b, a, 1 - p)
+        rows.append(_row(label.id, label.comparison.prompt.conversation, *sides, AI))
+    return rows
 
 
 class Helpfulness(NamedTuple):
@@ -55,16 +64,17 @@ def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 
 
 
 def _row(
-    name: str, conversation: Conversation, a: str, b: str, probability_a: float, source: str
+    name: str, conversation: Conversation, chosen: str, rejected: str, p_chosen: float, source: str
 ) -> dict[str, Any]:
     return {
         "id": name,
         "prompt_id": conversation_id(conversation),
         "source": source,
         "prompt": as_messages(conversation),
-        "chosen": as_messages((Message("assistant", a),)),
-        "rejected": as_messages((Message("assistant", b),)),
-        "p_chosen": probability_a,
+        "chosen": as_messages((Message("assistant", chosen),)),
+        "rejected": as_messages((Message("assistant", rejected),)),
+        "p_chosen": p_chosen,
+        "tie": p_chosen - 0.5 <= TIE,
     }
 
 
@@ -83,9 +93,9 @@ def held_out(rows: Sequence[dict[str, Any]], share: float, seed: int) -> tuple[R
 
 
 def conversations(row: dict[str, Any]) -> tuple[Conversation, Conversation]:
-    """Return the two whole conversations of a pair, the one with answer a first."""
-    a, b = [
+    """Return the two whole conversations of a pair, the one with the chosen answer first."""
+    chosen, rejected = [
         tuple(Message(m["role"], m["content"]) for m in row["prompt"] + row[side])
         for side in ("chosen", "rejected")
     ]
-    return a, b
+    return chosen, rejected

@@ -6,8 +6,6 @@ preference model's data.
 
 from __future__ import annotations
 
-from typing import Any
-
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training.settings import TrainingJob
@@ -34,17 +32,10 @@ def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
             max_length=settings.max_length,
             beta=settings.kl_weight,
         ),
-        train_dataset=Dataset.from_list([_better_first(row) for row in job.rows]),
+        train_dataset=Dataset.from_list(list(job.rows)),
         data_collator=SoftDPOCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=launch.lora(settings, "CAUSAL_LM"),
     )
     launch.train(trainer, job)
     return launch.save(trainer.model, tokenizer, job)
-
-
-def _better_first(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the pair with the better answer first, as TRL's margins and accuracies assume."""
-    if row["p_chosen"] >= 0.5:
-        return row
-    return row | {"chosen": row["rejected"], "rejected": row["chosen"], "p_chosen": 1 - row["p_chosen"]}

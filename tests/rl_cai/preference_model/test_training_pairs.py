@@ -22,10 +22,14 @@ PROMPT = Prompt.of((Message("user", "Hi"),), "red_team", "test")
 GOOD = {"conversation": [{"role": "user", "content": "Hi"}], "chosen": "Hello!", "rejected": "What?"}
 
 
-def test_a_label_becomes_a_row_with_its_soft_target() -> None:
+def labelled(probability_a: float) -> PreferenceLabel:
     a, b = Completion("A", "m", "stop", 0, 0), Completion("B", "m", "stop", 0, 0)
-    label = PreferenceLabel("p.0", "digest", Comparison("p.0", PROMPT, a, b), "multiple_choice", 0.3, ())
-    (row,) = examples([label])
+    comparison = Comparison("p.0", PROMPT, a, b)
+    return PreferenceLabel("p.0", "digest", comparison, "multiple_choice", probability_a, ())
+
+
+def test_a_label_becomes_a_row_with_its_soft_target() -> None:
+    (row,) = examples([labelled(0.75)])
     assert row == {
         "id": "p.0",
         "prompt_id": PROMPT.id,
@@ -33,11 +37,31 @@ def test_a_label_becomes_a_row_with_its_soft_target() -> None:
         "prompt": [{"role": "user", "content": "Hi"}],
         "chosen": [{"role": "assistant", "content": "A"}],
         "rejected": [{"role": "assistant", "content": "B"}],
-        "p_chosen": 0.3,
+        "p_chosen": 0.75,
+        "tie": False,
     }
     assert conversations(row) == tuple(
         (Message("user", "Hi"), Message("assistant", said)) for said in ("A", "B")
     )
+
+
+@pytest.mark.parametrize(
+    ("probability_a", "chosen", "p_chosen", "tie"),
+    [
+        (1.0, "A", 1.0, False),
+        (0.25, "B", 0.75, False),
+        (0.0, "B", 1.0, False),
+        (0.5, "A", 0.5, True),
+        ((0.9 + (1 - 0.9)) / 2 - 1e-16, "B", 0.5, True),  # an average over principles, rounded
+    ],
+)
+def test_the_likelier_answer_is_chosen_and_a_tie_is_marked(
+    probability_a: float, chosen: str, p_chosen: float, tie: bool
+) -> None:
+    (row,) = examples([labelled(probability_a)])
+    assert (row["chosen"][0]["content"], row["tie"]) == (chosen, tie)
+    assert row["p_chosen"] == pytest.approx(p_chosen)
+    assert {row["chosen"][0]["content"], row["rejected"][0]["content"]} == {"A", "B"}
 
 
 def written(path: Path, *rows: object) -> str:
@@ -49,7 +73,7 @@ def test_peoples_comparisons_are_certain_and_drawn_by_the_seed(tmp_path: Path) -
     file = written(tmp_path / "pairs.jsonl", *[{**GOOD, "chosen": f"Hello {n}!"} for n in range(20)])
     everything = helpfulness(file, None, 0).rows
     assert len({row["id"] for row in everything}) == 20
-    assert {(row["p_chosen"], row["source"]) for row in everything} == {(1.0, "people")}
+    assert {(row["p_chosen"], row["tie"], row["source"]) for row in everything} == {(1.0, False, "people")}
     assert helpfulness(file, 5, 0).rows == everything[:5] != helpfulness(file, 5, 1).rows
     assert helpfulness(file, 0, 0).rows == []
 
