@@ -1,4 +1,4 @@
-"""Facts about this machine: its device, fastest dtype, memory and cache folder.
+"""Facts about this machine: its device, fastest dtype, memory, cache folder, and the mode of its files.
 
 Only the functions that need torch import it, so that light commands can import this module.
 """
@@ -44,3 +44,11 @@ def cache_folder() -> Path:
     """Return ``CAI_CACHE``, or ``cai`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("CAI_CACHE") or Path(base) / "cai")
+
+
+def follow_umask(folder: Path) -> None:
+    """Give a folder and its files the modes that the umask allows: safetensors lets only their owner read its own."""
+    umask = os.umask(0o077)  # the only way to read it is to set it
+    os.umask(umask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.load import check_name, model_path
+from constitutional_ai.models.load import check_name, check_writes, model_path
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate
@@ -63,6 +63,7 @@ def _of_model(name: str) -> Candidate:
     if Path(name).is_dir():
         raise InputError(f"'{name}' is not a run: it has no run.json. If it is a model, write hf:{name}")
     check_name(model)
+    check_writes(model)
     return Candidate(label, model, label)
 
 

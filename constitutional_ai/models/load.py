@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.errors import InputError, ModelError, did_you_mean
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scripted import SCRIPTS, scripted
+from constitutional_ai.runs import layout
 
 Engine = Literal[
     "native", "native-int8", "openvino", "openvino-int8", "transformers", "vllm", "transformers-int8"
@@ -35,6 +37,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
     to ``say``, or to the log without it.
     """
     check_name(name)
+    check_writes(name)
     scheme, _, rest = name.partition(":")
     match scheme:
         case "scripted":
@@ -82,6 +85,56 @@ def model_path(name: str) -> Path | str:
     if rest.startswith((".", "/", "~")) and not folder.is_dir():
         raise InputError(f"no folder '{rest}'. Write hf: and the path of a model's folder, or a hub id.")
     return folder if folder.is_dir() else rest
+
+
+def name_of_weights(path: str) -> str:
+    """Return the name of a hub id or folder for other machines: the id, ``bundled:NAME`` or ``folder:NAME``.
+
+    The name of a folder that a stage of a run trained has the stage too, such as ``folder:03-sl-cai-model/model``.
+    """
+    from constitutional_ai.models.local.bundled import bundled_name
+
+    folder = Path(path)
+    if not folder.is_dir():
+        return path
+    parts = folder.resolve().parts[-2 if folder.name == layout.WEIGHTS else -1 :]
+    return bundled_name(folder) or f"folder:{'/'.join(parts)}"
+
+
+def hub_id(model: str) -> str | None:
+    """Return the name of a model on the hub, or None if it has none.
+
+    >>> hub_id("hf:some/model"), hub_id("hf:./folder"), hub_id("bundled:smollm2-135m")
+    ('some/model', None, 'HuggingFaceTB/SmolLM2-135M-Instruct')
+    """
+    from constitutional_ai.models.local.bundled import HUB_ID
+
+    scheme, _, rest = model.partition(":")
+    if scheme == "bundled":
+        return HUB_ID[rest]
+    named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", rest, re.ASCII) and not Path(rest).exists()
+    return rest if named else None
+
+
+def check_writes(name: str) -> None:
+    """Raise ModelError if the name is that of a folder whose model scores texts and writes none. Nothing is loaded."""
+    config = Path(name.removeprefix("hf:")).expanduser() / "config.json"
+    if not name.startswith("hf:") or not config.is_file():
+        return
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # transformers says what is wrong when it loads the model
+    if isinstance(settings, dict):
+        refuse_scorer(name, settings.get("architectures"))
+
+
+def refuse_scorer(name: str, architectures: Sequence[str] | None) -> None:
+    """Raise ModelError if a model's ``architectures`` give scores, as a preference model's do, and no text."""
+    if any(architecture.endswith("ForSequenceClassification") for architecture in architectures or ()):
+        raise ModelError(
+            f"'{name}' is a preference model or another model that only scores texts. Name one that writes them."
+        )
 
 
 def check_name(name: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from constitutional_ai.constitutions.control import check_control
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.load import Engine, check_name
+from constitutional_ai.models.load import Engine, check_name, check_writes
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback
 from constitutional_ai.rl_cai.preference_model.settings import PreferenceModelTraining
@@ -39,9 +39,11 @@ class Models(Section):
 
     @field_validator("*")
     @classmethod
-    def _known(cls, name: str | None) -> str | None:
+    def _known(cls, name: str | None, info: ValidationInfo) -> str | None:
         if name is not None:
             check_name(name)
+            if info.field_name != "preference_model":  # whose base may have scored before
+                check_writes(name)
         return name
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from constitutional_ai.constitutions.constitution import Constitution
-from constitutional_ai.models.local.bundled import HUB_ID
+from constitutional_ai.models.load import hub_id
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Metric
 from constitutional_ai.report.contents import LABEL
@@ -114,19 +114,6 @@ def head(about: ModelKind, base: str) -> Markup:
     known = {"library_name": "transformers", "pipeline_tag": about.task, "tags": tags}
     more = {"base_model": named} if named else {}
     return Markup(yaml.safe_dump(known | more, sort_keys=False))  # noqa: S704  (names that the hub allows)
-
-
-def hub_id(model: str) -> str | None:
-    """Return the name of a model on the hub, or None if it has none.
-
-    >>> hub_id("hf:some/model"), hub_id("hf:./folder"), hub_id("bundled:smollm2-135m")
-    ('some/model', None, 'HuggingFaceTB/SmolLM2-135M-Instruct')
-    """
-    scheme, _, rest = model.partition(":")
-    if scheme == "bundled":
-        return HUB_ID[rest]
-    named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", rest, re.ASCII) and not Path(rest).exists()
-    return rest if named else None
 
 
 def measured(run: Run, about: ModelKind) -> Iterator[tuple[Row, list[Metric | None]]]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from peft import LoraConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from constitutional_ai import machine
+from constitutional_ai.models.load import LOCAL_SCHEMES, hub_id, name_of_weights, refuse_scorer
 from constitutional_ai.models.local.tokens import cannot_load
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
@@ -65,9 +67,12 @@ def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausal
     dtype = torch.float32 if training.lora_rank is None else machine.best_dtype()
     # TRL loads the KL reference from the path that is stored in the model, so ``path`` must stay valid.
     try:
-        return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
+        model = auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(str(path), error) from error
+    if auto is AutoModelForCausalLM:  # transformers would give a preference model a random head
+        refuse_scorer(str(path), model.config.architectures)
+    return model
 
 
 def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
@@ -122,12 +127,26 @@ def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> 
     LoRA's adapter is also saved on its own, in peft's format, under ``adapter``.
     """
     if hasattr(model, "merge_and_unload"):
-        # LoRA does not train embeddings; to decide whether to save them, peft would call the hub.
-        model.save_pretrained(job.folder / ADAPTER, selected_adapters=["default"], save_embedding_layers=False)
+        _save_adapter(model, job.folder / ADAPTER)
     path = job.folder / layout.WEIGHTS
     rounding.save(model, tokenizer, path)
     shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return Checkpoint(str(path), job.base_name, digest_of_weights(path))
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """Save LoRA's adapter, which has the name of its base, not its place on this machine."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base = name_of_weights(str(config.base_model_name_or_path))
+    # LoRA does not train embeddings; to decide whether to save them, peft would call the hub.
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    on_hub = hub_id(base if base.startswith(LOCAL_SCHEMES) else f"hf:{base}")
+    known = {"library_name": "peft", "tags": ["constitutional-ai", "lora"]}
+    head = yaml.safe_dump(known | ({"base_model": on_hub} if on_hub else {}), sort_keys=False)
+    # In place of peft's, which names the folder of the base.
+    text = f"---\n{head}---\n\nA LoRA adapter of `{base}`. The whole model is beside it, in `../{layout.WEIGHTS}`.\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    machine.follow_umask(folder)
 
 
 def digest_of_weights(folder: Path) -> str:

@@ -24,6 +24,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     whole = merged(model) if hasattr(model, "merge_and_unload") else model
     cast(whole, machine.best_dtype()).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    machine.follow_umask(folder)
 
 
 def merged(model: Any) -> Any:

@@ -7,10 +7,13 @@ from typing import get_args
 import pytest
 
 from constitutional_ai.errors import CaiError, InputError, ModelError
+from constitutional_ai.evaluation.candidates import find_candidates
 from constitutional_ai.models.hosted.server import ServerModel
-from constitutional_ai.models.load import Engine, check_name, load_model, model_path
+from constitutional_ai.models.load import Engine, check_name, check_writes, load_model, model_path
 from constitutional_ai.models.local.choose import FORMER_NAMES, PACKAGES
+from constitutional_ai.models.local.tokens import Tokens
 from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.recipes.recipe_file import load_recipe
 
 
 @pytest.mark.parametrize(
@@ -125,3 +128,26 @@ def test_an_empty_folder_and_an_unknown_hub_id_are_named(tmp_path: Path) -> None
         load_model(f"hf:{tmp_path}")
     with pytest.raises(CaiError, match="cannot load 'hf:no-such-organisation/no-such-model': "):
         load_model("hf:no-such-organisation/no-such-model")
+
+
+def test_a_preference_model_is_refused_where_a_model_has_to_write(tiny_pm: Path, tmp_path: Path) -> None:
+    name = f"hf:{tiny_pm}"
+    said = "is a preference model or another model that only scores texts. Name one that writes them."
+    with pytest.raises(ModelError, match=said):
+        load_model(name)
+    with pytest.raises(ModelError, match=said):
+        Tokens(name, tiny_pm)  # as of a hub id, whose configuration is read when it is loaded
+    with pytest.raises(ModelError, match=said):
+        find_candidates([name])
+    for role in ("helpful", "pretrained", "feedback", "prompts"):
+        with pytest.raises(ModelError, match=said):
+            load_recipe("demo", [f"models.{role}={name}"])
+    assert load_recipe("demo", [f"models.preference_model={name}"]).models.preference_model == name
+
+
+@pytest.mark.parametrize(
+    "config", ["[]", "{", '{"architectures": null}', '{"architectures": ["LlamaForCausalLM"]}']
+)
+def test_a_configuration_that_says_nothing_of_scores_is_left_to_the_loader(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    check_writes(f"hf:{tmp_path}")

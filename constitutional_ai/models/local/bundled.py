@@ -21,8 +21,17 @@ HUB_ID = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 def bundled_folder(name: str) -> Path:
     """Return the folder of the converted model; convert it if it is not there. Raises ModelError."""
     package, file = BUNDLED[name]
-    folder = machine.cache_folder() / f"{name}-v1"
+    folder = _folder(name)
     return written_once(folder, lambda scratch: _convert(_package_folder(package), file, scratch))
+
+
+def bundled_name(folder: Path) -> str | None:
+    """Return the name, such as ``bundled:NAME``, of the embedded model that was converted to ``folder``, or None."""
+    return next((f"bundled:{name}" for name in BUNDLED if folder == _folder(name)), None)
+
+
+def _folder(name: str) -> Path:
+    return machine.cache_folder() / f"{name}-v1"
 
 
 def _package_folder(package: str) -> Path:

@@ -39,6 +39,7 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
         write(scratch)
+        machine.follow_umask(scratch)
         try:
             scratch.rename(folder)
         except OSError:

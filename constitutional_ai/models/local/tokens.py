@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.chat_template import settle
+from constitutional_ai.models.load import refuse_scorer
 from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
 from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
 from constitutional_ai.models.thinking import TAG, Reply, completion_of, opens_thought, split_thought
@@ -44,13 +45,14 @@ class Tokens:
     """The tokenizer of a folder or hub id, and the facts about its model that requests need. No weights are read."""
 
     def __init__(self, name: str, path: str | Path) -> None:
-        """Raises ModelError when there is no tokenizer or configuration to read."""
+        """Raises ModelError when there is no tokenizer or configuration to read, or the model writes no text."""
         self.name = name
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left")
             self.config: Any = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise cannot_load(name, error) from error
+        refuse_scorer(name, self.config.architectures)
         settle(self.tokenizer, name)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token

@@ -41,7 +41,14 @@ def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
     adapter = adapter_of(sl_cai)
     if adapter is None or PeftConfig.from_pretrained(adapter).r != training.lora_rank:
         return None
-    return PeftModel.from_pretrained(launch.load(base, training), adapter, is_trainable=True)
+    policy = PeftModel.from_pretrained(launch.load(base, training), adapter, is_trainable=True)
+    _locate_base(policy, "default")
+    return policy
+
+
+def _locate_base(policy: Any, adapter: str) -> None:
+    """Tell peft where an adapter's base is: a saved adapter has only its name, which peft would ask the hub for."""
+    policy.peft_config[adapter].base_model_name_or_path = policy.get_base_model().name_or_path
 
 
 @contextmanager
@@ -73,6 +80,7 @@ class AdapterScores(Scorer):
         assert adapter is not None
         self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
         keys = policy.load_adapter(adapter, name)
+        _locate_base(policy, name)
         if keys.missing_keys or keys.unexpected_keys != [HEAD]:
             raise ModelError(f"{adapter} does not fit the policy. Remove it to use the whole model beside it.")
 

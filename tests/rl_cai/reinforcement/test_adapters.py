@@ -293,7 +293,7 @@ def test_the_last_training_of_a_run_goes_on_with_sl_cais_adapter(
     rl = {"prompts": 2, "max_tokens": 4, "max_length": 512}
     reinforcement.rl_cai_model(job_of(shutil.copytree(run, tmp_path / "run"), tiny, rl_cai=rl))
     made = json.loads((tmp_path / "run" / reinforcement.STAGE / "adapter" / "adapter_config.json").read_text())
-    assert made["base_model_name_or_path"] == str(tiny)
+    assert made["base_model_name_or_path"] == f"folder:{tiny.name}"
 
 
 def test_an_adapter_of_another_base_is_refused(run: Path, policy: Any, tmp_path: Path) -> None:
