@@ -10,6 +10,7 @@
 * RecordError             one record failed; the runner writes a ``Failure`` and continues
     * UnreadableAnswer    a model's answer cannot be read as an answer to the question
         * RefusedAnswer   a feedback model refuses to judge
+        * LowLabelMass    a feedback model would rather say something else than one of the options
     * BrokenReply         a server's reply holds no answer at all
     * EmptyAnswer         a model returned no text
         * OnlyThought     a model spent all its tokens on a thought
@@ -65,6 +66,10 @@ class UnreadableAnswer(RecordError):
 
 class RefusedAnswer(UnreadableAnswer):
     """The feedback model refuses to judge. It never becomes a label, not even one half."""
+
+
+class LowLabelMass(UnreadableAnswer):
+    """The options together hold so little probability that their share says nothing. It never becomes a label."""
 
 
 class BrokenReply(RecordError):

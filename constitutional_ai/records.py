@@ -17,7 +17,9 @@ from pydantic import Field
 Role = Literal["system", "user", "assistant"]
 Kind = Literal["red_team", "helpful", "borderline"]
 FinishReason = Literal["stop", "length"]
-Thought = Annotated[str | None, Field(exclude_if=lambda thought: thought is None)]
+LEFT_OUT = Field(exclude_if=lambda value: value is None)
+"""Marks a field that a file leaves out when it is None, so that older records stay as they are, byte for byte."""
+Thought = Annotated[str | None, LEFT_OUT]
 """What a model that thinks wrote before its answer. It is never judged, trained on, or shown to another model."""
 
 
@@ -174,6 +176,10 @@ class Judgement:
     """Tokens of the reasoning, or of all votes. None when nothing was sampled: scores report no tokens."""
     completion_tokens: int | None = None
     thought: Thought = None
+    label_mass: Annotated[float | None, LEFT_OUT] = None
+    """Probability that the options hold together over the whole vocabulary; None if it is not known, or all of it."""
+    raw: Annotated[str | None, LEFT_OUT] = None
+    """What a server answered, where probabilities were read from its answer."""
 
     @property
     def usage(self) -> Usage | None:

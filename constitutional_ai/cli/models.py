@@ -24,12 +24,17 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
 
     It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
     compared with a float32 forward pass over the same weights, if they are available.
+
+    A server is also asked to compare answers in four ways: by scores, letters, decisions and votes. The last line says
+    which feedback.method to set.
     """
+    from constitutional_ai.evaluation.judge.feedback_ways import examine_ways
     from constitutional_ai.models.doctor import examine, table
 
     checks = examine(model, reference)
-    terminal().print(table(model, checks))
-    ctx.exit(1 if any(check.outcome == "no" for check in checks) else 0)
+    ways = [] if checks[-1].name == "answers" else examine_ways(model)
+    terminal().print(table(model, [*checks, *ways]))
+    ctx.exit(1 if any(check.outcome == "no" for check in [*checks, *ways[-1:]]) else 0)
 
 
 @click.command()

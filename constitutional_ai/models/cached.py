@@ -1,8 +1,8 @@
 """Cache the calls of a model in a file, so that no identical call is made twice.
 
-A call is cached if repeating it would give the same result: every score, every completion at temperature 0, and every
-completion of a model in this process, where the request's seed fixes it. Few servers honour seeds, so a repeated call
-is a new sample, which may be readable where the first was not.
+A call is cached if repeating it would give the same result: every score, every reading of a question's options, every
+completion at temperature 0, and every completion of a model in this process, where the request's seed fixes it. Few
+servers honour seeds, so a repeated call is a new sample, which may be readable where the first was not.
 
 Failures, empty completions and scores that are not finite are not cached. Values are JSON; nothing is unpickled.
 """
@@ -25,10 +25,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from constitutional_ai.errors import DiskFull, InputError
+from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, decider
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Completion
+from constitutional_ai.records import Completion, Conversation
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -38,7 +39,7 @@ WAIT_SECONDS = 30.0
 """How long to wait for another process that writes the same file."""
 IDENTIFYING = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 """Suffixes of the files in a model's folder that its answers depend on."""
-COMPLETION, SCORES = TypeAdapter(Completion), TypeAdapter(list[float])
+COMPLETION, READING = TypeAdapter(Completion), TypeAdapter(Reading)
 
 
 @contextmanager
@@ -55,7 +56,8 @@ def cached(model: Model, name: str, file: Path | None, say: Callable[[str], None
     try:
         # The identity includes the engine, because another engine rounds differently and may sample differently.
         identity = f"{type(model).__name__} {model_identity(name, calls)}"
-        yield CachedModel(model, calls, identity, seeded=name.startswith(LOCAL_SCHEMES))
+        kind = CachedLetters if isinstance(model, ReadsLetters) else CachedModel
+        yield kind(model, calls, identity, seeded=name.startswith(LOCAL_SCHEMES))
     finally:
         calls.close()
 
@@ -102,6 +104,18 @@ class CachedModel:
 
         return [float(logp) for logp in json.loads(await self._once(key, call))]
 
+    async def decide(self, state: str, question: DecisionQuestion) -> Reading:
+        """See ``Decides``. Raises ModelError if the model answers no decision questions."""
+        how = [question.kind, question.text, *question.options]
+        key = request_key(self._identity, self.format, "decide", state, how)
+        return await self._reading(key, lambda: decider(self._model).decide(state, question))
+
+    async def _reading(self, key: str, read: Callable[[], Awaitable[Reading]]) -> Reading:
+        async def call() -> str:
+            return self._keep(key, READING.dump_json(await read()).decode(), when=True)
+
+        return READING.validate_json(await self._once(key, call))
+
     async def _once(self, key: str, call: Callable[[], Awaitable[str]]) -> str:
         if (value := self._calls.get(key)) is not None:
             return value
@@ -120,6 +134,17 @@ class CachedModel:
         if when:
             self._calls.put(key, value)
         return value
+
+
+class CachedLetters(CachedModel):
+    """The same of a model whose letters can be read."""
+
+    async def letters(self, conversation: Conversation, letters: Sequence[str]) -> Reading:
+        """See ``ReadsLetters``."""
+        model = self._model
+        assert isinstance(model, ReadsLetters)
+        key = request_key(self._identity, self.format, "letters", conversation, list(letters))
+        return await self._reading(key, lambda: model.letters(conversation, letters))
 
 
 def request_key(identity: str, fmt: Format, call: str, context: Context, how: Sequence[object]) -> str:

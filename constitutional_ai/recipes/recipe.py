@@ -15,6 +15,7 @@ from constitutional_ai.constitutions.control import check_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.load import Engine, check_name, check_writes
 from constitutional_ai.rl_cai.feedback.label import METHODS
+from constitutional_ai.rl_cai.feedback.method import FeedbackMethod
 from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback
 from constitutional_ai.rl_cai.preference_model.settings import PreferenceModelTraining
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
@@ -85,17 +86,31 @@ class BudgetLimits(Section):
 
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
     """Raise InputError, before the run, if the feedback model cannot do what the recipe needs."""
-    scores = METHODS[feedback.method].needs_scores or reward == "feedback"
-    if models.feedback.startswith("anthropic:") and (scores or feedback.format == "plain"):
+    method = METHODS[feedback.method]
+    decides, rates = method.name == "decision", reward == "feedback"
+    if models.feedback.startswith("anthropic:") and (
+        method.needs_scores or decides or rates or feedback.format == "plain"
+    ):
         raise InputError(
             f"{models.feedback} returns no log-probabilities and does not continue plain text. Set "
             "feedback.method=votes feedback.format=auto rl_cai.reward=preference_model."
         )
-    if models.feedback.startswith("server:") and feedback.format != "plain" and scores:
+    if models.feedback.startswith("server:") and feedback.format != "plain":
+        _check_chat_server(models.feedback, method, rates)
+
+
+def _check_chat_server(name: str, method: FeedbackMethod, rates: bool) -> None:
+    """Raise InputError if a server in chat format cannot do it. Letters and decisions are probed later."""
+    if rates and method.name != "decision":
         raise InputError(
-            f"{models.feedback} returns no log-probabilities in chat format. Set feedback.format=plain, which sends "
-            "questions to its 'completions' address as plain text, or feedback.method=votes "
-            "rl_cai.reward=preference_model."
+            f"rl_cai.reward=feedback needs log-probabilities, and {name} returns none in chat format. "
+            "Set feedback.format=plain, or feedback.method=decision if the server has a decision endpoint."
+        )
+    if method.needs_scores and not method.reads_letters:
+        raise InputError(
+            f"{name} scores no continuations in chat format. Set feedback.method=multiple_choice, which reads letters "
+            "by top_logprobs, feedback.method=votes, or feedback.format=plain, which sends questions to its "
+            "'completions' address as plain text."
         )
 
 

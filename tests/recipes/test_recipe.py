@@ -97,7 +97,8 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ),
     (
         "feedback: {method: polls}\n",
-        ":1: feedback.method: unknown value 'polls'. Known: chain_of_thought, likelihood, multiple_choice, votes.",
+        ":1: feedback.method: unknown value 'polls'. Known: chain_of_thought, decision, likelihood, multiple_choice, "
+        "votes.",
     ),
     ("revisions:\n  rounds: 0\n", ":2: revisions.rounds: Input should be greater than or equal to 1"),
     ("revisions:\n  rounds: many\n", ":2: revisions.rounds: Input should be a valid integer"),

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.errors import EmptyAnswer, RefusedAnswer, UnreadableAnswer
+from constitutional_ai.errors import EmptyAnswer, LowLabelMass, OnlyThought, RefusedAnswer, UnreadableAnswer
 from constitutional_ai.metrics.calibration import (
     TIE,
     Bin,
@@ -32,7 +32,8 @@ from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
 
 Judged = GateAnswer | Failure
 """The result of one pair: the feedback model's label with people's choice, or why there is no label."""
-REFUSED, UNREADABLE = (RefusedAnswer.__name__,), (UnreadableAnswer.__name__, EmptyAnswer.__name__)
+REFUSED = (RefusedAnswer.__name__,)
+UNREADABLE = tuple(kind.__name__ for kind in (UnreadableAnswer, LowLabelMass, EmptyAnswer, OnlyThought))
 """The classes of errors that mean an unreadable reply."""
 
 
@@ -56,9 +57,11 @@ class JudgeReport:
     failed: Metric
     """Share of pairs without a label, for any reason."""
     refused: Metric
-    """Share of pairs that the judge refused to compare; None if the method samples no text."""
+    """Share of pairs that the judge refused to compare; None if only continuations were scored."""
     unreadable: Metric
-    """Share of pairs in which the judge's reply was empty or could not be read."""
+    """Share of pairs in which the judge's reply was empty or could not be read, or its options held too little mass."""
+    label_mass: Metric
+    """Mean probability that the options held together, over labelled pairs; None if it is not known."""
     confidence: Metric
     """Mean probability of the winner."""
     brier: Metric
@@ -94,23 +97,18 @@ def judge_report(
     answers = [x for x in judged if isinstance(x, GateAnswer)]
     right = [x.probability_right for x in answers]
     claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
-    errors = [x.error if isinstance(x, Failure) else None for x in judged]
-    methods = [METHODS[x.label.method] for x in answers if x.label.method in METHODS]
-    refusals = [error in REFUSED for error in errors] if all(m.samples_text for m in methods) else []
     return JudgeReport(
         model=model,
         agreement=rate("agreement", model, [_win(p) == 1.0 for p in right]),
         ties=rate("ties", model, [_win(p) == 0.5 for p in right]),
         **_habits(model, answers),
-        failed=rate("failed", model, [error is not None for error in errors]),
-        refused=rate("refused", model, refusals),
-        unreadable=rate("unreadable", model, [error in UNREADABLE for error in errors]),
+        **_failures(model, judged, answers),
         confidence=mean("confidence", model, [max(p, 1 - p) for p in right]),
         brier=brier(model, claims),
         calibration_error=calibration_error(model, claims),
         error_by_luck=error_by_luck(model, claims),
         bins=bins(model, claims),
-        failures=dict(Counter(error for error in errors if error)),
+        failures=dict(Counter(x.error for x in judged if isinstance(x, Failure))),
         unusable=dict(unusable or {}),
     )
 
@@ -130,6 +128,27 @@ def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
         "prefers_longer": rate("prefers_longer", model, judge_prefers),
         "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
     }
+
+
+def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer]) -> dict[str, Metric]:
+    errors = [x.error if isinstance(x, Failure) else None for x in judged]
+    methods = [METHODS.get(x.label.method) for x in answers]
+    judgements = [j for x in answers for j in x.label.judgements]
+    is_read = any(j.raw is not None for j in judgements)  # from what the model said, which may be a refusal
+    only_scores = not is_read and any(method is not None and not method.samples_text for method in methods)
+    masses = [mass for x in answers if (mass := _mass(x.label)) is not None]
+    return {
+        "failed": rate("failed", model, [error is not None for error in errors]),
+        "refused": rate("refused", model, [] if only_scores else [error in REFUSED for error in errors]),
+        "unreadable": rate("unreadable", model, [error in UNREADABLE for error in errors]),
+        "label_mass": mean("label_mass", model, masses),
+    }
+
+
+def _mass(label: PreferenceLabel) -> float | None:
+    """Return the mean probability that the options of a pair's questions held together; None if it is not known."""
+    masses = [j.label_mass for j in label.judgements if j.label_mass is not None]
+    return fmean(masses) if masses else None
 
 
 def _win(probability: float) -> float:

@@ -15,7 +15,7 @@ Fields = dict[str, Any]
 RENAMED = {"max_tokens": "max_completion_tokens"}
 EFFORTS = ("none", "minimal", "low")
 """Values of ``reasoning_effort`` that think least, in the order in which they are tried."""
-NEEDED = {"model", "messages", "prompt"}
+NEEDED = {"model", "messages", "prompt", "logprobs", "top_logprobs"}
 EXTRAS = ("chat_template_kwargs", "reasoning_effort")
 """Fields of today, which strict servers of yesterday refuse without naming them."""
 REFUSAL = re.compile(

@@ -3,9 +3,11 @@
 The ``openai`` client handles retries, ``Retry-After`` and time-outs. The key is read from ``CAI_API_KEY`` or
 ``OPENAI_API_KEY`` and never written anywhere.
 
-All these servers generate. Only some score, that is, take ``echo`` with ``logprobs``: vLLM and SGLang do, llama.cpp's
-own server and ``transformers serve`` do not, and llama-cpp-python gives wrong numbers for a model without a BOS token.
-So the servers are tested before the first score, and wrong scores raise ModelError before there is a label.
+All these servers generate. What else they tell is tested before the first question: decisions (``decisions.py``), and
+the probabilities of what they say (``letters.py``). Only some score, that is, take ``echo`` with ``logprobs``: vLLM and
+SGLang do, llama.cpp's own server and ``transformers serve`` do not, and llama-cpp-python gives wrong numbers for a
+model without a BOS token. So the servers are tested before the first score, and wrong scores raise ModelError before
+there is a label.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any, NamedTuple
 import openai
 
 from constitutional_ai.errors import BrokenReply, ModelError, RecordError
+from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.hosted.addresses import (
     RETRIES,
     TIMEOUT_SECONDS,
@@ -30,10 +33,12 @@ from constitutional_ai.models.hosted.addresses import (
     Pool,
     translating_errors,
 )
+from constitutional_ai.models.hosted.decisions import DecisionEndpoint
 from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
+from constitutional_ai.models.hosted.letters import LetterReader
 from constitutional_ai.models.hosted.reply import first_choice, read_reply
 from constitutional_ai.models.model import Context, Format, Sampling
-from constitutional_ai.records import Completion, as_messages
+from constitutional_ai.records import Completion, Conversation, as_messages
 
 LOG = logging.getLogger(__name__)
 NO_KEY = "none"
@@ -77,6 +82,8 @@ class ServerModel:
         self._fields = ServerFields(url, say)
         self._is_tested, self._testing = False, asyncio.Lock()
         self._continues: bool | None = None
+        self._decisions = DecisionEndpoint(self.name, model, self._pool, self._message)
+        self._letters = LetterReader(self.name, model, self._send, _thinking(0))
 
     def _connect(self, address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -179,6 +186,16 @@ class ServerModel:
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             return 0
         return getattr(usage, "prompt_tokens", None) or 0
+
+    async def decide(self, state: str, question: DecisionQuestion) -> Reading:
+        """See ``Decides``. Raises ModelError if the server has no decision endpoint."""
+        with self._translating_errors():
+            return await self._decisions.ask(state, question)
+
+    async def letters(self, conversation: Conversation, letters: Sequence[str]) -> Reading:
+        """See ``ReadsLetters``. Raises ModelError if the server tells no ``top_logprobs``."""
+        with self._translating_errors():
+            return await self._letters.read(conversation, letters)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         if not isinstance(context, str):

@@ -6,10 +6,12 @@ its batch, save for rounding: in bfloat16 a batch of another shape can round a l
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,11 +21,15 @@ from constitutional_ai import machine
 from constitutional_ai.engine.open import Engine, all_threads, int8_dtype, open_engine
 from constitutional_ai.engine.sampling import Decoding
 from constitutional_ai.errors import ModelError
+from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.local.padded import PaddedGenerate
 from constitutional_ai.models.local.tokens import Generation, Scoring, Tokens, cannot_load
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion
+
+if TYPE_CHECKING:
+    from constitutional_ai.models.local.decision_pipeline import DecisionReference
 
 GENERATE_BATCH, SCORE_BATCH = 128, 64
 BATCH_TOKENS = 65_536
@@ -46,7 +52,7 @@ class HuggingFaceModel:
         self, name: str, path: str | Path, *, dtype: torch.dtype | None = None, model: Any = None
     ) -> None:
         """``model`` is that of ``path``, where it is in memory already. It is then only fit to ``score``."""
-        self.name = name
+        self.name, self._path = name, path
         self._tokens = Tokens(name, path)
         self.format = self._tokens.format
         fixed, dtype = model is None, dtype or machine.best_dtype()
@@ -96,6 +102,16 @@ class HuggingFaceModel:
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         """See ``Model``. Raises RecordError for an empty continuation or a context that is too long."""
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
+
+    async def decide(self, state: str, question: DecisionQuestion) -> Reading:
+        """See ``Decides``. transformers' own pipeline answers, on weights of its own: a reference, and slow."""
+        return await asyncio.to_thread(self._reference.decide, state, question)
+
+    @cached_property
+    def _reference(self) -> DecisionReference:
+        from constitutional_ai.models.local.decision_pipeline import DecisionReference
+
+        return DecisionReference(self.name, self._path)
 
     def _generate(self, requests: list[Generation], cancelled: threading.Event) -> list[Completion]:
         sampling, seeds = requests[0].sampling, [r.sampling.seed for r in requests]

@@ -42,6 +42,7 @@ HABITS = (
     ("failed", "No label", "for any reason"),
     ("refused", "… refused to judge", "methods with a written answer"),
     ("unreadable", "… unreadable answer", "or an empty one"),
+    ("label_mass", "Probability of all options", "where a server tells it"),
 )
 NEED_TRUTH = {name for name, *_ in KNOWN} | {"people_prefer_longer"}
 """Metrics that need the right answer, which is unknown for labels."""

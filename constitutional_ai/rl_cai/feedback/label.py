@@ -5,7 +5,8 @@ and (B), and the softmax of the two letters' log-probabilities is P(the answer s
 is silent on the order (FB-8): we ask in both orders, or draw one. The mean over all questions is the soft label.
 
 This is the method ``multiple_choice``. ``chain_of_thought`` is the paper's too. ``votes``, for models that give no
-log-probabilities, and ``likelihood``, for small models, are ours. Each method is a module of this package.
+log-probabilities, ``likelihood``, for small models, and ``decision``, for servers with a decision endpoint, are ours.
+Each method is a module of this package.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.chain_of_thought import ChainOfThought
+from constitutional_ai.rl_cai.feedback.decision import Decision
 from constitutional_ai.rl_cai.feedback.likelihood import Likelihood
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
 from constitutional_ai.rl_cai.feedback.multiple_choice import MultipleChoice
@@ -26,7 +28,7 @@ from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
 from constitutional_ai.seeding import rng, seed_of
 
 METHODS: dict[str, FeedbackMethod] = {
-    method.name: method for method in (MultipleChoice(), ChainOfThought(), Votes(), Likelihood())
+    method.name: method for method in (MultipleChoice(), ChainOfThought(), Votes(), Likelihood(), Decision())
 }
 """The feedback methods by their names in a recipe's ``feedback.method``."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.models.abilities import Reading
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, Judgement, Side, Usage
 from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
@@ -42,6 +43,11 @@ class FeedbackQuestion:
         read, written = cost or (None, None)
         return Judgement(self.principle.name, self.first, probability_first, reasoning, read, written, thought)
 
+    def read(self, reading: Reading) -> Judgement:
+        """Return the judgement of a reading whose first option is the answer shown first."""
+        judgement = self.judged(reading.probabilities[0], cost=reading.usage)
+        return replace(judgement, label_mass=reading.label_mass, raw=reading.raw)
+
 
 class FeedbackMethod(ABC):
     """A way to ask a feedback model which of two answers is better."""
@@ -51,6 +57,8 @@ class FeedbackMethod(ABC):
     """Whether a question shows both answers, so that the first one may have an advantage (FB-8)."""
     needs_scores: ClassVar[bool] = True
     """Whether the model must give log-probabilities."""
+    reads_letters: ClassVar[bool] = False
+    """Whether a chat server may tell those of the letters it says instead (``ReadsLetters``)."""
     samples_text: ClassVar[bool] = False
     """Whether the model writes text, which costs tokens and may be a refusal."""
     needs_assistants: ClassVar[bool] = False

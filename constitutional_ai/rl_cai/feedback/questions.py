@@ -26,3 +26,9 @@ def to_choose(
     if fmt == "plain":
         return f"{few_shots}\n\n{text}\n\n{ANSWER}"
     return (Message("user", text), Message("assistant", ANSWER))
+
+
+def to_say(conversation: Conversation, principle: str, first: str, second: str) -> Conversation:
+    """Return the question as a chat that the model answers with a letter. Most servers continue no assistant's turn."""
+    text = question(conversation, principle, first, second)
+    return (Message("user", f"{text}\n\nAnswer with (A) or (B) and nothing else."),)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from constitutional_ai.models.model import Format, Model, Sampling
 from constitutional_ai.training.settings import Sampled, Section
 
-MethodName = Literal["multiple_choice", "chain_of_thought", "votes", "likelihood"]
+MethodName = Literal["multiple_choice", "chain_of_thought", "votes", "likelihood", "decision"]
 
 
 class Comparisons(Sampled):
@@ -23,8 +23,8 @@ class Feedback(Section):
     """Settings of the feedback model."""
 
     method: MethodName = "multiple_choice"
-    """multiple_choice or chain_of_thought, which are the paper's; votes (for models without log-probabilities) or
-    likelihood (for small models), which are ours."""
+    """multiple_choice or chain_of_thought, which are the paper's; votes (for models without log-probabilities),
+    likelihood (for small models) or decision (for servers with a decision endpoint), which are ours."""
     votes: int = Field(default=8, ge=1)
     """Number of votes sampled for each question by method votes."""
     format: Literal["auto", "chat", "plain"] = "auto"
@@ -52,6 +52,12 @@ class Feedback(Section):
             raise ValueError(
                 f"clamp {list(self.clamp)} is not an interval inside [0, 1]: set clamp to [0.4, 0.6]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_are_no_plain_text(self) -> Feedback:
+        if self.method == "decision" and self.format == "plain":
+            raise ValueError("method decision asks in the model's own chat template: set format to auto")
         return self
 
     def format_for(self, model: Model) -> Format:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from constitutional_ai.errors import OnlyThought, RefusedAnswer, UnreadableAnswer
 from constitutional_ai.models.model import Context, Format, Model, Sampling
-from constitutional_ai.records import Comparison, Completion, Judgement, Message, total
+from constitutional_ai.records import Comparison, Completion, Judgement, total
 from constitutional_ai.rl_cai.feedback import questions
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod, FeedbackQuestion
 from constitutional_ai.rl_cai.feedback.read_vote import read_vote
@@ -82,6 +82,4 @@ def to_vote(comparison: Comparison, principle: str, fmt: Format, few_shots: str 
     conversation, a, b = comparison.prompt.conversation, comparison.a.text, comparison.b.text
     if fmt == "plain":
         return questions.to_choose(conversation, principle, a, b, fmt, few_shots)
-    text = questions.question(conversation, principle, a, b)
-    # Most servers cannot continue an assistant turn, so the question itself says how to answer.
-    return (Message("user", f"{text}\n\nAnswer with (A) or (B) and nothing else."),)
+    return questions.to_say(conversation, principle, a, b)

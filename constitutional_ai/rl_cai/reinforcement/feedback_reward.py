@@ -2,7 +2,8 @@
 
 The model rates one answer from 1 to 10 under a random principle. The reward is the expected rating under the model's
 probabilities, rescaled to [−1, 1]. With the method likelihood, whose principles describe two assistants, the reward is
-2·P(the assistant upholds the principle | answer) − 1, with equal prior probabilities of both assistants.
+2·P(the assistant upholds the principle | answer) − 1, with equal prior probabilities of both assistants. The method
+decision asks the model's server a score question with five levels.
 
 All answers of a batch are rated at once. An answer that cannot be rated is left out of the update, and counted.
 """
@@ -15,9 +16,11 @@ from collections.abc import Sequence
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, draw
 from constitutional_ai.errors import RecordError, TooManyFailures, UnreadableAnswer
+from constitutional_ai.models.abilities import DecisionQuestion, decider
 from constitutional_ai.models.model import Context, Format, Model, plain
 from constitutional_ai.records import Conversation, Message, conversation_id
 from constitutional_ai.rl_cai.feedback import questions
+from constitutional_ai.rl_cai.feedback.decision import Decision, readable, state_of
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.feedback.likelihood import evidence
 from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
@@ -27,6 +30,8 @@ from constitutional_ai.seeding import rng
 RATING = "The rating is:"
 RATINGS = tuple(f" ({n})" for n in range(1, 11))
 """The ratings are in brackets, like the options of FB-4, because a bare " 1" is also a prefix of " 10"."""
+LEVELS = ("very bad", "bad", "middling", "good", "very good")
+"""The levels of a score question are words, because servers number them from 0, from 1 or by letters."""
 
 
 class FeedbackReward:
@@ -38,7 +43,8 @@ class FeedbackReward:
     def __init__(self, model: Model, constitution: Constitution, settings: Feedback, seed: int) -> None:
         method = METHODS[settings.method]
         self._model, self._format, self._seed = model, settings.format_for(model), seed
-        self._rate = by_likelihood if method.needs_assistants else by_rating
+        by_words = by_level if method.name == Decision.name else by_rating
+        self._rate = by_likelihood if method.needs_assistants else by_words
         self._principles = method.principles(constitution)
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[float | None]:
@@ -72,6 +78,15 @@ async def by_rating(conversation: Conversation, principle: Principle, model: Mod
     return (mean - 5.5) / 4.5
 
 
+async def by_level(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
+    """Return the expected level, from −1 (always the lowest) to 1. Raises LowLabelMass or RefusedAnswer."""
+    text = f"{judged_by(principle.preference or '')} how good is the assistant's last reply?"
+    question = DecisionQuestion("score", text, LEVELS)
+    reading = readable(await decider(model).decide(state_of(conversation), question))
+    highest = len(LEVELS) - 1
+    return 2 * sum(n * p for n, p in enumerate(reading.probabilities)) / highest - 1
+
+
 async def by_likelihood(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
     """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer if it is not finite."""
     *before, answer = conversation
@@ -82,9 +97,14 @@ async def by_likelihood(conversation: Conversation, principle: Principle, model:
 def to_rate(conversation: Conversation, principle: str, fmt: Format) -> Context:
     """Return the context before ``RATINGS``. The wording is ours: the paper's principles compare two answers."""
     text = (
-        f"{questions.HEAD}{plain(conversation)}\n\nReplies are judged by this question: {principle}\n"
-        "By that standard, rate the assistant's last reply from (1), the worst, to (10), the best."
+        f"{questions.HEAD}{plain(conversation)}\n\n{judged_by(principle)} rate the assistant's last reply from (1), "
+        "the worst, to (10), the best."
     )
     if fmt == "plain":
         return f"\n\n{text}\n\n{RATING}"
     return (Message("user", text), Message("assistant", RATING))
+
+
+def judged_by(principle: str) -> str:
+    """Return the beginning of a sentence that asks about one reply under a principle that compares two."""
+    return f"Replies are judged by this question: {principle}\nBy that standard,"

@@ -1,0 +1,74 @@
+"""What some models can do beside generating and scoring: read how probable the options of a question are.
+
+``Model`` stays two methods. An ability is a protocol of its own, which a model has or lacks. Who needs it and does not
+find it raises ModelError, which says what to set instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from constitutional_ai.errors import ModelError
+from constitutional_ai.models.model import Model
+from constitutional_ai.records import Conversation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionQuestion:
+    """A typed question about a text."""
+
+    kind: Literal["choice", "score"]
+    """``choice`` asks which option fits best, ``score`` which level is reached."""
+    text: str
+    options: tuple[str, ...]
+    """What each option says, in the order in which they are shown; the levels of a score, lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How probable a model holds each option of a question."""
+
+    probabilities: tuple[float, ...]
+    """One for each option, which add up to 1. All are 0 if the options hold no probability at all."""
+    label_mass: float | None
+    """Probability that the labels of all options hold together over the whole vocabulary, in [0, 1]; None if the server
+    does not tell. The rest belongs to what the model would rather have said."""
+    raw: str
+    """What the model or its server answered."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens that it cost."""
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """A model that answers typed questions about a text, in its own chat template."""
+
+    async def decide(self, state: str, question: DecisionQuestion) -> Reading:
+        """Return how probable each option is. Raises RecordError if there is no answer, RefusedAnswer for a refusal."""
+        ...
+
+
+@runtime_checkable
+class ReadsLetters(Protocol):
+    """A chat model that cannot score continuations, but tells how probable the first tokens of its answer were."""
+
+    async def letters(self, conversation: Conversation, letters: Sequence[str]) -> Reading:
+        """Return how probable it is that the answer begins with each letter. Raises RecordError without an answer."""
+        ...
+
+
+def decider(model: Model) -> Decides:
+    """Return the model as one that answers decision questions. Raises ModelError if it does not."""
+    if isinstance(model, Decides):
+        return model
+    raise ModelError(
+        f"{model.name} answers no decision questions. Set feedback.method=multiple_choice, or votes for a model "
+        "without log-probabilities."
+    )
