@@ -156,6 +156,8 @@ def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
             yield _text("thought", judgement.thought)
         if judgement.reasoning:
             yield _text("reasoning", judgement.reasoning)
+        if judgement.raw:
+            yield _text("answer", judgement.raw)
 
 
 def _pair(comparison: Comparison, probability_a: float = 0.5) -> Table:
@@ -172,10 +174,12 @@ def _pair(comparison: Comparison, probability_a: float = 0.5) -> Table:
 
 def _judgements(judgements: Sequence[Judgement]) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    for title in ("principle", "shown first", "P(first)", "P(a)"):
+    masses = any(j.label_mass is not None for j in judgements)
+    for title in ("principle", "shown first", "P(first)", "P(a)", *(["P(any option)"] if masses else [])):
         table.add_column(title, overflow="fold")
     for j in judgements:
-        numbers = (f"{j.probability_first:.3f}", f"{j.probability_a:.3f}")
+        numbers = [f"{j.probability_first:.3f}", f"{j.probability_a:.3f}"]
+        numbers += ["–" if j.label_mass is None else f"{j.label_mass:.3f}"] if masses else []
         table.add_row(Text(visible(j.principle)), j.shown_first, *numbers)
     return table
 
