@@ -18,7 +18,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from constitutional_ai.errors import ModelError
+from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.thinking import closing_of
 
 DATE = date(2026, 1, 1)
@@ -61,7 +61,7 @@ def settle(tokenizer: Any, name: str) -> None:
         template = tokenizer.chat_template = template["default"]
     if not template or MARK in template:
         return
-    prompt = _render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
+    prompt = render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
     if prompt is not None and HUMAN not in prompt:
         raise ModelError(
             f"the chat template of '{name}' leaves out what a turn says: it may take lists of parts. Save the "
@@ -116,13 +116,13 @@ def _fixed_dates(template: str) -> str:
 def _loses_system_turns(tokenizer: Any) -> bool:
     """Return whether the template refuses a system turn, or leaves it out without a word."""
     turns = [("system", SYSTEM), ("user", HUMAN)]
-    return SYSTEM not in (_render(tokenizer, turns, add_generation_prompt=True) or "")
+    return SYSTEM not in (render(tokenizer, turns, add_generation_prompt=True) or "")
 
 
 def _continued(tokenizer: Any, template: str) -> str | None:
     """Return a template whose training texts continue its prompts; None if they do so already."""
-    prompt = _render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
-    whole = _render(tokenizer, [("user", HUMAN), ("assistant", ANSWER)])
+    prompt = render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
+    whole = render(tokenizer, [("user", HUMAN), ("assistant", ANSWER)])
     if prompt is None or whole is None or ANSWER not in whole:
         return None
     tag = closing_of(prompt)
@@ -140,13 +140,22 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _render(tokenizer: Any, turns: list[tuple[str, str]], *, add_generation_prompt: bool = False) -> str | None:
+def render(tokenizer: Any, turns: list[tuple[str, str]], *, add_generation_prompt: bool = False) -> str | None:
     """Return a conversation as the template renders it; None if it refuses."""
     messages = [{"role": role, "content": content} for role, content in turns]
     try:
-        text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except (TemplateError, ValueError, TypeError):
+        return rendered(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    except RecordError:
         return None
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, str]], **more: Any) -> str:
+    """Return messages as the chat template renders them. Raises RecordError if it refuses them.
+
+    Some templates refuse a role or an order of turns; some cut what a text says before ``</think>``.
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **more)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
     return text

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from constitutional_ai.models.turn_tokens import controls
+
 PLAIN_TEMPLATE = (
     r"{% for message in messages %}"
     r"{{ '\n\n' + {'user': 'Human', 'assistant': 'Assistant', 'system': 'System'}[message['role']] + ': ' }}"
@@ -40,12 +42,15 @@ def uses_plain_format(tokenizer: Any) -> bool:
 
 
 def escape_tokens(text: str, tokenizer: Any) -> str:
-    """Return ``text`` with a space in each control token, so that none works: ``<|im_end|>`` → ``< |im_end|>``."""
-    # Llama 3 has only two of its control tokens in ``all_special_tokens``; all are in ``added_tokens_decoder``.
-    added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    for token in sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True):
-        if token in text:
-            text = text.replace(token, token[0] + " " + token[1:])
+    """Return ``text`` with a space in each control token, so that none works: ``<|im_end|>`` → ``< |im_end|>``.
+
+    These are the special tokens, and all that opens or closes a turn in the chat template (``turn_tokens.py``).
+    """
+    control = controls(tokenizer)
+    if control.pattern.search(text):
+        for token in control.texts:
+            if token in text:
+                text = text.replace(token, token[0] + " " + token[1:])
     return text
 
 

@@ -19,6 +19,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.load import loaded, model_path
 from constitutional_ai.models.model import Model
+from constitutional_ai.models.turns import REFUSED
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Kind, Prompt
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
@@ -187,15 +188,19 @@ class Job:
                 f"{stage}: {total - len(rows)} of {total} rows have a human turn inside an answer, and are left out."
             )
         room = getattr(self.recipe, section).max_length - reserve
-        kept, too_long = within(rows, model_path(self._base(section)), room)
+        kept, too_long, refused = within(rows, model_path(self._base(section)), room)
         if not kept:
             raise InputError(
                 f"{stage} has nothing to train on ({too_long} of {total} rows are longer than "
-                f"{section}.max_length allows). Raise {section}.max_length, or the limits under prompts."
+                f"{section}.max_length allows{f', and {refused} have {REFUSED}' if refused else ''}). "
+                f"Raise {section}.max_length, or the limits under prompts."
             )
+        if refused:
+            self.notify(f"{stage}: {refused} of {len(rows)} rows have {REFUSED}, and are left out.")
+            notes |= {"refused": refused}
         if not too_long:
             return kept, notes | {"too_long": 0}
-        by_source = dict(sources(rows) - sources(kept))
+        by_source = dict(sources(rows) - sources(kept)) if not refused else {}
         of = f" ({format_counts(by_source)})" if by_source else ""
         self.notify(
             f"{stage}: {too_long} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."

@@ -4,48 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from constitutional_ai.models.chat_template import settle
-from constitutional_ai.models.local.tokens import cannot_load
+from constitutional_ai.errors import RecordError
+from constitutional_ai.models.chat_template import rendered, settle
+from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, give_padding
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import escape_messages, plain_template
+from constitutional_ai.models.turn_tokens import end_of_turn
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 
 
+class Fitting(NamedTuple):
+    """The rows that can be trained on, and the numbers of the others."""
+
+    rows: list[dict[str, Any]]
+    too_long: int
+    refused: int
+    """Rows that the chat template refuses: turns that do not alternate, for example."""
+
+
 def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
-    """Load a tokenizer, and give it a chat template and a padding token if it has none. Raises ModelError."""
+    """Load a tokenizer, and give it a chat template and a padding token if it has none. Raises ModelError.
+
+    Its end of text is the token that ends an answer in its chat template, so that trainers sample up to it.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side=padding_side)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side=padding_side, **NO_CODE)
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(str(path), error) from error
     if tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
     settle(tokenizer, str(path))
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    give_padding(tokenizer, str(path))
+    turn = end_of_turn(tokenizer)
+    # A template that writes the variable eos_token would write another text.
+    if turn not in (None, tokenizer.eos_token_id) and "eos_token" not in tokenizer.chat_template:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(turn)
     return tokenizer
 
 
-def within(
-    rows: Iterable[dict[str, Any]], path: str | Path, max_length: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows whose texts all fit into ``max_length`` tokens, and the number of the other rows.
+def within(rows: Iterable[dict[str, Any]], path: str | Path, max_length: int) -> Fitting:
+    """Return the rows whose texts the chat template takes and that all fit into ``max_length`` tokens.
 
     No text is ever cut. Text that would open a turn is escaped, as in sampling.
     """
-    tokenizer = load_tokenizer(path)
-    safe = [row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row} for row in rows]
-
-    def fits(text: str) -> bool:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_length
-
-    kept = [row for row in safe if all(map(fits, _texts(row, tokenizer)))]
-    return kept, len(safe) - len(kept)
+    tokenizer, kept, too_long, refused = load_tokenizer(path), [], 0, 0
+    for row in rows:
+        safe = row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row}
+        try:
+            texts = _texts(safe, tokenizer)
+        except RecordError:
+            refused += 1
+            continue
+        if max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts) > max_length:
+            too_long += 1
+        else:
+            kept.append(safe)
+    return Fitting(kept, too_long, refused)
 
 
 def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -65,5 +85,5 @@ def _texts(row: dict[str, Any], tokenizer: Any) -> list[str]:
     """Return the texts of a row as the trainer renders them."""
     ends = [row[key] for key in TEXTS[1:] if key in row]
     if not ends:
-        return [tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)]
-    return [tokenizer.apply_chat_template(row["prompt"] + end, tokenize=False) for end in ends]
+        return [rendered(tokenizer, row["prompt"], add_generation_prompt=True)]
+    return [rendered(tokenizer, row["prompt"] + end) for end in ends]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback,
 
 from constitutional_ai import machine
 from constitutional_ai.models.load import LOCAL_SCHEMES, hub_id, name_of_weights, refuse_scorer
-from constitutional_ai.models.local.tokens import cannot_load
+from constitutional_ai.models.local.tokens import NO_CODE, cannot_load
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding, trackers
@@ -67,7 +67,7 @@ def load(path: str | Path, training: Training, *, auto: Any = AutoModelForCausal
     dtype = torch.float32 if training.lora_rank is None else machine.best_dtype()
     # TRL loads the KL reference from the path that is stored in the model, so ``path`` must stay valid.
     try:
-        model = auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **more)
+        model = auto.from_pretrained(path, dtype=dtype, use_safetensors=True, **NO_CODE, **more)
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(str(path), error) from error
     if auto is AutoModelForCausalLM:  # transformers would give a preference model a random head

@@ -16,8 +16,10 @@ from constitutional_ai.data.ratings import Rated, Scale, load_ratings
 from constitutional_ai.errors import InputError, ModelError
 from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
+from constitutional_ai.models.chat_template import rendered
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
+from constitutional_ai.models.turns import REFUSED
 from constitutional_ai.recipes.recipe_file import apply_change, explained
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
@@ -93,7 +95,11 @@ def make_regressor(
         run = replace(opened, settings_source="the command", remedy="Name another folder with --out.")
 
         def train(folder: Path) -> Trained:
-            measured_on, trained_on = held_out(ratings.usable, training.held_out, seed)
+            rated, refused = _rendered(ratings.usable, weights)
+            unusable = dict(ratings.unusable) | ({REFUSED: refused} if refused else {})
+            if refused:
+                say(f"{refused} of {len(ratings.usable)} conversations are left out: {REFUSED}.")
+            measured_on, trained_on = held_out(rated, training.held_out, seed)
             job = TrainingJob(
                 rows=(),
                 base=weights,
@@ -109,7 +115,7 @@ def make_regressor(
                     f"{too_long} of {len(trained_on)} conversations are left out: they are longer than max_length."
                 )
             metrics = agreement(base, measured_on, _rate(checkpoint, measured_on), seed)
-            unusable, data = dict(ratings.unusable), digest_file(file)
+            data = digest_file(file)
             about = Regressor(base, checkpoint.digest, data, count, unusable, too_long, metrics)
             write_atomically(folder / layout.WEIGHTS / ABOUT, json.dumps(asdict(about), indent=1) + "\n")
             return Trained(checkpoint, count, {"too_long": too_long, "unusable": unusable})
@@ -139,6 +145,16 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
         raise InputError(f"--set {explained(error, RegressorTraining)}") from error
 
 
+def _rendered(rated: Sequence[Rated], weights: str | Path) -> tuple[list[Rated], int]:
+    """Return the conversations that the base's chat template takes, and the number of the others."""
+    from constitutional_ai.models.turns import TurnFilter
+    from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
+
+    takes = TurnFilter(tokenizer_of(weights)).takes
+    kept = [one for one in rated if takes(one.conversation)]
+    return kept, len(rated) - len(kept)
+
+
 def _train(job: TrainingJob[RegressorTraining], rated: Sequence[Rated]) -> tuple[int, Checkpoint]:
     """Return the number of conversations that were short enough to train on, and the weights.
 
@@ -165,8 +181,7 @@ def _train(job: TrainingJob[RegressorTraining], rated: Sequence[Rated]) -> tuple
 def tokens(one: Rated, tokenizer: Any) -> list[int]:
     """Return the tokens of the whole conversation, rendered as ``Scorer`` does, so that no text in it opens a turn."""
     messages = escape_messages(as_messages(one.conversation), tokenizer)
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(rendered(tokenizer, messages), add_special_tokens=False)["input_ids"]
     return ids
 
 

@@ -130,8 +130,10 @@ def _config(weights: str | Path) -> Any:
     """Return the configuration; None where it cannot be read: transformers says why when it loads the model."""
     from transformers import AutoConfig
 
+    from constitutional_ai.models.local.tokens import NO_CODE
+
     try:
-        return AutoConfig.from_pretrained(weights)
+        return AutoConfig.from_pretrained(weights, **NO_CODE)
     except (OSError, ValueError):
         return None
 

@@ -24,7 +24,7 @@ from constitutional_ai.errors import ModelError
 from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.local.padded import PaddedGenerate
-from constitutional_ai.models.local.tokens import Generation, Scoring, Tokens, cannot_load
+from constitutional_ai.models.local.tokens import NO_CODE, Generation, Scoring, Tokens, cannot_load
 from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.records import Completion
 
@@ -77,7 +77,7 @@ class HuggingFaceModel:
 
     def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **NO_CODE)
         except (OSError, ValueError, SafetensorError) as error:
             raise cannot_load(self.name, error) from error
         # Nothing else of the model's own settings: a repetition penalty is no plain sampling (SL-10).

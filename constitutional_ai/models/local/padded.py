@@ -1,4 +1,9 @@
-"""transformers' own ``generate`` over left-padded batches: the reference, and the fallback for any architecture."""
+"""transformers' own ``generate`` over left-padded batches: the reference, and the fallback for any architecture.
+
+Some layers keep a state instead of keys and values (Mamba, Qwen3-Next). Padding on the left may change a state, and a
+state cannot be copied for several continuations. Such models generate in batches of prompts of one length, and score
+whole texts, padded on the right, where no token sees the padding.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,9 @@ from transformers import (
 
 from constitutional_ai.engine.sampling import Decoding, Sampler
 
+Pair = tuple[int, list[int]]
+"""The index of a context, and the ids of one of its continuations."""
+
 
 class PaddedGenerate:
     """An engine for any causal language model of transformers."""
@@ -25,11 +33,23 @@ class PaddedGenerate:
 
     def __init__(self, model: Any, tokenizer: Any, ends: set[int]) -> None:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
+        self._keeps_state = keeps_state(model)
 
     def paths(self) -> dict[str, str]:
         return dict.fromkeys(("attention", "products"), "transformers' modules")
 
     def generate(
+        self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
+    ) -> list[list[int]]:
+        completions: list[list[int]] = [[] for _ in prompts]
+        for group in _by_length(prompts) if self._keeps_state else [range(len(prompts))]:
+            part = decoding._replace(seeds=[decoding.seeds[i] for i in group])
+            made = self._generate([prompts[i] for i in group], part, cancelled)
+            for i, completion in zip(group, made, strict=True):
+                completions[i] = completion
+        return completions
+
+    def _generate(
         self, prompts: list[list[int]], decoding: Decoding, cancelled: threading.Event
     ) -> list[list[int]]:
         batch = self._pad(prompts)
@@ -57,8 +77,27 @@ class PaddedGenerate:
 
     def score(self, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
         """Return log-probabilities. Each context is computed once, and its continuations follow from its cache."""
-        batch = self._pad(contexts)
         pairs = [(i, ids) for i, of_context in enumerate(continuations) for ids in of_context]
+        score = self._score_whole if self._keeps_state else self._score_from_cache
+        scores = iter(score(contexts, pairs))
+        return [[next(scores) for _ in of_context] for of_context in continuations]
+
+    def _score_whole(self, contexts: list[list[int]], pairs: list[Pair]) -> list[float]:
+        """Return the log-probability of each pair's continuation, from one pass over its whole text."""
+        texts = [contexts[i] + ids for i, ids in pairs]
+        batch = self._pad(texts, side="right")
+        first = min(len(contexts[i]) for i, _ in pairs) - 1  # the first token whose logits are needed
+        with torch.inference_mode():
+            width = batch["input_ids"].shape[1]
+            logits = self._model(**batch, use_cache=False, logits_to_keep=width - first).logits
+        totals = []
+        for logits_TV, (i, ids) in zip(logits, pairs, strict=True):
+            start = len(contexts[i]) - 1 - first
+            totals.append(_log_probability(logits_TV[start : start + len(ids)], ids))
+        return totals
+
+    def _score_from_cache(self, contexts: list[list[int]], pairs: list[Pair]) -> list[float]:
+        batch = self._pad(contexts)
         which = torch.tensor([i for i, _ in pairs], device=self._model.device)
         with torch.inference_mode():
             cache = DynamicCache(config=self._model.config)
@@ -73,8 +112,7 @@ class PaddedGenerate:
                 cache.batch_select_indices(which)
                 rest = self._rest([ids for _, ids in pairs], mask[which], cache)
                 totals = [a + b for a, b in zip(totals, rest, strict=True)]
-        scores = iter(totals)
-        return [[next(scores) for _ in of_context] for of_context in continuations]
+        return totals
 
     def tokens_to_score(self, context: list[int], continuations: Sequence[list[int]]) -> int:
         """Return the tokens of one context: every continuation follows from a copy of its cache."""
@@ -95,16 +133,38 @@ class PaddedGenerate:
             past_key_values=cache,
             use_cache=True,
         )
-        totals = []
-        for logits, ids in zip(out.logits, continuations, strict=True):
-            wanted = torch.tensor(ids[1:], device=mask.device)
-            logps = logits[: len(wanted)].float().log_softmax(-1)
-            totals.append(float(logps.gather(1, wanted[:, None]).sum()))
-        return totals
+        return [
+            _log_probability(logits, ids[1:]) for logits, ids in zip(out.logits, continuations, strict=True)
+        ]
 
-    def _pad(self, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
-        batch = self._tokenizer.pad({"input_ids": sequences}, padding=True, return_tensors="pt")
+    def _pad(self, sequences: list[list[int]], side: str = "left") -> dict[str, torch.Tensor]:
+        batch = self._tokenizer.pad(
+            {"input_ids": sequences}, padding=True, padding_side=side, return_tensors="pt"
+        )
         return {k: batch[k].to(self._model.device) for k in ("input_ids", "attention_mask")}
+
+
+def keeps_state(model: Any) -> bool:
+    """Return whether a layer of the model keeps a state in place of keys and values, which cannot be cut or copied."""
+    if getattr(model, "_is_stateful", False):
+        return True
+    layers = DynamicCache(config=model.config).layers
+    return any(not hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def _by_length(prompts: list[list[int]]) -> list[list[int]]:
+    """Return the indices of the prompts of each length."""
+    groups: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt), []).append(i)
+    return list(groups.values())
+
+
+def _log_probability(logits_TV: torch.Tensor, ids: list[int]) -> float:
+    """Return the log-probability of ``ids``, of which each has its row of logits; there may be more rows."""
+    wanted_T = torch.tensor(ids, dtype=torch.long, device=logits_TV.device)
+    logps_TV = logits_TV[: len(ids)].float().log_softmax(-1)
+    return float(logps_TV.gather(1, wanted_T[:, None]).sum())
 
 
 class _SeededDraws(LogitsProcessor):  # type: ignore[misc]

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from constitutional_ai.models.local.tokens import cannot_load
+from constitutional_ai.models.local.tokens import NO_CODE, cannot_load
 
 
 class Reference:
@@ -16,9 +16,9 @@ class Reference:
 
     def __init__(self, name: str, path: str | Path) -> None:
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path)
+            self._tokenizer = AutoTokenizer.from_pretrained(path, **NO_CODE)
             self._model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True
+                path, dtype=torch.float32, use_safetensors=True, **NO_CODE
             ).eval()
         except (OSError, ValueError, SafetensorError) as error:
             raise cannot_load(name, error) from error
@@ -26,7 +26,14 @@ class Reference:
     def score(self, context: str, continuation: str) -> float:
         """Return the natural log-probability of the continuation's tokens after those of the context (pitfall 5)."""
         before = self._tokenizer(context)["input_ids"]
-        after = self._tokenizer(continuation, add_special_tokens=False)["input_ids"]
+        whole = self._tokenizer(context + continuation)["input_ids"]
+        # A token that spans both is never scored: the continuation is then tokenised by itself.
+        spans = whole[: len(before)] != before
+        after = (
+            self._tokenizer(continuation, add_special_tokens=False)["input_ids"]
+            if spans
+            else whole[len(before) :]
+        )
         with torch.inference_mode():
             logps_TV = self._model(torch.tensor([before + after])).logits[0].log_softmax(-1)
         start = len(before)

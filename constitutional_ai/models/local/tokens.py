@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import constants
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.chat_template import settle
+from constitutional_ai.models.chat_template import rendered, settle
 from constitutional_ai.models.load import refuse_scorer
 from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
 from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
 from constitutional_ai.models.thinking import TAG, Reply, completion_of, opens_thought, split_thought
+from constitutional_ai.models.turn_tokens import end_of_turn
 from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
 
 constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would call the hub at every training
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Python in a model's folder never runs. Without this, transformers asks on the terminal whether it may."""
+BEFORE, SPACED = "\n", ("(A)", " (A)")
+"""A text that no token joins with what follows, and texts that show whether the tokenizer puts a space before one."""
 
 
 class Generation(NamedTuple):
@@ -48,15 +54,15 @@ class Tokens:
         """Raises ModelError when there is no tokenizer or configuration to read, or the model writes no text."""
         self.name = name
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left")
-            self.config: Any = AutoConfig.from_pretrained(path)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left", **NO_CODE)
+            self.config: Any = AutoConfig.from_pretrained(path, **NO_CODE)
         except (OSError, ValueError) as error:
             raise cannot_load(name, error) from error
         refuse_scorer(name, self.config.architectures)
         settle(self.tokenizer, name)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id}
+        give_padding(self.tokenizer, name)
+        turn = end_of_turn(self.tokenizer)
+        self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id} | ({turn} - {None})
         self.format: Format = "plain" if uses_plain_format(self.tokenizer) else "chat"
         self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
 
@@ -65,18 +71,45 @@ class Tokens:
         stop = sampling.stop + (STOP_STRINGS if self.format == "plain" else ())
         text = self._render(context, thinks=sampling.thinking > 0)
         sampling = replace(sampling, max_tokens=sampling.max_tokens + sampling.thinking, thinking=0)
-        in_thought = self.format == "chat" and not isinstance(context, str) and opens_thought(text)
+        in_thought = self._is_templated(context) and opens_thought(text)
         return Generation(self._encode(context, text, sampling.max_tokens), sampling, stop, in_thought)
 
     def scoring(self, context: Context, continuations: Sequence[str]) -> Scoring:
         """Return the request. Each continuation is tokenised by itself: it is the same tokens after any context.
 
-        Raises RecordError for an empty one, and as ``generation`` does.
+        Where the tokenizer puts a space before every text, they are the tokens that stand in the whole text. Raises
+        RecordError for an empty continuation, and as ``generation`` does.
         """
-        ends = [self.tokenizer(c, add_special_tokens=False)["input_ids"] for c in continuations]
+        text = self._render(context)
+        ends = [self._after(context, text, continuation) for continuation in continuations]
         if not all(ends):
             raise RecordError("an empty continuation has no probability")
-        return Scoring(self._encode(context, self._render(context), max(map(len, ends))), ends)
+        return Scoring(self._encode(context, text, max(map(len, ends))), ends)
+
+    def _after(self, context: Context, text: str, continuation: str) -> list[int]:
+        """Return the ids of a continuation of the rendered ``text``."""
+        if not self._prefixes_space or not continuation:
+            return self._ids(continuation)
+        special = not self._is_templated(context)
+        whole, before = self._ids(text + continuation, special), self._ids(text, special)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        # A token spans the boundary: the continuation by itself, less the space.
+        return self._ids(BEFORE + continuation)[len(self._ids(BEFORE)) :]
+
+    @cached_property
+    def _prefixes_space(self) -> bool:
+        """Whether the tokenizer puts a space before a text, as Llama 2's does."""
+        before = self._ids(BEFORE)
+        inside = [self._ids(BEFORE + text) for text in SPACED]
+        return any(
+            whole[: len(before)] == before and whole[len(before) :] != self._ids(text)
+            for text, whole in zip(SPACED, inside, strict=True)
+        )
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
 
     def completion(self, request: Generation, tokens: list[int]) -> Completion:
         """Return the completion whose ids are ``tokens``, the end included if it was generated.
@@ -119,35 +152,46 @@ class Tokens:
 
     def _encode(self, context: Context, text: str, room: int) -> list[int]:
         """Return the ids of a rendered prompt. Raises RecordError when fewer than ``room`` tokens are left."""
-        templated = self.format == "chat" and not isinstance(
-            context, str
-        )  # it writes its control tokens itself
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=not templated)["input_ids"]
+        tokens = self._ids(text, special=not self._is_templated(context))
         if self.limit is not None and len(tokens) + room > self.limit:
             raise RecordError(
                 f"{len(tokens)} tokens of context and {room} to come exceed the model's {self.limit}"
             )
         return tokens
 
+    def _is_templated(self, context: Context) -> bool:
+        """Return whether a chat template renders the context. It then writes its control tokens itself."""
+        return self.format == "chat" and not isinstance(context, str)
+
     def _chat(self, conversation: Conversation, thinks: bool) -> str:
-        messages = escape_messages(as_messages(conversation), self.tokenizer)
         continued = conversation[-1].role == "assistant"
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=not continued,
-                continue_final_message=continued,
-                **({"enable_thinking": True} if thinks else {}),
-            )
-        # Some templates refuse a role or an order of turns; some cut what a text says before "</think>".
-        except (TemplateError, ValueError) as error:
-            raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
-        return text
+        return rendered(
+            self.tokenizer,
+            escape_messages(as_messages(conversation), self.tokenizer),
+            add_generation_prompt=not continued,
+            continue_final_message=continued,
+            **({"enable_thinking": True} if thinks else {}),
+        )
+
+
+def give_padding(tokenizer: Any, name: str) -> None:
+    """Choose a padding token where a tokenizer has none. Raises ModelError if there is none to choose."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer of '{name}' has no token for padding and none for the end of a text. Save it with an "
+            "eos_token."
+        )
 
 
 def cannot_load(name: str, error: Exception) -> ModelError:
     """Return the error to raise when a library cannot load a model."""
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"'{name}' needs Python code from its own folder, which is never run here. Name a model of a family that "
+            "transformers knows, or serve this one elsewhere and name it server:<model>@<url>."
+        )
     first = (str(error).strip().splitlines() or ["no reason given"])[0]
     return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
 

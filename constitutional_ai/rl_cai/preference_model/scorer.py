@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.batching import Batcher
+from constitutional_ai.models.chat_template import rendered
 from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.records import Conversation, as_messages
 from constitutional_ai.runs import layout
@@ -32,10 +31,7 @@ class Scorer:
         """Return one score for each conversation; each ends in the answer that is scored."""
         # The policy's text is hostile: a turn that it forges must not be scored as a real one.
         texts = [
-            self._tokenizer.apply_chat_template(
-                escape_messages(as_messages(c), self._tokenizer), tokenize=False
-            )
-            for c in conversations
+            rendered(self._tokenizer, escape_messages(as_messages(c), self._tokenizer)) for c in conversations
         ]
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         scores = [0.0] * len(texts)
@@ -102,12 +98,17 @@ def _load(path: str | Path) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification
 
     from constitutional_ai import machine
-    from constitutional_ai.models.local.tokens import cannot_load
+    from constitutional_ai.models.local.tokens import NO_CODE, cannot_load
 
     tokenizer = tokenizer_of(path)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            path, num_labels=1, dtype=machine.best_dtype(), use_safetensors=True, output_loading_info=True
+            path,
+            num_labels=1,
+            dtype=machine.best_dtype(),
+            use_safetensors=True,
+            output_loading_info=True,
+            **NO_CODE,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise cannot_load(str(path), error) from error
@@ -116,6 +117,9 @@ def _load(path: str | Path) -> tuple[Any, Any]:
             f"'{path}' is not a preference model: it lacks {', '.join(sorted(info['missing_keys']))}. "
             f"Name a folder such as runs/mine/{layout.PREFERENCE_MODEL}/{layout.WEIGHTS}"
         )
+    # The head reads the last token that is no padding, by the model's own settings.
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
     return model.to(machine.device()).eval(), tokenizer
 
 
@@ -130,7 +134,7 @@ class Scorable:
 
         # Not the model's own tokenizer, because a fast tokenizer must not be used by two threads at once.
         self._tokenizer, self._lock = load_tokenizer(folder), threading.Lock()
-        config = AutoConfig.from_pretrained(folder).get_text_config()
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
         self._limit: int | None = getattr(config, "max_position_embeddings", None)
 
     def check(self, conversation: Conversation) -> None:
@@ -146,10 +150,7 @@ class Scorable:
 
     def _tokens(self, conversation: Conversation) -> int:
         messages = escape_messages(as_messages(conversation), self._tokenizer)
-        try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
-        except TemplateError as error:
-            raise RecordError(f"the model's chat template refuses it: {error}") from error
+        text = rendered(self._tokenizer, messages)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicLayer
 
 from constitutional_ai.engine.open import round_to_int8
 from constitutional_ai.errors import ModelError
+from constitutional_ai.models.local.tokens import NO_CODE
 
 FILE = "openvino_model.xml"
 FORM = f"openvino-{ov.__version__.split('-')[0]}-v1"
@@ -66,7 +67,7 @@ def write_ir(name: str, source: Path, folder: Path, *, int8: bool = False) -> No
     ``int8`` writes the weights of its projections in 8 bits, rounded as ``native-int8`` does.
     """
     module = AutoModelForCausalLM.from_pretrained(
-        source, dtype="auto", use_safetensors=True, attn_implementation="sdpa"
+        source, dtype="auto", use_safetensors=True, attn_implementation="sdpa", **NO_CODE
     ).eval()
     texts, same = _texts(module.config.vocab_size), ROUNDED if int8 else SAME
     known = [_score(module, text) for text in texts]

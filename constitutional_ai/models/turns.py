@@ -1,0 +1,55 @@
+"""Tell which conversations a chat template takes, before a model is asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from constitutional_ai.errors import RecordError
+from constitutional_ai.models.chat_template import rendered
+from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
+from constitutional_ai.models.rendering import uses_plain_format
+from constitutional_ai.records import Conversation
+
+REFUSED = "turns that the chat template refuses"
+Shape = tuple[tuple[str, bool], ...]
+"""The role of each turn, and whether it is blank: all that templates refuse a conversation for."""
+
+
+class TurnFilter:
+    """Knows which conversations a tokenizer's chat template takes. Each shape is rendered once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """``tokenizer`` has a settled chat template, or none."""
+        self._tokenizer = tokenizer
+        self._known: dict[Shape, bool] = {}
+
+    def takes(self, conversation: Conversation) -> bool:
+        """Return whether the template renders the conversation."""
+        if uses_plain_format(self._tokenizer):
+            return True
+        shape = tuple((m.role, bool(m.content.strip())) for m in conversation)
+        if shape not in self._known:
+            self._known[shape] = self._renders(shape)
+        return self._known[shape]
+
+    def _renders(self, shape: Shape) -> bool:
+        messages = [{"role": role, "content": "Text." if filled else ""} for role, filled in shape]
+        try:
+            rendered(self._tokenizer, messages, add_generation_prompt=shape[-1][0] != "assistant")
+        except RecordError:
+            return False
+        return True
+
+
+def turn_filters(names: Iterable[str | None]) -> list[TurnFilter]:
+    """Return the filters of the models whose weights are on this machine; servers have their own templates.
+
+    Raises ModelError for a model without a tokenizer, or with a template that cannot be used.
+    """
+    local = sorted({name for name in names if name is not None and name.startswith(LOCAL_SCHEMES)})
+    if not local:
+        return []
+    from constitutional_ai.models.local.tokens import Tokens
+
+    return [TurnFilter(Tokens(name, model_path(name)).tokenizer) for name in local]
