@@ -62,7 +62,8 @@ class Tokens:
         settle(self.tokenizer, name)
         give_padding(self.tokenizer, name)
         turn = end_of_turn(self.tokenizer)
-        self.ends = _ends(path, self.config) | {self.tokenizer.pad_token_id} | ({turn} - {None})
+        self.ends: set[int] = _ends(path, self.config) | {self.tokenizer.pad_token_id}
+        self.ends |= {turn} if turn is not None else set()
         self.format: Format = "plain" if uses_plain_format(self.tokenizer) else "chat"
         self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
 
