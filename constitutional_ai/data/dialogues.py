@@ -28,8 +28,8 @@ def conversation_of(text: str, prompt: str = "") -> Conversation:
         return _with_answer(prompt, whole.removeprefix(begins))
     if family := rendered.family_of(text):
         return rendered.parse(text, family)[0]
-    said = as_turns(rendered.without_padding(text), "user")
-    turns = [Message(m.role, rendered.without_padding(m.content).rstrip()) for m in said]
+    dialogue = as_turns(rendered.without_padding(text), "user")
+    turns = [Message(m.role, rendered.without_padding(m.content).rstrip()) for m in dialogue]
     for turn in turns:
         rendered.check(turn.content)
     return tuple(turns)
@@ -41,10 +41,10 @@ def split_prompt(prompt: str) -> tuple[Conversation, str]:
     Raises RecordError if a control token is left in a turn.
     """
     if family := rendered.family_of(prompt):
-        turns, begun = rendered.parse(prompt, family)
+        turns, unfinished = rendered.parse(prompt, family)
     else:
-        turns, begun = conversation_of(prompt), True
-    if begun and turns and turns[-1].role == "assistant":
+        turns, unfinished = conversation_of(prompt), True
+    if unfinished and turns and turns[-1].role == "assistant":
         return turns[:-1], turns[-1].content
     return turns, ""
 

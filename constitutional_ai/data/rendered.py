@@ -53,8 +53,8 @@ FAMILIES = {
     ),
 }
 PAD = (
-    r"</?s>|<(?:bos|eos|pad|unk)>|\[(?:BOS|EOS|PAD|UNK)\]|<end_of_turn>|<turn\|>"
-    r"|<\|(?:im_end|eot_id|endoftext|end_of_text|begin_of_text|startoftext|[\w▁]{0,30}pad[\w▁]{0,30}"
+    r"</?s>|<(?i:bos|eos|pad|unk)>|\[(?:BOS|EOS|PAD|UNK)\]|<end_of_turn>|<turn\|>"
+    r"|<\|(?:im_end|eot_id|endoftext|end_of_text|begin_of_text|startoftext|bos|eos|[\w▁]{0,30}(?i:pad)[\w▁]{0,30}"
     r"|reserved_special_token_\d+)\|>"
     r"|<｜(?:begin▁of▁sentence|end▁of▁sentence|▁pad▁)｜>"
 )

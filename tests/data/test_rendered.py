@@ -60,6 +60,14 @@ def test_a_string_of_a_known_family_is_read_turn_by_turn(name: str, padding: str
     assert conversation_of(padding * 3 + STRINGS[name] + padding * 3) == expected
 
 
+@pytest.mark.parametrize("padding", ["<PAD>", "<s>", "<|reserved_special_token_7|>", "<|▁pad▁|>"])
+def test_padding_may_stand_between_turns_and_at_their_edges(padding: str) -> None:
+    for name in ("ChatML", "Llama 3", "Gemma 4"):
+        text = STRINGS[name].replace("Hi", f"{padding}Hi").replace("Bye", f"{padding}{padding}Bye")
+        end = FAMILIES[name].end
+        assert conversation_of(text.replace(end, f"{end}{padding}")) == TALK
+
+
 @pytest.mark.parametrize("name", STRINGS)
 def test_an_answer_may_be_cut_or_empty(name: str) -> None:
     cut = STRINGS[name][: STRINGS[name].index("Bye")]
