@@ -71,10 +71,8 @@ def extra_tokens(continuations: Sequence[list[int]]) -> int:
 
 def _sum_logps(logits_XV: torch.Tensor, continuations: Sequence[list[int]]) -> list[float]:
     """Sum log-probabilities; the logits follow the context's last token, then all but each continuation's last."""
-    places, wanted, at = [], [], 0
+    logps, scores, at = logits_XV.float().log_softmax(-1), [], 0
     for tokens in continuations:
-        places.append([0, *range(at + 1, at + len(tokens))])
-        wanted.append(tokens)
+        scores.append(float(logps[[0, *range(at + 1, at + len(tokens))], tokens].sum()))
         at += len(tokens) - 1
-    logps = logits_XV.float().log_softmax(-1)
-    return [float(logps[p, w].sum()) for p, w in zip(places, wanted, strict=True)]
+    return scores

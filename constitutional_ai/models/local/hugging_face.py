@@ -35,8 +35,6 @@ GENERATE_BATCH, SCORE_BATCH = 128, 64
 BATCH_TOKENS = 65_536
 """Tokens of a batch, padding included. One long text would else make 63 short ones as long, and fill the memory."""
 
-INSTEAD = "engine=openvino-int8, or engine=transformers"
-
 
 class HuggingFaceModel:
     """A causal language model in a folder of safetensors, or on the hub. No remote code, no pickle.
@@ -141,10 +139,7 @@ class Int8Model(HuggingFaceModel):
         """Raises ModelError where the model cannot run in 8 bits, or this machine cannot."""
         self._dtype = int8_dtype(dtype)
         if self._dtype is None:
-            raise ModelError(
-                f"'{name}' cannot run in 8 bits: that takes Linux, gcc and a processor with AVX-512 VNNI or "
-                f"AMX. Set {INSTEAD}."
-            )
+            raise _not_in_8_bits(name, "Linux, gcc and a processor with AVX-512 VNNI or AMX")
         super().__init__(name, path)
 
     def _load(self, path: str | Path, dtype: torch.dtype | str) -> Any:
@@ -155,8 +150,11 @@ class Int8Model(HuggingFaceModel):
         tokenizer, ends = self._tokens.tokenizer, self._tokens.ends
         engine = open_engine(model, tokenizer, ends, fixed=fixed, int8=self._dtype)
         if engine is None:
-            raise ModelError(
-                f"'{self.name}' cannot run in 8 bits: that takes a Llama, Mistral or Qwen model of plain layers on a "
-                f"CPU. Set {INSTEAD}."
-            )
+            raise _not_in_8_bits(self.name, "a Llama, Mistral or Qwen model of plain layers on a CPU")
         return engine
+
+
+def _not_in_8_bits(name: str, needed: str) -> ModelError:
+    return ModelError(
+        f"'{name}' cannot run in 8 bits: that takes {needed}. Set engine=openvino-int8, or engine=transformers."
+    )
