@@ -13,6 +13,7 @@ from constitutional_ai.constitutions.constitution import Constitution, load_cons
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
 from constitutional_ai.errors import InputError
+from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
@@ -20,6 +21,7 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
+from constitutional_ai.stages.check_models import check_models, usable_prompts
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
 from constitutional_ai.stages.job import Job
@@ -62,7 +64,11 @@ def run_pipeline(
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
     with open_run(Path(recipe.out), texts, progress) as run:
-        run = replace(run, concurrency=recipe.concurrency, max_failures=recipe.max_failures)
+        run = replace(
+            run, concurrency=recipe.concurrency, max_failures=recipe.max_failures, date=DATE.isoformat()
+        )
+        check_models(recipe, _unfinished(run, until, redo), notify)
+        prompts = usable_prompts(recipe, prompts, notify)
         job = Job(run, recipe, constitution, prompts, notify)
         job.few_shots_digest()
         for stage, make in PIPELINE.items():
@@ -73,6 +79,14 @@ def run_pipeline(
             if stage == until:
                 break
         return run
+
+
+def _unfinished(run: Run, until: str | None, redo: str | None) -> set[str]:
+    """Return the stages that are yet to be completed."""
+    stages = list(PIPELINE)
+    again = stages[stages.index(redo) :] if redo else []
+    wanted = stages[: stages.index(until) + 1] if until else stages
+    return {stage for stage in wanted if stage in again or run.manifest(stage) is None}
 
 
 def check_principles(recipe: Recipe, constitution: Constitution) -> None:

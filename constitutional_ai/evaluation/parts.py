@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.table import Column, Table
@@ -14,6 +14,7 @@ from constitutional_ai.evaluation import answers, harm_identification, hhh_accur
 from constitutional_ai.evaluation.harmfulness import measure as harmfulness
 from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.suite import Suite
+from constitutional_ai.models.turns import REFUSED, refused_prompts
 from constitutional_ai.records import Candidate, Metric, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
@@ -36,7 +37,7 @@ def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
 
     Each part's metrics are written to its folder, and all metrics to ``metrics.json`` of the suite.
     """
-    folder = suite.run.folder
+    folder, suite = suite.run.folder, _with_usable_prompts(suite)
     write_atomically(folder / layout.MODELS, _json(suite.candidates))
     for warning in warnings(suite):
         suite.say(f"warning: {warning}")
@@ -47,6 +48,20 @@ def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
             write_atomically(suite.run.stage(part) / layout.METRICS, _json(metrics))
             write_atomically(folder / layout.METRICS, _json(read_metrics(folder)))
     return read_metrics(folder)
+
+
+def _with_usable_prompts(suite: Suite) -> Suite:
+    """Return the suite without the prompts that a model's chat template refuses, and tell the user how many."""
+    preference_models = [f"hf:{folder}" for folder in suite.preference_models.values()]
+    harm = [f"hf:{suite.harmfulness_model}"] if suite.harmfulness_model else []
+    names = [*(candidate.model for candidate in suite.candidates), *preference_models, *harm]
+    every = [prompt for of_kind in suite.prompts.values() for prompt in of_kind]
+    refused = refused_prompts(every, names)
+    if not refused:
+        return suite
+    suite.say(f"{len(refused)} of {len(every)} prompts have {REFUSED} of a model, and are left out.")
+    kept = {kind: [p for p in of_kind if p.id not in refused] for kind, of_kind in suite.prompts.items()}
+    return replace(suite, prompts=kept)
 
 
 def warnings(suite: Suite) -> Iterator[str]:

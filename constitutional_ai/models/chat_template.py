@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 
@@ -29,7 +29,13 @@ HUMAN, ANSWER, SYSTEM = "a human turn", "an answer", "a system turn"
 SWITCHES = ("thinking", "enable_reasoning", "reasoning")
 """Other names of ``enable_thinking``: DeepSeek's, Granite's and Command A's among them."""
 LOWEST_EFFORTS = ("none", "no_think", "off", "minimal", "low")
+COMMENT, STATEMENT = (re.compile(p, re.DOTALL) for p in (r"\{#.*?#\}", r"\{[{%](.*?)[%}]\}"))
+STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 DATES = re.compile(r"strftime_now\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)")
+
+Thinking = Literal["never", "switch", "always", "effort"]
+"""What a chat template does about thoughts: nothing; it has a switch; it always opens one, which settling closes; or it
+asks for an effort that can be lowered and not switched off."""
 
 DEFAULT = "{%- if enable_thinking is not defined -%}{%- set enable_thinking = false -%}{%- endif -%}"
 FOLD_SYSTEM = (
@@ -43,7 +49,8 @@ CONTINUES = (
     "{%- else -%}{{- turns(messages, add_generation_prompt) -}}"
     "{%- if add_generation_prompt -%}CLOSE_THOUGHT{%- endif -%}{%- endif -%}"
 )
-CLOSE_THOUGHT = "{%- if not enable_thinking -%}{{- CLOSING -}}{%- endif -%}"
+IF_CLOSED = "{%- if not enable_thinking -%}"
+CLOSE_THOUGHT = IF_CLOSED + "{{- CLOSING -}}{%- endif -%}"
 LINE = "\n"
 
 
@@ -79,8 +86,9 @@ def settle(tokenizer: Any, name: str) -> None:
 def _switches(template: str) -> str:
     """Return the statements that switch thinking off, if the template has a switch."""
     switches = [name for name in ("enable_thinking", *SWITCHES) if _uses(template, name)]
-    effort = next((e for e in LOWEST_EFFORTS if re.search(rf"['\"]{e}['\"]", template)), None)
-    efforts = not switches and effort is not None and _uses(template, "reasoning_effort")
+    # gpt-oss writes any effort into its system message, and names none.
+    effort = next((e for e in LOWEST_EFFORTS if re.search(rf"['\"]{e}['\"]", template)), "low")
+    efforts = not switches and _uses(template, "reasoning_effort")
     if not (switches or efforts):
         return ""
     text = DEFAULT
@@ -96,8 +104,27 @@ def _switches(template: str) -> str:
 
 
 def _uses(template: str, variable: str) -> bool:
-    """Return whether a template reads a variable of this name. A tag, a key and an attribute are other things."""
-    return re.search(rf"(?<![\w.'\"</]){variable}(?![\w'\">])", template) is not None
+    """Return whether a template reads a variable of this name. A key and an attribute are other things."""
+    statements = " ".join(STATEMENT.findall(COMMENT.sub("", template)))
+    return re.search(rf"(?<![\w.]){variable}\b(?!\s*=[^=])", STRING.sub("''", statements)) is not None
+
+
+def template_thinking(tokenizer: Any) -> Thinking:
+    """Return what the chat template of a tokenizer, once settled, does about thoughts."""
+    template, messages = tokenizer.chat_template or "", [{"role": "user", "content": HUMAN}]
+    if re.search(r"set reasoning_effort = '(?:minimal|low)'", template):
+        return "effort"
+    try:
+        off, on = [
+            rendered(tokenizer, messages, add_generation_prompt=True, **switch)
+            for switch in ({}, {"enable_thinking": True})
+        ]
+    except RecordError:
+        return "never"
+    if off == on:
+        return "never"
+    own = template.replace(DEFAULT, "").replace(IF_CLOSED, "")
+    return "switch" if any(_uses(own, name) for name in ("enable_thinking", *SWITCHES)) else "always"
 
 
 def _fixed_dates(template: str) -> str:

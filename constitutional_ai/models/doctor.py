@@ -15,6 +15,7 @@ from typing import Literal
 from rich.table import Table
 
 from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.doctor_thinking import describe_thinking
 from constitutional_ai.models.load import LOCAL_SCHEMES, load_model, model_path
 from constitutional_ai.models.model import STOP_STRINGS, Model, Sampling, cut_at_stop
 from constitutional_ai.records import Message
@@ -76,7 +77,8 @@ async def _examine(model: Model, reference: str | None) -> list[Check]:
     except RecordError as error:
         return [answers, Check("answers many requests", "no", str(error))]
     scores = await _check_scores(model)
-    checks = [answers, *samples, scores]
+    thinking = Check("thinking", "yes", await describe_thinking(model))
+    checks = [answers, *samples, thinking, scores]
     if scores.outcome == "not checked":
         return checks
     if reference is None:

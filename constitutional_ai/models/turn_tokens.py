@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 from constitutional_ai.models.chat_template import ANSWER, HUMAN, SYSTEM, render
 from constitutional_ai.models.thinking import CLOSING
 
-ASKED = [("user", HUMAN)]
-ANSWERED = [*ASKED, ("assistant", ANSWER)]
-SAMPLES = (ANSWERED, [*ANSWERED, *ASKED], [("system", SYSTEM), *ASKED])
+QUESTION = [("user", HUMAN)]
+ANSWERED = [*QUESTION, ("assistant", ANSWER)]
+SAMPLES = (ANSWERED, [*ANSWERED, *QUESTION], [("system", SYSTEM), *QUESTION])
 TEXT_TAG = re.compile(r"<{1,2}[^<>\s]{1,40}>{1,2}|\[/?\w{1,40}\]")
 """Matches a tag such as ``[/INST]``. In some templates tags are ordinary text and no tokens."""
 END_OF_THOUGHT = "</think>"
@@ -28,19 +28,19 @@ class Controls(NamedTuple):
     """Matches any of them."""
 
 
-_CONTROLS: WeakKeyDictionary[Any, tuple[Any, int, Controls]] = WeakKeyDictionary()
+_CONTROLS: WeakKeyDictionary[Any, tuple[Any, Any, Controls]] = WeakKeyDictionary()
 
 
 def controls(tokenizer: Any) -> Controls:
     """Return every token and tag that opens or closes a turn or a thought, and every special token.
 
-    The result is kept until the tokenizer's template or vocabulary changes.
+    The result is kept until the tokenizer's template or special tokens change: to list all tokens takes milliseconds.
     """
-    template, size = tokenizer.chat_template, len(tokenizer)
+    template, special = tokenizer.chat_template, tuple(tokenizer.all_special_tokens)
     kept = _CONTROLS.get(tokenizer)
-    if kept is None or kept[:2] != (template, size):
+    if kept is None or kept[:2] != (template, special):
         texts = sorted(_controls(tokenizer), key=lambda text: (-len(text), text))
-        kept = template, size, Controls(texts, re.compile("|".join(map(re.escape, texts))))
+        kept = template, special, Controls(texts, re.compile("|".join(map(re.escape, texts))))
         _CONTROLS[tokenizer] = kept
     return kept[2]
 
@@ -48,7 +48,7 @@ def controls(tokenizer: Any) -> Controls:
 def _controls(tokenizer: Any) -> set[str]:
     added = tokenizer.added_tokens_decoder.values()
     # Llama 3 has only two of its control tokens in ``all_special_tokens``; all are in ``added_tokens_decoder``.
-    found = {
+    texts = {
         END_OF_THOUGHT,
         *tokenizer.all_special_tokens,
         *(token.content for token in added if token.special),
@@ -57,12 +57,13 @@ def _controls(tokenizer: Any) -> set[str]:
     unmarked = {
         t.content for t in added if not t.special and not t.content.isspace() and not t.content.isalnum()
     }
-    found |= {token for token in unmarked if CLOSING.fullmatch(token)}
-    for text in _rendered(tokenizer):
-        found |= {token for token in unmarked if token in text} | set(TEXT_TAG.findall(text))
+    texts |= {token for token in unmarked if CLOSING.fullmatch(token)}
+    for conversation in _rendered(tokenizer):
+        texts |= {token for token in unmarked if token in conversation}
+        texts |= set(TEXT_TAG.findall(conversation))
     if isinstance(tokenizer.chat_template, str):
-        found |= {match[0] for match in CLOSING.finditer(tokenizer.chat_template)}
-    return found - {""}
+        texts |= {match[0] for match in CLOSING.finditer(tokenizer.chat_template)}
+    return texts - {""}
 
 
 def _rendered(tokenizer: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from constitutional_ai.errors import RecordError
 from constitutional_ai.models.chat_template import rendered
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.rendering import uses_plain_format
-from constitutional_ai.records import Conversation
+from constitutional_ai.records import Conversation, Prompt, as_messages
 
 REFUSED = "turns that the chat template refuses"
 Shape = tuple[tuple[str, bool], ...]
@@ -26,9 +26,13 @@ class TurnFilter:
 
     def takes(self, conversation: Conversation) -> bool:
         """Return whether the template renders the conversation."""
+        return self.takes_messages(as_messages(conversation))
+
+    def takes_messages(self, messages: Iterable[dict[str, str]]) -> bool:
+        """Return whether the template renders the messages."""
         if uses_plain_format(self._tokenizer):
             return True
-        shape = tuple((m.role, bool(m.content.strip())) for m in conversation)
+        shape = tuple((m["role"], bool(m["content"].strip())) for m in messages)
         if shape not in self._known:
             self._known[shape] = self._renders(shape)
         return self._known[shape]
@@ -53,3 +57,11 @@ def turn_filters(names: Iterable[str | None]) -> list[TurnFilter]:
     from constitutional_ai.models.local.tokens import Tokens
 
     return [TurnFilter(Tokens(name, model_path(name)).tokenizer) for name in local]
+
+
+def refused_prompts(prompts: Iterable[Prompt], names: Iterable[str | None]) -> set[str]:
+    """Return the ids of the prompts that a named model's chat template refuses. Raises as ``turn_filters`` does."""
+    # Every template takes one human turn: most files load no tokenizer.
+    doubtful = [prompt for prompt in prompts if [m.role for m in prompt.conversation] != ["user"]]
+    filters = turn_filters(names) if doubtful else []
+    return {p.id for p in doubtful if not all(one.takes(p.conversation) for one in filters)}

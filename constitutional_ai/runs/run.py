@@ -80,6 +80,8 @@ class Run:
     """Records that are worked on at the same time."""
     max_failures: int = 20
     """A stage stops when more records than this have failed."""
+    date: str | None = None
+    """The day that chat templates write, for ``run.json``; None keeps what it says."""
 
     # -- reading
 
@@ -213,7 +215,9 @@ class Run:
 
     def write_started_stages(self, stages: dict[str, Any]) -> None:
         """Write ``run.json``."""
-        about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "stages": stages}
+        date = self.date or (load_json(self.folder / layout.RUN, dict[str, Any]) or {}).get("date")
+        about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "date": date}
+        about["stages"] = stages
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
     def remove_stages(self, *stages: str) -> None:

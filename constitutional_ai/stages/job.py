@@ -179,7 +179,7 @@ class Job:
         Rows with a stop string in an answer are left out, and rows longer than ``max_length`` minus ``reserve`` tokens,
         which are for an answer yet to be sampled. Raises InputError when no row is left.
         """
-        from constitutional_ai.training.datasets import within, without_stop_strings
+        from constitutional_ai.training.datasets import within, without_refused, without_stop_strings
 
         total, rows = len(rows), without_stop_strings(rows)
         notes: Notes = {"with_stop_string": total - len(rows)} if len(rows) < total else {}
@@ -188,7 +188,10 @@ class Job:
                 f"{stage}: {total - len(rows)} of {total} rows have a human turn inside an answer, and are left out."
             )
         room = getattr(self.recipe, section).max_length - reserve
-        kept, too_long, refused = within(rows, model_path(self._base(section)), room)
+        base = model_path(self._base(section))
+        taken = without_refused(rows, base)
+        refused = len(rows) - len(taken)
+        kept, too_long = within(taken, base, room)
         if not kept:
             raise InputError(
                 f"{stage} has nothing to train on ({too_long} of {total} rows are longer than "
@@ -197,10 +200,10 @@ class Job:
             )
         if refused:
             self.notify(f"{stage}: {refused} of {len(rows)} rows have {REFUSED}, and are left out.")
-            notes |= {"refused": refused}
+            notes, rows = notes | {"refused": refused}, taken
         if not too_long:
             return kept, notes | {"too_long": 0}
-        by_source = dict(sources(rows) - sources(kept)) if not refused else {}
+        by_source = dict(sources(rows) - sources(kept))
         of = f" ({format_counts(by_source)})" if by_source else ""
         self.notify(
             f"{stage}: {too_long} of {len(rows)} rows{of} are longer than {section}.max_length, and left out."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
@@ -15,17 +16,9 @@ from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, give_pad
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import escape_messages, plain_template
 from constitutional_ai.models.turn_tokens import end_of_turn
+from constitutional_ai.models.turns import TurnFilter
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
-
-
-class Fitting(NamedTuple):
-    """The rows that can be trained on, and the numbers of the others."""
-
-    rows: list[dict[str, Any]]
-    too_long: int
-    refused: int
-    """Rows that the chat template refuses: turns that do not alternate, for example."""
 
 
 def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
@@ -48,24 +41,42 @@ def load_tokenizer(path: str | Path, *, padding_side: str = "right") -> Any:
     return tokenizer
 
 
-def within(rows: Iterable[dict[str, Any]], path: str | Path, max_length: int) -> Fitting:
-    """Return the rows whose texts the chat template takes and that all fit into ``max_length`` tokens.
+def within(
+    rows: Iterable[dict[str, Any]], path: str | Path, max_length: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows whose texts all fit into ``max_length`` tokens, and the number of the other rows.
 
-    No text is ever cut. Text that would open a turn is escaped, as in sampling.
+    No text is ever cut. Text that would open a turn is escaped, as in sampling. A row that the chat template refuses is
+    one of the others.
     """
-    tokenizer, kept, too_long, refused = load_tokenizer(path), [], 0, 0
+    tokenizer, kept, left_out = load_tokenizer(path), [], 0
     for row in rows:
         safe = row | {key: escape_messages(row[key], tokenizer) for key in TEXTS if key in row}
-        try:
-            texts = _texts(safe, tokenizer)
-        except RecordError:
-            refused += 1
-            continue
-        if max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts) > max_length:
-            too_long += 1
+        if _longest(safe, tokenizer) > max_length:
+            left_out += 1
         else:
             kept.append(safe)
-    return Fitting(kept, too_long, refused)
+    return kept, left_out
+
+
+def _longest(row: dict[str, Any], tokenizer: Any) -> float:
+    """Return the tokens of the longest text of a row; infinite if the chat template refuses one."""
+    try:
+        texts = _texts(row, tokenizer)
+    except RecordError:
+        return math.inf
+    return max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+
+
+def without_refused(rows: Iterable[dict[str, Any]], path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows whose turns the chat template takes: some refuse two turns of one role in a row."""
+    turns = TurnFilter(load_tokenizer(path))
+    return [row for row in rows if all(turns.takes_messages(row["prompt"] + end) for end in _ends(row))]
+
+
+def _ends(row: dict[str, Any]) -> list[Any]:
+    """Return what follows a row's prompt in each of its texts."""
+    return [row[key] for key in TEXTS[1:] if key in row] or [[]]
 
 
 def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +94,4 @@ def without_stop_strings(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _texts(row: dict[str, Any], tokenizer: Any) -> list[str]:
     """Return the texts of a row as the trainer renders them."""
-    ends = [row[key] for key in TEXTS[1:] if key in row]
-    if not ends:
-        return [rendered(tokenizer, row["prompt"], add_generation_prompt=True)]
-    return [rendered(tokenizer, row["prompt"] + end) for end in ends]
+    return [rendered(tokenizer, row["prompt"] + end, add_generation_prompt=not end) for end in _ends(row)]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from constitutional_ai import machine
+from constitutional_ai.training import saved_settings
 
 SEED = 0
 
@@ -22,6 +23,8 @@ SEED = 0
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Save whole weights, adapters merged in, in ``machine.best_dtype()``. Changes ``model``."""
     whole = merged(model) if hasattr(model, "merge_and_unload") else model
+    saved_settings.restore(whole)
+    saved_settings.end_turns(whole, tokenizer)
     cast(whole, machine.best_dtype()).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     machine.follow_umask(folder)

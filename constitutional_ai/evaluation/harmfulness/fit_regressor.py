@@ -95,11 +95,11 @@ def make_regressor(
         run = replace(opened, settings_source="the command", remedy="Name another folder with --out.")
 
         def train(folder: Path) -> Trained:
-            rated, refused = _rendered(ratings.usable, weights)
+            usable, refused = _renderable(ratings.usable, weights)
             unusable = dict(ratings.unusable) | ({REFUSED: refused} if refused else {})
             if refused:
                 say(f"{refused} of {len(ratings.usable)} conversations are left out: {REFUSED}.")
-            measured_on, trained_on = held_out(rated, training.held_out, seed)
+            measured_on, trained_on = held_out(usable, training.held_out, seed)
             job = TrainingJob(
                 rows=(),
                 base=weights,
@@ -145,14 +145,14 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
         raise InputError(f"--set {explained(error, RegressorTraining)}") from error
 
 
-def _rendered(rated: Sequence[Rated], weights: str | Path) -> tuple[list[Rated], int]:
+def _renderable(conversations: Sequence[Rated], weights: str | Path) -> tuple[list[Rated], int]:
     """Return the conversations that the base's chat template takes, and the number of the others."""
     from constitutional_ai.models.turns import TurnFilter
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
 
-    takes = TurnFilter(tokenizer_of(weights)).takes
-    kept = [one for one in rated if takes(one.conversation)]
-    return kept, len(rated) - len(kept)
+    turns = TurnFilter(tokenizer_of(weights))
+    kept = [one for one in conversations if turns.takes(one.conversation)]
+    return kept, len(conversations) - len(kept)
 
 
 def _train(job: TrainingJob[RegressorTraining], rated: Sequence[Rated]) -> tuple[int, Checkpoint]:

@@ -44,8 +44,8 @@ class PaddedGenerate:
         completions: list[list[int]] = [[] for _ in prompts]
         for group in _by_length(prompts) if self._keeps_state else [range(len(prompts))]:
             part = decoding._replace(seeds=[decoding.seeds[i] for i in group])
-            made = self._generate([prompts[i] for i in group], part, cancelled)
-            for i, completion in zip(group, made, strict=True):
+            of_group = self._generate([prompts[i] for i in group], part, cancelled)
+            for i, completion in zip(group, of_group, strict=True):
                 completions[i] = completion
         return completions
 

@@ -61,9 +61,9 @@ class Tokens:
         refuse_scorer(name, self.config.architectures)
         settle(self.tokenizer, name)
         give_padding(self.tokenizer, name)
-        turn = end_of_turn(self.tokenizer)
         self.ends: set[int] = _ends(path, self.config) | {self.tokenizer.pad_token_id}
-        self.ends |= {turn} if turn is not None else set()
+        if (turn := end_of_turn(self.tokenizer)) is not None:
+            self.ends.add(turn)
         self.format: Format = "plain" if uses_plain_format(self.tokenizer) else "chat"
         self.limit: int | None = getattr(self.config, "max_position_embeddings", None)
 
