@@ -15,14 +15,32 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from constitutional_ai.models.chat_template import ANSWER, HUMAN, SYSTEM, render, settle, template_thinking
+from constitutional_ai.models.chat_template import (
+    ANSWER,
+    DATE,
+    HUMAN,
+    SYSTEM,
+    render,
+    settle,
+    template_thinking,
+)
 from constitutional_ai.models.rendering import escape_tokens, uses_plain_format
 from constitutional_ai.models.thinking import opens_thought
 from constitutional_ai.models.turn_tokens import controls, end_of_turn
 
 QUESTION, REPLY, RULE = ("user", HUMAN), ("assistant", ANSWER), ("system", SYSTEM)
-COLUMNS = ("family", "template", "thinking", "system turn", "two human turns", "an answer continues its prompt",
-           "date", "first tokens of ` (A)`: alone, in a text", "an answer ends with", "tokens escaped; before")  # fmt: skip
+COLUMNS = (
+    "family",
+    "template",
+    "thinking",
+    "system turn",
+    "two human turns",
+    "an answer continues its prompt",
+    "date",
+    "` (A)` and `(A)` begin with",
+    "an answer ends with",
+    "tokens escaped",
+)
 
 
 def main(folders: list[str]) -> None:
@@ -102,7 +120,8 @@ def date(own: Any, ours: Any) -> str:
     """Return whether the template asks for today."""
     if "strftime_now" not in own.chat_template:
         return "none"
-    return f"today → fixed (“{next((line for line in (prompt(ours, QUESTION) or '').splitlines() if '2026' in line), 'not written')}”)"
+    written = [line for line in (prompt(ours, QUESTION) or "").splitlines() if str(DATE.year) in line]
+    return f"today → {code(written[0]) if written else 'fixed, not written by default'}"
 
 
 def tokens(tokenizer: Any) -> str:
@@ -125,8 +144,8 @@ def escaped(tokenizer: Any) -> str:
     special |= set(tokenizer.all_special_tokens)
     control = controls(tokenizer).texts
     assert not any(t in escape_tokens(t, tokenizer) for t in control if len(t) > 1)
-    new = [code(t) for t in control if t not in special]
-    return f"{len(control)}; {len(special)}" + (f" (new: {', '.join(sorted(new))})" if new else "")
+    unmarked = [code(text) for text in control if text not in special]
+    return f"{len(control)}, of them not marked special: {', '.join(sorted(unmarked))}"
 
 
 if __name__ == "__main__":

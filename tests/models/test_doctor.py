@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ from constitutional_ai.cli import main
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models import doctor
 from constitutional_ai.models.doctor import examine
+from constitutional_ai.models.doctor_thinking import describe_thinking
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
-from constitutional_ai.models.model import Context, Model
+from constitutional_ai.models.model import Context, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Completion
 
 SAMPLING = ("a seed fixes the answer", "different seeds give different answers")
 
@@ -136,3 +139,40 @@ def test_scores_may_differ_by_the_rounding_of_the_weights(
     monkeypatch.setattr(Off, "int8", int8)
     monkeypatch.setattr(doctor, "load_model", lambda name: Off("tiny", tiny, dtype=torch.float32))
     assert outcomes(f"hf:{tiny}")["scores are right"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("thought", "expected"),
+    [
+        (
+            {0: None, 256: "17 and 25."},
+            "thinks (8 tokens) with thinking on; does not think (8 tokens) with it off",
+        ),
+        (
+            {0: None, 256: None},
+            "does not think (8 tokens) with thinking on; does not think (8 tokens) with it off",
+        ),
+        (
+            {0: "Hm.", 256: "Hm."},
+            "thinks (8 tokens) even with thinking off, so set thinking_tokens; with it on, thinks",
+        ),
+    ],
+)
+def test_it_says_whether_a_model_thinks_and_what_that_costs(
+    thought: dict[int, str | None], expected: str
+) -> None:
+    class Thinker:
+        name, format = "server:m@http://127.0.0.1", "chat"
+
+        async def generate(self, context: Context, sampling: Sampling) -> Completion:
+            return Completion("42", "m", "stop", 3, 8, thought[sampling.thinking])
+
+        async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+            raise RecordError("none")
+
+    assert asyncio.run(describe_thinking(Thinker())).startswith(expected)
+
+
+def test_what_a_template_says_about_thinking_stands_beside_it(exact: None, tiny: Path) -> None:
+    (thinking,) = [check for check in examine(f"hf:{tiny}") if check.name == "thinking"]
+    assert thinking.details.endswith("its chat template has no switch")

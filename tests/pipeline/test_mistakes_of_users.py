@@ -94,7 +94,7 @@ def test_prompts_that_a_template_refuses_are_left_out_and_counted_at_the_start(t
     recipe["prompts"] = {**recipe["prompts"], "red_team": {"file": str(prompts)}}
     run, said = make(recipe, until="01-responses")
     assert any(line.startswith("1 of ") and "turns that the chat template refuses" in line for line in said)
-    assert {"One", "Two"} <= {row.prompt.text for row in run.rows("01-responses", Response)}
+    assert {"One", "Two"} <= {row.prompt.conversation[-1].content for row in run.rows("01-responses", Response)}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["date"] == DATE.isoformat()
 
 
