@@ -25,8 +25,8 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
     compared with a float32 forward pass over the same weights, if they are available.
 
-    A server is also asked to compare answers in four ways: by scores, letters, decisions and votes. The last line says
-    which feedback.method to set.
+    A server must also compare answers in four ways, by scores, letters, decisions and votes. The last line says which
+    feedback.method to set.
     """
     from constitutional_ai.evaluation.judge.feedback_ways import examine_ways
     from constitutional_ai.models.doctor import examine, table

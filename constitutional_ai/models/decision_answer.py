@@ -44,7 +44,7 @@ def read_decision(reply: Any, question: DecisionQuestion) -> Reading:
     """Return the answer in a reply of either endpoint. Raises RefusedAnswer or BrokenReply: it may hold anything."""
     reply = reply if isinstance(reply, dict) else {}
     answer = _only(reply.get("answers"))
-    raw = json.dumps(answer, ensure_ascii=False)[:LONGEST_RAW]
+    raw = json.dumps(answer)[:LONGEST_RAW]
     if answer.get("type") == "refusal":
         raise RefusedAnswer(f"the feedback model refused to judge: {raw}")
     probabilities = _in_order(answer.get("probabilities"), question)
@@ -63,10 +63,10 @@ def read_decision(reply: Any, question: DecisionQuestion) -> Reading:
 
 def _only(answers: Any) -> Mapping[str, Any]:
     """Return the one answer: ``systemone`` has them by name, ``decisions`` in a list."""
-    found = list(answers.values()) if isinstance(answers, dict) else answers
-    if not (isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict)):
+    listed = list(answers.values()) if isinstance(answers, dict) else answers
+    if not (isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], dict)):
         raise BrokenReply("the server's reply holds no answer to the question")
-    return found[0]
+    return listed[0]
 
 
 def _in_order(probabilities: Any, question: DecisionQuestion) -> list[float]:
@@ -74,14 +74,13 @@ def _in_order(probabilities: Any, question: DecisionQuestion) -> list[float]:
     if isinstance(probabilities, list):
         name = "value" if question.kind == "choice" else "label"
         entries = [_mapping(entry) for entry in probabilities]
-        probabilities = {entry.get(name): entry.get("probability") for entry in entries}
-    found = _mapping(probabilities)
-    values = []
+        probabilities = {str(entry.get(name)): entry.get("probability") for entry in entries}
+    by_name, values = _mapping(probabilities), []
     for number, option in enumerate(question.options):
         names = [letter(number)] if question.kind == "choice" else [option, str(number)]
-        values.append(next((found[name] for name in names if name in found), None))
-    if len(found) != len(values) or not all(map(_is_probability, values)):
-        raise BrokenReply(f"the server's answer has no probability for each option: {str(dict(found))[:200]}")
+        values.append(next((by_name[name] for name in names if name in by_name), None))
+    if len(by_name) != len(values) or not all(map(_is_probability, values)):
+        raise BrokenReply(f"the server's answer has no probability for each option: {str(dict(by_name))[:200]}")
     return [float(value) for value in values if value is not None]
 
 

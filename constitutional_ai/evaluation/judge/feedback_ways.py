@@ -47,7 +47,7 @@ class WayResult:
 
     way: str
     answers: Mapping[str, GateAnswer]
-    """By the id of the question."""
+    """The answers, by the id of the question."""
     fault: str | None
     """Why there is no answer, or not to every question."""
 

@@ -88,6 +88,6 @@ async def _ask_systemone(client: Client, model: str, state: str, question: Decis
 
 
 async def _ask_decisions(client: Client, model: str, state: str, question: DecisionQuestion) -> Any:
-    asked: Any = decisions_question(question)
-    reply: Any = await client.decisions.create(model=model, input=state, questions=[asked])
+    questions: Any = [decisions_question(question)]
+    reply: Any = await client.decisions.create(model=model, input=state, questions=questions)
     return reply.to_dict() if isinstance(reply, openai.BaseModel) else reply

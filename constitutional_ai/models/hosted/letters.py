@@ -17,7 +17,7 @@ import openai
 from constitutional_ai.errors import BrokenReply, ModelError, OnlyThought, RefusedAnswer
 from constitutional_ai.models.abilities import Reading
 from constitutional_ai.models.hosted.fields import Fields
-from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice
+from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice, whole_characters
 from constitutional_ai.models.thinking import CHANNEL, OPENING
 from constitutional_ai.records import Conversation, Message, as_messages
 
@@ -141,7 +141,7 @@ class LetterReader:
         return Reading(
             tuple(mass / total if total else 0.0 for mass in masses),
             min(1.0, total),
-            "".join(place.token for place in places),
+            whole_characters("".join(place.token for place in places)),
             getattr(usage, "prompt_tokens", None) or 0,
             getattr(usage, "completion_tokens", None) or 0,
         )

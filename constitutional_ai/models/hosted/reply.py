@@ -40,12 +40,12 @@ def read_reply(reply: Any, name: str, sampling: Sampling) -> Completion:
     choice = first_choice(reply)
     message = getattr(choice, "message", None)
     parts = Reply(None, choice.text) if message is None else _message(message)
-    answer, stopped = cut_at_stop(_whole_characters(parts.answer), sampling.stop)
+    answer, stopped = cut_at_stop(whole_characters(parts.answer), sampling.stop)
     usage = getattr(reply, "usage", None)
     tokens = [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")]
     limit = sampling.max_tokens + sampling.thinking
     finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), tokens[1] >= limit)
-    thought = None if parts.thought is None else _whole_characters(parts.thought)
+    thought = None if parts.thought is None else whole_characters(parts.thought)
     return completion_of(Reply(thought, answer.strip()), name, finish, tokens[0], tokens[1], sampling)
 
 
@@ -117,7 +117,7 @@ def _count(usage: Any, field: str) -> int:
     return count if isinstance(count, int) and count > 0 else 0
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
     """Return a text that every file can hold: one that is cut inside an emoji may hold half of it."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

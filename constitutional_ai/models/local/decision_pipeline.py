@@ -52,8 +52,8 @@ class DecisionReference:
                 raise ModelError(f"{self._name} answers no decision questions: {error}") from None
             finally:
                 watch.remove()
-            ((prompt, (asked,)),) = inputs["prompts"]
-            labels = self._pipeline.label_token_ids(tuple(asked.labels))
+            ((prompt, (parsed,)),) = inputs["prompts"]
+            labels = self._pipeline.label_token_ids(tuple(parsed.labels))
             mass = float(
                 seen[-1][0, -1].softmax(-1)[labels].sum()
             )  # the pipeline itself tells only shares of it

@@ -41,8 +41,8 @@ class Decision(FeedbackMethod):
         """Ask one choice. Raises RefusedAnswer for a refusal, and LowLabelMass if the labels hold too little."""
         pair = question.shown
         options = (pair.a.text, pair.b.text)
-        asked = DecisionQuestion("choice", question.principle.preference or "", options)
-        reading = readable(await decider(model).decide(state_of(pair.prompt.conversation), asked))
+        choice = DecisionQuestion("choice", question.principle.preference or "", options)
+        reading = readable(await decider(model).decide(state_of(pair.prompt.conversation), choice))
         return question.read(reading)
 
 

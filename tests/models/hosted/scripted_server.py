@@ -121,7 +121,7 @@ def refusing(request: Request) -> tuple[int, Any]:
 # -- replies of a chat with top_logprobs
 
 Places = list[tuple[str, dict[str, float]]]
-"""For each place of an answer the token that was said, and the probabilities of likely ones."""
+"""Each place of an answer: the token that was said, and the probabilities of likely ones."""
 
 
 def chat(say: Callable[[Request], Places]) -> Answer:
