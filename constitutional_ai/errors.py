@@ -3,7 +3,7 @@
 * CaiError                the user can fix it: shown as one sentence, without a traceback
     * InputError          a file, a key or a value the user wrote (also a ``ValueError``)
     * StageChanged        a stage on disk was made with different settings or inputs
-    * TooManyFailures     more records failed than ``max_failures`` allows
+    * TooManyFailures     more records failed than ``max_failures`` allows, or all of them
     * GateClosed          the feedback model judges no better than chance and the recipe says ``gate: stop``
     * ModelError          a model or its server could not be loaded or reached
     * DiskFull            the disk is full; the files already written are intact
@@ -41,7 +41,7 @@ class StageChanged(CaiError):
 
 
 class TooManyFailures(CaiError):
-    """More records failed than the recipe's ``max_failures``."""
+    """More records failed than the recipe's ``max_failures``, or all records of a stage."""
 
 
 class GateClosed(CaiError):
@@ -58,6 +58,9 @@ class DiskFull(CaiError, OSError):
 
 class RecordError(Exception):
     """One record failed. A bad answer is data, not a crash: the runner keeps it as a ``Failure``."""
+
+    tokens: tuple[int, int] = (0, 0)
+    """Tokens that the model read and wrote for it, where that is known and no completion says so."""
 
 
 class UnreadableAnswer(RecordError):

@@ -332,6 +332,26 @@ def usage(record: object) -> Usage:
     return total(cost for cost in _costs(record) if cost is not None)
 
 
+def uncounted(record: object) -> str | None:
+    """Return the model that wrote a part of a record without saying how many tokens it took; None if none did.
+
+    Such a server's replies have no ``usage``, so that a text has been written to a prompt of 0 tokens. Scripted models
+    and scores, which sample nothing, cost nothing that could be counted.
+
+    >>> from constitutional_ai.records import Completion, uncounted
+    >>> uncounted(Completion("hi", "server:m@http://127.0.0.1", "stop", prompt_tokens=0, completion_tokens=0))
+    'server:m@http://127.0.0.1'
+    """
+    for cost in _costs(record):
+        if isinstance(cost, Completion):
+            written = cost.text or cost.thought
+            if written and not cost.prompt_tokens and not cost.model.startswith("scripted"):
+                return cost.model
+        elif cost is not None and not cost.prompt_tokens:
+            return "the feedback model"
+    return None
+
+
 def total(costs: Iterable[Completion | Usage]) -> Usage:
     """Return the sum of tokens."""
     pairs = [(cost.prompt_tokens, cost.completion_tokens) for cost in costs]

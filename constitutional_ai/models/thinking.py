@@ -154,5 +154,9 @@ def completion_of(
     if reply.thought is not None and not reply.answer:
         limit = sampling.max_tokens + sampling.thinking
         outcome = f"spent its {limit} tokens thinking" if finish == "length" else "thought, and gave no answer"
-        raise OnlyThought(f"the model {outcome}: raise thinking_tokens or max_tokens, or switch thinking off.")
+        error = OnlyThought(
+            f"the model {outcome}: raise thinking_tokens or max_tokens, or switch thinking off."
+        )
+        error.tokens = (prompt_tokens, tokens)
+        raise error
     return Completion(reply.answer, model, finish, prompt_tokens, tokens, reply.thought)

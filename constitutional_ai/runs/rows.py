@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from constitutional_ai.errors import DiskFull, InputError, first_fault
-from constitutional_ai.records import Usage, usage
+from constitutional_ai.records import Usage, uncounted, usage
 
 Row = TypeVar("Row")
 Loaded = TypeVar("Loaded")
@@ -64,16 +64,19 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
 class StoredRows(Collection[Row]):
     """The rows of a complete file. Each iteration reads the file again, so that a million rows take no memory."""
 
-    def __init__(self, path: Path, row_type: type[Row]) -> None:
-        self._path, self._row_type = path, row_type
+    def __init__(self, path: Path, row_type: type[Row], check: Callable[[], object] = lambda: None) -> None:
+        """``check`` raises an error if the file is not what it was, before any row is read."""
+        self._path, self._row_type, self._check = path, row_type, check
 
     def __iter__(self) -> Iterator[Row]:
+        self._check()
         return read_rows(self._path, self._row_type)
 
     def __contains__(self, row: object) -> bool:
         return any(row == stored for stored in self)
 
     def __len__(self) -> int:
+        self._check()
         with self._path.open("rb") as stream:
             return sum(1 for _ in stream)
 
@@ -114,11 +117,17 @@ class RowIndex:
         self._line: dict[str, int] = {}
         self._starts = array("q", [0])
         self._prompt_tokens, self._completion_tokens = array("q"), array("q")
+        self.uncounted: str | None = None
+        """A model that did not say how many tokens a record took; None if all are counted."""
         for row, size in sized_rows(path, row_type):
             self.add(row.id, size, usage(row))
+            self.uncounted = self.uncounted or uncounted(row)
 
     def __contains__(self, name: str) -> bool:
         return name in self._line
+
+    def __len__(self) -> int:
+        return len(self._line)
 
     def add(self, name: str, size: int, tokens: Usage) -> None:
         """Add the record ``name``, whose line of ``size`` bytes was appended to the file."""
@@ -215,7 +224,7 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     if not path.is_file():
         return None
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return adapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:
         raise InputError(
             f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from constitutional_ai.errors import RecordError, TooManyFailures
-from constitutional_ai.records import Failure, Usage, total, usage
+from constitutional_ai.records import Failure, Usage, total, uncounted, usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
+from constitutional_ai.runs.meter import metered
 from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows
 
 Item = TypeVar("Item")
@@ -59,7 +60,9 @@ class StageRows(NamedTuple, Generic[Row]):
     """The records stand in the order of the items."""
     failures: int
     tokens: Usage
-    """Cost of all records, including those of earlier sessions, and ``Pass.spent``."""
+    """Cost of all records, including those of earlier sessions, of this session's failures, and ``Pass.spent``."""
+    counted: bool = True
+    """Whether the models said how many tokens every record took."""
 
 
 class Pass(NamedTuple, Generic[Item, Row]):
@@ -82,22 +85,26 @@ async def run_rows(
     progress: Progress,
     file: str = layout.RECORDS,
     budget: Budget | None = None,
+    say: Callable[[str], object] = lambda text: None,
 ) -> StageRows[Row]:
     """Make one record for every item of every pass.
 
     Passes run one after another, so that a generator of passes can load a model for each and free it afterwards. A
-    record is not kept in memory once it is written. Raises TooManyFailures once more than ``max_failures`` records have
-    failed, and BudgetSpent when ``budget`` allows no further record and none is in progress.
+    record is not kept in memory once it is written. ``say`` is told when a model's tokens are not counted. Raises
+    TooManyFailures once more than ``max_failures`` records have failed, or if there are items and all have failed;
+    BudgetSpent when ``budget`` allows no further record and none is in progress; and TokensUnknown.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index, budget = RowIndex(folder / file, row_type), budget or Budget()
-    budget.add_spent(index.tokens, index.dearest)
+    budget.add_spent(index.tokens, index.dearest, len(index))
+    if index.uncounted:
+        budget.add_unknown(index.uncounted)
     names: list[str] = []
     spent_beside = Usage(0, 0)
     failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
     failures.unlink(missing_ok=True)  # records that failed in an earlier session are tried again
     with RowWriter(folder / file, row_type) as writer, RowWriter(failures, Failure) as failure_writer:
-        loop = _Loop(folder, failures, index, writer, failure_writer, budget, progress, max_failures)
+        loop = _Loop(folder, failures, index, writer, failure_writer, budget, progress, max_failures, say)
         async for items, step, spent in passes:
             spent_beside = total((spent_beside, spent))
             budget.add_spent(sum(spent))
@@ -108,10 +115,12 @@ async def run_rows(
             del step, missing  # they hold the pass's model, which must be freed before the next is loaded
     if not loop.failed:
         failures.unlink()
+    elif not any(name in index for name in names):
+        raise loop.nothing_made()
     progress.finish(folder.name)
     # Records were appended as they finished; the order that later stages read must not depend on timing.
-    tokens = total((spent_beside, index.sort_file(names)))
-    return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens)
+    tokens = total((spent_beside, loop.lost, index.sort_file(names)))
+    return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens, index.uncounted is None)
 
 
 @dataclass
@@ -126,35 +135,60 @@ class _Loop(Generic[Row]):
     budget: Budget
     progress: Progress
     max_failures: int
+    say: Callable[[str], object]
     failed: list[Failure] = field(default_factory=list)
+    lost: Usage = field(default_factory=lambda: Usage(0, 0))
+    """Tokens of the records that failed, as far as they are known."""
 
     async def work(self, step: Callable[[Item], Awaitable[Row]], missing: Iterator[tuple[str, Item]]) -> None:
         """Take items one at a time from ``missing``, which all workers share, until there are none."""
         for name, item in missing:
             await self.budget.reserve(self.folder.name)
-            tokens = Usage(0, 0)
-            try:
-                record = await step(item)
-                tokens = usage(record)
-            except RecordError as error:
-                self._keep(Failure(name, type(error).__name__, str(error)), error)
-                continue
-            finally:
-                self.budget.charge(tokens)
+            tokens, made = Usage(0, 0), False
+            with metered() as meter:
+                try:
+                    record = await step(item)
+                    tokens, made = usage(record), True
+                except RecordError as error:
+                    tokens = meter.tokens
+                    self._keep(Failure(name, type(error).__name__, str(error)), error, tokens)
+                    continue
+                finally:
+                    self.budget.charge(tokens, allowed=meter.allowed, known=made or any(tokens))
             if record.id != name:
                 raise AssertionError(f"step made record {record.id!r} for item {name!r}")
             self.index.add(name, self.writer.append(record), tokens)
             self.progress.advance(self.folder.name, tokens, failed=False)
+            if model := uncounted(record):
+                self._note_uncounted(model)
 
-    def _keep(self, failure: Failure, error: RecordError) -> None:
+    def nothing_made(self) -> TooManyFailures:
+        """Return the error of a stage in which every record failed."""
+        return TooManyFailures(
+            f"nothing was made in {self.folder.name}: all {len(self.failed)} records failed, {self._last_failure()}. "
+            f"See {self.failures}; remove the cause, then type the same command."
+        )
+
+    def _note_uncounted(self, model: str) -> None:
+        self.budget.add_unknown(model)
+        self.budget.check_counted()
+        if self.index.uncounted is None:
+            self.index.uncounted = model
+            self.say(f"{model} does not say how many tokens it reads and writes, so they are not counted.")
+
+    def _keep(self, failure: Failure, error: RecordError, tokens: Usage) -> None:
         self.failed.append(failure)
         self.failure_writer.append(failure)
-        self.progress.advance(self.folder.name, Usage(0, 0), failed=True)
+        self.lost = total((self.lost, tokens))
+        self.progress.advance(self.folder.name, tokens, failed=True)
         if len(self.failed) > self.max_failures:
             raise TooManyFailures(
-                f"{len(self.failed)} records of {self.folder.name} failed, the last with {failure.error}: "
-                f"{failure.message}. See {self.failures}; set max_failures higher to continue."
+                f"{len(self.failed)} records of {self.folder.name} failed, {self._last_failure()}. "
+                f"See {self.failures}; set max_failures higher to continue."
             ) from error
+
+    def _last_failure(self) -> str:
+        return f"the last with {self.failed[-1].error}: {self.failed[-1].message}"
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

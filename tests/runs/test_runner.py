@@ -152,6 +152,24 @@ def test_one_failure_too_many_stops_the_stage_and_keeps_its_records(tmp_path: Pa
     assert len(list(read_rows(tmp_path / "failures.jsonl", Failure))) == 3
 
 
+@pytest.mark.parametrize("names", [["3"], NAMES[:3]])
+def test_a_stage_in_which_all_records_fail_stops_and_is_tried_again(tmp_path: Path, names: list[str]) -> None:
+    said = (
+        rf"nothing was made in {tmp_path.name}: all {len(names)} records failed, the last with RecordError: "
+        rf"{names[-1]} is bad\. See .*/failures\.jsonl"
+    )
+    with pytest.raises(TooManyFailures, match=said):
+        make(tmp_path, names, fails_on(*names), max_failures=20, concurrency=1)
+    assert len(list(read_rows(tmp_path / "failures.jsonl", Failure))) == len(names)
+    assert [r.id for r in make(tmp_path, names).records] == names
+
+
+def test_a_stage_without_items_or_with_older_records_is_no_stage_in_which_all_fail(tmp_path: Path) -> None:
+    assert list(make(tmp_path, []).records) == []
+    make(tmp_path, ["0"])
+    assert make(tmp_path, ["0", "1"], fails_on("1"), max_failures=1).failures == 1
+
+
 def test_a_resume_makes_only_the_missing_records(tmp_path: Path) -> None:
     make(tmp_path, NAMES[:5])
     with (tmp_path / "records.jsonl").open("ab") as file:

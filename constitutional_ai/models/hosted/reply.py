@@ -41,12 +41,13 @@ def read_reply(reply: Any, name: str, sampling: Sampling) -> Completion:
     message = getattr(choice, "message", None)
     parts = Reply(None, choice.text) if message is None else _message(message)
     answer, stopped = cut_at_stop(whole_characters(parts.answer), sampling.stop)
-    usage = getattr(reply, "usage", None)
-    tokens = [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")]
+    read, written = _tokens(getattr(reply, "usage", None))
     limit = sampling.max_tokens + sampling.thinking
-    finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), tokens[1] >= limit)
+    finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), written >= limit)
     thought = None if parts.thought is None else whole_characters(parts.thought)
-    return completion_of(Reply(thought, answer.strip()), name, finish, tokens[0], tokens[1], sampling)
+    if (answer.strip() or thought) and not written:
+        read = 0  # half a count is none (``records.uncounted``)
+    return completion_of(Reply(thought, answer.strip()), name, finish, read, written, sampling)
 
 
 def _message(message: Any) -> Reply:
@@ -112,8 +113,21 @@ def _finish(reason: Any, is_full: bool) -> FinishReason:
     raise RecordError(f"the server broke the answer off, with finish_reason '{str(reason)[:40]}'")
 
 
+def _tokens(usage: Any) -> tuple[int, int]:
+    """Return the tokens that a server says it read and wrote; 0 for what it does not say.
+
+    Some servers name them as the newer API of OpenAI does, and some give one of the two and the sum.
+    """
+    read = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+    written = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+    both = _count(usage, "total_tokens")
+    if both and bool(read) != bool(written):
+        read, written = read or max(0, both - written), written or max(0, both - read)
+    return read, written
+
+
 def _count(usage: Any, field: str) -> int:
-    count = getattr(usage, field, None)
+    count = _field(usage, field)
     return count if isinstance(count, int) and count > 0 else 0
 
 

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion
 from constitutional_ai.errors import BrokenReply, OnlyThought, RecordError
 from constitutional_ai.models.hosted.reply import read_reply
 from constitutional_ai.models.model import Sampling
-from constitutional_ai.records import Completion
+from constitutional_ai.records import Completion, uncounted
 
 CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
 
@@ -131,3 +131,36 @@ def test_a_reply_without_an_answer_is_broken(reply: Any) -> None:
 def test_an_error_with_status_200_is_told() -> None:
     with pytest.raises(BrokenReply, match="holds no answer: no room"):
         read_reply(ChatCompletion.construct(error={"message": "no room"}), "m", Sampling())
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}, (9, 7)),
+        ({"input_tokens": 9, "output_tokens": 7}, (9, 7)),
+        ({"prompt_tokens": 9, "total_tokens": 16}, (9, 7)),
+        ({"completion_tokens": 7, "total_tokens": 16}, (9, 7)),
+        ({"prompt_tokens": 9}, None),
+        ({"completion_tokens": 7}, None),
+        ({"total_tokens": 16}, None),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_tokens_are_counted_only_where_the_server_says_both_numbers(
+    usage: dict[str, int] | None, counted: tuple[int, int] | None
+) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "An apple."}}
+    reply = ChatCompletion.construct(id="1", choices=[choice], usage=usage)
+    made = read_reply(reply, "server:m@http://here", Sampling(max_tokens=8))
+    if counted:
+        assert ((made.prompt_tokens, made.completion_tokens), uncounted(made)) == (counted, None)
+    else:
+        assert uncounted(made) == "server:m@http://here"
+
+
+def test_a_thought_alone_says_what_it_cost() -> None:
+    with pytest.raises(OnlyThought) as caught:
+        completion({"content": "", "reasoning_content": "Hm."})
+    assert caught.value.tokens == (9, 7)

@@ -1,0 +1,40 @@
+"""Count the tokens of every request to a model on the meter of the record that it is sent for (``runs/meter.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from constitutional_ai.errors import RecordError
+from constitutional_ai.models.model import Context, Format, Model, Sampling
+from constitutional_ai.records import Completion
+from constitutional_ai.runs import meter
+
+
+class CountedModel:
+    """A model whose requests are counted, those that fail too, where their tokens are known."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def format(self) -> Format:
+        return self._model.format
+
+    async def generate(self, context: Context, sampling: Sampling) -> Completion:
+        """See ``Model``."""
+        allowed = sampling.max_tokens + sampling.thinking
+        try:
+            completion = await self._model.generate(context, sampling)
+        except RecordError as error:
+            meter.count(*error.tokens, allowed)
+            raise
+        meter.count(completion.prompt_tokens, completion.completion_tokens, allowed)
+        return completion
+
+    async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
+        """See ``Model``. Scores report no tokens."""
+        return await self._model.score(context, continuations)
