@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import DATE
-from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.stages.check_models import check_models, usable_prompts
@@ -49,13 +50,21 @@ def run_pipeline(
     notify: Callable[[str], None],
     until: str | None = None,
     redo: str | None = None,
+    retry_failures: bool = False,
     after_stage: Callable[[Run, Recipe, Constitution], object] = lambda *_: None,
 ) -> Run:
     """Complete the stages of a run, in order, up to and including ``until``.
 
-    ``redo`` names a stage that is first removed, with all later ones, which depend on it. ``after_stage`` is called
-    after each stage. Raises CaiError when a stage cannot be completed; complete stages are kept.
+    ``redo`` names a stage that is first removed, with all later ones, which depend on it. ``retry_failures`` tries the
+    failed records of complete stages again; a later stage of which each record has one source is extended by what is
+    new, and all others are made again. ``after_stage`` is called after each stage, unless the run was made with another
+    recipe or constitution. Raises CaiError when a stage cannot be completed; complete stages are kept.
     """
+    wanted = list(PIPELINE)[: list(PIPELINE).index(until) + 1 if until else None]
+    if redo and redo not in wanted:
+        raise InputError(
+            f"--redo {redo} would do nothing: {until} comes before it. Leave out --until, or name a later stage."
+        )
     trackers.check(recipe.report_to)
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     check_principles(recipe, constitution)
@@ -63,30 +72,76 @@ def run_pipeline(
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
-    with open_run(Path(recipe.out), texts, progress) as run:
-        run = replace(
-            run, concurrency=recipe.concurrency, max_failures=recipe.max_failures, date=DATE.isoformat()
-        )
-        check_models(recipe, _unfinished(run, until, redo), notify)
+    with open_run(Path(recipe.out), texts, progress) as opened:
+        check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, prompts, notify)
-        job = Job(run, recipe, constitution, prompts, notify)
-        job.few_shots_digest()
-        for stage, make in PIPELINE.items():
+        job = Job(opened, recipe, constitution, prompts, notify)
+        settings = flat(recipe.model_dump(mode="json")) | job.few_shots_digest()
+        run = replace(
+            opened,
+            concurrency=recipe.concurrency,
+            max_failures=recipe.max_failures,
+            provenance=Provenance(texts, settings, {"constitution": constitution.digest}),
+            retries_failures=retry_failures,
+            say=job.notify_once,
+            date=DATE.isoformat(),
+        )
+        job = replace(job, run=run)
+        failed = failures(run, wanted) if retry_failures else {}
+        if retry_failures:
+            owed = ", ".join(f"{count} of {stage}" for stage, count in failed.items())
+            notify(
+                f"failed records are tried again: {owed}."
+                if failed
+                else "no complete stage has failed records."
+            )
+        for stage in wanted:
             if stage == redo:  # only now, because the earlier stages have been checked
-                run.remove_stages(*list(PIPELINE)[list(PIPELINE).index(redo) :])
-            make(job)
-            after_stage(run, recipe, constitution)
-            if stage == until:
-                break
+                redone(run, redo, notify)
+            PIPELINE[stage](job)
+            if stage in failed:
+                left = failures(run, [stage]).get(stage, 0)
+                notify(f"{stage}: {failed[stage] - left} of {failed[stage]} failed records were made.")
+            if not run.provenance.unwritten(run.folder):
+                after_stage(run, recipe, constitution)
+        tell_what_differs(run, wanted, notify)
         return run
 
 
-def _unfinished(run: Run, until: str | None, redo: str | None) -> set[str]:
+def _unfinished(run: Run, wanted: list[str], redo: str | None) -> set[str]:
     """Return the stages that are yet to be completed."""
-    stages = list(PIPELINE)
-    again = stages[stages.index(redo) :] if redo else []
-    wanted = stages[: stages.index(until) + 1] if until else stages
+    again = wanted[wanted.index(redo) :] if redo else []
     return {stage for stage in wanted if stage in again or run.manifest(stage) is None}
+
+
+def failures(run: Run, stages: Iterable[str]) -> dict[str, int]:
+    """Return the number of failed records of the complete stages that have any."""
+    done = {stage: manifest for stage in stages if (manifest := run.manifest(stage))}
+    return {stage: manifest.failures for stage, manifest in done.items() if manifest.failures}
+
+
+def redone(run: Run, redo: str, notify: Callable[[str], None]) -> None:
+    """Remove a stage and all later ones, and say so if there is nothing to remove."""
+    stages = list(PIPELINE)[list(PIPELINE).index(redo) :]
+    if not any(run.stage(stage).exists() for stage in stages):
+        notify(f"--redo {redo} removes nothing: neither this stage nor a later one was made.")
+    elif not run.stage(redo).exists():
+        notify(f"--redo {redo} makes only later stages again: this one was not made.")
+    run.remove_stages(*stages)
+
+
+def tell_what_differs(run: Run, wanted: list[str], notify: Callable[[str], None]) -> None:
+    """Say which files of the run are not those of this command, and which later stages were made before."""
+    if names := run.provenance.unwritten(run.folder):
+        notify(
+            f"{' and '.join(names)} in {run.folder} are kept: they are what made the stages, which are complete."
+        )
+    stale = [stage for stage in PIPELINE if stage not in wanted and run.is_stale(stage)]
+    if stale:
+        notify(
+            f"{' and '.join(stale)} on disk: made before earlier stages got more records. The same command without "
+            "--until brings all stages up to date."
+        )
 
 
 def check_principles(recipe: Recipe, constitution: Constitution) -> None:

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 @click.option(
     "--redo", type=click.Choice(layout.STAGES), metavar="STAGE", help="Repeat this stage and all later ones."
 )
-def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None) -> None:
+@click.option(
+    "--retry-failures",
+    is_flag=True,
+    help="Try the failed records of complete stages again. Later stages are extended, or made again.",
+)
+def run(
+    recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None, retry_failures: bool
+) -> None:
     """Run RECIPE, or continue a run that was interrupted.
 
     RECIPE is a YAML file or a built-in recipe, by name (demo, paper). KEY=VALUE changes any key of the recipe, for
@@ -34,6 +41,9 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     STAGE is one of 00-prompts, 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,
     05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
     00-prompts exists only if the recipe generates prompts.
+
+    Where --retry-failures makes new records, 01-responses, 02-revisions and 05-preference-labels are extended by what
+    follows from them, and other later stages are made again; a message says which.
     """
     from rich.console import Console
 
@@ -48,7 +58,13 @@ def run(recipe: str, changes: tuple[str, ...], until: str | None, redo: str | No
     settings = load_recipe(recipe, changes)
     with Bars(console) as bars:
         finished = run_pipeline(
-            settings, progress=bars, notify=bars.say, until=until, redo=redo, after_stage=write_cards
+            settings,
+            progress=bars,
+            notify=bars.say,
+            until=until,
+            redo=redo,
+            retry_failures=retry_failures,
+            after_stage=write_cards,
         )
     if until is None or until == layout.STAGES[-1]:
         console.print(f"report: {write_report(finished)}")

@@ -32,6 +32,8 @@ from constitutional_ai.safe_text import visible
 STAGE = layout.EVALUATION
 LIMITS = {f"evaluation.{kind}" for kind in ("red_team", "helpful", "borderline")}
 """Numbers of prompts, which do not change the answer to a prompt."""
+FEW_SHOTS = "few_shots"
+"""A stage has the digest of the worked examples, not their name, under this key."""
 SEPARATE = (
     "Scores are left out: these runs were not scored by the same preference model, and the scores of two cannot be "
     "compared."
@@ -157,7 +159,7 @@ def _settings_that_differ(first: Run, other: Run) -> list[Setting]:
     one, two = _settings(first), _settings(other)
     keys = [key for key in {**one, **two} if key != "out" and one.get(key) != two.get(key)]
     settings = [Setting(key, one.get(key), two.get(key)) for key in keys]
-    versions = [load_constitution(run.folder / layout.CONSTITUTION).digest for run in (first, other)]
+    versions = [_constitution(run) for run in (first, other)]
     if versions[0] != versions[1] and not {"constitution", "control"} & set(keys):
         settings.append(Setting("text of the constitution: version", *versions))
     return settings
@@ -172,7 +174,20 @@ def _settings(run: Run) -> dict[str, Any]:
     settings, _ = read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} is not the recipe of a run. Name a folder that cai run wrote.")
-    return flat(Recipe().model_dump(mode="json")) | flat(settings)
+    known = flat(Recipe().model_dump(mode="json")) | flat(settings)
+    return known | {key: value for key, value in _made_with(run).items() if key in known and key != FEW_SHOTS}
+
+
+def _made_with(run: Run) -> dict[str, Any]:
+    """Return the settings with which the complete stages were made, whatever the recipe in the folder says now."""
+    return {k: v for stage in layout.STAGES if (done := run.manifest(stage)) for k, v in done.config.items()}
+
+
+def _constitution(run: Run) -> str:
+    """Return the digest of the constitution under which answers were revised; else of the one in the folder."""
+    revised = run.manifest(layout.REVISIONS)
+    made_under = revised.inputs.get("constitution") if revised else None
+    return made_under or load_constitution(run.folder / layout.CONSTITUTION).digest
 
 
 # -- measures, paired by prompt, which cancels how hard each prompt is

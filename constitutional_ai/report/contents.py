@@ -105,6 +105,13 @@ class Contents:
         return next((p for p in self.constitution.principles if p.name == name), None)
 
     @property
+    def made_under(self) -> str | None:
+        """Digest of the constitution that made the stages, if it is not the one in the run's folder."""
+        digests = [s.manifest.inputs.get("constitution") for s in self.stages if s.manifest]
+        own = self.constitution and self.constitution.digest
+        return next((digest for digest in digests if own and digest and digest != own), None)
+
+    @property
     def versions(self) -> list[tuple[str, dict[str, str]]]:
         """Software versions, each with the first stage that used them."""
         changes = groupby((s.manifest for s in self.stages if s.manifest), key=lambda m: m.versions)

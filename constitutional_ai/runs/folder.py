@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from constitutional_ai.errors import InputError, StageChanged
+from constitutional_ai.errors import InputError
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import PART, write_atomically
+from constitutional_ai.runs.provenance import Provenance
+from constitutional_ai.runs.rows import PART
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 
@@ -23,21 +24,13 @@ def open_run(
 ) -> Iterator[Run]:
     """Open a run directory for writing, by this process alone.
 
-    ``texts`` maps file names (of the recipe and the constitution) to their new contents. The old contents are restored
-    when StageChanged is raised in the block. Raises InputError when ``folder`` cannot hold a run or is in use;
-    ``elsewhere`` is its advice, in the words of the user's command.
+    ``texts`` maps file names (of the recipe and the constitution) to their contents, which are written when a stage is
+    begun. Raises InputError when ``folder`` cannot hold a run or is in use; ``elsewhere`` is its advice, in the words
+    of the user's command.
     """
     _check_folder(folder, elsewhere)
     with _locked(folder, elsewhere):
-        before = {name: (folder / name).read_text() for name in texts if (folder / name).exists()}
-        for name, text in texts.items():
-            write_atomically(folder / name, text)
-        try:
-            yield Run(folder, progress)
-        except StageChanged:
-            for name, text in before.items():
-                write_atomically(folder / name, text)
-            raise
+        yield Run(folder, progress, provenance=Provenance(texts))
 
 
 def _check_folder(folder: Path, elsewhere: str) -> None:

@@ -28,17 +28,25 @@ class StageManifest:
     inputs: dict[str, str]
     """Digests of everything that the stage read, by name."""
     output: str
-    """Digest of ``records.jsonl``, or of the weights."""
+    """Digest of ``records.jsonl``, or of the weights; empty if it is not known, so that nothing can be checked."""
     records: int
     failures: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    """None if a model did not say how many tokens it read and wrote, as in the next field."""
+    completion_tokens: int | None
     seconds: float
     """Duration; of the last session only, if the stage was interrupted and resumed."""
     finished: str
     notes: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    """Digests of the other files of records that are read later, by name."""
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that were counted."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
 
 @cache

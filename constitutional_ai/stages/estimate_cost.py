@@ -103,8 +103,10 @@ def _scaled(estimates: Sequence[Estimate], recipe: Recipe, like: Path) -> Iterat
             continue
         share = one.amount / amounts[one.stage]
         counts = (manifest.prompt_tokens, manifest.completion_tokens)
-        read, written = [None if one.scores else round(share * count) for count in counts]
+        read, written = [None if one.scores or count is None else round(share * count) for count in counts]
         note = f"scaled from {like}" + (", but scores report no tokens" if one.scores else "")
+        if None in counts:
+            note = f"scaled from {like}, where the model of {one.stage} did not say how many tokens it took."
         yield replace(one, read=read, written=written, seconds=share * manifest.seconds, note=note)
 
 

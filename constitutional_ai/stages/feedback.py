@@ -67,6 +67,13 @@ def preference_labels(job: Job) -> None:
         passes,
         config=job.config("feedback", "models.feedback") | job.few_shots_digest(),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
+        still_fits=lambda: job.is_from(
+            layout.PREFERENCE_LABELS,
+            PreferenceLabel,
+            lambda one: one.comparison,
+            layout.COMPARISONS,
+            Comparison,
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from constitutional_ai.data.prompts import KINDS, Prompts, sample_prompts
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.cached import cached
+from constitutional_ai.models.counted import CountedModel
 from constitutional_ai.models.load import loaded, model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.turns import REFUSED
@@ -50,7 +51,7 @@ class Job:
     notify: Callable[[str], None]
     """Shows the user an important message."""
     shown: set[str] = field(default_factory=set)
-    """Messages that ``_notify_once`` has shown."""
+    """Messages that ``notify_once`` has shown."""
 
     # -- prompts and worked examples
 
@@ -136,6 +137,7 @@ class Job:
         config: dict[str, Any],
         inputs: dict[str, str],
         notes: Callable[[Collection[Row]], Notes] = lambda rows: {},
+        still_fits: Callable[[], bool] | None = None,
     ) -> Collection[Row]:
         """Make or read the records of a stage, within the recipe's budget (see ``Run.make_rows``)."""
         return self.run.make_rows(
@@ -146,16 +148,30 @@ class Job:
             inputs=inputs,
             notes=notes,
             budget=self._budget(stage),
+            still_fits=still_fits,
         )
+
+    def is_from(
+        self,
+        stage: str,
+        row_type: type[Row],
+        source: Callable[[Row], HasId],
+        earlier: str,
+        source_type: type[HasId],
+    ) -> bool:
+        """Return whether each record of a stage was made from a record that an ``earlier`` stage still has."""
+        sources = {row.id: row for row in self.run.rows(earlier, source_type)}
+        own = map(source, self.run.stored_rows(stage, row_type))
+        return all(sources.get(row.id) == row for row in own)
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[Model]:
         """Load a model for the block. Its calls are cached in the recipe's ``cache``."""
         with (
-            loaded(name, engine=self.recipe.engine, say=self._notify_once) as model,
+            loaded(name, engine=self.recipe.engine, say=self.notify_once) as model,
             cached(model, name, self._cache_file(), self.notify) as cached_model,
         ):
-            yield cached_model
+            yield CountedModel(cached_model)
 
     def _cache_file(self) -> Path | None:
         cache = self.recipe.cache
@@ -163,7 +179,8 @@ class Job:
             return None
         return self.run.folder / layout.CALLS if cache == "run" else Path(cache).expanduser()
 
-    def _notify_once(self, text: str) -> None:
+    def notify_once(self, text: str) -> None:
+        """Show a message, unless it was shown before."""
         if text not in self.shown:
             self.shown.add(text)
             self.notify(text)

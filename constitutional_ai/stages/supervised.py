@@ -77,6 +77,7 @@ def responses(job: Job) -> None:
         passes,
         config=job.config("responses", "models.helpful"),
         inputs={"prompts": digest_of(p.id for p in used)},
+        still_fits=lambda: True,  # an answer depends on its own prompt only
     )
 
 
@@ -110,6 +111,9 @@ def revisions(job: Job) -> None:
         config=job.config("revisions", "models.helpful") | job.few_shots_digest(),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.RESPONSES)},
         notes=notes,
+        still_fits=lambda: job.is_from(
+            layout.REVISIONS, RevisionChain, lambda chain: chain.initial, layout.RESPONSES, Response
+        ),
     )
 
 

@@ -47,7 +47,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             "08-evaluation",
             config,
             {"06-preference-model": pm} if pm else {},
-            "0",
+            "",
             8,
             0,
             0,

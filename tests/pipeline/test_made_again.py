@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
-from constitutional_ai.errors import GateClosed, StageChanged
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.errors import CaiError, GateClosed, InputError, StageChanged
 from constitutional_ai.models import load
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.pipeline import PIPELINE
 from constitutional_ai.records import Answer
+from constitutional_ai.report.export.parquet import to_parquet
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.rows import digest_file, read_rows
 from constitutional_ai.stages import feedback, job, reinforcement, supervised
-from tests.pipeline.tiny_run import make, settings
+from tests.pipeline.tiny_run import echoing, make, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
 
@@ -109,6 +112,111 @@ def test_a_refused_recipe_does_not_take_the_place_of_the_one_that_made_the_run(
     with pytest.raises(StageChanged):
         make(settings(model, copied, seed=1))
     assert (copied / "recipe.yaml").read_text() == before
+
+
+OTHER = """
+name: mine
+principles:
+  - {name: p, revision: Be kind., preference: Which is kinder., upheld: a kind one, broken: an unkind one}
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    """Another constitution."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(OTHER)
+    return str(file)
+
+
+@pytest.mark.parametrize("lost", ["", "01-responses/stage.json"])
+def test_a_constitution_that_made_nothing_takes_the_place_of_none(
+    copied: Path, model: str, other: str, lost: str
+) -> None:
+    if lost:  # the stage goes on, though later ones are complete and were made under the other constitution
+        (copied / lost).unlink()
+    files = ("constitution.yaml", "recipe.yaml", "03-sl-cai-model/model/README.md")
+    before = [(copied / name).read_text() for name in files]
+    asked = settings(model, copied, constitution=other)
+    if lost:
+        with pytest.raises(StageChanged, match="02-revisions was made from another version of constitution"):
+            make(asked, until="01-responses")
+    else:
+        _, said = make(asked, until="01-responses")
+        assert said[-1].startswith(f"recipe.yaml and constitution.yaml in {copied} are kept")
+    assert [(copied / name).read_text() for name in files] == before
+
+
+def test_a_stage_that_is_begun_writes_what_it_is_made_with(tmp_path: Path, other: str) -> None:
+    run, _ = make(echoing(tmp_path / "run"), until="01-responses")
+    first = (run.folder / "constitution.yaml").read_text()
+    make(echoing(tmp_path / "run", constitution=other), until="01-responses")
+    assert (run.folder / "constitution.yaml").read_text() == first
+    make(echoing(tmp_path / "run", constitution=other), until="02-revisions")
+    assert (run.folder / "constitution.yaml").read_text() != first
+    assert load_constitution(run.folder / "constitution.yaml").digest == run.manifest(
+        "02-revisions"
+    ).inputs["constitution"]  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", ["recipe.yaml", "constitution.yaml"])
+def test_a_lost_file_is_written_again_if_it_is_the_one_that_made_the_run(
+    tmp_path: Path, other: str, lost: str
+) -> None:
+    run, _ = make(echoing(tmp_path / "run"), until="02-revisions")
+    before = (run.folder / lost).read_text()
+    (run.folder / lost).unlink()
+    with pytest.raises(StageChanged, match="02-revisions was made from another version of constitution"):
+        make(echoing(tmp_path / "run", constitution=other), until="01-responses")
+    assert not (run.folder / lost).exists()
+    make(echoing(tmp_path / "run"), until="01-responses")
+    assert (run.folder / lost).read_text() == before
+
+
+def test_a_stage_in_which_nothing_was_made_holds_no_setting(tmp_path: Path) -> None:
+    asked = echoing(tmp_path / "run")
+    typo = {**asked, "models": {**asked["models"], "helpful": f"hf:{tmp_path}/no-such-folder"}}
+    with pytest.raises(CaiError):
+        make(typo, until="01-responses")
+    run, _ = make(asked, until="01-responses")
+    assert run.manifest("01-responses").config["models.helpful"] == "scripted:echo"
+    typo = {**asked, "models": {**asked["models"], "pretrained": f"hf:{tmp_path}/no-such-folder"}}
+    for wrong in (typo, {**typo, "seed": 0, "sl_cai": {"batch_size": 4, "max_length": 1024}}):
+        with pytest.raises(
+            CaiError, match="no-such-folder"
+        ):  # each time of the model, not of the other settings
+            make(wrong, until="03-sl-cai-model")
+
+
+@pytest.mark.parametrize(
+    ("until", "redo", "said"),
+    [
+        ("01-responses", "02-revisions", None),
+        ("02-revisions", "02-revisions", "--redo 02-revisions removes nothing"),
+        ("01-responses", "00-prompts", "--redo 00-prompts makes only later stages again"),
+    ],
+)
+def test_a_redo_that_does_nothing_says_so(tmp_path: Path, until: str, redo: str, said: str | None) -> None:
+    asked = echoing(tmp_path / "run")
+    make(asked, until="01-responses")
+    if said is None:
+        with pytest.raises(InputError, match=f"--redo {redo} would do nothing: {until} comes before it"):
+            make(asked, until=until, redo=redo)
+    else:
+        assert any(line.startswith(said) for line in make(asked, until=until, redo=redo)[1])
+    assert not any("redo" in line for line in make(asked, until="01-responses", redo="01-responses")[1])
+
+
+@pytest.mark.parametrize("stage", ["01-responses", "05-preference-labels", "08-evaluation"])
+def test_an_edited_record_is_noticed_by_the_run_and_by_its_report(copied: Path, model: str, stage: str) -> None:
+    records = copied / stage / "records.jsonl"
+    records.write_bytes(records.read_bytes().replace(b"red_team", b"helpful", 1))
+    for read in (
+        lambda: make(settings(model, copied)),
+        lambda: to_parquet(read_run(copied), copied.parent / "x"),
+    ):
+        with pytest.raises(InputError, match=f"{stage}/records.jsonl was changed after {stage} was complete"):
+            read()
 
 
 def test_a_refused_redo_removes_nothing(copied: Path, model: str) -> None:

@@ -111,7 +111,7 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
 def finish(folder: Path, stage: str) -> None:
     (folder / stage).mkdir(parents=True, exist_ok=True)
     config = {"models.helpful": HOSTILE, "models.pretrained": "bundled:smollm2-135m"}
-    done = StageManifest(stage, config, {"a": "b"}, "0" * 16, 4, 1, 10, 20, 61.0, "2026-01-02T03:04:05+00:00",
+    done = StageManifest(stage, config, {"a": "b"}, "", 4, 1, 10, 20, 61.0, "2026-01-02T03:04:05+00:00",
                          versions={"python": HOSTILE}, commit=HOSTILE)  # fmt: skip
     (folder / stage / "stage.json").write_text(json.dumps(asdict(done)))
 

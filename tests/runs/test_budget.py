@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.errors import RecordError
-from constitutional_ai.records import Completion, Message, Prompt, Response
-from constitutional_ai.runs.budget import Budget, BudgetSpent
+from constitutional_ai.errors import OnlyThought, RecordError
+from constitutional_ai.records import Completion, Message, Prompt, Response, Usage, usage
+from constitutional_ai.runs import meter
+from constitutional_ai.runs.budget import Budget, BudgetSpent, TokensUnknown
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import read_rows
 from constitutional_ai.runs.run import Run
@@ -75,6 +77,100 @@ def test_no_budget_is_passed_once_it_is_known_what_the_dearest_record_costs(
         spent = sum(r.completion.prompt_tokens for r in read_rows(folder / "records.jsonl", Response))
         assert spent <= max(budget, 9)
         assert spent + 9 > budget  # nor is more left than the dearest would have cost
+
+
+COSTS = {  # tokens that each record writes, to prompts of 20
+    "a cheap one first": [10, *[100 + 37 * n % 400 for n in range(600)]],
+    "long tails": [900 if n % 17 == 0 else 30 + n % 40 for n in range(600)],
+    "dearer ones behind": [*[60 + n % 30 for n in range(300)], *[350 + n % 150 for n in range(300)]],
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("budget", [5_000, 20_000, 40_000])
+def test_records_in_flight_are_reserved_at_what_they_may_write(tmp_path: Path, name: str, budget: int) -> None:
+    costs = COSTS[name]
+
+    async def step(number: int) -> Response:
+        await asyncio.sleep(costs[number] * 1e-5)
+        meter.count(20, costs[number], 1024)
+        return Response(str(number), PROMPT, Completion("x", "m", "stop", 20, costs[number]))
+
+    async def passes() -> AsyncIterator[Pass[int, Response]]:
+        yield Pass({str(n): n for n in range(len(costs))}, step)
+
+    with pytest.raises(BudgetSpent):
+        asyncio.run(
+            run_rows(
+                tmp_path,
+                passes(),
+                Response,
+                budget=Budget(budget),
+                concurrency=256,
+                max_failures=0,
+                progress=Silent(),
+            )
+        )
+    spent = sum(sum(usage(row)) for row in read_rows(tmp_path / "records.jsonl", Response))
+    assert budget - 2 * max(costs) < spent <= budget + max(costs) - costs[0]
+
+
+def test_what_a_failed_record_cost_is_spent(tmp_path: Path) -> None:
+    async def step(number: int) -> Response:
+        meter.count(8, 2, 100)
+        if number % 2:
+            raise OnlyThought("thought, and gave no answer")
+        return Response(str(number), PROMPT, Completion("x", "m", "stop", 8, 2))
+
+    async def passes() -> AsyncIterator[Pass[int, Response]]:
+        yield Pass({str(n): n for n in range(20)}, step)
+
+    how = {"concurrency": 1, "max_failures": 20, "progress": Silent()}
+    with pytest.raises(BudgetSpent, match="50 tokens"):
+        asyncio.run(run_rows(tmp_path / "a", passes(), Response, budget=Budget(55), **how))  # type: ignore[arg-type]
+    assert len(list(read_rows(tmp_path / "a" / "records.jsonl", Response))) == 3
+    whole = asyncio.run(run_rows(tmp_path / "b", passes(), Response, **how))  # type: ignore[arg-type]
+    assert (whole.tokens, whole.failures) == (Usage(160, 40), 10)
+
+
+def silent_server(run: Run, stage: str, *, tokens: int | None, numbers: int = 5) -> None:
+    """Makes a stage with a server whose replies have no usage."""
+
+    async def step(number: int) -> Response:
+        return Response(str(number), PROMPT, Completion("x", "server:m@http://here", "stop", 0, 0))
+
+    async def passes() -> AsyncIterator[Pass[int, Response]]:
+        yield Pass({str(n): n for n in range(numbers)}, step)
+
+    budget = run.budget(tokens, None, excluding=stage)
+    run.make_rows(stage, Response, passes, config={}, inputs={}, budget=budget)
+
+
+@pytest.mark.parametrize("numbers", [1, 5])
+def test_a_budget_of_tokens_that_nobody_counts_is_refused(tmp_path: Path, numbers: int) -> None:
+    said = r"budget\.tokens=1000 cannot be kept: server:m@http://here does not say .* budget\.hours"
+    with open_run(tmp_path / "run", {}, Silent()) as run:
+        for _ in range(2):  # the record that was made does not make the next session believe otherwise
+            with pytest.raises(TokensUnknown, match=said):
+                silent_server(run, "01-responses", tokens=1000, numbers=numbers + 1)
+        assert len(run.rows("01-responses", Response)) == 1
+        assert run.manifest("01-responses") is None
+        silent_server(run, "01-responses", tokens=None, numbers=numbers + 1)
+        with pytest.raises(TokensUnknown, match="the model of 01-responses did not say"):
+            silent_server(run, "02-revisions", tokens=1000)
+        silent_server(run, "01-responses", tokens=1000, numbers=numbers + 1)  # complete: nothing is owed
+
+
+def test_tokens_that_nobody_counts_are_null_and_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with open_run(tmp_path / "run", {}, Silent()) as opened:
+        run = replace(opened, say=told.append)
+        silent_server(run, "01-responses", tokens=None)
+        manifest = run.manifest("01-responses")
+    assert manifest is not None
+    assert (manifest.prompt_tokens, manifest.completion_tokens, manifest.tokens) == (None, None, 0)
+    (said,) = told
+    assert said.startswith("server:m@http://here does not say how many tokens")
 
 
 def test_the_cost_of_other_stages_counts(tmp_path: Path) -> None:

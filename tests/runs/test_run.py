@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,12 +115,50 @@ def test_a_removed_stage_is_made_again_with_new_settings(run: Run) -> None:
     assert len(make(run, {**CONFIG, "revisions.rounds": 2})) == 5
 
 
-def test_an_edit_by_hand_is_noticed(run: Run) -> None:
+def edited(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"x", b"y", 1))
+
+
+def lengthened(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("change", [edited, lengthened, truncated, emptied, Path.unlink])
+def test_records_that_are_not_what_a_complete_stage_wrote_are_noticed(
+    run: Run, change: Callable[[Path], None]
+) -> None:
     make(run)
-    before = run.output_digest("01-responses")
-    with (run.stage("01-responses") / "records.jsonl").open("a") as file:
-        file.write("\n")
-    assert run.output_digest("01-responses") != before
+    file = run.stage("01-responses") / "records.jsonl"
+    before, digest = file.read_bytes(), run.output_digest("01-responses")
+    change(file)
+    for read in (
+        lambda: run.rows("01-responses", Response),
+        lambda: len(run.stored_rows("01-responses", Response)),
+        lambda: run.output_digest("01-responses"),
+        lambda: read_run(run.folder).rows("01-responses", Response),
+        lambda: make(run),
+    ):
+        with pytest.raises(InputError, match=r"01-responses/records\.jsonl was .* with --redo 01-responses"):
+            read()
+    file.write_bytes(before)
+    assert run.output_digest("01-responses") == digest
+    assert len(run.rows("01-responses", Response)) == 5
+
+
+def test_records_of_a_stage_that_is_not_complete_may_be_mended(run: Run) -> None:
+    with pytest.raises(TooManyFailures):
+        make(run, fail=2)
+    truncated(run.stage("01-responses") / "records.jsonl")
+    assert [row.id for row in run.rows("01-responses", Response)] == ["0"]
+    assert make(run) == ["1", "2", "3", "4"]
 
 
 def test_a_model_is_trained_once(run: Run) -> None:
@@ -193,6 +231,7 @@ def test_a_run_killed_at_its_start_can_be_started_again(tmp_path: Path, left: st
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(run: Run) -> None:
+    make(run)
     code = f"""
 from dataclasses import replace
 from pathlib import Path

@@ -15,7 +15,7 @@ from constitutional_ai.evaluation.answers import AnswerScore
 from constitutional_ai.records import Answer, as_messages
 from constitutional_ai.report.export import Written, metrics_of
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import naming_full_disk, read_rows
+from constitutional_ai.runs.rows import naming_full_disk
 from constitutional_ai.runs.run import Run, digest_of
 
 Scores = Mapping[str, Mapping[str, float | None]]
@@ -34,10 +34,12 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
         raise InputError(f"{run.folder} has no evaluated models. Evaluate them with: cai evaluate, or cai run.")
     out.mkdir(parents=True, exist_ok=True)
     answers: dict[str, list[Answer]] = {}
-    for answer in read_rows(run.stage(stage) / layout.RECORDS, Answer):
+    for answer in run.stored_rows(stage, Answer):
         answers.setdefault(answer.model, []).append(answer)
-    judges = sorted(run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
-    scores = {path.parent.name: {row.id: row.score for row in read_rows(path, AnswerScore)} for path in judges}
+    judges = sorted(path.parent.name for path in run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
+    scores = {
+        name: {row.id: row.score for row in run.stored_rows(f"{stage}/{name}", AnswerScore)} for name in judges
+    }
     written = []
     for model, rows in answers.items():
         log = EvalLog.model_validate(_log(run, stage, model, rows, scores))

@@ -41,7 +41,7 @@ from constitutional_ai.records import (
 from constitutional_ai.report.export import Written, metrics_of
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import versions
-from constitutional_ai.runs.rows import read_rows, replacing
+from constitutional_ai.runs.rows import replacing
 from constitutional_ai.runs.run import Run
 
 GROUP = 10_000
@@ -101,8 +101,9 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
 
 def _rows(run: Run, kind: Kind, stages: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for stage in stages:
-        for record in read_rows(stage / kind.file, kind.row_type):
-            yield {"stage": str(stage.relative_to(run.folder)), **asdict(record)}
+        name = str(stage.relative_to(run.folder))
+        for record in run.stored_rows(name, kind.row_type, kind.file):
+            yield {"stage": name, **asdict(record)}
 
 
 def schema_of(row_type: type[Any]) -> Any:

@@ -19,8 +19,7 @@ from constitutional_ai.report.figures.measured import (
     point,
     without_empty,
 )
-from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import read_rows
+from constitutional_ai.runs.run import Run
 
 METHODS = {
     "multiple_choice": "multiple choice",
@@ -60,7 +59,7 @@ def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return calibration (FB-9, EV-17): a panel for each method, with a line for each model."""
     claims: dict[str, dict[str, list[Claim]]] = {method: {} for method in METHODS}
     for one in evaluations:
-        for row in read_rows(one.folder / "hhh" / layout.RECORDS, HHHAnswer):
+        for row in Run(one.folder).stored_rows("hhh", HHHAnswer):
             if row.method in claims and row.probability_right is not None:
                 own = claims[row.method].setdefault(one.shown(row.model), [])
                 own.append(claim(row, row.probability_right))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from constitutional_ai.records import Metric
@@ -73,15 +74,16 @@ class Cost(NamedTuple):
 
     name: str
     seconds: float
-    read: int
-    written: int
+    read: int | None
+    """Tokens; None if some were not counted, as in the next field."""
+    written: int | None
     share: float | None
     """Share of the total time, in [0, 1]; None if the total is 0."""
 
     @property
     def speed(self) -> float | None:
         """Tokens read and written per second; None if none were counted, as in trainings."""
-        tokens = self.read + self.written
+        tokens = (self.read or 0) + (self.written or 0)
         return tokens / self.seconds if tokens and self.seconds > 0 else None
 
 
@@ -93,7 +95,13 @@ def costs(contents: Contents) -> list[Cost]:
     rows = [*[(name, [manifest]) for name, manifest in named], ("all", [manifest for _, manifest in named])]
     costs = []
     for name, own in rows if named else ():
-        seconds, read = sum(m.seconds for m in own), sum(m.prompt_tokens for m in own)
-        written = sum(m.completion_tokens for m in own)
+        seconds = sum(m.seconds for m in own)
+        read, written = known_sum(m.prompt_tokens for m in own), known_sum(m.completion_tokens for m in own)
         costs.append(Cost(name, seconds, read, written, seconds / total if total > 0 else None))
     return costs
+
+
+def known_sum(counts: Iterable[int | None]) -> int | None:
+    """Return a sum; None if a part of it is not known."""
+    known = list(counts)
+    return None if None in known else sum(filter(None, known))
