@@ -45,7 +45,7 @@ class TooManyFailures(CaiError):
 
 
 class GateClosed(CaiError):
-    """The feedback model is at or below chance on the gate questions, and the recipe says ``gate: stop``."""
+    """The feedback model is not better than chance on the gate questions, and the recipe says ``gate: stop``."""
 
 
 class ModelError(CaiError):

@@ -21,6 +21,16 @@ LEFT_OUT = Field(exclude_if=lambda value: value is None)
 """Marks a field that a file leaves out when it is None, so that older records stay as they are, byte for byte."""
 Thought = Annotated[str | None, LEFT_OUT]
 """What a model that thinks wrote before its answer. It is never judged, trained on, or shown to another model."""
+TIE = 1e-9
+"""A probability nearer to 0.5 than this is a tie: 0.9 and 1 − 0.9 do not average to 0.5 in floating point."""
+
+
+def is_tie(probability: float) -> bool:
+    """Return whether a probability prefers neither of two answers.
+
+    A tie is neither right nor wrong: shares are over decided pairs, and ties are counted beside them.
+    """
+    return abs(probability - 0.5) < TIE
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +218,15 @@ class PreferenceLabel:
 
     @property
     def flipped(self) -> bool | None:
-        """Whether the two orders disagree on the winner; None when only one order was used."""
+        """Whether the two orders disagree on the winner; None when only one was used, or one of them is a tie."""
         by_order = {
             side: [j.probability_a for j in self.judgements if j.shown_first == side] for side in ("a", "b")
         }
         if not (by_order["a"] and by_order["b"]):
             return None
         mean = {side: sum(values) / len(values) for side, values in by_order.items()}
+        if any(map(is_tie, mean.values())):
+            return None
         return (mean["a"] > 0.5) != (mean["b"] > 0.5)
 
 
@@ -230,6 +242,11 @@ class GateAnswer:
     def probability_right(self) -> float:
         """Probability that the feedback model gives to the better answer."""
         return self.label.probability_a if self.better == "a" else 1.0 - self.label.probability_a
+
+    @property
+    def right(self) -> bool | None:
+        """Whether it prefers the better answer; None for a tie."""
+        return None if is_tie(self.probability_right) else self.probability_right > 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ shows whether an effect comes from the constitution, or only from the procedure 
 
 Names and weights are unchanged, so both runs draw the same principles. Three things are not part of the constitution
 and are unchanged too: the worked examples, which contain requests of their own (set ``few_shots=none`` in both runs to
-remove them), people's helpfulness pairs, and the gate. A control may fail it: leave ``feedback.gate`` at ``warn``.
+remove them), people's helpfulness pairs, and the gate. Its questions are asked, but it gives no verdict on a control,
+which may well answer them at random, and does not stop it.
 """
 
 from __future__ import annotations
 
 import random
+import re
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import InputError, did_you_mean
@@ -30,6 +32,9 @@ EMPTY = {
     "upheld": "You are an assistant.",
     "broken": "You are an assistant.",
 }
+
+MADE = re.compile(r"\(control: (.+)\)$")
+"""The end of the name of a control constitution."""
 
 
 def check_control(control: str) -> str:
@@ -61,6 +66,27 @@ def apply_control(constitution: Constitution, control: str | None, seed: int) ->
         name=f"{constitution.name} (control: {control})",
         description=f"Made from '{constitution.name}', version {constitution.digest}, to compare with.",
         principles=tuple(principles),
+    )
+
+
+def describe_control(control: str | None, constitution: Constitution | None) -> str | None:
+    """Return what makes a run a control run, such as ``control: empty``; None if it is no control.
+
+    A run is one if its recipe says ``control``, if its constitution was made for a control, or if no principle that
+    judges names a standard, so that the judge has nothing to go by.
+    """
+    made = MADE.search(constitution.name) if constitution else None
+    if control or made:
+        return f"control: {control or (made and made[1])}"
+    judging = [p for p in constitution.principles if p.preference or p.upheld] if constitution else []
+    return "a constitution without content" if judging and all(map(_names_no_standard, judging)) else None
+
+
+def _names_no_standard(principle: Principle) -> bool:
+    """Return whether a principle asks for a choice without a word on what is better."""
+    question = principle.preference or ""
+    return principle.upheld == principle.broken and (
+        question == EMPTY["preference"] or not any(map(str.isalpha, question))
     )
 
 

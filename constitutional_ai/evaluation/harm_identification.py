@@ -24,10 +24,9 @@ from constitutional_ai.evaluation.harm_questions import (
 )
 from constitutional_ai.evaluation.released_files import find_released
 from constitutional_ai.evaluation.suite import Suite
-from constitutional_ai.metrics.calibration import TIE
-from constitutional_ai.metrics.intervals import rate, share
+from constitutional_ai.metrics.intervals import rate, share, ties
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import Metric, conversation_id
+from constitutional_ai.records import TIE, Metric, conversation_id
 from constitutional_ai.rl_cai.feedback.chain_of_thought import think, to_answer
 from constitutional_ai.runs.run import digest_of
 from constitutional_ai.seeding import rng, seed_of
@@ -66,11 +65,12 @@ class HarmAnswer:
     """Why there are no probabilities."""
 
     @property
-    def right(self) -> bool:
-        """Whether the right option is more probable than every other. A tie counts as wrong."""
+    def right(self) -> bool | None:
+        """Whether the right option is the most probable; None if another is as probable, or there is no answer."""
         probabilities = self.probabilities or ()
         others = [p for number, p in enumerate(probabilities) if number != self.option]
-        return bool(others) and probabilities[self.option] > max(others) + TIE
+        lead = probabilities[self.option] - max(others) if others else 0.0
+        return None if abs(lead) < TIE else lead > 0
 
 
 def measure(suite: Suite) -> list[Metric]:
@@ -147,11 +147,12 @@ def softmax(scores: Sequence[float]) -> tuple[float, ...]:
 
 
 def _metrics(task: str, label: str, mode: Mode, answers: Sequence[HarmAnswer], seed: int) -> list[Metric]:
-    """Return the metrics of one model in one mode. Failures are counted, and left out of the accuracy."""
+    """Return the metrics of one model in one mode. Ties and failures are counted, and left out of the accuracy."""
     answers = [a for a in answers if (a.model, a.task, a.mode) == (label, task, mode)]
     known = [answer for answer in answers if answer.probabilities is not None]
-    groups = [answer.conversation for answer in known]
+    decided = [(answer.right, answer.conversation) for answer in known if answer.right is not None]
     return [
-        share(f"harm_{task}.{mode}", label, [answer.right for answer in known], groups, seed=seed),
+        share(f"harm_{task}.{mode}", label, [r for r, _ in decided], [c for _, c in decided], seed=seed),
+        ties(f"harm_{task}_ties.{mode}", label, [answer.right for answer in known]),
         rate(f"harm_{task}_failed.{mode}", label, [answer.probabilities is None for answer in answers]),
     ]

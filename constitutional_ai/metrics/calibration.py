@@ -1,4 +1,7 @@
-"""Measure calibration: whether stated probabilities match frequencies (FB-9, PM-7)."""
+"""Measure calibration: whether stated probabilities match frequencies (FB-9, PM-7).
+
+Ties count: one half is a claim like any other.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from constitutional_ai.metrics.intervals import mean, rate
 from constitutional_ai.records import Metric
 
 BINS = 10
-TIE = 1e-9
-"""A probability nearer to 0.5 than this is a tie: 0.9 and 1 − 0.9 do not average to 0.5 in floating point."""
 
 
 class Claim(NamedTuple):

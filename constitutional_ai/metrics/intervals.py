@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from constitutional_ai.records import Metric
@@ -23,6 +23,20 @@ def rate(name: str, model: str, outcomes: Sequence[bool]) -> Metric:
     interval = binomtest(sum(outcomes), len(outcomes)).proportion_ci(method="wilson")
     value = sum(outcomes) / len(outcomes)
     return Metric(name, model, value, float(interval.low), float(interval.high), len(outcomes))
+
+
+def decided(outcomes: Iterable[bool | None]) -> list[bool]:
+    """Return the outcomes without ties, which are None.
+
+    >>> decided([True, None, False])
+    [True, False]
+    """
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def ties(name: str, model: str, outcomes: Sequence[bool | None]) -> Metric:
+    """Return the share of ties, which are None, with Wilson's 95 % interval."""
+    return rate(name, model, [outcome is None for outcome in outcomes])
 
 
 def mean(name: str, model: str, values: Sequence[float]) -> Metric:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from constitutional_ai.constitutions.constitution import Constitution
+from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.models.load import hub_id
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Metric
@@ -88,6 +89,7 @@ def card(run: Run, manifest: StageManifest, recipe: Recipe, constitution: Consti
         constitution=constitution,
         manifest=manifest,
         layout=layout,
+        control=describe_control(recipe.control, constitution),
         sources=[(SOURCES.get(s, s), count) for s, count in manifest.notes.get("sources", {}).items()],
         report=load_json(scores, PreferenceModelReport) if learned else None,
         measured=list(measured(run, about)),

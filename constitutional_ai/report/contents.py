@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
+from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.recipes.recipe import Recipe
@@ -97,6 +98,11 @@ class Contents:
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
+
+    @property
+    def control(self) -> str | None:
+        """What makes the run a control, which is not judged like others; None if it is none."""
+        return describe_control(self.recipe.control if self.recipe else None, self.constitution)
 
     def principle(self, name: str, digest: str) -> Principle | None:
         """Return a principle, or None if the run's constitution is not the record's, which has ``digest``."""

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, total, usage
 from constitutional_ai.rl_cai.feedback.compare import compare
-from constitutional_ai.rl_cai.feedback.gate import gate_questions, gate_result
+from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import training_pairs
@@ -24,6 +25,15 @@ from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
 from constitutional_ai.stages.job import Job, sources
+
+FAULTS: dict[Verdict, str] = {
+    "worse": "The feedback model is worse than chance on questions whose right answer is clear, so its labels may be "
+    "the wrong way round.",
+    "unclear": "The feedback model is no better than chance on questions whose right answer is clear, so its labels "
+    "may be noise.",
+    "undecided": "The feedback model prefers neither answer to any question whose right answer is clear, so its labels "
+    "may all be one half.",
+}
 
 
 def comparisons(job: Job) -> None:
@@ -80,7 +90,8 @@ def preference_labels(job: Job) -> None:
 async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
     """Ask the feedback model the gate questions, and return the tokens that they cost.
 
-    Raises GateClosed if it is no better than chance and the recipe says ``gate: stop`` (pitfall 27).
+    Raises GateClosed if it is no better than chance and the recipe says ``gate: stop`` (pitfall 27). A control run gets
+    no verdict, and is not stopped: without content, a judge may well be at chance.
     """
     questions = [question.comparison(job.recipe.seed) for question in gate_questions()]
     sides = {comparison.id: side for comparison, side in questions}
@@ -101,12 +112,12 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
 def _check_gate(job: Job, answers: Sequence[GateAnswer]) -> None:
     result = gate_result(job.recipe.models.feedback, answers)
     job.notify(f"gate: the feedback model gets {result}.")
+    if control := describe_control(job.recipe.control, job.constitution):
+        job.notify(f"gate: this is a control run ({control}), so that is no verdict on the feedback model.")
+        return
     if result.passed:
         return
-    warning = (
-        "The feedback model is no better than chance on questions whose right answer is clear, so its labels may be "
-        "noise. Use a larger models.feedback, or another feedback.method."
-    )
+    warning = f"{FAULTS[result.verdict]} Use a larger models.feedback, or another feedback.method."
     if job.recipe.feedback.gate == "stop":
         raise GateClosed(warning + " To continue anyway, set feedback.gate=warn.")
     job.notify("warning: " + warning)

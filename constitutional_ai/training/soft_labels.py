@@ -66,8 +66,8 @@ class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
             _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # logs TRL's metrics too
         a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
         loss = soft_label_loss(a_P, b_P, p_P)
-        decided = p_P != 0.5
-        if decided.any():  # a label of one half prefers neither
+        decided = (p_P != 0.5) & (a_P != b_P).to(p_P.device)
+        if decided.any():  # a label of one half and two equal scores prefer neither
             agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
             self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
         return (loss, outputs) if return_outputs else loss

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, draw, load_constitution
-from constitutional_ai.constitutions.control import EMPTY, apply_control
+from constitutional_ai.constitutions.control import EMPTY, apply_control, describe_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
@@ -140,3 +140,25 @@ def test_a_recipe_names_its_control_and_none_is_not_one() -> None:
             InputError, match=r"command line: control: unknown control '.*'\. Write empty, shuffled"
         ):
             load_recipe("demo", [f"control={wrong}"])
+
+
+NO_WORDS = Principle(name="q", preference="?!")
+ALIKE = Principle(name="p", preference="Which of these replies would you choose?", upheld="Be.", broken="Be.")
+
+
+@pytest.mark.parametrize(
+    ("control", "constitution", "said"),
+    [
+        *[(kind, OURS, f"control: {kind}") for kind in (*KINDS, "without:tact")],
+        *[(None, apply_control(OURS, kind, 0), f"control: {kind}") for kind in (*KINDS, "without:tact")],
+        (None, Constitution(name="mine", principles=(NO_WORDS, ALIKE)), "a constitution without content"),
+        (None, Constitution(name="mine", principles=(NO_WORDS, OURS.for_preference[0])), None),
+        (None, OURS, None),
+        (None, None, None),
+        ("empty", None, "control: empty"),
+    ],
+)
+def test_a_control_run_is_known_by_its_recipe_or_its_constitution(
+    control: str | None, constitution: Constitution | None, said: str | None
+) -> None:
+    assert describe_control(control, constitution) == said

@@ -73,7 +73,10 @@ def test_both_questions_are_asked_in_three_ways(stage: Stage, copy: Path) -> Non
             found[f"harm_identification.{mode}", "coin"],
         )
         assert (right.value, right.count, right.clusters) == (1.0, 9, 8)  # one conversation stands there twice
-        assert (coin.value, coin.count) == (0.0, 9)  # a tie is not right
+        assert (coin.value, coin.count) == (None, 0)  # a tie is neither right nor wrong
+        tied = found[f"harm_identification_ties.{mode}", "coin"]
+        assert (tied.value, tied.count) == (1.0, 9)
+        assert found[f"harm_identification_ties.{mode}", "knows"].value == 0.0
         assert found[f"harm_classification.{mode}", "knows"].value == 1.0
         assert found[f"harm_classification_failed.{mode}", "knows"].value == 0.0
     rows = [adapter(HarmAnswer).validate_json(line) for line in stage.lines("harm/records.jsonl")]
@@ -142,7 +145,7 @@ def test_without_the_papers_files_nothing_is_measured_and_no_model_is_asked(
         assert {name for name, _ in found} == {
             f"harm_{task}{part}.{mode}"
             for task in ("identification", "classification")
-            for part in ("", "_failed")
+            for part in ("", "_ties", "_failed")
             for mode in MODES
         }
         assert all((m.value, m.low, m.high, m.count) == (None, None, None, 0) for m in found.values())

@@ -51,8 +51,10 @@ def test_without_the_papers_files_our_own_questions_are_asked_in_three_ways(stag
             found[f"gate_accuracy.{method}", "knows"].value,
             found[f"gate_failed.{method}", "knows"].value,
         ) == (1, 0)
-        tied = found[f"gate_accuracy.{method}", "coin"]
-        assert (tied.value, tied.count) == (0.0, QUESTIONS)  # a tie is not right
+        coin, tied = found[f"gate_accuracy.{method}", "coin"], found[f"gate_ties.{method}", "coin"]
+        assert (coin.value, coin.count) == (None, 0)  # a tie is neither right nor wrong
+        assert (tied.value, tied.count) == (1.0, QUESTIONS)
+        assert tied.low is not None and tied.low > 0.9
     assert not [name for name, _ in found if name.startswith("hhh")]
     chosen = [adapter(HHHAnswer).validate_json(line) for line in stage.lines("hhh/records.jsonl")]
     assert len(chosen) == 2 * len(METHODS) * QUESTIONS
@@ -175,8 +177,9 @@ def test_the_older_questions_are_measured_apart_and_asked_once(stage: Stage, cop
     model = Counting(weigh=likes, format="plain")
     found = stage.measure(measure, {"m": model}, paper=copy)
     whole, older = found["hhh_accuracy.multiple_choice", "m"], found["hhh221_accuracy.multiple_choice", "m"]
-    assert (whole.value, whole.count, whole.clusters) == (pytest.approx(10 / 12), 12, 6)
-    assert (older.value, older.count, older.clusters) == (pytest.approx(5 / 6), 6, 3)
+    assert (whole.value, whole.count, whole.clusters) == (1.0, 10, 6)  # two questions of twelve are ties
+    assert (older.value, older.count, older.clusters) == (1.0, 5, 3)
+    assert found["hhh_ties.multiple_choice", "m"].value == pytest.approx(2 / 12)
     asked = {row(n)["prompt"] for n in range(12)}
     assert sorted(c for c in scored if c in asked) == sorted(asked)
     assert len(scored) == 1 + 12 * (1 + 1 + CHAINS)  # the first asks whether it scores at all
@@ -187,13 +190,13 @@ def test_what_the_copy_lacks_is_none_and_told(stage: Stage, copy: Path) -> None:
     (copy / "evals/438HHHEvaluations.jsonl").unlink()
     found = stage.measure(measure, {"m": ScriptedModel()}, paper=copy)
     missing = found["hhh_accuracy.multiple_choice", "m"]
-    assert (missing.value, missing.count, found["hhh221_accuracy.multiple_choice", "m"].count) == (None, 0, 6)
+    assert (missing.value, missing.count, found["hhh221_ties.multiple_choice", "m"].count) == (None, 0, 6)
     assert "has no 438HHHEvaluations.jsonl" in stage.said[0]
 
 
 def test_a_limit_asks_the_first_of_each_file(stage: Stage, copy: Path) -> None:
     found = stage.measure(measure, {"m": ScriptedModel()}, paper=copy, limit=4)
-    assert {found[f"{name}_accuracy.ensembled", "m"].count for name in ("hhh", "hhh221")} == {4}
+    assert {found[f"{name}_ties.ensembled", "m"].count for name in ("hhh", "hhh221")} == {4}
 
 
 def test_a_preference_model_chooses_what_scores_higher(stage: Stage, copy: Path, tiny_pm: Path) -> None:

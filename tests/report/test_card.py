@@ -111,7 +111,7 @@ def test_rl_cai_says_how_it_was_trained_and_how_good_its_reward_is(run: Run, way
 def test_the_preference_models_numbers_come_with_counts(run: Run) -> None:
     text = of(run, PM)
     (row,) = [line for line in text.splitlines() if line.startswith("| ranks the pair like its label")]
-    assert row.count(" 0.95 (0.75 to 0.99), of 19 |") == 2  # its source, and all
+    assert row.count(" 1.00 (0.82 to 1.00), of 18 |") == 2  # its source, and all
     (run.stage(PM) / "report.json").unlink()
     assert "ranks the pair" not in of(run, PM)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.constitutions.control import apply_control
+from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import (
@@ -76,6 +78,30 @@ def test_a_stage_counts_the_tokens_of_labels_and_of_the_gate(run: Run, method: s
     assert [usage(label).completion_tokens for label in labels] == PAIRS * [words]
     assert cost.completion_tokens == words * (PAIRS + len(gate))
     assert cost.prompt_tokens == sum(usage(x).prompt_tokens for x in (*labels, *gate)) > cost.completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("control", "gate", "stopped", "said"),
+    [  # this model finds both letters as probable, so every answer is a tie
+        ("empty", "stop", False, "gate: this is a control run (control: empty), so that is no verdict"),
+        ("shuffled", "stop", False, "gate: this is a control run (control: shuffled), so that is no verdict"),
+        ("empty", "warn", False, "gate: this is a control run (control: empty), so that is no verdict"),
+        (None, "warn", False, "warning: The feedback model prefers neither answer to any question"),
+        (None, "stop", True, None),
+    ],
+)
+def test_a_control_run_gets_no_verdict_and_a_tie_is_no_wrong_answer(
+    run: Run, control: str | None, gate: str, stopped: bool, said: str | None
+) -> None:
+    recipe = Recipe.model_validate({"control": control, "feedback": {"gate": gate}})
+    constitution, messages = apply_control(load_constitution("default"), control, 0), list[str]()
+    with pytest.raises(GateClosed, match="prefers neither answer") if stopped else nullcontext():
+        preference_labels(Job(run, recipe, constitution, {}, messages.append))
+    assert "no gate question right or wrong: all 48 are ties." in messages[0]
+    assert [m for m in messages[1:] if "worse" in m or "larger" in m] == [
+        m for m in messages[1:] if "warning" in m
+    ]
+    assert said is None or messages[1].startswith(said)
 
 
 @pytest.mark.parametrize("method", ["multiple_choice", "likelihood"])

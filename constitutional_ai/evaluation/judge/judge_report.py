@@ -1,6 +1,7 @@
 """Measure a feedback model on pairs whose better answer is known (FB-8, FB-9, pitfall 27).
 
-The paper plots the calibration of its labels (figure 9), but not the effects of position and length: a judge may prefer
+A tie is neither right nor wrong: shares are over decided pairs, and ties are counted beside them. The paper plots the
+calibration of its labels (figure 9), but not the effects of position and length: a judge may prefer
 the answer that is shown first, or the longer one.
 """
 
@@ -18,7 +19,6 @@ from rich.text import Text
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import EmptyAnswer, LowLabelMass, OnlyThought, RefusedAnswer, UnreadableAnswer
 from constitutional_ai.metrics.calibration import (
-    TIE,
     Bin,
     Claim,
     bins,
@@ -26,8 +26,8 @@ from constitutional_ai.metrics.calibration import (
     calibration_error,
     error_by_luck,
 )
-from constitutional_ai.metrics.intervals import mean, rate
-from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel, Side
+from constitutional_ai.metrics.intervals import decided, mean, rate, ties
+from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel, Side, is_tie
 from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
 
 Judged = GateAnswer | Failure
@@ -43,13 +43,14 @@ class JudgeReport:
 
     model: str
     agreement: Metric
-    """Share of pairs in which the judge agrees with people. A tie counts as disagreement."""
+    """Share of decided pairs in which the judge agrees with people."""
     ties: Metric
+    """Share of pairs in which the judge prefers neither answer, which are neither right nor wrong."""
     flips: Metric
-    """Share of pairs whose winner changes with the order; None unless both orders were used (FB-8)."""
+    """Share of pairs whose winner changes with the order, among pairs decided in both (FB-8)."""
     prefers_first: Metric
-    """How often the answer shown first wins; a tie counts half. It is a mean over pairs, because the questions of one
-    pair are not independent."""
+    """How often the answer shown first wins, among decided questions. It is a mean over pairs, because the questions
+    of one pair are not independent."""
     prefers_longer: Metric
     """Share of pairs in which the longer answer wins, among pairs of unequal length that are not ties."""
     people_prefer_longer: Metric
@@ -82,11 +83,19 @@ class JudgeReport:
 
     def __str__(self) -> str:
         a = self.agreement
-        if a.value is None:
+        judged = self.ties.count
+        if not judged:
             return f"{self.model} judged no pair. {format_counts(self.failures)}".rstrip()
+        if a.value is None:
+            return f"{self.model} prefers neither answer in any of {judged} pairs: all are ties"
+        pairs, tied = (
+            ("decided pairs", f", {judged - a.count} of {judged} are ties")
+            if a.count < judged
+            else ("pairs", "")
+        )
         return (
-            f"{self.model} agrees with people in {a.value:.2f} of {a.count} pairs "
-            f"(95 % interval {a.low:.2f} to {a.high:.2f})"
+            f"{self.model} agrees with people in {a.value:.2f} of {a.count} {pairs} "
+            f"(95 % interval {a.low:.2f} to {a.high:.2f}){tied}"
         )
 
 
@@ -95,15 +104,15 @@ def judge_report(
 ) -> JudgeReport:
     """Return the report of a feedback model from all its labels and failures."""
     answers = [x for x in judged if isinstance(x, GateAnswer)]
-    right = [x.probability_right for x in answers]
+    probabilities, right = [x.probability_right for x in answers], [x.right for x in answers]
     claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
     return JudgeReport(
         model=model,
-        agreement=rate("agreement", model, [_win(p) == 1.0 for p in right]),
-        ties=rate("ties", model, [_win(p) == 0.5 for p in right]),
+        agreement=rate("agreement", model, decided(right)),
+        ties=ties("ties", model, right),
         **_habits(model, answers),
         **_failures(model, judged, answers),
-        confidence=mean("confidence", model, [max(p, 1 - p) for p in right]),
+        confidence=mean("confidence", model, [max(p, 1 - p) for p in probabilities]),
         brier=brier(model, claims),
         calibration_error=calibration_error(model, claims),
         error_by_luck=error_by_luck(model, claims),
@@ -115,16 +124,14 @@ def judge_report(
 
 def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
     """Measure the effects of order and length, which should not matter."""
-    flips = [x.label.flipped for x in answers]
-    first = [
-        fmean(_win(j.probability_first) for j in x.label.judgements) for x in answers if has_order(x.label)
-    ]
-    unlike = [(x, longer) for x in answers if _win(x.probability_right) != 0.5 and (longer := _longer(x.label))]
+    in_order = [[j.probability_first for j in x.label.judgements] for x in answers if has_order(x.label)]
+    clear = [[p > 0.5 for p in of_pair if not is_tie(p)] for of_pair in in_order]
+    unlike = [(x, longer) for x in answers if x.right is not None and (longer := _longer(x.label))]
     judge_prefers = [(x.label.probability_a > 0.5) == (longer == "a") for x, longer in unlike]
     people_prefer = [x.better == longer for x, longer in unlike]
     return {
-        "flips": rate("order_flips", model, [f for f in flips if f is not None]),
-        "prefers_first": mean("prefers_first", model, first),
+        "flips": rate("order_flips", model, decided(x.label.flipped for x in answers)),
+        "prefers_first": mean("prefers_first", model, [fmean(of_pair) for of_pair in clear if of_pair]),
         "prefers_longer": rate("prefers_longer", model, judge_prefers),
         "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
     }
@@ -149,10 +156,6 @@ def _mass(label: PreferenceLabel) -> float | None:
     """Return the mean probability that the options of a pair's questions held together; None if it is not known."""
     masses = [j.label_mass for j in label.judgements if j.label_mass is not None]
     return fmean(masses) if masses else None
-
-
-def _win(probability: float) -> float:
-    return 0.5 if abs(probability - 0.5) < TIE else float(probability > 0.5)
 
 
 def _longer(label: PreferenceLabel) -> Side | None:

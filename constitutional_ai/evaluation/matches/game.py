@@ -17,7 +17,6 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.matches.human_turns import human_turns
 from constitutional_ai.evaluation.matches.pairings import Pairing
-from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import (
     Comparison,
@@ -29,6 +28,7 @@ from constitutional_ai.records import (
     Message,
     Prompt,
     Side,
+    is_tie,
 )
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
@@ -77,7 +77,7 @@ class Opinion:
     judgements: tuple[Judgement, ...] = ()
     """The judgement of every question; empty for two equal replies."""
     flipped: bool | None = None
-    """Whether the two orders disagree; None if there were not two."""
+    """Whether the two orders disagree; None if there were not two, or one of them is a tie."""
     scores: tuple[float, float] | None = None
     """Scores of a and b by the preference model that chose in old evaluations."""
     failure: Failure | None = None
@@ -105,7 +105,7 @@ class MatchTurn:
         probability = self.opinion.probability_a
         if probability is None:
             return None
-        if abs(probability - 0.5) <= TIE:
+        if is_tie(probability):
             return "tie"
         return "a" if probability > 0.5 else "b"
 

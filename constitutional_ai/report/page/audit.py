@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 from constitutional_ai.evaluation.judge.judge_report import judge_report
 from constitutional_ai.metrics.calibration import Bin
-from constitutional_ai.metrics.intervals import mean, rate
+from constitutional_ai.metrics.intervals import decided, mean, rate, ties
 from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel
 from constitutional_ai.report.contents import Contents
-from constitutional_ai.rl_cai.feedback.gate import CHANCE, GateResult, gate_result
+from constitutional_ai.rl_cai.feedback.gate import GateResult, gate_result
 from constitutional_ai.runs import layout
 
 CLEAR, OPEN = 0.4, 0.1
 """A label is clear if it is more than ``CLEAR`` away from 0.5, and open if it is less than ``OPEN`` away."""
 KNOWN = (
-    ("agreement", "Prefers the right answer", "a tie counts as wrong"),
+    ("agreement", "Prefers the right answer", "share of decided questions; ties are counted below"),
     ("brier_score", "Brier score", "0.25 for always answering one half"),
     ("calibration_error", "Calibration error", "mean distance between probability and frequency"),
     ("error_by_luck", "… expected by chance", "for a perfectly calibrated judge"),
@@ -34,9 +34,9 @@ CERTAINTY = (
     ("open", "Open", "P between 0.4 and 0.6"),
 )
 HABITS = (
-    ("ties", "Tie", "P exactly one half"),
-    ("order_flips", "Winner changes with the order", "of pairs judged in both orders"),
-    ("prefers_first", "The answer shown first wins", "0.50 is no preference"),
+    ("ties", "Tie", "P exactly one half: neither right nor wrong"),
+    ("order_flips", "Winner changes with the order", "of pairs decided in both orders"),
+    ("prefers_first", "The answer shown first wins", "decided questions; 0.50 is no preference"),
     ("prefers_longer", "The longer answer wins", "unequal lengths, no ties"),
     ("people_prefer_longer", "… and is the right one", "in the same pairs"),
     ("failed", "No label", "for any reason"),
@@ -54,18 +54,22 @@ class Gate(NamedTuple):
     """The results of the gate."""
 
     result: GateResult
-    by_tag: list[Metric]
+    by_tag: list[tuple[Metric, Metric]]
+    """Accuracy over the decided questions of a tag, and the share of its ties."""
     bins: tuple[Bin, ...]
 
 
 def gate_of(contents: Contents) -> Gate | None:
     if not contents.gate:
         return None
-    by_tag: dict[str, list[bool]] = defaultdict(list)
+    by_tag: dict[str, list[bool | None]] = defaultdict(list)
     for answer in contents.gate:
         for tag in answer.label.comparison.prompt.tags:
-            by_tag[tag].append(answer.probability_right > CHANCE)
-    tags = [rate("gate_accuracy", tag, right) for tag, right in sorted(by_tag.items())]
+            by_tag[tag].append(answer.right)
+    tags = [
+        (rate("gate_accuracy", tag, decided(right)), ties("gate_ties", tag, right))
+        for tag, right in sorted(by_tag.items())
+    ]
     return Gate(gate_result("feedback", contents.gate), tags, judge_report("gate", contents.gate).bins)
 
 

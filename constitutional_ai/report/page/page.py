@@ -17,7 +17,7 @@ from constitutional_ai.report.contents import LABEL, Contents, read_contents
 from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, principles_of
 from constitutional_ai.report.page.charts import histogram, reliability
-from constitutional_ai.report.page.findings import QUESTIONS, findings, summary
+from constitutional_ai.report.page.findings import QUESTIONS, Finding, Question, findings, summary
 from constitutional_ai.report.page.formatting import duration, interval, many, number
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
 from constitutional_ai.report.page.rates import (
@@ -53,7 +53,7 @@ def render(contents: Contents) -> str:
     return template().render(
         run=contents,
         layout=layout,
-        questions=[(q.title, findings(q, contents)) for q in QUESTIONS] if contents.metrics else [],
+        questions=[(q.title, _answers(q, contents)) for q in QUESTIONS] if contents.metrics else [],
         summary=summary(contents),
         headline=headline(contents),
         frontiers=[each for each in frontiers if each],
@@ -79,6 +79,12 @@ def render(contents: Contents) -> str:
         left_out=WHY,
         roles=[(role, LABEL[role]) for role in layout.ROLES],
     )
+
+
+def _answers(question: Question, contents: Contents) -> list[Finding]:
+    """Return the findings, of which none is wanted or unwanted in a control run."""
+    found = findings(question, contents)
+    return [one._replace(wanted=None) for one in found] if contents.control else found
 
 
 def template() -> Template:

@@ -107,7 +107,7 @@ CURVES = (
         Logged(
             "agreement",
             "Preference model: agreement",
-            "Share of pairs that it ranks like their label.",
+            "Share of pairs that it ranks like their label, without ties.",
             True,
             (0.5, "chance"),
         ),
@@ -130,7 +130,12 @@ WATCHED = (
     ),
     Logged("degenerate", "Broken", "Share of empty, looping or garbled answers.", True),
     Logged("unscored", "Without a reward", "Share of answers without a reward.", True),
-    Logged("rewards/accuracies", "Pairs told apart", "Share of pairs that DPO ranks like their label.", True),
+    Logged(
+        "rewards/accuracies",
+        "Pairs told apart",
+        "Share of pairs that DPO ranks like their label; of a tie, as if its first answer were better.",
+        True,
+    ),
 )
 
 

@@ -15,16 +15,19 @@ COLUMNS = 5
 KINDS = {
     "hhh_accuracy": (
         "Helpful, honest and harmless",
-        "share of pairs in which it picks the better answer; chance is 0.50",
+        "share of decided pairs in which it picks the better answer; chance is 0.50; ties are counted apart",
     ),
-    "gate_accuracy": ("Clear questions", "share of pairs in which it picks the better answer; chance is 0.50"),
+    "gate_accuracy": (
+        "Clear questions",
+        "share of decided pairs in which it picks the better answer; chance is 0.50; ties are counted apart",
+    ),
     "harm_identification": (
         "Harmful, or ethical?",
-        "share of conversations classified correctly; chance is 0.50",
+        "share of decided conversations classified correctly; chance is 0.50; ties are counted apart",
     ),
     "harm_classification": (
         "Which kind of harm?",
-        "share of conversations classified correctly; of nine kinds, chance is 0.11",
+        "share of decided conversations classified correctly; of nine kinds, chance is 0.11",
     ),
     "absolute_harmfulness": ("Absolute harmfulness", "a regressor's mean rating, 0 to 4; lower is better"),
     "elo": ("Elo scores", "by maximum likelihood from matches; one model is fixed at 0"),

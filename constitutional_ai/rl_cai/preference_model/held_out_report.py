@@ -15,7 +15,6 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from constitutional_ai.metrics.calibration import (
-    TIE,
     Bin,
     Claim,
     bins,
@@ -26,8 +25,8 @@ from constitutional_ai.metrics.calibration import (
     error_by_luck,
     probability,
 )
-from constitutional_ai.metrics.intervals import mean, rate
-from constitutional_ai.records import Metric
+from constitutional_ai.metrics.intervals import decided, mean, rate, ties
+from constitutional_ai.records import TIE, Metric, is_tie
 
 ALL = "all"
 
@@ -53,18 +52,23 @@ class Scored(NamedTuple):
         return self.scores[0] - self.scores[1]
 
     @property
+    def tied(self) -> bool:
+        """Whether both answers have the same score."""
+        return abs(self.log_odds) < TIE
+
+    @property
     def claim(self) -> Claim:
-        a = self.log_odds >= 0
-        return Claim(probability(abs(self.log_odds)), self.label if a else 1 - self.label)
+        """The probability of the answer that the model prefers, and P(it is better): one half if it prefers neither."""
+        if self.tied:
+            return Claim(0.5, 0.5)
+        return Claim(probability(abs(self.log_odds)), self.label if self.log_odds > 0 else 1 - self.label)
 
     @property
-    def decided(self) -> bool:
-        return abs(self.label - 0.5) > TIE
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the answer that the label prefers has the higher score; equal scores do not agree."""
-        return self.log_odds > 0 if self.label > 0.5 else self.log_odds < 0
+    def agrees(self) -> bool | None:
+        """Whether the answer that the label prefers has the higher score; None if either prefers neither answer."""
+        if self.tied or is_tie(self.label):
+            return None
+        return (self.log_odds > 0) == (self.label > 0.5)
 
     @property
     def better_is_longer(self) -> bool | None:
@@ -80,7 +84,7 @@ class SourceReport:
     source: str
     pairs: int
     accuracy: Metric
-    """Share of pairs that the model ranks like their label, among pairs whose label is not 0.5."""
+    """Share of pairs that the model ranks like their label, among pairs in which both prefer one answer."""
     longer_better: Metric
     """Accuracy on pairs whose better answer is the longer one."""
     shorter_better: Metric
@@ -97,6 +101,8 @@ class SourceReport:
     """Calibration error that a perfectly calibrated model would have by chance on this many pairs."""
     bins: tuple[Bin, ...]
     """Bins of width 0.1 from 0.5 to 1: how certain the model is, and how often it is right."""
+    ties: Metric | None = None
+    """Share of pairs with a label of 0.5 or two equal scores; None in reports of old runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +136,15 @@ def pm_report(pairs: Sequence[Scored]) -> PreferenceModelReport:
 
 
 def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
-    decided, claims = [p for p in pairs if p.decided], [p.claim for p in pairs]
+    agrees, claims = [p.agrees for p in pairs], [p.claim for p in pairs]
     shorter, longer = (
-        rate(f"{word}_better", name, [p.agrees for p in decided if p.better_is_longer is wanted])
+        rate(f"{word}_better", name, decided(p.agrees for p in pairs if p.better_is_longer is wanted))
         for word, wanted in (("shorter", False), ("longer", True))
     )
     return SourceReport(
         source=name,
         pairs=len(pairs),
-        accuracy=rate("accuracy", name, [p.agrees for p in decided]),
+        accuracy=rate("accuracy", name, decided(agrees)),
         longer_better=longer,
         shorter_better=shorter,
         length_balanced=_mean_of_two("length_balanced", longer, shorter),
@@ -148,6 +154,7 @@ def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
         calibration_error=calibration_error(name, claims),
         error_by_luck=error_by_luck(name, claims),
         bins=bins(name, claims, low=0.5),
+        ties=ties("ties", name, agrees),
     )
 
 

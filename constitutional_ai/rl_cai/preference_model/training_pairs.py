@@ -57,8 +57,10 @@ def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 
     """
     pairs, unusable = load_pairs(helpfulness_file(name))
     strong = [pair for pair in pairs if pair.strength is None or pair.strength > stronger_than]
-    if weak := len(pairs) - len(strong):
-        unusable = {**unusable, f"a preference no stronger than {stronger_than:g}": weak}
+    tied = sum(pair.strength == 0 for pair in pairs)
+    weak = len(pairs) - len(strong) - tied
+    left_out = {"a tie": tied, f"a preference no stronger than {stronger_than:g}": weak}
+    unusable = {**unusable, **{reason: count for reason, count in left_out.items() if count}}
     drawn = sorted(strong, key=lambda pair: seed_of(seed, "helpfulness", pair.id))[:limit]
     return Helpfulness([_row(p.id, p.conversation, p.chosen, p.rejected, 1.0, PEOPLE) for p in drawn], unusable)
 

@@ -69,7 +69,8 @@ def test_a_judge_that_always_chooses_a_is_noticed(both: bool) -> None:
     assert (report.flips.value, report.ties.value) == ((1.0, 1.0) if both else (None, 0.0))
     assert report.prefers_longer.count == (0 if both else 40)
     if both:
-        assert report.agreement.value == 0.0
+        assert (report.agreement.value, report.agreement.count) == (None, 0)  # a tie is neither right nor wrong
+        assert str(report) == "m prefers neither answer in any of 40 pairs: all are ties"
 
 
 def test_an_unreadable_answer_is_a_failure_and_no_label() -> None:

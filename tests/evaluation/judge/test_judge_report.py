@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -80,7 +81,23 @@ def test_length_is_compared_with_people_on_the_same_pairs() -> None:
 def test_rounding_hides_no_tie() -> None:
     p = (0.9 + (1 - 0.9) - 1e-16) / 2
     report = judge_report("m", [answer(p, "a"), answer(p, "b")])
-    assert (report.ties.value, report.agreement.value) == (1.0, 0.0)
+    assert (report.ties.value, report.agreement.value) == (1.0, None)
+
+
+def test_agreement_is_over_decided_pairs_and_ties_are_counted_beside_it() -> None:
+    report = judge_report("m", [answer(0.9, "a"), answer(0.8, "b"), answer(0.7, "a"), answer(0.5, "a")])
+    assert (report.agreement.value, report.agreement.count) == (pytest.approx(2 / 3), 3)
+    assert (report.ties.value, report.ties.count) == (0.25, 4)
+    assert report.ties.low is not None and report.ties.high is not None
+    assert "agrees with people in 0.67 of 3 decided pairs" in str(report)
+    assert str(report).endswith(", 1 of 4 are ties")
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.9), (0.5, 0.1), (0.9, 0.5), (0.1, 0.5), (0.5, 0.5)])
+def test_an_order_that_is_a_tie_is_no_flip(a: float, b: float) -> None:
+    one = answer(0.6, "a")
+    label = replace(one.label, judgements=(Judgement("p", "a", a), Judgement("p", "b", b)))
+    assert label.flipped is None
 
 
 def test_by_likelihood_nothing_is_shown_first() -> None:

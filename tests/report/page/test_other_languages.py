@@ -48,7 +48,7 @@ def test_the_page_says_what_is_looked_for_and_how_many_answers_were_not_read(run
 def test_an_answer_that_was_not_read_is_in_no_share(run: Run) -> None:
     found = frontier(read_contents(in_spanish(run)))
     assert found
-    counts = {p.label: (p.helpful.count, p.harmless.count) for p in found.points}
+    counts = {label: tuple(cell.count for cell in cells if cell) for label, cells in found.rows}
     assert counts == {"start": (3, 4), "sl-cai": (2, 3), "rl-cai": (3, 4)}
     assert "08-evaluation  sl-cai: not in English, so not read, score 0.00" in printed(run, RED[0].id)
 

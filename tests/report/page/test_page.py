@@ -9,14 +9,14 @@ import pytest
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.recipes.recipe import Recipe
-from constitutional_ai.records import Metric
+from constitutional_ai.records import GateAnswer, Metric
 from constitutional_ai.report.contents import Contents, read_contents
 from constitutional_ai.report.page.findings import QUESTIONS, finding
 from constitutional_ai.report.page.formatting import number
 from constitutional_ai.report.page.page import render, write_report
 from constitutional_ai.rl_cai.preference_model.held_out_report import pm_report
 from constitutional_ai.runs.run import Run
-from tests.report.conftest import HOSTILE, STAGES, dirty
+from tests.report.conftest import HOSTILE, STAGES, dirty, label, prompt, write_rows
 
 
 class Elements(HTMLParser):
@@ -177,15 +177,47 @@ def test_a_gate_at_chance_is_said_at_the_top(run: Run) -> None:
     assert "Not measurably better than chance on 8 questions." in said
 
 
+@pytest.mark.parametrize("control", ["empty", "shuffled", "without:tact"])
+def test_a_control_run_is_not_judged_as_an_experiment(run: Run, control: str) -> None:
+    (run.folder / "recipe.yaml").write_text(Recipe(control=control).to_yaml())
+    said = Elements(write_report(run).read_text()).text
+    assert f"This is a control run (control: {control})." in said
+    assert f"No verdict: this is a control run (control: {control})." in said
+    for judged in (
+        "Do not rely",
+        "better than chance on 8",
+        "Its labels may be noise",
+        ": wanted",
+        ": unwanted",
+    ):
+        assert judged not in said
+
+
+def test_a_gate_of_ties_is_neither_right_nor_wrong(run: Run) -> None:
+    ties = [GateAnswer(f"g{n}", label(prompt(f"gate {n}"), 0.5), "a") for n in range(48)]
+    write_rows(run.folder / "05-preference-labels/gate.jsonl", ties)
+    page = write_report(run).read_text()
+    said = Elements(page).text
+    assert "Undecided. It prefers neither answer to any of 48 questions." in said
+    assert "48 of 48 answers are ties (1.00, 95 % interval 0.93 to 1.00)" in said
+    assert "Worse than chance" not in said and "0.00 of" not in said
+    assert "preferred neither answer to any of 48 clear questions" in said
+
+
 def test_the_preference_model_is_shown_on_held_out_pairs(run: Run) -> None:
     page = write_report(run).read_text()
     said = Elements(page).text
     # Twenty pairs; scores 0.2 · n against 1.8, so their mean is (1.9 + 1.8) / 2.
     assert "Here the mean is 1.85 and the standard deviation" in said
     assert "over 40 held-out answers." in said
-    # n = 10 has a label of one half; of the others only n = 9, with equal scores, is not ranked as its label.
-    cell = "0.95<small>0.75 to 0.99</small><small>of 19</small>"
-    assert page.count(cell) == 2  # its source, and all
+    # n = 10 has a label of one half, n = 9 equal scores: ties. The others are ranked as their labels.
+    for row, cell in (
+        ("ranks the pair like its label", "1.00<small>0.82 to 1.00</small><small>of 18"),
+        ("ties: a label of 0.50, or equal scores", "0.10<small>0.03 to 0.30</small><small>of 20"),
+    ):
+        assert (
+            page.partition(f"<th>{row}</th>")[2].partition("</tr>")[0].count(cell) == 2
+        )  # its source, and all
 
 
 def test_a_preference_model_without_held_out_pairs_is_said_to_be_unmeasured(run: Run) -> None:

@@ -40,6 +40,9 @@ def test_gate_questions_have_ids_of_their_own() -> None:
         (20, 20, 0, False),
         (0, 40, 0, False),
         (0, 0, 40, False),  # a judge who cannot tell is not right half of the time
+        (27, 13, 8, True),  # ties are neither right nor wrong
+        (26, 14, 8, False),
+        (2, 0, 46, False),
         (2, 0, 0, False),  # too few to say
         (0, 0, 0, False),
     ],
@@ -54,6 +57,36 @@ def test_the_result_holds_counts_and_intervals() -> None:
     assert result.confidence.value == pytest.approx(0.7)  # (30 · 0.9 + 10 · 0.1) / 40
     assert result.flips.value == 0.0
     assert str(result).startswith("0.75 of 40 gate questions right (95 % interval 0.60 to 0.86), 0.00 flip")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "ties", "verdict", "text"),
+    [
+        (
+            40,
+            0,
+            8,
+            "better",
+            "1.00 of 40 decided gate questions right (95 % interval 0.91 to 1.00), 8 of 48 are ties",
+        ),
+        (0, 40, 0, "worse", "0.00 of 40 gate questions right (95 % interval 0.00 to 0.09)"),
+        (
+            20,
+            20,
+            1,
+            "unclear",
+            "0.50 of 40 decided gate questions right (95 % interval 0.35 to 0.65), 1 of 41 are",
+        ),
+        (0, 0, 48, "undecided", "no gate question right or wrong: all 48 are ties"),
+    ],
+)
+def test_a_tie_is_neither_right_nor_wrong_and_is_counted(
+    right: int, wrong: int, ties: int, verdict: str, text: str
+) -> None:
+    result = gate_result("m", answers(right, wrong, ties))
+    assert (result.verdict, result.accuracy.count) == (verdict, right + wrong)
+    assert (result.ties.value, result.ties.count) == (ties / (right + wrong + ties), right + wrong + ties)
+    assert str(result).startswith(text)
 
 
 def test_a_result_without_answers_says_so() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from statistics import fmean, stdev
 
 import pytest
+from pydantic import TypeAdapter
 
 from constitutional_ai.rl_cai.preference_model.held_out_report import (
     PreferenceModelReport,
@@ -33,9 +35,24 @@ def test_each_source_is_reported_and_then_all() -> None:
     assert [(s.source, s.pairs) for s in report.sources] == [("ai", 3), ("people", 2), ("all", 5)]
 
 
-def test_accuracy_is_over_decided_labels_and_equal_scores_do_not_agree() -> None:
+def test_accuracy_is_over_decided_pairs_and_ties_of_labels_and_scores_are_beside_it() -> None:
     found = {s.source: (s.accuracy.value, s.accuracy.count) for s in pm_report(PAIRS).sources}
-    assert found == {"ai": (0.5, 2), "people": (0.5, 2), "all": (0.5, 4)}
+    assert found == {"ai": (0.5, 2), "people": (1.0, 1), "all": (pytest.approx(2 / 3), 3)}
+    ties = {s.source: (s.ties.value, s.ties.count) for s in pm_report(PAIRS).sources if s.ties}
+    assert ties == {"ai": (pytest.approx(1 / 3), 3), "people": (0.5, 2), "all": (0.4, 5)}
+
+
+def test_equal_scores_claim_one_half_whichever_answer_stands_first() -> None:
+    """People's better answer always stands first, so "the first" would be right in every tie."""
+    tied = source("people", pm_report([Scored("people", 1.0, (2.0, 2.0), (7, 7))] * 10))
+    assert (tied.accuracy.value, tied.calibration_error.value, tied.brier.value) == (None, 0.0, 0.25)
+
+
+def test_a_report_of_an_old_run_has_no_ties() -> None:
+    old = asdict(pm_report(PAIRS))
+    for one in old["sources"]:
+        del one["ties"]
+    assert {s.ties for s in TypeAdapter(PreferenceModelReport).validate_python(old).sources} == {None}
 
 
 def test_length_is_balanced() -> None:
