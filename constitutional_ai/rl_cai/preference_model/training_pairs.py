@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from constitutional_ai.data.pairs import load_pairs
-from constitutional_ai.metrics.calibration import TIE
 from constitutional_ai.records import (
     Conversation,
     Message,
     PreferenceLabel,
     as_messages,
     conversation_id,
+    is_tie,
 )
 from constitutional_ai.seeding import seed_of
 
@@ -76,7 +76,7 @@ def _row(
         "chosen": as_messages((Message("assistant", chosen),)),
         "rejected": as_messages((Message("assistant", rejected),)),
         "p_chosen": p_chosen,
-        "tie": p_chosen - 0.5 <= TIE,
+        "tie": is_tie(p_chosen),
     }
 
 
