@@ -102,15 +102,22 @@ def checks_of(results: Sequence[WayResult]) -> list[Check]:
     ]
     if not working:
         return [*checks, Check("feedback", "no", "this model cannot compare answers in any way")]
-    return [*checks, Check("feedback", "yes", f"set {SETTINGS[working[0].way]}, and audit it by cai judge")]
+    first = working[0]
+    advice = f"set {SETTINGS[first.way]}, and audit it by cai judge"
+    if _right(first) <= CHANCE * len(first.answers):
+        advice += "; here it is no better than chance, so a larger model may be needed"
+    return [*checks, Check("feedback", "yes", advice)]
+
+
+def _right(result: WayResult) -> int:
+    return sum(answer.probability_right > CHANCE for answer in result.answers.values())
 
 
 def _details(result: WayResult, first: WayResult) -> str:
     answers = list(result.answers.values())
-    right = sum(answer.probability_right > CHANCE for answer in answers)
     flips = sum(answer.label.flipped is True for answer in answers)
     masses = [j.label_mass for a in answers for j in a.label.judgements if j.label_mass is not None]
-    parts = [f"{right} of {len(answers)} right", f"{flips} flip with the order"]
+    parts = [f"{_right(result)} of {len(answers)} right", f"{flips} flip with the order"]
     parts += [f"the options hold {fmean(masses):.2f} of the probability"] if masses else []
     parts += [_agreement(result, first)] if result is not first else []
     parts += [f"{QUESTIONS - len(answers)} without a label: {result.fault}"] if result.fault else []

@@ -31,11 +31,18 @@ def knows(state: str, options: list[str]) -> list[float]:
     return [0.9 if is_right else 0.1 for is_right in right] if any(right) else [0.5, 0.5]
 
 
+STORY: Places = [("Once", {"Once": 0.6, "The": 0.4})]
+
+
+def is_probe(request: Request) -> bool:
+    return bool(request["messages"][-1]["content"] == PROBE[0].content)
+
+
 def says(request: Request) -> Places:
     """Answer (A) or (B) with the right letter, and anything else with a story."""
+    if is_probe(request):
+        return STORY
     text = request["messages"][-1]["content"]
-    if text == PROBE[0].content:
-        return [("Once", {"Once": 0.6, "The": 0.4})]
     first = text.partition("\n (A) [[[")[2].partition("]]]")[0]
     letter = "A" if first in BETTER else "B"
     return [(letter, {letter: 0.7, "The": 0.3})]
@@ -87,6 +94,14 @@ def test_ways_are_compared_on_the_same_questions() -> None:
     assert decisions.startswith(f"0 of {QUESTIONS} right; 0 flip with the order")
     assert f"same winner as letters by top_logprobs in 0 of {QUESTIONS}, P 0.90 apart" in decisions
     assert f"in {QUESTIONS} of {QUESTIONS}, P 0.00 apart" in checks["votes"].details
+
+
+def test_a_judge_at_chance_is_said_to_be_so() -> None:
+    first = chat(lambda request: STORY if is_probe(request) else [("A", {"A": 0.9, "B": 0.1})])
+    checks = examined({"chat/completions": first})
+    assert f"{QUESTIONS} flip with the order" in checks["letters by top_logprobs"].details
+    assert "no better than chance" in checks["feedback"].details
+    assert "chance" not in examined({"chat/completions": chat(says)})["feedback"].details
 
 
 def test_a_way_that_fails_says_why() -> None:
