@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--retry-failures",
     is_flag=True,
-    help="Try the failed records of complete stages again. Later stages are extended, or made again.",
+    help="Try the failed records of complete stages again; extend or repeat later stages.",
 )
 def run(
     recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None, retry_failures: bool
@@ -42,8 +42,8 @@ def run(
     05-preference-labels, 06-preference-model, 07-rl-cai-model, 08-evaluation.
     00-prompts exists only if the recipe generates prompts.
 
-    Where --retry-failures makes new records, 01-responses, 02-revisions and 05-preference-labels are extended by what
-    follows from them, and other later stages are made again; a message says which.
+    Where --retry-failures gives new records, 01-responses, 02-revisions and 05-preference-labels are extended by what
+    follows from them, and other later stages are repeated; a message names them.
     """
     from rich.console import Console
 

@@ -175,10 +175,12 @@ def _settings(run: Run) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path} is not the recipe of a run. Name a folder that cai run wrote.")
     known = flat(Recipe().model_dump(mode="json")) | flat(settings)
-    return known | {key: value for key, value in _made_with(run).items() if key in known and key != FEW_SHOTS}
+    return known | {
+        key: value for key, value in _stage_settings(run).items() if key in known and key != FEW_SHOTS
+    }
 
 
-def _made_with(run: Run) -> dict[str, Any]:
+def _stage_settings(run: Run) -> dict[str, Any]:
     """Return the settings with which the complete stages were made, whatever the recipe in the folder says now."""
     return {k: v for stage in layout.STAGES if (done := run.manifest(stage)) for k, v in done.config.items()}
 
@@ -186,8 +188,8 @@ def _made_with(run: Run) -> dict[str, Any]:
 def _constitution(run: Run) -> str:
     """Return the digest of the constitution under which answers were revised; else of the one in the folder."""
     revised = run.manifest(layout.REVISIONS)
-    made_under = revised.inputs.get("constitution") if revised else None
-    return made_under or load_constitution(run.folder / layout.CONSTITUTION).digest
+    revised_under = revised.inputs.get("constitution") if revised else None
+    return revised_under or load_constitution(run.folder / layout.CONSTITUTION).digest
 
 
 # -- measures, paired by prompt, which cancels how hard each prompt is

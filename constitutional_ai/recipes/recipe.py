@@ -79,7 +79,8 @@ class BudgetLimits(Section):
     """Limits at which a run stops. Higher limits continue it; the records do not depend on them."""
 
     tokens: int | None = Field(default=None, ge=1)
-    """Tokens read and written by models in all stages except trainings, as in ``stage.json``; null: no limit."""
+    """Tokens read and written by models in all stages except trainings, as in ``stage.json``; null: no limit. The
+    run stops if a server does not count them."""
     hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Hours of all stages; the time of a killed session is not counted. Null: no limit."""
 

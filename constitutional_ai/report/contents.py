@@ -111,7 +111,7 @@ class Contents:
         return next((p for p in self.constitution.principles if p.name == name), None)
 
     @property
-    def made_under(self) -> str | None:
+    def other_constitution(self) -> str | None:
         """Digest of the constitution that made the stages, if it is not the one in the run's folder."""
         digests = [s.manifest.inputs.get("constitution") for s in self.stages if s.manifest]
         own = self.constitution and self.constitution.digest

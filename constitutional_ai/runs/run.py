@@ -70,7 +70,7 @@ class Output(NamedTuple):
     tokens: tuple[int | None, int | None] = (0, 0)
 
 
-def nothing_said(text: str) -> None:
+def show_nothing(text: str) -> None:
     """Show nothing."""
 
 
@@ -94,7 +94,7 @@ class Run:
     """What stages are made with now."""
     retries_failures: bool = False
     """Whether the failed records of complete stages are tried again, and later stages follow."""
-    say: Callable[[str], None] = nothing_said
+    say: Callable[[str], None] = show_nothing
     """Shows the user a message that must not be missed."""
 
     # -- reading
@@ -134,9 +134,9 @@ class Run:
     def is_stale(self, stage: str) -> bool:
         """Return whether a complete stage was made from something else than earlier stages have now."""
         manifest = self.manifest(stage)
-        made_from = manifest.inputs.items() if manifest else ()
+        inputs = manifest.inputs.items() if manifest else ()
         earlier = [
-            (m, digest) for name, digest in made_from if name in layout.STAGES and (m := self.manifest(name))
+            (m, digest) for name, digest in inputs if name in layout.STAGES and (m := self.manifest(name))
         ]
         return any(m.output != digest or self.is_stale(m.stage) for m, digest in earlier)
 

@@ -116,7 +116,7 @@ async def run_rows(
     if not loop.failed:
         failures.unlink()
     elif not any(name in index for name in names):
-        raise loop.nothing_made()
+        raise loop.all_failed_error()
     progress.finish(folder.name)
     # Records were appended as they finished; the order that later stages read must not depend on timing.
     tokens = total((spent_beside, loop.lost, index.sort_file(names)))
@@ -144,17 +144,17 @@ class _Loop(Generic[Row]):
         """Take items one at a time from ``missing``, which all workers share, until there are none."""
         for name, item in missing:
             await self.budget.reserve(self.folder.name)
-            tokens, made = Usage(0, 0), False
+            tokens, finished = Usage(0, 0), False
             with metered() as meter:
                 try:
                     record = await step(item)
-                    tokens, made = usage(record), True
+                    tokens, finished = usage(record), True
                 except RecordError as error:
                     tokens = meter.tokens
                     self._keep(Failure(name, type(error).__name__, str(error)), error, tokens)
                     continue
                 finally:
-                    self.budget.charge(tokens, allowed=meter.allowed, known=made or any(tokens))
+                    self.budget.charge(tokens, allowed=meter.allowed, known=finished or any(tokens))
             if record.id != name:
                 raise AssertionError(f"step made record {record.id!r} for item {name!r}")
             self.index.add(name, self.writer.append(record), tokens)
@@ -162,7 +162,7 @@ class _Loop(Generic[Row]):
             if model := uncounted(record):
                 self._note_uncounted(model)
 
-    def nothing_made(self) -> TooManyFailures:
+    def all_failed_error(self) -> TooManyFailures:
         """Return the error of a stage in which every record failed."""
         return TooManyFailures(
             f"nothing was made in {self.folder.name}: all {len(self.failed)} records failed, {self._last_failure()}. "

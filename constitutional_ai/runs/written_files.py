@@ -25,8 +25,8 @@ def check_written(path: Path, stage: str, expected: str) -> None:
 
 
 def _digest_once(path: Path) -> str:
-    found = path.stat()
-    stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
     if path not in _DIGESTS or _DIGESTS[path][0] != stamp:
         _DIGESTS[path] = (stamp, digest_file(path))
     return _DIGESTS[path][1]

@@ -92,6 +92,19 @@ def test_a_control_arm_is_compared_with_its_run(make: Make) -> None:
     assert made.notes == (SEPARATE, LUCK)
 
 
+def test_what_made_the_stages_is_compared_and_not_what_the_folder_says_now(make: Make) -> None:
+    mine, other = make("mine"), make("other")
+    made = StageManifest(
+        "02-revisions", {"revisions.rounds": 1}, {"constitution": "f00d"}, "", 8, 0, 0, 0, 1.0, ""
+    )
+    (Path(other) / "02-revisions").mkdir()
+    (Path(other) / "02-revisions" / "stage.json").write_text(json.dumps(asdict(made)))
+    recipe = Path(other) / "recipe.yaml"  # a command that made nothing left other settings of the evaluation
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 7", 1))
+    differ = {setting.key: setting.other for setting in compare_runs([mine, other])[0].differ}
+    assert differ == {"revisions.rounds": 1, "text of the constitution: version": "f00d"}
+
+
 def test_every_further_run_is_compared_with_the_first(make: Make) -> None:
     made = compare_runs([make("a", 4), make("b", 2, seed=1), make("c", 6, seed=2)])
     assert [(c.first, c.other) for c in made] == [("runs/a", "runs/b"), ("runs/a", "runs/c")]

@@ -172,6 +172,13 @@ def test_tokens_and_times_of_an_earlier_run_are_scaled_by_the_calls(tmp_path: Pa
     assert str(run) in one.note
 
 
+def test_tokens_that_the_earlier_run_did_not_count_are_not_known(tmp_path: Path) -> None:
+    unknown = {"prompt_tokens": None, "completion_tokens": None}
+    one = like(earlier_run(tmp_path / "run", _01_responses=RESPONSES | unknown))["01-responses"]
+    assert (one.read, one.written, one.seconds) == (None, None, 3.0)
+    assert "did not say how many tokens" in one.note
+
+
 def test_a_stage_that_the_earlier_run_lacks_is_not_known(tmp_path: Path) -> None:
     one = like(earlier_run(tmp_path / "run", _01_responses=RESPONSES))["02-revisions"]
     assert (one.seconds, one.read, one.written) == (None, None, None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from constitutional_ai.report.contents import read_contents
@@ -25,6 +29,21 @@ def test_every_stage_has_its_share_and_all_of_them_their_sum(evaluated: Run) -> 
 def test_what_counts_no_tokens_has_no_speed() -> None:
     assert Cost("training", 60, 0, 0, 0.5).speed is None
     assert Cost("resumed when done", 0, 10, 10, 0.0).speed is None
+
+
+def test_tokens_that_nobody_counted_are_not_nought(run: Run, tmp_path: Path) -> None:
+    copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
+    file = copy.stage("01-responses") / "stage.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"prompt_tokens": None, "completion_tokens": None})
+    )
+    *each, whole = costs(read_contents(copy))
+    first = next(cost for cost in each if cost.name == "01-responses")
+    assert (first.read, first.written, first.speed) == (None, None, None)
+    assert (whole.read, whole.written) == (None, None)
+    said = " ".join(Elements(write_report(copy).read_text()).text.split())
+    assert "read or written, as far as they were counted" in said
+    assert "as far as they were counted" not in Elements(write_report(run).read_text()).text
 
 
 def test_before_a_stage_is_complete_nothing_has_a_cost(empty_run: Run) -> None:
