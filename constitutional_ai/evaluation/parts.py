@@ -14,7 +14,7 @@ from constitutional_ai.evaluation import answers, harm_identification, hhh_accur
 from constitutional_ai.evaluation.harmfulness import measure as harmfulness
 from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.suite import Suite
-from constitutional_ai.models.turns import REFUSED, refused_prompts
+from constitutional_ai.models.refused_turns import REFUSED, refused_prompts
 from constitutional_ai.records import Candidate, Metric, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run

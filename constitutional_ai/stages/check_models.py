@@ -9,7 +9,7 @@ from constitutional_ai.data.prompts import Prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import template_thinking
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
-from constitutional_ai.models.turns import REFUSED, refused_prompts
+from constitutional_ai.models.refused_turns import REFUSED, refused_prompts
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Kind
 from constitutional_ai.rl_cai.feedback.label import METHODS

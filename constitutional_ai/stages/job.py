@@ -20,7 +20,7 @@ from constitutional_ai.models.cached import cached
 from constitutional_ai.models.counted import CountedModel
 from constitutional_ai.models.load import loaded, model_path
 from constitutional_ai.models.model import Model
-from constitutional_ai.models.turns import REFUSED
+from constitutional_ai.models.refused_turns import REFUSED
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Kind, Prompt
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots

@@ -16,7 +16,7 @@ from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, give_pad
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import escape_messages, plain_template
 from constitutional_ai.models.turn_tokens import end_of_turn
-from constitutional_ai.models.turns import TurnFilter
+from constitutional_ai.models.refused_turns import TurnFilter
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 

@@ -19,7 +19,7 @@ from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.chat_template import rendered
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.rendering import escape_messages
-from constitutional_ai.models.turns import REFUSED
+from constitutional_ai.models.refused_turns import REFUSED
 from constitutional_ai.recipes.recipe_file import apply_change, explained
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
@@ -147,7 +147,7 @@ def settings(changes: Sequence[str]) -> RegressorTraining:
 
 def _renderable(conversations: Sequence[Rated], weights: str | Path) -> tuple[list[Rated], int]:
     """Return the conversations that the base's chat template takes, and the number of the others."""
-    from constitutional_ai.models.turns import TurnFilter
+    from constitutional_ai.models.refused_turns import TurnFilter
     from constitutional_ai.rl_cai.preference_model.scorer import tokenizer_of
 
     turns = TurnFilter(tokenizer_of(weights))

@@ -83,8 +83,8 @@ def render(contents: Contents) -> str:
 
 def _answers(question: Question, contents: Contents) -> list[Finding]:
     """Return the findings, of which none is wanted or unwanted in a control run."""
-    found = findings(question, contents)
-    return [one._replace(wanted=None) for one in found] if contents.control else found
+    answers = findings(question, contents)
+    return [one._replace(wanted=None) for one in answers] if contents.control else answers
 
 
 def template() -> Template:
