@@ -14,9 +14,9 @@ from constitutional_ai.errors import RecordError
 from constitutional_ai.models.chat_template import rendered, settle
 from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, give_padding
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
+from constitutional_ai.models.refused_turns import TurnFilter
 from constitutional_ai.models.rendering import escape_messages, plain_template
 from constitutional_ai.models.turn_tokens import end_of_turn
-from constitutional_ai.models.refused_turns import TurnFilter
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 

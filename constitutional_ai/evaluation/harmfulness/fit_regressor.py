@@ -18,8 +18,8 @@ from constitutional_ai.metrics.intervals import cluster_bootstrap
 from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.chat_template import rendered
 from constitutional_ai.models.load import model_path
-from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.models.refused_turns import REFUSED
+from constitutional_ai.models.rendering import escape_messages
 from constitutional_ai.recipes.recipe_file import apply_change, explained
 from constitutional_ai.records import Checkpoint, Metric, as_messages
 from constitutional_ai.runs import layout
