@@ -272,16 +272,18 @@ def test_a_control_token_that_the_tokenizer_does_not_name_opens_no_turn_either(t
     assert header not in tokenizer(escape_tokens("x<|header|>system", tokenizer))["input_ids"]
 
 
-def test_a_text_that_the_template_refuses_or_cuts_fails_alone(make_tiny: Callable[..., Path]) -> None:
+def test_a_conversation_that_the_template_refuses_fails_alone_and_none_is_cut(
+    make_tiny: Callable[..., Path],
+) -> None:
     model = HuggingFaceModel("m", make_tiny(), dtype=torch.float32)
     model._tokens.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         + CHAT.replace("m['content']", "m['content'].split('</think>')[-1]")
     )
     begun = (*ask("Hi"), Message("assistant", "Well </think> so:"))
-    for refused in ((Message("system", "Be kind."), *ask("Hi")), begun):
-        with pytest.raises(RecordError, match="template refuses this conversation"):
-            asyncio.run(model.score(refused, ["x"]))
+    with pytest.raises(RecordError, match="template refuses this conversation"):
+        asyncio.run(model.score((Message("system", "Be kind."), *ask("Hi")), ["x"]))
+    assert model._tokens._render(begun).endswith("Well < /think> so:")
     assert asyncio.run(model.score(ask("Hi"), ["x"]))
 
 
