@@ -88,7 +88,10 @@ def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool
     """
     from constitutional_ai.report.figures.paper_figures import write_figure
 
-    for path in write_figure(number, folders, out=out, behind=behind):
+    def say(sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+    for path in write_figure(number, folders, out=out, behind=behind, say=say):
         click.echo(path)
 
 

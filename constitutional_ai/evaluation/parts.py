@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from constitutional_ai.evaluation import answers, harm_identification, hhh_accuracy, revision_scores
+from constitutional_ai.evaluation.finished import unfinished_parts
 from constitutional_ai.evaluation.harmfulness import measure as harmfulness
 from constitutional_ai.evaluation.matches import tournament
 from constitutional_ai.evaluation.suite import Suite
@@ -35,10 +36,12 @@ PARTS: dict[str, Callable[[Suite], list[Metric]]] = {
 def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
     """Measure ``parts``, and return the metrics of all parts, including those measured earlier.
 
-    Each part's metrics are written to its folder, and all metrics to ``metrics.json`` of the suite.
+    Each part's metrics are written to its folder, and all metrics to ``metrics.json`` of the suite. Parts that an
+    interruption left unfinished are left out, and named.
     """
     folder, suite = suite.run.folder, _with_usable_prompts(suite)
     write_atomically(folder / layout.MODELS, _json(suite.candidates))
+    write_atomically(folder / layout.METRICS, _json(read_metrics(folder)))  # without a part that is repeated
     for warning in warnings(suite):
         suite.say(f"warning: {warning}")
     for part in PARTS:
@@ -47,6 +50,10 @@ def evaluate(suite: Suite, parts: Sequence[str]) -> list[Metric]:
             suite.run.stage(part).mkdir(exist_ok=True)
             write_atomically(suite.run.stage(part) / layout.METRICS, _json(metrics))
             write_atomically(folder / layout.METRICS, _json(read_metrics(folder)))
+    for part in unfinished_parts(folder):
+        suite.say(
+            f"{part}: left out, because it is not finished. Finish it with the same command and --part {part}."
+        )
     return read_metrics(folder)
 
 
@@ -90,8 +97,9 @@ def _learned_from_ai(folder: Path) -> bool:
 
 
 def read_metrics(folder: Path) -> list[Metric]:
-    """Read the metrics of every part that has been measured, in the order of the parts."""
-    by_part = [load_json(folder / part / layout.METRICS, tuple[Metric, ...]) or () for part in PARTS]
+    """Read the metrics of every finished part, in the order of the parts."""
+    finished = [part for part in PARTS if part not in unfinished_parts(folder)]
+    by_part = [load_json(folder / part / layout.METRICS, tuple[Metric, ...]) or () for part in finished]
     return [metric for metrics in by_part for metric in metrics]
 
 

@@ -209,6 +209,8 @@ def open_evaluation(folder: Path, progress: Progress, redo: str | None = None) -
         run.remove_stages(
             *[step for step in run.started_stages() if redo and (step == redo or step.startswith(f"{redo}/"))]
         )
+        if redo:  # until the part is measured again, it has no metrics
+            (run.stage(redo.partition("/")[0]) / layout.METRICS).unlink(missing_ok=True)
         yield run
 
 

@@ -12,6 +12,7 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answers import MedianAnswer
+from constitutional_ai.evaluation.finished import finished_metrics, unfinished_parts
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import (
@@ -23,6 +24,7 @@ from constitutional_ai.records import (
     PreferenceLabel,
     RevisionChain,
 )
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import StageManifest
@@ -89,7 +91,9 @@ class Contents:
     snapshots: tuple[Path, ...]
     """Folders of RL's snapshots, by number of prompts seen."""
     evaluated: tuple[Metric, ...]
-    """Metrics of ``cai evaluate``."""
+    """Metrics of the finished parts of ``cai evaluate``."""
+    unfinished: tuple[str, ...]
+    """Parts of ``cai evaluate`` that were started and are not finished."""
     candidates: tuple[Candidate, ...]
     """Models that ``cai evaluate`` measured."""
     parts: tuple[StageManifest, ...]
@@ -98,6 +102,10 @@ class Contents:
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
+
+    def complete(self, stage: str) -> bool:
+        """Return whether a stage is complete. No table and no figure draws on the records of another."""
+        return any(one.manifest is not None for one in self.stages if one.about.name == stage)
 
     @property
     def control(self) -> str | None:
@@ -129,9 +137,19 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Read a run. Raises InputError that names a file that cannot be read."""
+    """Read a run, of which the records of incomplete stages are left out.
+
+    Raises InputError that names a file that cannot be read.
+    """
     about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
     manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
+    done = {about.name for about in STAGES if (run.stage(about.name) / layout.MANIFEST).exists()}
+    gate = tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE))
+    gate_failures = tuple(run.rows(layout.PREFERENCE_LABELS, Failure, layout.GATE_FAILURES))
+    # The gate is asked whole before the first label. It is known to be whole even if it stopped the run.
+    labelling = (run.stage(layout.PREFERENCE_LABELS) / layout.RECORDS).exists()
+    asked = labelling or len(gate) + len(gate_failures) >= len(gate_questions())
+    unfinished = unfinished_parts(run.stage(layout.SUITE))
     return Contents(
         name=str(about.get("name", run.folder.name)),
         folder=run.folder,
@@ -145,21 +163,28 @@ def read_contents(run: Run) -> Contents:
             for about in STAGES
             if about.name != layout.PROMPTS or run.stage(about.name).exists()
         ),
-        chains=tuple(run.rows(layout.REVISIONS, RevisionChain)),
-        gate=tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE)),
-        gate_failures=tuple(run.rows(layout.PREFERENCE_LABELS, Failure, layout.GATE_FAILURES)),
-        labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)),
+        chains=tuple(run.rows(layout.REVISIONS, RevisionChain)) if layout.REVISIONS in done else (),
+        gate=gate if asked else (),
+        gate_failures=gate_failures if asked else (),
+        labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel))
+        if layout.PREFERENCE_LABELS in done
+        else (),
         preference_model=load_json(
             run.stage(layout.PREFERENCE_MODEL) / layout.PREFERENCE_MODEL_REPORT, PreferenceModelReport
         ),
-        answers=tuple(run.rows(layout.EVALUATION, Answer)),
-        metrics=load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or (),
+        answers=tuple(run.rows(layout.EVALUATION, Answer)) if layout.EVALUATION in done else (),
+        metrics=(load_json(run.stage(layout.EVALUATION) / layout.METRICS, tuple[Metric, ...]) or ())
+        if layout.EVALUATION in done
+        else (),
         steps={about.name: read_steps(run.stage(about.name) / layout.STEPS) for about in STAGES},
         snapshots=tuple(run.snapshots()),
-        evaluated=load_json(run.stage(layout.SUITE) / layout.METRICS, tuple[Metric, ...]) or (),
+        evaluated=finished_metrics(run.stage(layout.SUITE)),
+        unfinished=unfinished,
         candidates=load_json(run.stage(layout.SUITE) / layout.MODELS, tuple[Candidate, ...]) or (),
         parts=tuple(filter(None, (load_json(path, StageManifest) for path in manifests))),
-        medians=tuple(run.rows(f"{layout.SUITE}/answers", MedianAnswer, layout.MEDIANS)),
+        medians=tuple(run.rows(f"{layout.SUITE}/answers", MedianAnswer, layout.MEDIANS))
+        if "answers" not in unfinished
+        else (),
     )
 
 

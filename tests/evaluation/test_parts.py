@@ -16,10 +16,12 @@ from constitutional_ai.cli.evaluate import PARTS as NAMES
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.candidates import choose_anchor
+from constitutional_ai.evaluation.finished import NAMES as NAMES_OF_METRICS
+from constitutional_ai.evaluation.finished import finished_metrics, part_of, unfinished_parts
 from constitutional_ai.evaluation.harm_questions import HARMFUL_OR_ETHICAL, KIND_OF_HARM
 from constitutional_ai.evaluation.parts import PARTS, read_metrics, read_models, warnings
 from constitutional_ai.evaluation.suite import evaluation_prompts, judge_settings, open_evaluation
-from constitutional_ai.records import Candidate, Completion, Response
+from constitutional_ai.records import Candidate, Completion, Metric, Response
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.runner import Silent
 from tests.evaluation.suites import PROMPTS, suite_of
@@ -272,3 +274,57 @@ def test_a_real_model_goes_through_all_three_parts(
 def test_help_names_every_part() -> None:
     text = CliRunner().invoke(main, ["evaluate", "--help"]).output
     assert all(part in text for part in NAMES)
+
+
+STEPS = ("hhh", "hhh/pm-kind", "matches/1-replies", "matches/2-choices", "revisions/pm-kind", "harmfulness/t0")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_part_is_finished_when_all_its_steps_are(tmp_path: Path, step: str) -> None:
+    for each in STEPS:
+        (tmp_path / each).mkdir(parents=True, exist_ok=True)
+        (tmp_path / each / "records.jsonl").touch()
+        (tmp_path / each / "stage.json").touch()
+    assert unfinished_parts(tmp_path) == ()
+    (tmp_path / step / "stage.json").unlink()
+    assert unfinished_parts(tmp_path) == (step.partition("/")[0],)
+
+
+def test_a_part_between_its_steps_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "matches/1-choices").mkdir(parents=True)
+    for name in ("records.jsonl", "stage.json"):
+        (tmp_path / "matches/1-choices" / name).touch()
+    assert unfinished_parts(tmp_path) == ("matches",)
+    (tmp_path / "matches/metrics.json").write_text("[]")
+    assert unfinished_parts(tmp_path) == ()
+
+
+def test_every_metric_belongs_to_the_part_that_measures_it(tmp_path: Path) -> None:
+    words = ["a=scripted:echo", "b=scripted:asks-back", "--judge", "scripted:echo", "--limit", 1]
+    assert cai(*words, "--out", tmp_path / "out").exit_code == 0
+    for part in PARTS:
+        metrics = json.loads((tmp_path / "out" / part / "metrics.json").read_text())
+        assert {part_of(metric["name"]) for metric in metrics} <= {part}
+        assert metrics or part == "revisions"
+    assert tuple(PARTS) == tuple(NAMES_OF_METRICS)
+
+
+def test_a_part_that_is_stopped_while_it_is_repeated_has_no_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["a=scripted:echo", "b=scripted:asks-back", "--judge", "scripted:echo", "--limit", 1]
+    words += ["--out", tmp_path / "out"]
+    assert cai(*words, "--part", "matches", "--part", "answers").exit_code == 0
+
+    def killed(suite: object) -> list[Metric]:
+        (tmp_path / "out/matches/1-replies").mkdir(parents=True)
+        (tmp_path / "out/matches/1-replies/records.jsonl").touch()
+        raise InputError("killed")
+
+    monkeypatch.setitem(PARTS, "matches", killed)
+    assert cai(*words, "--part", "matches", "--redo", "matches").exit_code == 1
+    left = {part_of(metric.name) for metric in finished_metrics(tmp_path / "out")}
+    assert left == {part_of(m.name) for m in read_metrics(tmp_path / "out")} == {"answers"}
+    shown = cai(*words, "--part", "answers").output
+    assert "matches: left out, because it is not finished." in shown and "elo.helpfulness" not in shown

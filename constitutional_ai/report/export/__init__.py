@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from constitutional_ai.evaluation.finished import finished_metrics
 from constitutional_ai.records import Metric
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import load_json
@@ -19,6 +20,7 @@ class Written(NamedTuple):
 
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
-    """Return the metrics of an evaluation's folder, or of a run's last stage. Empty if there are none."""
-    paths = [run.folder / layout.METRICS, run.stage(layout.EVALUATION) / layout.METRICS]
-    return next((metrics for path in paths if (metrics := load_json(path, tuple[Metric, ...]))), ())
+    """Return the metrics of an evaluation's finished parts, or of a run's last stage. Empty if there are none."""
+    stage = run.stage(layout.EVALUATION)
+    of_run = (stage / layout.MANIFEST).exists() and load_json(stage / layout.METRICS, tuple[Metric, ...])
+    return finished_metrics(run.folder) or of_run or ()

@@ -36,7 +36,7 @@ def to_inspect(run: Run, out: Path) -> list[Written]:
     answers: dict[str, list[Answer]] = {}
     for answer in run.stored_rows(stage, Answer):
         answers.setdefault(answer.model, []).append(answer)
-    judges = sorted(path.parent.name for path in run.stage(stage).glob(f"pm-*/{layout.RECORDS}"))
+    judges = sorted(path.parent.name for path in run.stage(stage).glob(f"pm-*/{layout.MANIFEST}"))
     scores = {
         name: {row.id: row.score for row in run.stored_rows(f"{stage}/{name}", AnswerScore)} for name in judges
     }

@@ -59,6 +59,8 @@ def figure_9(evaluations: Sequence[Evaluation], behind: bool) -> PaperFigure:
     """Return calibration (FB-9, EV-17): a panel for each method, with a line for each model."""
     claims: dict[str, dict[str, list[Claim]]] = {method: {} for method in METHODS}
     for one in evaluations:
+        if "hhh" in one.unfinished:
+            continue
         for row in Run(one.folder).stored_rows("hhh", HHHAnswer):
             if row.method in claims and row.probability_right is not None:
                 own = claims[row.method].setdefault(one.shown(row.model), [])

@@ -95,6 +95,8 @@ class PaperFigure:
     panels: tuple[Panel, ...]
     notes: tuple[str, ...]
     """Lines of text below the panels."""
+    left_out: tuple[str, ...] = ()
+    """Sentences that name what is not drawn, and why; they are among the notes."""
 
     def points(self) -> Iterator[tuple[Panel, Series, Point]]:
         for panel in self.panels:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.finished import finished_metrics, unfinished_parts
 from constitutional_ai.evaluation.parts import read_models
 from constitutional_ai.records import Candidate, Metric
 from constitutional_ai.report.contents import LABEL
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Point, Series
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import load_json
 
 NAMED = "models"
 """The name of the line of models that belong to no run."""
@@ -36,6 +36,9 @@ class Evaluation:
     """Prefix of its labels; empty if it is the only evaluation."""
     candidates: tuple[Candidate, ...]
     metrics: tuple[Metric, ...]
+    """Metrics of the finished parts."""
+    unfinished: tuple[str, ...] = ()
+    """Parts that were started and are not finished."""
 
     def value(self, metric: str, model: str) -> Metric | None:
         """Return a metric, or None if it was not measured or has no value; there is then no point, rather than 0."""
@@ -84,7 +87,8 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
             folder,
             name,
             tuple(read_models(folder)),
-            load_json(folder / layout.METRICS, tuple[Metric, ...]) or (),
+            finished_metrics(folder),
+            unfinished_parts(folder),
         )
         for folder, name in zip(places, names, strict=True)
     ]
@@ -116,8 +120,11 @@ def missing(number: int, what: str, part: str, evaluations: Sequence[Evaluation]
     first, places = evaluations[0], ", ".join(str(e.folder) for e in evaluations)
     models = list(dict.fromkeys(map(_argument, first.candidates))) or ["RUN"]
     out = [] if first.folder == Path(models[0]) / layout.SUITE else ["--out", str(first.folder)]
+    name = part.partition(" ")[0]
+    halted = [str(e.folder) for e in evaluations if name in e.unfinished]
+    why = f" Part {name} is not finished in {', '.join(halted)}." if halted else ""
     return InputError(
-        f"figure {number} needs {what}, which was not measured in {places}. "
+        f"figure {number} needs {what}, which was not measured in {places}.{why} "
         f"Measure it with: cai evaluate {shlex.join([*models, *out])} --part {part}"
     )
 
@@ -253,5 +260,5 @@ def without_empty(figure: PaperFigure, what: str, part: str, evaluations: Sequen
         why = NO_PLACE[scale].format(", ".join(dict.fromkeys(models)))
         raise InputError(f"figure {figure.number} is drawn {why}")
     gone = [panel.title for panel in figure.panels if panel not in full]
-    notes = (*figure.notes, f"Not measured: {', '.join(gone)}.") if gone else figure.notes
-    return replace(figure, panels=full, notes=notes)
+    left_out = (f"Not measured: {', '.join(gone)}.",) if gone else ()
+    return replace(figure, panels=full, notes=(*figure.notes, *left_out), left_out=left_out)

@@ -140,8 +140,16 @@ WATCHED = (
 
 
 def curves(contents: Contents) -> list[Chart]:
-    drawn = [curve(contents.steps[stage], role, *logged) for stage, role, logged in CURVES]
+    drawn = [
+        curve(contents.steps[stage], role, *_so_far(contents, stage, logged)) for stage, role, logged in CURVES
+    ]
     return [chart for chart in drawn if chart]
+
+
+def _so_far(contents: Contents, stage: str, logged: Logged) -> Logged:
+    """Return what to draw of a log, whose caption says so if its training still runs."""
+    done = contents.complete(stage)
+    return logged if done else logged._replace(caption=f"{logged.caption} So far: {stage} is not complete.")
 
 
 class Reinforcement(NamedTuple):
@@ -159,7 +167,10 @@ def reinforcement(contents: Contents) -> Reinforcement:
     limits = {str(name): limit for name, limit in stop_above.items()}
     steps = contents.steps[layout.RL_CAI_MODEL]
     levels = {key: (limit, "limit") for key, limit in limits.items()}
-    drawn = [curve(steps, layout.RL_CAI, *f._replace(level=levels.get(f.key))) for f in WATCHED]
+    logged = [
+        _so_far(contents, layout.RL_CAI_MODEL, one._replace(level=levels.get(one.key))) for one in WATCHED
+    ]
+    drawn = [curve(steps, layout.RL_CAI, *one) for one in logged]
     notes = next(
         (s.manifest.notes for s in contents.stages if s.about.name == layout.RL_CAI_MODEL and s.manifest), {}
     )

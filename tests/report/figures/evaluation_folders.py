@@ -104,6 +104,7 @@ def answers(folder: Path, rows: Iterable[HHHAnswer]) -> None:
     (folder / "hhh").mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     (folder / "hhh" / "records.jsonl").write_text(lines)
+    (folder / "hhh" / "stage.json").write_text("{}")
 
 
 def run(folder: Path, *, principles: int = 16, style: str = "critiqued") -> str:

@@ -232,3 +232,48 @@ def test_a_run_that_generates_no_prompts_does_not_owe_their_stage(run: Run) -> N
     assert "00-prompts" in with_it and "00-prompts" not in without
     assert "Not available yet" not in Elements(without).text
     assert without.count('class="flow') == with_it.count('class="flow')
+
+
+UNFINISHED = {
+    "02-revisions": ("chains", "Revisions"),
+    "05-preference-labels": ("labels", "Its labels"),
+    "08-evaluation": ("answers", "Helpfulness against harmlessness"),
+}
+
+
+@pytest.mark.parametrize("stage", UNFINISHED)
+def test_nothing_is_drawn_of_an_incomplete_stage(run: Run, stage: str) -> None:
+    (run.folder / stage / "stage.json").unlink()
+    records, heading = UNFINISHED[stage]
+    contents = read_contents(run)
+    assert getattr(contents, records) == () and not contents.complete(stage)
+    assert contents.metrics == () or stage != "08-evaluation"
+    said = Elements(write_report(run).read_text()).text
+    after = said.partition(f"{heading}\n")[2].lstrip()
+    assert after.startswith(f"Not available yet: this comes from stage {stage}.")
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(10, False), (48, True)])
+def test_a_gate_that_was_not_asked_whole_gives_no_verdict(run: Run, asked: int, shown: bool) -> None:
+    folder = run.folder / "05-preference-labels"
+    for file in ("stage.json", "records.jsonl"):
+        (folder / file).unlink()
+    answers = [GateAnswer(f"g{n}", label(prompt(f"gate {n}"), 0.9), "a") for n in range(asked)]
+    write_rows(folder / "gate.jsonl", answers)
+    assert ("Better than chance." in Elements(write_report(run).read_text()).text) == shown
+
+
+def test_the_log_of_a_training_that_still_runs_says_so(run: Run) -> None:
+    assert "So far" not in write_report(run).read_text()
+    (run.folder / "07-rl-cai-model/stage.json").unlink()
+    assert "So far: 07-rl-cai-model is not complete." in write_report(run).read_text()
+
+
+def test_an_unfinished_part_of_an_evaluation_is_left_out_and_named(evaluated: Run) -> None:
+    assert "Matches" in write_report(evaluated).read_text()
+    step = evaluated.folder / "evaluation/matches/1-choices"
+    step.mkdir(parents=True)
+    (step / "records.jsonl").touch()
+    said = Elements(write_report(evaluated).read_text()).text
+    assert "Left out: part matches is not finished." in said
+    assert "Elo scores" not in said and "Helpful, honest and harmless" in said
