@@ -22,5 +22,7 @@ class Written(NamedTuple):
 def metrics_of(run: Run) -> tuple[Metric, ...]:
     """Return the metrics of an evaluation's finished parts, or of a run's last stage. Empty if there are none."""
     stage = run.stage(layout.EVALUATION)
-    of_run = (stage / layout.MANIFEST).exists() and load_json(stage / layout.METRICS, tuple[Metric, ...])
-    return finished_metrics(run.folder) or of_run or ()
+    if metrics := finished_metrics(run.folder):
+        return metrics
+    of_run = load_json(stage / layout.METRICS, tuple[Metric, ...])
+    return of_run if of_run and (stage / layout.MANIFEST).exists() else ()
