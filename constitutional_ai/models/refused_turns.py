@@ -54,9 +54,9 @@ def turn_filters(names: Iterable[str | None]) -> list[TurnFilter]:
     local = sorted({name for name in names if name is not None and name.startswith(LOCAL_SCHEMES)})
     if not local:
         return []
-    from constitutional_ai.models.local.tokens import Tokens
+    from constitutional_ai.models.local.tokens import settled_tokenizer
 
-    return [TurnFilter(Tokens(name, model_path(name)).tokenizer) for name in local]
+    return [TurnFilter(settled_tokenizer(name, model_path(name))) for name in local]
 
 
 def refused_prompts(prompts: Iterable[Prompt], names: Iterable[str | None]) -> set[str]:

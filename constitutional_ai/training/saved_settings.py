@@ -10,11 +10,7 @@ from constitutional_ai.models.local.tokens import NO_CODE
 from constitutional_ai.models.turn_tokens import end_of_turn
 
 OURS = {
-    *(
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-    ),  # those of the tokenizer that is saved beside the weights
+    *("bos_token_id", "eos_token_id", "pad_token_id"),  # of the tokenizer that is saved beside the weights
     *("id2label", "label2id", "num_labels", "problem_type"),  # of a scalar head
     *("num_hidden_layers", "layer_types"),  # a regressor may have fewer
     *("architectures", "dtype", "transformers_version", "quantization_config", "_name_or_path"),
@@ -28,8 +24,13 @@ def restore(model: Any) -> None:
     The base is the folder or hub id that the model was loaded from; a model made in memory has none.
     """
     base = getattr(model.config, "_name_or_path", "")
-    if base:
-        _restore(model.config, AutoConfig.from_pretrained(base, **NO_CODE))
+    if not base:
+        return
+    try:
+        config = AutoConfig.from_pretrained(base, **NO_CODE)
+    except OSError:  # the base is gone: to lose the training would be worse
+        return
+    _restore(model.config, config)
 
 
 def _restore(config: Any, base: Any) -> None:

@@ -52,14 +52,12 @@ class Tokens:
 
     def __init__(self, name: str, path: str | Path) -> None:
         """Raises ModelError when there is no tokenizer or configuration to read, or the model writes no text."""
-        self.name = name
+        self.name, self.tokenizer = name, settled_tokenizer(name, path)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, padding_side="left", **NO_CODE)
             self.config: Any = AutoConfig.from_pretrained(path, **NO_CODE)
         except (OSError, ValueError) as error:
             raise cannot_load(name, error) from error
         refuse_scorer(name, self.config.architectures)
-        settle(self.tokenizer, name)
         give_padding(self.tokenizer, name)
         self.ends: set[int] = _ends(path, self.config) | {self.tokenizer.pad_token_id}
         if (turn := end_of_turn(self.tokenizer)) is not None:
@@ -184,6 +182,16 @@ def give_padding(tokenizer: Any, name: str) -> None:
             f"the tokenizer of '{name}' has no token for padding and none for the end of a text. Save it with an "
             "eos_token."
         )
+
+
+def settled_tokenizer(name: str, path: str | Path) -> Any:
+    """Return the tokenizer of a folder or hub id, with a settled chat template. Raises ModelError without one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **NO_CODE)
+    except (OSError, ValueError) as error:
+        raise cannot_load(name, error) from error
+    settle(tokenizer, name)
+    return tokenizer
 
 
 def cannot_load(name: str, error: Exception) -> ModelError:

@@ -526,7 +526,7 @@ def test_the_key_is_in_no_error_even_when_the_server_repeats_it(
     server.status, server.reply = status, {"error": {"message": f"Incorrect API key provided: {KEY}"}}
     try:
         run_against(server, tmp_path)
-    except ModelError as error:
+    except CaiError as error:
         assert KEY not in str(error)
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY in p.read_text()]
 

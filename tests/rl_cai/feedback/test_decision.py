@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,7 +147,8 @@ def report_of(answers: dict[str, Answer], **settings: Any) -> JudgeReport:
     with ScriptedServer(answers) as server:
         model = ServerModel("m", server.url)
         how = Feedback(**settings)
-        judged = asyncio.run(judge([(PAIR, "a")], model=model, constitution=MINE, settings=how, seed=0))
+        asking = partial(label, model=model, constitution=MINE, settings=how, seed=0)
+        judged = asyncio.run(judge([(PAIR, "a")], asking))
     return judge_report("m", judged)
 
 

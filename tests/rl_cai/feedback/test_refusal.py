@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.errors import RefusedAnswer
+from constitutional_ai.errors import RefusedAnswer, TooManyFailures
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Failure, Message, PreferenceLabel, Prompt
 from constitutional_ai.rl_cai.feedback.label import label
@@ -82,8 +82,9 @@ def test_in_a_run_a_refusal_is_a_failure_of_its_own_name_and_no_label(
         yield Pass({PAIR.id: PAIR}, step)
 
     with open_run(tmp_path, {}, Silent()) as run:
-        labels = run.make_rows("s", PreferenceLabel, passes, config={}, inputs={})
-    assert list(labels) == []
+        with pytest.raises(TooManyFailures, match="RefusedAnswer"):
+            run.make_rows("s", PreferenceLabel, passes, config={}, inputs={})
+        assert run.rows("s", PreferenceLabel) == []
     (failure,) = read_rows(tmp_path / "s/failures.jsonl", Failure)
     assert (failure.id, failure.error) == ("p.0", "RefusedAnswer")
     assert NO in failure.message
