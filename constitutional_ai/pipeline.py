@@ -11,10 +11,11 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
+from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts_of_kind
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.recipes.recipe import Recipe, flat
+from constitutional_ai.records import Kind
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
@@ -71,30 +72,14 @@ def run_pipeline(
     prompts = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
-    texts = {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
-    with open_run(Path(recipe.out), texts, progress) as opened:
+    with open_run(Path(recipe.out), _texts(recipe, constitution), progress) as opened:
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, prompts, notify)
-        job = Job(opened, recipe, constitution, prompts, notify)
-        settings = flat(recipe.model_dump(mode="json")) | job.few_shots_digest()
-        run = replace(
-            opened,
-            concurrency=recipe.concurrency,
-            max_failures=recipe.max_failures,
-            provenance=Provenance(texts, settings, {"constitution": constitution.digest}),
-            retries_failures=retry_failures,
-            say=job.notify_once,
-            date=DATE.isoformat(),
-        )
-        job = replace(job, run=run)
+        job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
+        run = job.run
         failed = failures(run, wanted) if retry_failures else {}
         if retry_failures:
-            owed = ", ".join(f"{count} of {stage}" for stage, count in failed.items())
-            notify(
-                f"failed records are tried again: {owed}."
-                if failed
-                else "no complete stage has failed records."
-            )
+            notify(_owed(failed))
         for stage in wanted:
             if stage == redo:  # only now, because the earlier stages have been checked
                 redone(run, redo, notify)
@@ -106,6 +91,39 @@ def run_pipeline(
                 after_stage(run, recipe, constitution)
         tell_what_differs(run, wanted, notify)
         return run
+
+
+def _texts(recipe: Recipe, constitution: Constitution) -> dict[str, str]:
+    """Return the texts of the files that say what made a run."""
+    return {layout.RECIPE: recipe.to_yaml(), layout.CONSTITUTION: constitution.to_yaml()}
+
+
+def _job(
+    opened: Run,
+    recipe: Recipe,
+    constitution: Constitution,
+    prompts: dict[Kind, Prompts],
+    retries_failures: bool,
+    notify: Callable[[str], None],
+) -> Job:
+    """Return the job of an open run, which knows what its stages are made with."""
+    job = Job(opened, recipe, constitution, prompts, notify)
+    settings = flat(recipe.model_dump(mode="json")) | job.few_shots_digest()
+    run = replace(
+        opened,
+        concurrency=recipe.concurrency,
+        max_failures=recipe.max_failures,
+        provenance=Provenance(_texts(recipe, constitution), settings, {"constitution": constitution.digest}),
+        retries_failures=retries_failures,
+        say=job.notify_once,
+        date=DATE.isoformat(),
+    )
+    return replace(job, run=run)
+
+
+def _owed(failed: dict[str, int]) -> str:
+    owed = ", ".join(f"{count} of {stage}" for stage, count in failed.items())
+    return f"failed records are tried again: {owed}." if failed else "no complete stage has failed records."
 
 
 def _unfinished(run: Run, wanted: list[str], redo: str | None) -> set[str]:
