@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.load import check_name, check_writes, model_path
+from constitutional_ai.models.load import check_name, model_path
+from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from constitutional_ai.errors import InputError, ModelError, did_you_mean
+from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.models.model import Model
+from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.models.scripted import SCRIPTS, scripted
 from constitutional_ai.runs import layout
 
@@ -114,27 +114,6 @@ def hub_id(model: str) -> str | None:
         return HUB_ID[rest]
     named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", rest, re.ASCII) and not Path(rest).exists()
     return rest if named else None
-
-
-def check_writes(name: str) -> None:
-    """Raise ModelError if the name is that of a folder whose model scores texts and writes none. Nothing is loaded."""
-    config = Path(name.removeprefix("hf:")).expanduser() / "config.json"
-    if not name.startswith("hf:") or not config.is_file():
-        return
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
-        return  # transformers says what is wrong when it loads the model
-    if isinstance(settings, dict):
-        refuse_scorer(name, settings.get("architectures"))
-
-
-def refuse_scorer(name: str, architectures: Sequence[str] | None) -> None:
-    """Raise ModelError if a model's ``architectures`` give scores, as a preference model's do, and no text."""
-    if any(architecture.endswith("ForSequenceClassification") for architecture in architectures or ()):
-        raise ModelError(
-            f"'{name}' is a preference model or another model that only scores texts. Name one that writes them."
-        )
 
 
 def check_name(name: str) -> None:

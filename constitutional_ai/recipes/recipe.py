@@ -13,7 +13,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from constitutional_ai.constitutions.control import check_control
 from constitutional_ai.errors import InputError
-from constitutional_ai.models.load import Engine, check_name, check_writes
+from constitutional_ai.models.load import Engine, check_name
+from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod
 from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback

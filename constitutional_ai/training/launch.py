@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from constitutional_ai import machine
-from constitutional_ai.models.load import LOCAL_SCHEMES, hub_id, name_of_weights, refuse_scorer
+from constitutional_ai.models.load import LOCAL_SCHEMES, hub_id, name_of_weights
 from constitutional_ai.models.local.tokens import NO_CODE, cannot_load
+from constitutional_ai.models.scores_only import refuse_scorer
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
 from constitutional_ai.training import rounding, trackers

@@ -9,9 +9,10 @@ import pytest
 from constitutional_ai.errors import CaiError, InputError, ModelError
 from constitutional_ai.evaluation.candidates import find_candidates
 from constitutional_ai.models.hosted.server import ServerModel
-from constitutional_ai.models.load import Engine, check_name, check_writes, load_model, model_path
+from constitutional_ai.models.load import Engine, check_name, load_model, model_path
 from constitutional_ai.models.local.choose import FORMER_NAMES, PACKAGES
 from constitutional_ai.models.local.tokens import Tokens
+from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe_file import load_recipe
 

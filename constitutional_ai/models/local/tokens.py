@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.chat_template import rendered, settle
-from constitutional_ai.models.load import refuse_scorer
 from constitutional_ai.models.model import STOP_STRINGS, Context, Format, Sampling, cut_at_stop, plain
 from constitutional_ai.models.rendering import escape_content, escape_messages, escape_tokens, uses_plain_format
+from constitutional_ai.models.scores_only import refuse_scorer
 from constitutional_ai.models.thinking import TAG, Reply, completion_of, opens_thought, split_thought
 from constitutional_ai.models.turn_tokens import end_of_turn
 from constitutional_ai.records import Completion, Conversation, FinishReason, as_messages
