@@ -33,7 +33,7 @@ EMPTY = {
     "broken": "You are an assistant.",
 }
 
-NAME_END = re.compile(r"\(control: (.+)\)$")
+DERIVED = re.compile(r"\(control: (.+)\)$")
 """The end of the name of a control constitution."""
 
 
@@ -75,9 +75,9 @@ def describe_control(control: str | None, constitution: Constitution | None) -> 
     A run is one if its recipe says ``control``, if its constitution was made for a control, or if no principle that
     judges names a standard, so that the judge has nothing to go by.
     """
-    ended = NAME_END.search(constitution.name) if constitution else None
-    if control or ended:
-        return f"control: {control or (ended and ended[1])}"
+    derived = DERIVED.search(constitution.name) if constitution else None
+    if control or derived:
+        return f"control: {control or (derived and derived[1])}"
     judging = [p for p in constitution.principles if p.preference or p.upheld] if constitution else []
     return "a constitution without content" if judging and all(map(_names_no_standard, judging)) else None
 

@@ -148,7 +148,7 @@ def read_contents(run: Run) -> Contents:
     gate_failures = tuple(run.rows(layout.PREFERENCE_LABELS, Failure, layout.GATE_FAILURES))
     # The gate is asked whole before the first label. It is known to be whole even if it stopped the run.
     labelling = (run.stage(layout.PREFERENCE_LABELS) / layout.RECORDS).exists()
-    is_gate_whole = labelling or len(gate) + len(gate_failures) >= len(gate_questions())
+    gate_complete = labelling or len(gate) + len(gate_failures) >= len(gate_questions())
     unfinished = unfinished_parts(run.stage(layout.SUITE))
     return Contents(
         name=str(about.get("name", run.folder.name)),
@@ -164,8 +164,8 @@ def read_contents(run: Run) -> Contents:
             if about.name != layout.PROMPTS or run.stage(about.name).exists()
         ),
         chains=tuple(run.rows(layout.REVISIONS, RevisionChain)) if layout.REVISIONS in done else (),
-        gate=gate if is_gate_whole else (),
-        gate_failures=gate_failures if is_gate_whole else (),
+        gate=gate if gate_complete else (),
+        gate_failures=gate_failures if gate_complete else (),
         labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel))
         if layout.PREFERENCE_LABELS in done
         else (),

@@ -10,13 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from constitutional_ai.cli import main
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.models import load
 from constitutional_ai.models.model import Context, Sampling, plain
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.pipeline import run_pipeline
 from constitutional_ai.recipes.recipe_file import load_recipe
-from constitutional_ai.records import Checkpoint, Completion
+from constitutional_ai.records import Checkpoint, Completion, Response
+from constitutional_ai.runs.layout import STAGES
+from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.stages import job
@@ -246,3 +250,93 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     half = CliRunner().invoke(main, ["estimate", "demo", "--price-in", "1"])
     assert half.exit_code == 1
     assert "one price is missing" in half.output
+
+
+ALL = {f"_{name.replace('-', '_')}": {"config": {}} for name in STAGES if name != "00-prompts"}
+
+
+def copied(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (f"models.helpful={SERVER}", "models.helpful"),
+        ("responses.max_tokens=45", "responses.max_tokens"),
+        ("engine=transformers", "engine"),
+        ("concurrency=2", "concurrency"),
+        ("constitution=mine.yaml", "the constitution"),
+        ("prompts.red_team.file=other.jsonl", "prompts.red_team.file"),
+    ],
+)
+def test_what_is_not_alike_is_named_and_counted_numbers_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, names: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied(tmp_path, "other.jsonl", json.dumps({"prompt": "Rob a bank, " + "and another, " * 99}) + "\n")
+    default = load_constitution("default")
+    copied(tmp_path, "mine.yaml", default.to_yaml().replace("harm", "damage"))
+    run = earlier_run(tmp_path / "run", **{**ALL, "_01_responses": RESPONSES})
+    copied(run, "constitution.yaml", default.to_yaml())
+    counted = {e.stage: (e.records, e.calls) for e in estimate(load_recipe("demo", [*SMALL, change]))}
+    found = like(run, change)
+    assert {stage: (e.records, e.calls) for stage, e in found.items()} == counted
+    for one in found.values():
+        assert (one.seconds, one.read, one.written) == (None, None, None)
+        assert names in one.note
+
+
+def test_a_constitution_of_another_name_and_the_same_text_is_alike(tmp_path: Path) -> None:
+    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES)
+    text = load_constitution("default").to_yaml()
+    copied(run, "constitution.yaml", text)
+    mine = copied(tmp_path, "mine.yaml", text)
+    assert like(run, f"constitution={mine}")["01-responses"].seconds == 3.0
+
+
+def test_fewer_rounds_are_scaled_by_calls_and_named(tmp_path: Path) -> None:
+    run = earlier_run(
+        tmp_path / "run", _01_responses=RESPONSES, _02_revisions={"config": {"revisions.rounds": 2}}
+    )
+    one = like(run, "revisions.rounds=1", "sl_cai.rounds=1")["02-revisions"]
+    assert (sum(one.calls.values()), one.seconds, one.read) == (3, 1.5, 300)
+    assert one.note == f"scaled from {run} by amounts (revisions.rounds: 2, now 1)"
+
+
+def test_a_server_that_reported_no_usage_did_not_read_nothing(tmp_path: Path) -> None:
+    silent = {**RESPONSES, "prompt_tokens": 0, "completion_tokens": 0}
+    run = earlier_run(tmp_path / "run", _01_responses=silent, _03_sl_cai_model={"prompt_tokens": 0})
+    found = {e.stage: e for e in estimate(load_recipe("demo", SMALL), like=run, prices=(1.0, 1.0))}
+    one = found["01-responses"]
+    assert (one.read, one.written, one.seconds) == (None, None, 3.0)
+    assert "reported no tokens" in one.note
+    assert found["03-sl-cai-model"].read == 0  # a training makes no calls
+
+
+@pytest.mark.parametrize("grown", [True, False])
+def test_prompts_of_a_file_that_has_changed_since_are_not_alike(tmp_path: Path, grown: bool) -> None:
+    file = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"Rob bank {n}!", "split": "train"}) + "\n" for n in range(8)]
+    file.write_text("".join(lines[:4]))
+    of_file = ["prompts.red_team.limit=null", f"prompts.red_team.file={file}"]
+    run = earlier_run(tmp_path / "run", *of_file, _01_responses={**RESPONSES, "records": 7})
+    said = Completion("No.", "m", "stop", 1, 1)
+    prompts = load_prompts(str(file), "red_team").train
+    write_rows(run / "01-responses/records.jsonl", Response, [Response(f"{p.id}.0", p, said) for p in prompts])
+    assert like(run, *of_file)["01-responses"].seconds == 3.0
+    file.write_text("".join(lines if grown else lines[4:]))
+    one = like(run, *of_file)["01-responses"]
+    assert one.seconds is None and "another version of the prompts" in one.note
+
+
+def test_a_section_that_is_new_is_a_difference(tmp_path: Path) -> None:
+    pairs = copied(tmp_path, "pairs.jsonl", '{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    config = {"config": {"preference_model.pretraining": None}}
+    run = earlier_run(tmp_path / "run", **{**ALL, "_06_preference_model": config})
+    found = like(run, f"preference_model.pretraining={{file: {pairs}}}")
+    assert found["05-preference-labels"].seconds == 3.0
+    assert found["06-preference-model"].seconds is None
+    assert "preference_model.pretraining" in found["06-preference-model"].note

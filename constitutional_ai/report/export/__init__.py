@@ -22,7 +22,6 @@ class Written(NamedTuple):
 def metrics_of(run: Run) -> tuple[Metric, ...]:
     """Return the metrics of an evaluation's finished parts, or of a run's last stage. Empty if there are none."""
     stage = run.stage(layout.EVALUATION)
-    if metrics := finished_metrics(run.folder):
+    if (metrics := finished_metrics(run.folder)) or not (stage / layout.MANIFEST).exists():
         return metrics
-    of_run = load_json(stage / layout.METRICS, tuple[Metric, ...])
-    return of_run if of_run and (stage / layout.MANIFEST).exists() else ()
+    return load_json(stage / layout.METRICS, tuple[Metric, ...]) or ()

@@ -59,6 +59,9 @@ def finding(question: Question, after: str, before: str, contents: Contents) -> 
     if change is None or change.value is None or any(m is None or m.value is None for m in values):
         return Finding(models, "not measured", None, f"{question.subject}: not measured.")
     then, now = [with_interval(m) if before != layout.START else number(m.value) for m in values if m]
+    counts = [m.count for m in values if m]
+    if set(counts) != {change.count}:  # the change is paired, the values are not
+        now += f" (of {counts[0]} and {counts[1]} answers, of which {change.count} prompts have both)"
     shown = f"change {signed(change.value)}"
     if change.low is None or change.high is None:
         text = f"{then}, then {now} ({shown}, the same on all {change.count} prompts, so there is no interval)."

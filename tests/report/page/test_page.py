@@ -277,3 +277,14 @@ def test_an_unfinished_part_of_an_evaluation_is_left_out_and_named(evaluated: Ru
     said = Elements(write_report(evaluated).read_text()).text
     assert "Left out: part matches is not finished." in said
     assert "Elo scores" not in said and "Helpful, honest and harmless" in said
+
+
+def test_values_of_other_prompts_than_the_change_are_called_so(run: Run) -> None:
+    contents = read_contents(run)
+    metrics = [
+        replace(m, count=m.count - 1) if (m.name, m.model) == ("objection_rate", "start") else m
+        for m in contents.metrics
+    ]
+    said = finding(QUESTIONS[0], "sl-cai", "start", replace(contents, metrics=tuple(metrics))).text
+    assert "(of 3 and 4 answers, of which 4 prompts have both)" in said
+    assert "have both" not in finding(QUESTIONS[0], "sl-cai", "start", contents).text
