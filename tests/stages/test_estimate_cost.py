@@ -180,7 +180,7 @@ def test_tokens_that_the_earlier_run_did_not_count_are_not_known(tmp_path: Path)
     unknown = {"prompt_tokens": None, "completion_tokens": None}
     one = like(earlier_run(tmp_path / "run", _01_responses=RESPONSES | unknown))["01-responses"]
     assert (one.read, one.written, one.seconds) == (None, None, 3.0)
-    assert "did not say how many tokens" in one.note
+    assert "reported no tokens there" in one.note
 
 
 def test_a_stage_that_the_earlier_run_lacks_is_not_known(tmp_path: Path) -> None:
