@@ -12,6 +12,7 @@ from pathlib import Path
 from constitutional_ai.evaluation.hhh_accuracy import HHHAnswer
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Candidate, Metric, Side
+from constitutional_ai.runs.manifest import StageManifest
 
 SIZES = (135e6, 0.6e9, 1.7e9, 8e9)
 ROLES = ("start", "sl-cai", "rl-cai")
@@ -104,7 +105,8 @@ def answers(folder: Path, rows: Iterable[HHHAnswer]) -> None:
     (folder / "hhh").mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     (folder / "hhh" / "records.jsonl").write_text(lines)
-    (folder / "hhh" / "stage.json").write_text("{}")
+    manifest = StageManifest("hhh", {}, {}, "", lines.count("\n"), 0, 0, 0, 0.0, "")
+    (folder / "hhh" / "stage.json").write_text(json.dumps(asdict(manifest)))
 
 
 def run(folder: Path, *, principles: int = 16, style: str = "critiqued") -> str:
