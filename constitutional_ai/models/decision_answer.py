@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,7 +96,7 @@ def _label_mass(reply: Mapping[str, Any], answer: Mapping[str, Any]) -> float | 
 
 def _is_probability(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and -1e-6 <= value <= 1 + 1e-3
+    return is_number and -1e-6 <= value <= 1 + 1e-3  # not math.isfinite: JSON may hold a number of any length
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

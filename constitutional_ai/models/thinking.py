@@ -15,7 +15,7 @@ from constitutional_ai.errors import OnlyThought
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.records import Completion, Conversation, FinishReason
 
-WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning)"
+WORD = r"(?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)"
 TAGS = (
     (rf"<{WORD}>", rf"</{WORD}>"),  # Qwen, DeepSeek, GLM, SmolLM, OLMo, Phi, EXAONE, Seed, ...
     (r"\[THINK\]", r"\[/THINK\]"),  # Mistral
@@ -23,6 +23,7 @@ TAGS = (
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
     (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
     (r"<\|channel>\s*thought\b", r"<channel\|>"),  # Gemma
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # OpenThinker
 )
 OPENS, CLOSES = ("|".join(tags) for tags in zip(*TAGS, strict=True))
 OPENING = re.compile(rf"^[^\S\n]*(?:{OPENS})", re.IGNORECASE | re.MULTILINE)
@@ -30,13 +31,23 @@ OPENING = re.compile(rf"^[^\S\n]*(?:{OPENS})", re.IGNORECASE | re.MULTILINE)
 CLOSING = re.compile(CLOSES, re.IGNORECASE)
 TAG = re.compile(f"{OPENS}|{CLOSES}", re.IGNORECASE)
 OPEN_END = re.compile(rf"({OPENS})\s*\Z", re.IGNORECASE)
-QUOTED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|“[^”\n]*”|'[^'\s]*'", re.DOTALL)
-"""Code and quotations, in which an answer may name a tag."""
+MENTION = r"(?=\s+(?:tags?|tokens?|markers?|elements?|and|or|to|is|are|before|after|around|means?|ends?|closes?|opens?)\b)"
+SHOWN = re.compile(
+    rf"```.*?```|`[^`\n]{{0,80}}`|[\"'“‘][^\"'“”‘’\w<]*(?:{OPENS}|{CLOSES})[^\"'“”‘’\w<]*(?:(?:{OPENS}|{CLOSES})[^\"'“”‘’\w<]*)?[\"'”’]"
+    rf"|(?:{OPENS}|{CLOSES}){MENTION}",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Code, a tag in quotation marks, or one that a sentence speaks of: an answer may name a tag."""
+NEXT_OPENING = re.compile(rf"\s*(?:{OPENS})", re.IGNORECASE)
+"""An opening right behind the end of a thought."""
 CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
     re.DOTALL,
 )
 """A message of gpt-oss, whose channel is ``analysis``, ``commentary`` or ``final``."""
+CHANNELS = re.compile(r"\s*(?:<\|start\|>\s*assistant\s*)?<\|channel\|>")
+HEADLESS = re.compile(r"\s*(?:analysis|commentary|final)<\|message\|>")
+"""A reply in channels, with its first token and without it."""
 BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z]|.*assistantfinal)(.*?)(?:assistantfinal(.*)|\Z)", re.DOTALL)
 """The same from a server that drops the control tokens and keeps the words between them."""
 SENTENCES = re.compile(r"\s*Here is my thought process:(.*?)(?:Here is my response:(.*)|\Z)", re.DOTALL)
@@ -94,7 +105,10 @@ def split_thought(text: str, *, opened: bool = False) -> Reply:
     >>> split_thought("<think>A tree, perhaps.</think>An oak.")
     Reply(thought='A tree, perhaps.', answer='An oak.')
     """
-    if channels := CHANNEL.findall(text):
+    if HEADLESS.match(text):
+        text = "<|channel|>" + text.lstrip()
+    if CHANNELS.match(text):
+        channels = CHANNEL.findall(text)
         thoughts = [text for channel, text in channels if channel != "final"]
         return _reply(thoughts, "".join(text for channel, text in channels if channel == "final"))
     if form := BARE_CHANNELS.fullmatch(text) or SENTENCES.fullmatch(text):
@@ -119,22 +133,25 @@ def _answer(text: str) -> str:
 
 def _parts(text: str, opened: bool) -> tuple[list[str], str]:
     """Return the thoughts between tags, and all other text."""
-    masked = QUOTED.sub(lambda quoted: " " * len(quoted[0]), text)  # positions stay the same
+    masked = SHOWN.sub(lambda shown: " " * len(shown[0]), text)  # positions stay the same
     thoughts, answer, at = [], "", 0
     opening, closing = OPENING.search(masked), CLOSING.search(masked)
-    if not opened and closing and not (opening and opening.start() < closing.start()):
-        thoughts, at = [text[: closing.start()]], closing.end()  # its opening was dropped
-    elif opened and not OPENING.match(text.lstrip()):
-        end = CLOSING.search(text)
+    if opened and not NEXT_OPENING.match(text):
+        end = closing or CLOSING.search(text)
         thoughts, at = [text[: end.start()] if end else text], end.end() if end else len(text)
-    while opening := OPENING.search(masked, at):
-        end = CLOSING.search(text, opening.end())
+    elif not opened and closing and not (opening and opening.start() < closing.start()):
+        thoughts, at = [text[: closing.start()]], closing.end()  # its opening was dropped
+    while opening := (NEXT_OPENING.match(masked, at) if thoughts else None) or OPENING.search(masked, at):
+        end = CLOSING.search(masked, opening.end()) or CLOSING.search(text, opening.end())
         before = text[at : opening.start()]
         if end is None and not thoughts and before.strip():
             break  # an answer that shows a tag
         answer += before
         thoughts.append(text[opening.end() : end.start() if end else len(text)])
         at = end.end() if end else len(text)
+    if thoughts and (closing := CLOSING.search(masked, at)):  # one thought was inside another
+        thoughts.append(text[at : closing.start()])
+        at = closing.end()
     return thoughts, answer + text[at:]
 
 

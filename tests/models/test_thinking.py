@@ -44,6 +44,23 @@ FORMS = {
     "a tag in a fence": ("So:\n```\n<think>\nHm.\n</think>\n```", None, "So:\n```\n<think>\nHm.\n</think>\n```"),
     "a tag in quotation marks": ('It ends with "</think>".', None, 'It ends with "</think>".'),
     "a tag in a sentence": ("The tag <think> opens a thought.", None, "The tag <think> opens a thought."),
+    "two thoughts in one line": ("<think>One.</think><think>Two.</think>(B)", "One.\n\nTwo.", "(B)"),
+    "one inside another": ("<think>One.<think>Two.</think>Three.</think>(B)", "One.<think>Two.\n\nThree.", "(B)"),
+    "a quotation mark on each side": ('I think "yes</think>It is "no" here', 'I think "yes', 'It is "no" here'),
+    "its own end in code": ("<think>About `</think>` tags.</think>It closes.", "About `</think>` tags.", "It closes."),
+    "begin of thought": ("<|begin_of_thought|>Only A is kind.<|end_of_thought|>(B)", A_KIND, "(B)"),
+    "a channel without its first token": (
+        f"analysis<|message|>{A_KIND}<|end|><|start|>assistant<|channel|>final<|message|>(B)", A_KIND, "(B)"
+    ),
+    "tags that a sentence speaks of": (
+        "Models write <think> and then </think> before it.", None, "Models write <think> and then </think> before it."
+    ),
+    "an end that a sentence speaks of": ("Use the </think> tag to close.", None, "Use the </think> tag to close."),
+    "an opening that a sentence speaks of": ("<thinking> is a tag.", None, "<thinking> is a tag."),
+    "a channel that is quoted": (
+        "The form is <|channel|>analysis<|message|>x<|end|> here.", None,
+        "The form is <|channel|>analysis<|message|>x<|end|> here.",
+    ),
     "the word analysis": ("analysis of the two answers: (B)", None, "analysis of the two answers: (B)"),
 }  # fmt: skip
 
@@ -61,6 +78,7 @@ def test_every_form_is_split(text: str, thought: str | None, answer: str) -> Non
         ("<think>Only A is kind.</think>(B)", A_KIND, "(B)"),
         ("\n</think>\n\n(B)", None, "(B)"),
         ('It ends with "</think>(B)', 'It ends with "', "(B)"),
+        ("Look at `</think>` in it.</think>(B)", "Look at `</think>` in it.", "(B)"),
     ],
 )
 def test_a_thought_that_the_prompt_opened(text: str, thought: str | None, answer: str) -> None:

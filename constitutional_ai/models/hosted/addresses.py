@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -12,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.errors import CaiError, ModelError, RecordError
 from constitutional_ai.models.hosted.pace import Pace
 
 Client = TypeVar("Client")
@@ -27,6 +26,8 @@ LONGEST_WAIT_SECONDS = 7200.0
 """How long a run waits for a server that says when it can be asked again."""
 LONGEST_OVERLOAD_SECONDS = 600.0
 """How long a run waits for a server that does not say."""
+FOREVER = 1e9
+"""Seconds to which an endless ``Retry-After`` is cut."""
 VISIBLE_SECONDS = 20.0
 """The user is told of a wait that is at least as long."""
 
@@ -73,7 +74,7 @@ class Address(Generic[Client]):
 def _seconds(retry_after: str | None) -> float:
     """Return the seconds of a ``Retry-After`` header, which may be a date; 0 without one."""
     try:
-        return max(0.0, float(retry_after or 0))
+        return min(max(0.0, float(retry_after or 0)), FOREVER)
     except ValueError:
         pass
     try:
@@ -117,7 +118,8 @@ class Pool(Generic[Client]):
                     raise
             except Exception as error:
                 is_overloaded = getattr(error, "status_code", None) in OVERLOADED
-                if not is_overloaded or getattr(error, "code", None) == "insufficient_quota":
+                quota = "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None))
+                if not is_overloaded or quota:
                     raise
                 waited, attempt = self._wait(address, error, waited, attempt), attempt + 1
 
@@ -130,12 +132,14 @@ class Pool(Generic[Client]):
         demanded = _seconds(response.headers.get("retry-after")) if response is not None else 0.0
         seconds = demanded or min(60.0, 2.0**attempt)
         limit = LONGEST_WAIT_SECONDS if demanded else LONGEST_OVERLOAD_SECONDS
+        address.pace.overloaded(seconds)
+        if any(not other.pace.rests and not other.is_out for other in self.addresses):
+            return waited  # another address takes the request
         if waited + seconds > limit:
             raise ModelError(
                 f"{address.url} is overloaded, and asks to wait {in_words(seconds)} more. Everything before is kept: "
                 "type the same command later."
             ) from None
-        address.pace.overloaded(seconds)
         now = time.monotonic()
         if seconds >= VISIBLE_SECONDS and now > self._visible_until:
             self._visible_until = now + seconds
@@ -145,7 +149,7 @@ class Pool(Generic[Client]):
     def _best(self, tried: set[str]) -> Address[Client]:
         """Return the untried address with most room. One that is left out is returned only when all are."""
         left = [address for address in self.addresses if address.url not in tried]
-        return max([a for a in left if not a.is_out] or left, key=lambda a: a.pace.free)
+        return max([a for a in left if not a.is_out] or left, key=lambda a: (not a.pace.rests, a.pace.free))
 
 
 def in_words(seconds: float) -> str:
@@ -176,8 +180,10 @@ def translating_errors(
     """
     try:
         yield
-    except json.JSONDecodeError as error:
-        raise RecordError(f"the server's reply cannot be read: {error}") from None
+    except CaiError:
+        raise
+    except (ValueError, RecursionError) as error:  # of the client's JSON: broken, too deep, a number too long
+        raise RecordError(f"the server's reply cannot be read: {str(error)[:200]}") from None
     except sdk.APITimeoutError:
         raise RecordError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
     except sdk.APIConnectionError:

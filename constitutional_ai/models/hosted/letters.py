@@ -25,8 +25,8 @@ MARKS = r"[\s(\[{<*_`\"'“‘]*"
 OPENS = re.compile(MARKS)
 """A token that says nothing yet, so that the letter may be the next one."""
 LETTER = re.compile(rf"{MARKS}([A-Z])[)\]}}>*_`\"'”’.,:;\s]*")
-CONTINUES = re.compile(r"[\w'’]")
-"""The beginning of a token that makes a word of a letter before it: ``A`` and ``nswer``."""
+CONTINUES = re.compile(r"[\w'’]|\s+(?!(?:is|because|since|as)\b)[a-z]")
+"""The beginning of a token that makes a word of a letter before it: ``A`` and ``nswer``, ``A`` and `` better``."""
 POSITIVE = 1e-3
 """Nats by which a rounded log-probability may be above 0."""
 LISTED = (20, 5)
@@ -83,9 +83,9 @@ def _place(entry: Any) -> Place:
 
 def _probability(entry: Any) -> float:
     logprob = getattr(entry, "logprob", None)
-    if not isinstance(logprob, int | float) or math.isnan(logprob) or logprob > POSITIVE:
+    if not isinstance(logprob, int | float) or logprob != logprob or logprob > POSITIVE:
         raise BrokenReply(f"the server's log-probability is {str(logprob)[:40]}")
-    return min(1.0, math.exp(logprob))
+    return min(1.0, math.exp(max(logprob, -1e9)))
 
 
 def letter_masses(places: Sequence[Place], letters: Sequence[str]) -> list[float]:

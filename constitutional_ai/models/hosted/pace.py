@@ -35,6 +35,11 @@ class Pace:
         """Share of the limit that is unused; below zero when requests are waiting."""
         return 1 - (self._busy + len(self._waiting)) / self.limit
 
+    @property
+    def rests(self) -> bool:
+        """Whether the server is given time to recover."""
+        return self._pause() > 0
+
     async def __aenter__(self) -> None:
         while self._busy >= self.limit or self._pause() > 0:
             if self._busy < self.limit:

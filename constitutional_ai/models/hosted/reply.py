@@ -25,10 +25,13 @@ def first_choice(reply: Any) -> Any:
     """Return the first choice of a reply. Raises BrokenReply: the server may send anything."""
     choices = getattr(reply, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if choice is None or (
-        getattr(choice, "message", None) is None and not isinstance(getattr(choice, "text", None), str)
+    error = _error_inside(reply) or _error_inside(choice)
+    if (
+        error
+        or choice is None
+        or (getattr(choice, "message", None) is None and not isinstance(getattr(choice, "text", None), str))
     ):
-        raise BrokenReply(f"the server's reply holds no answer{_error_inside(reply)}")
+        raise BrokenReply(f"the server's reply holds no answer{error}")
     return choice
 
 
@@ -55,9 +58,7 @@ def _message(message: Any) -> Reply:
     thoughts, content = _content(getattr(message, "content", None))
     if refusal := getattr(message, "refusal", None):
         content = str(refusal)
-    if not content.strip() and (
-        getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
-    ):
+    if getattr(message, "tool_calls", None) or getattr(message, "function_call", None):
         raise RecordError("the model called a tool instead of answering")
     fields = [getattr(message, field, None) for field in THOUGHT_FIELDS]
     beside = next((field for field in fields if isinstance(field, str) and field.strip()), None)
@@ -77,15 +78,15 @@ def _content(content: Any) -> tuple[list[str], str]:
     thoughts: list[str] = []
     texts: list[str] = []
     for part in content:
-        kind = "text" if isinstance(part, str) else _field(part, "type")
+        kind = "text" if isinstance(part, str) else str(_field(part, "type"))
         if kind in TEXT_PARTS:
             texts.append(_text(part))
         elif kind in THOUGHT_PARTS:
             thoughts.append(_text(part))
         elif kind == "refusal":
-            texts = [str(_field(part, "refusal") or "")]
+            return thoughts, str(_field(part, "refusal") or "")
         else:
-            raise RecordError(f"the server's content holds a part that is no text: {str(kind)[:80]}")
+            raise RecordError(f"the server's content holds a part that is no text: {kind[:80]}")
     return thoughts, "".join(texts)
 
 

@@ -13,7 +13,6 @@ there is a label.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -123,7 +122,7 @@ class ServerModel:
         for tries_left in reversed(range(TRIES)):
             try:
                 reply = read_reply(await self._send(fields), self.name, sampling)
-            except (BrokenReply, json.JSONDecodeError):
+            except (BrokenReply, ValueError, RecursionError):  # and JSON that is broken
                 if not tries_left:
                     raise
                 continue
