@@ -68,8 +68,11 @@ def settle(tokenizer: Any, name: str) -> None:
         template = tokenizer.chat_template = template["default"]
     if not template or MARK in template:
         return
-    prompt = render(tokenizer, [("user", HUMAN)], add_generation_prompt=True)
-    if prompt is not None and HUMAN not in prompt:
+    try:
+        prompt = rendered(tokenizer, [{"role": "user", "content": HUMAN}], add_generation_prompt=True)
+    except RecordError as error:
+        raise ModelError(f"the chat template of '{name}' cannot render one human turn: {error}") from error
+    if HUMAN not in prompt:
         raise ModelError(
             f"the chat template of '{name}' leaves out what a turn says: it may take lists of parts. Save the "
             "model with a template for text."

@@ -31,7 +31,9 @@ OPENING = re.compile(rf"^[^\S\n]*(?:{OPENS})", re.IGNORECASE | re.MULTILINE)
 CLOSING = re.compile(CLOSES, re.IGNORECASE)
 TAG = re.compile(f"{OPENS}|{CLOSES}", re.IGNORECASE)
 OPEN_END = re.compile(rf"({OPENS})\s*\Z", re.IGNORECASE)
-MENTION = r"(?=\s+(?:tags?|tokens?|markers?|elements?|and|or|to|is|are|before|after|around|means?|ends?|closes?|opens?)\b)"
+MENTION = (
+    r"(?=\s+(?:tags?|tokens?|markers?|elements?|and|or|to|is|are|before|after|around|means?|ends?|closes?)\b)"
+)
 SHOWN = re.compile(
     rf"```.*?```|`[^`\n]{{0,80}}`|[\"'“‘][^\"'“”‘’\w<]*(?:{OPENS}|{CLOSES})[^\"'“”‘’\w<]*(?:(?:{OPENS}|{CLOSES})[^\"'“”‘’\w<]*)?[\"'”’]"
     rf"|(?:{OPENS}|{CLOSES}){MENTION}",

@@ -62,7 +62,9 @@ IS_BETTER = re.compile(
 )
 IS_WORSE = re.compile(rf"{IS}(?:\s+(?!not\b|less\b|least\b)\w+){{0,2}}?\s+(?:{WORSE})", re.IGNORECASE)
 DENIED = re.compile(r"^\s*(?:(?:is|was|are|seems)\s+not|isn't|wasn't)\s+(.*)", re.IGNORECASE | re.DOTALL)
-REASON = re.compile(r"^\s*(?:$|[,:)}\]/-]|(?:because|since|as|over|rather|instead|for|to)\b)", re.IGNORECASE)
+REASON = re.compile(
+    r"^\s*(?:$|[,:)}\]/-]|(?-i:[A-Z])|(?:because|since|as|over|rather|instead|for|to)\b)", re.IGNORECASE
+)
 
 
 class Opinion(NamedTuple):

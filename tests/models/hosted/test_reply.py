@@ -83,11 +83,12 @@ def test_an_answer_is_read_from_every_shape(message: dict[str, Any], text: str, 
     ("message", "finish", "fault"),
     [
         ({"content": None, "tool_calls": [CALL]}, "tool_calls", "called a tool instead of answering"),
-        ({"content": "Let me look.", "tool_calls": [CALL]}, "tool_calls", "broke the answer off"),
+        ({"content": "Let me look.", "tool_calls": [CALL]}, "stop", "called a tool"),
         ({"content": "Half an"}, "content_filter", "with finish_reason 'content_filter'"),
         ({"content": "Half an"}, "error", "with finish_reason 'error'"),
         ({"content": "Half an"}, "abort", "with finish_reason 'abort'"),
         ({"content": [{"type": "image_url", "image_url": {}}]}, "stop", "a part that is no text: image_url"),
+        ({"content": [{"type": []}]}, "stop", "a part that is no text"),
         ({"content": {"a": 1}}, "stop", "content is no text"),
         ({"content": 7}, "stop", "content is no text"),
     ],
@@ -164,3 +165,9 @@ def test_a_thought_alone_says_what_it_cost() -> None:
     with pytest.raises(OnlyThought) as caught:
         completion({"content": "", "reasoning_content": "Hm."})
     assert caught.value.tokens == (9, 7)
+
+
+def test_an_error_beside_an_answer_breaks_it() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Half an"}}
+    with pytest.raises(BrokenReply, match="no room"):
+        read_reply(ChatCompletion.construct(choices=[choice], error={"message": "no room"}), "m", Sampling())

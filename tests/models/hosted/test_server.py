@@ -536,3 +536,27 @@ def test_the_key_is_in_no_traceback_of_a_refusal(server: Server) -> None:
     with pytest.raises(ModelError) as caught:
         generate(server)
     assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+# -- several addresses
+
+
+def test_an_overloaded_address_leaves_its_requests_to_a_free_one(server: Server) -> None:
+    server.status, server.reply = 429, {"error": {"message": "busy"}}
+    server.headers = {"Retry-After": "99999"}
+    with Server() as free:
+        model = ServerModel("m", f"{server.url},{free.url}")
+
+        async def many() -> list[Any]:
+            return await asyncio.gather(*[model.generate(ASKED, Sampling()) for _ in range(6)])
+
+        assert [completion.text for completion in asyncio.run(many())] == ["You said Hi"] * 6
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"1" * 5_001, b'{"choices": "x"'], ids=["deep", "long", "cut"]
+)
+def test_a_reply_that_no_parser_takes_fails_its_record(server: Server, body: bytes) -> None:
+    server.reply = body
+    with pytest.raises(RecordError):
+        generate(server)

@@ -13,6 +13,7 @@ from constitutional_ai.rl_cai.feedback.read_vote import read_vote
     ("text", "vote"),
     [
         ("(A)", "A"),
+        ("(A) I would not, and that is why.", "A"),
         (" (B).", "B"),
         ("A", "A"),
         ("B: it is kinder", "B"),
