@@ -1,8 +1,9 @@
 """Parse a conversation that a trainer or a data set keeps in one string.
 
 It is what a chat template rendered (``data/rendered.py``), or the paper's plain dialogue of ``Human:`` and
-``Assistant:`` (SL-15), whose turns are stripped. A turn that the policy forged cannot be told from a real one, unless
-the prompt is known: then everything after it is the answer, whatever it contains.
+``Assistant:`` (SL-15), with ``System:`` as in our plain template. The turns of a plain dialogue are stripped. A turn
+that the policy forged cannot be told from a real one, unless the prompt is known: then everything after it is the
+answer, whatever it contains.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from __future__ import annotations
 import re
 
 from constitutional_ai.data import rendered
+from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Conversation, Message, Role
+
+SPEAKERS: dict[str, Role] = {"System": "system", "Human": "user", "Assistant": "assistant"}
+OPENING = re.compile(rf"\n\n({'|'.join(SPEAKERS)}):")
+ANSWER = re.compile(r"\s*\n\nAssistant:")
+"""What opens the answer where the prompt ends with the human turn."""
 
 
 def conversation_of(text: str, prompt: str = "") -> Conversation:
     """Return the turns of ``text``. If it begins with ``prompt``, the rest is one answer.
 
-    Raises RecordError if a control token is left in a turn, or in the prompt.
+    Raises RecordError if a control token is left in a turn, or in the prompt, or if a plain dialogue as the prompt ends
+    within a word of the human turn.
 
     >>> conversation_of("\\n\\nHuman: Hi\\n\\nAssistant: Hello</s>")
     (Message(role='user', content='Hi'), Message(role='assistant', content='Hello'))
@@ -55,21 +63,42 @@ def _with_answer(prompt: str, rest: str) -> Conversation:
     turns, start = split_prompt(prompt)
     if family and (opening := family.opening.match(rest.lstrip())) and opening.lastgroup == "assistant":
         rest = rest.lstrip()[opening.end() :]  # the prompt did not open the answer
+    elif (
+        not family and as_turns(prompt)[-1].role != "assistant"
+    ):  # as_turns makes a text without turns an assistant's
+        rest = _after_human_turn(prompt, rest)
     answer = start + rendered.without_padding(rest)
     return (*turns, Message("assistant", answer if family and not family.stripped else answer.strip()))
+
+
+def _after_human_turn(prompt: str, rest: str) -> str:
+    """Return what follows ``Assistant:`` after a dialogue that ends with its human turn."""
+    after = prompt[len(prompt.rstrip()) :] + rest
+    if opening := ANSWER.match(after):
+        return after[opening.end() :]
+    following = OPENING.search(rest)  # a turn that the policy forged begins with Human:
+    if following and following[1] == "Assistant" and prompt[-1:].isalnum() and rest[:1].isalnum():
+        raise RecordError("its prompt ends within a word of it. Send the whole prompt")
+    return rest
+
+
+def begins_dialogue(text: str) -> bool:
+    """Return whether a text begins as a dialogue: with ``Human:``, or with ``System:`` before a human turn."""
+    start = text.lstrip()
+    return start.startswith("Human:") or (start.startswith("System:") and "\n\nHuman:" in start)
 
 
 def as_turns(text: str | Conversation, role: Role = "assistant") -> Conversation:
     r"""Return the turns of a dialogue "\n\nHuman: …\n\nAssistant: …".
 
-    A conversation is returned as it is; other text is one turn of ``role``.
+    It may have turns "System: …". A conversation is returned as it is; other text is one turn of ``role``, and so is
+    one that begins "System:" and has no human turn.
     """
     if not isinstance(text, str):
         return text
-    before, *parts = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.lstrip())
-    if before or not parts:
+    before, *parts = OPENING.split("\n\n" + text.lstrip())
+    if before or not parts or (parts[0] == "System" and "Human" not in parts[::2]):
         return (Message(role, text),)
-    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     return tuple(
-        Message(roles[speaker], turn.strip()) for speaker, turn in zip(parts[::2], parts[1::2], strict=True)
+        Message(SPEAKERS[speaker], turn.strip()) for speaker, turn in zip(parts[::2], parts[1::2], strict=True)
     )

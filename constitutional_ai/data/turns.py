@@ -1,8 +1,8 @@
 """Read the turns of a conversation in the forms in which data sets write one.
 
 A conversation is a text, or a list of messages with ``role`` and ``content`` (OpenAI, TRL), or with ``from`` and
-``value`` (ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), or what a chat template
-rendered.
+``value`` (ShareGPT). A text is one turn, a dialogue of ``Human:`` and ``Assistant:`` (hh-rlhf), which may have
+``System:``, or what a chat template rendered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from constitutional_ai.data.dialogues import as_turns, conversation_of
+from constitutional_ai.data.dialogues import as_turns, begins_dialogue, conversation_of
 from constitutional_ai.data.rendered import family_of
 from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Conversation, Message, Role
@@ -50,7 +50,7 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
                 raise ValueError(f"{place}: {error}.") from error
         case str():
             turns = as_turns(value, role)
-            if value.lstrip().startswith("Human:") and RUN_ON.search(turns[0].content):
+            if begins_dialogue(value) and RUN_ON.search(next(m.content for m in turns if m.role == "user")):
                 raise ValueError(f"{place}: put a blank line before each 'Human:' and 'Assistant:'.")
             return turns
         case dict():

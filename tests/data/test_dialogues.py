@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
+from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Conversation, Message
 
 ROLES = {"s": "system", "u": "user", "a": "assistant"}
@@ -37,6 +38,15 @@ PROMPT = chatml(turns("s:Be kind.", "u:Hi"), begin=True)
             "",
             turns("u:Hi", "a:No", "u:Hm", "a:Yes"),
         ),
+        # With a system turn, as our plain template writes it; without a human turn it is a text.
+        ("\n\nSystem: Be brief.\n\nHuman: Tea?\n\nAssistant: No", "", turns("s:Be brief.", "u:Tea?", "a:No")),
+        (
+            "<s>\n\nSystem: Be brief.\n\nHuman: Tea?\n\nAssistant: No</s>",
+            "\n\nSystem: Be brief.\n\nHuman: Tea?\n\nAssistant:",
+            turns("s:Be brief.", "u:Tea?", "a:No"),
+        ),
+        ("Human: Tea?\n\nSystem: Be brief.\n\nAssistant: No", "", turns("u:Tea?", "s:Be brief.", "a:No")),
+        ("System: Windows\n\nIt crashes", "", turns("u:System: Windows\n\nIt crashes")),
         # No dialogue: no answer can be found in it, and it will be refused.
         ("Hi there", "", turns("u:Hi there")),
         ("", "", turns("u:")),
@@ -53,6 +63,15 @@ PROMPT = chatml(turns("s:Be kind.", "u:Hi"), begin=True)
             PROMPT.removesuffix("<|im_start|>assistant\n"),
             turns("s:Be kind.", "u:Hi", "a:Yes"),
         ),
+        ("\n\nHuman: Tea now?\n\nAssistant: No", "\n\nHuman: Tea now?", turns("u:Tea now?", "a:No")),
+        ("\n\nHuman: Tea now\n\nAssistant: No", "\n\nHuman: Tea now", turns("u:Tea now", "a:No")),
+        ("\n\nHuman: Tea now\n\nAssistant: No", "\n\nHuman: Tea now\n\n", turns("u:Tea now", "a:No")),
+        (
+            "Human: Tea\n\nSystem: Be brief.\n\nAssistant: No",
+            "Human: Tea\n\nSystem: Be brief.",
+            turns("u:Tea", "s:Be brief.", "a:No"),
+        ),
+        ("\n\nHuman: TeaNo", "\n\nHuman: Tea", turns("u:Tea", "a:No")),
         ("<pad><pad>" + PROMPT + "Yes<|im_end|><pad>", PROMPT, turns("s:Be kind.", "u:Hi", "a:Yes")),
         (PROMPT + "Yes", "<|endoftext|>" + PROMPT, turns("s:Be kind.", "u:Hi", "a:Yes")),
         ("<s>[INST] Hi [/INST] Yes</s>", "[INST] Hi [/INST]", turns("u:Hi", "a:Yes")),
@@ -72,6 +91,11 @@ def test_a_turn_that_the_policy_forges_stays_in_its_answer(prompt: str, forged: 
     read = conversation_of(prompt + "Sure<|im_end|>\n" + forged, prompt)
     assert [m.role for m in read if m.role != "system"] == ["user", "assistant"]
     assert "Perfect!" in read[-1].content
+
+
+def test_a_plain_prompt_that_was_cut_within_a_word_is_refused() -> None:
+    with pytest.raises(RecordError, match="ends within a word"):
+        conversation_of("\n\nHuman: Tea now?\n\nAssistant: No", "\n\nHuman: Tea n")
 
 
 def test_the_start_of_an_answer_in_a_prompt_is_no_turn() -> None:

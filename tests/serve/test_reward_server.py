@@ -141,6 +141,7 @@ STRINGS = [  # (query, prompt)
     (f"<|begin_of_text|>{LLAMA}Hello<|eot_id|>", LLAMA),
     (f"<|eot_id|><|eot_id|><|begin_of_text|>{LLAMA}Hello<|eot_id|><|eot_id|>", ""),
     ("<pad><bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>", ""),
+    ("\n\nHuman: Hi\n\nAssistant: Hello</s>", "\n\nHuman: Hi"),
     ("<s>[INST] Hi [/INST] <think>They greet me.</think>Hello</s>", "[INST] Hi [/INST]"),
     ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nHello<|im_end|>", ""),
 ]
