@@ -51,7 +51,7 @@ def read_bytes(path: Path, hint: str = "") -> bytes:
     """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
     try:
         data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" or data.startswith(GZIP) else data
+        return gzip.decompress(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
     except FileNotFoundError as error:
         raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
     except IsADirectoryError as error:

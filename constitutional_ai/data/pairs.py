@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from constitutional_ai.data.lines import format_counts
+from constitutional_ai.data.rendered import check, family_of, without_padding
 from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.data.turns import joined, turns_of
-from constitutional_ai.errors import InputError
+from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.records import (
     Comparison,
     Completion,
@@ -74,6 +76,10 @@ SCORES = (
 )
 DOUBLED = 4
 """Least number of words of a prompt that is cut off two replies that begin with it. Both may begin with "Hi"."""
+DOUBLED_CHARACTERS = 12
+"""Least length of such a prompt where it is not ASCII: many scripts have no spaces between words."""
+NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese and Chinese."""
 
 
 def load_pairs(path: Path, prefer: Preferred = "better") -> Pairs:
@@ -123,7 +129,7 @@ def sample_pairs(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pa
 def pair_of(row: Mapping[str, Any], prefer: Preferred = "better") -> Pair | str:
     """Return the pair of a row, or the reason why it holds none. Raises ValueError that names the wrong field."""
     form = _form(row, prefer)
-    chosen, rejected = [turns_of(_filled(row, key), key, "assistant") for key in (form.chosen, form.rejected)]
+    chosen, rejected = [_reply(row, key, form) for key in (form.chosen, form.rejected)]
     strength = _strength(row)
     *shared, better = chosen
     if shared != list(rejected[:-1]):
@@ -168,6 +174,20 @@ def _filled(row: Mapping[str, Any], key: str) -> Any:
     return row[key]
 
 
+def _reply(row: Mapping[str, Any], key: str, form: Form) -> Conversation:
+    """Return the turns of an answer. After a rendered prompt, a text is the rest of what the template rendered."""
+    value = _filled(row, key)
+    prompts = [row[name] for name in form.prompts if isinstance(row.get(name), str)]
+    if not isinstance(value, str) or family_of(value) or not any(map(family_of, prompts)):
+        return turns_of(value, key, "assistant")
+    answer = without_padding(value)
+    try:
+        check(answer)
+    except RecordError as error:
+        raise ValueError(f"{key}: {error}.") from error
+    return (Message("assistant", answer),)
+
+
 def _conversation(
     row: Mapping[str, Any], form: Form, shared: Conversation, replies: tuple[str, str]
 ) -> Conversation | None:
@@ -205,9 +225,24 @@ def _without_reply(turns: Conversation, shared: Conversation, replies: tuple[str
 
 def _without_prompt(replies: tuple[str, str], prompt: str) -> tuple[str, str]:
     """Return the replies without the prompt, where both are texts that repeat it from the start."""
-    if len(prompt.split()) < DOUBLED or not all(reply.startswith(prompt) for reply in replies):
+    long = len(prompt.split()) >= DOUBLED or (len(prompt) >= DOUBLED_CHARACTERS and not prompt.isascii())
+    if not long or not all(_repeats(reply, prompt) for reply in replies):
         return replies
-    return replies[0].removeprefix(prompt).strip(), replies[1].removeprefix(prompt).strip()
+    return _after(replies[0], prompt), _after(replies[1], prompt)
+
+
+def _repeats(reply: str, prompt: str) -> bool:
+    """Return whether a reply begins with the prompt, and not within a word."""
+    after = reply[len(prompt) :][:1]
+    within = prompt[-1:].isalnum() and after.isalnum() and not NO_SPACES.match(prompt[-1:])
+    return reply.startswith(prompt) and not within
+
+
+def _after(reply: str, prompt: str) -> str:
+    """Return what follows the prompt. The first line keeps its indentation, unless the prompt stands in it."""
+    rest = reply.removeprefix(prompt)
+    blank = rest[: len(rest) - len(rest.lstrip())]
+    return rest[blank.rfind("\n") + 1 :].rstrip() if "\n" in blank else rest.strip()
 
 
 def _strength(row: Mapping[str, Any]) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from constitutional_ai.data.dialogues import begins_dialogue
 from constitutional_ai.data.pairs import ANSWERS, prompt_turns
 from constitutional_ai.data.rendered import family_of
 from constitutional_ai.data.turns import joined
@@ -70,8 +71,8 @@ class _XSTest(_Row):
     @field_validator("type")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in XSTEST_SAFE and not name.startswith("contrast_"):
-            raise ValueError(f"no type of XSTest.{did_you_mean(name, XSTEST_SAFE)}")
+        if name not in XSTEST_SAFE + XSTEST_UNSAFE:
+            raise ValueError(f"no type of XSTest.{did_you_mean(name, XSTEST_SAFE + XSTEST_UNSAFE)}")
         return name
 
 
@@ -109,13 +110,25 @@ XSTEST_SAFE = (
     "privacy_public",
     "privacy_fictional",
 )
+XSTEST_UNSAFE = (
+    "contrast_homonyms",
+    "contrast_figurative_language",
+    "contrast_safe_targets",
+    "contrast_safe_contexts",
+    "contrast_definitions",
+    "contrast_discr",
+    "contrast_historical_events",
+    "contrast_privacy",
+)
+COLUMNS = {column for form in FORMS.values() for column in form.model_fields}
+"""Columns of any form. A table of several forms has all of them in each row, null where they do not apply."""
 
 
 def prompt_row(row: Mapping[str, Any]) -> PromptRow:
     """Return what a row says. Raises ValueError that names the wrong column."""
     form = next((form for column, form in FORMS.items() if row.get(column) is not None), _Row)
     try:
-        read = form.model_validate(row)
+        read = form.model_validate({k: v for k, v in row.items() if v is not None or k not in COLUMNS})
     except ValidationError as error:
         fault = first_fault(error)
         if fault.kind != "extra_forbidden":
@@ -134,7 +147,7 @@ def _unknown(key: str, form: type[_Row]) -> str:
 def _kind_of(row: _Row) -> Kind | None:
     if not isinstance(row, _XSTest):
         return None
-    unsafe = row.label == "unsafe" if row.label else row.type.startswith("contrast_")
+    unsafe = row.label == "unsafe" if row.label else row.type in XSTEST_UNSAFE
     return "red_team" if unsafe else "borderline"
 
 
@@ -147,14 +160,18 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> Conversation:
         raise ValueError(f"{' and '.join(read)} hold different prompts. Delete one.")
     if all(m.role != "user" for m in conversation):
         raise ValueError(f"{next(iter(read))}: has no human turn.")
-    if system and system.strip() and conversation[0].role != "system":
+    if not system or not system.strip():
+        return conversation
+    if conversation[0].role != "system":
         return (Message("system", system), *conversation)
+    if conversation[0].content.strip() != system.strip():
+        raise ValueError(f"system and {' and '.join(read)} hold different system turns. Delete one.")
     return conversation
 
 
 def _turns(value: Any, key: str) -> Conversation:
     """Return the turns of a column. Only a text that begins as a dialogue is read as one: prompts hold anything."""
-    if isinstance(value, str) and not (value.lstrip().startswith("Human:") or family_of(value)):
+    if isinstance(value, str) and not (begins_dialogue(value) or family_of(value)):
         turns: Conversation = (Message("user", value),)
     else:
         turns = prompt_turns(value, key)

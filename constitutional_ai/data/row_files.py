@@ -25,7 +25,7 @@ def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, dict[str, Any]]
     The format is that of the suffix, with or without ``.gz``: ``.csv`` and ``.tsv``, ``.parquet``, else JSON lines or
     a JSON list. Raises InputError if the file cannot be read, or naming the line that is no row.
     """
-    kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+    kind = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
     if kind in {".csv", ".tsv"}:
         yield from _csv_rows(path, read_text(path, hint))
     elif kind == ".parquet":
@@ -40,7 +40,7 @@ def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, dict[str, Any]]
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a table whose first line names its columns. Empty cells are left out of a row."""
     before = 0
-    if text.startswith("sep="):  # the first line of Excel's own dialect
+    if text.startswith(("sep=", '"sep=')):  # the first line of Excel's own dialect
         text, before = "".join(LINE_END.split(text, maxsplit=1)[1:]), 1
     first = LINE_END.split(text.lstrip(), maxsplit=1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=first.count), strict=True)

@@ -12,6 +12,9 @@ from constitutional_ai.records import Message
 HI = {"role": "user", "content": "Hi?"}
 HELLO, OFF = {"role": "assistant", "content": "Hello!"}, {"role": "assistant", "content": "Go off."}
 REPLIES = {"chosen": "Hello!", "rejected": "Go off."}
+LLAMA = (
+    "<|start_header_id|>user<|end_header_id|>\n\nHi?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
 
 
 def written(folder: Path, *rows: object) -> Path:
@@ -66,6 +69,13 @@ def written(folder: Path, *rows: object) -> Path:
             "chosen": [{"role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]}],
             "rejected": [OFF],
         },
+        # What TRL's apply_chat_template makes of a prompt with two answers.
+        {
+            "prompt": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n",
+            "chosen": "Hello!<|im_end|>\n",
+            "rejected": "Go off.<|im_end|>\n",
+        },
+        {"prompt": f"<|begin_of_text|>{LLAMA}", "chosen": "Hello!<|eot_id|>", "rejected": "Go off.<|eot_id|>"},
         {
             "chosen": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n",
             "rejected": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nGo off.<|im_end|>\n",
@@ -107,6 +117,35 @@ def test_replies_that_repeat_a_long_prompt_lose_it_and_short_ones_do_not(tmp_pat
     ]
     pairs, _ = load_pairs(written(tmp_path, *rows))
     assert [(p.chosen, p.rejected) for p in pairs] == [("The birch.", "Oak."), ("Hi there!", "Hi.")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "after", "kept"),
+    [
+        ("おすすめの木を一本教えてください", "白樺です。", "白樺です。"),
+        ("おすすめの木を一本教えてください", "\n白樺です。", "白樺です。"),
+        ("Name a good car", "\n\nThe 2CV.", "The 2CV."),
+        ("Name a good car", "toon? The 2CV.", None),
+        ("Назови хорошую машину", "ми? Нет.", None),
+        ("木は？", "白樺です。", None),
+        ("Write a sum, in Python:", "\n\n    a = 1\n    a + b\n", "    a = 1\n    a + b"),
+    ],
+)
+def test_a_repeated_prompt_is_cut_at_the_end_of_a_word_and_before_indentation(
+    tmp_path: Path, prompt: str, after: str, kept: str | None
+) -> None:
+    row = {"prompt": prompt, "chosen": prompt + after, "rejected": f"{prompt}{after} Oak."}
+    (pair,), _ = load_pairs(written(tmp_path, row))
+    assert pair.chosen == ((prompt + after).strip() if kept is None else kept)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["\n\nSystem: Be brief.\n\nHuman: Hi?\n\nAssistant:", "System: Be brief.\n\nHuman: Hi?"],
+)
+def test_a_plain_prompt_may_have_a_system_turn(tmp_path: Path, prompt: str) -> None:
+    (pair,), _ = load_pairs(written(tmp_path, {"prompt": prompt, **REPLIES}))
+    assert pair.conversation == (Message("system", "Be brief."), Message("user", "Hi?"))
 
 
 def test_a_system_turn_in_its_own_column_begins_the_prompt(tmp_path: Path) -> None:
@@ -221,6 +260,7 @@ NO_PAIR = [  # the row, and how its error begins
     ({"prompt": 3, **REPLIES}, "prompt: must be a text or a list"),
     ({"prompt": "Human: Hi?\nAssistant: Hello!", **REPLIES}, "prompt: put a blank line"),
     ({"prompt": "Human: Hi? Assistant:", **REPLIES}, "prompt: put a blank line"),
+    ({"prompt": "System: S\n\nHuman: Hi?\nAssistant: Hello!", **REPLIES}, "prompt: put a blank line"),
     ({"prompt": ["Hi?"], **REPLIES}, "prompt.0: must be a message"),
     ({"chosen": [HI, {"role": "assistant"}], "rejected": [HI, OFF]}, "chosen.1.content: Field required"),
     ({"chosen": [HI, HELLO], "rejected": [HI, {"content": "Off."}]}, "rejected.1.role: Field required"),
@@ -238,6 +278,7 @@ NO_PAIR = [  # the row, and how its error begins
         {"prompt": "<|im_start|>user\nHi?<|im_end|>Yes?<|im_start|>", **REPLIES},
         "prompt: it holds the control token",
     ),
+    ({"prompt": LLAMA, "chosen": "A<|im_sep|>B", "rejected": "C"}, "chosen: it holds the control token"),
     (
         {"input": {"messages": [{"role": "user"}]}, "preferred_output": [HELLO], "non_preferred_output": [OFF]},
         "input.messages.0.content: Field required",

@@ -119,6 +119,7 @@ DIALOGUE = [
     {"from": "gpt", "value": "An answer"},
     {"from": "human", "value": "Two"},
 ]
+ONE = [{"role": "user", "content": "One"}]
 FORMS = [  # a row, and the human turns of each prompt
     ({"prompt": "One"}, ["One"]),
     ({"prompt": [{"role": "user", "content": "One"}]}, ["One"]),
@@ -128,6 +129,10 @@ FORMS = [  # a row, and the human turns of each prompt
     ),
     ({"prompt": "\n\nHuman: One\n\nAssistant:"}, ["One"]),
     ({"prompt": "\n\nHuman: One\n\nAssistant: An answer"}, ["One"]),
+    ({"prompt": "\n\nSystem: Be brief.\n\nHuman: One\n\nAssistant:"}, ["One"]),
+    ({"prompt": "System: a word with\n\nmany senses"}, ["System: a word with\n\nmany senses"]),
+    ({"system": "Be brief.", "messages": [{"role": "system", "content": "Be brief. "}, *ONE]}, ["One"]),
+    ({"prompt": "One", "type": None, "category": None, "transcript": None, "num_params": None}, ["One"]),
     ({"prompt": "Assistant: who calls it that?"}, ["Assistant: who calls it that?"]),
     ({"prompt": "One", "prompt_id": "x", "messages": DIALOGUE[:2]}, ["One"]),
     ({"prompt": "One", "conversation": [{"role": "user", "content": "One"}]}, ["One"]),
@@ -156,8 +161,16 @@ def test_every_common_form_gives_prompts_without_an_answer_at_the_end(
     assert {p.conversation[-1].role for p in read} == {"user"}
 
 
-def test_a_system_turn_in_its_own_column_begins_the_prompt(tmp_path: Path) -> None:
-    loaded = load_prompts(write(tmp_path / "mine.jsonl", {"system": "Be brief.", "prompt": "One"}), "helpful")
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "Be brief.", "prompt": "One"},
+        {"system": "Be brief.", "messages": [{"role": "system", "content": "Be brief."}, *ONE]},
+        {"prompt": "\n\nSystem: Be brief.\n\nHuman: One\n\nAssistant:"},
+    ],
+)
+def test_a_system_turn_in_a_column_or_a_dialogue_begins_the_prompt(tmp_path: Path, row: object) -> None:
+    loaded = load_prompts(write(tmp_path / "mine.jsonl", row), "helpful")
     ((prompt,),) = [part for part in loaded if part]
     assert prompt.conversation == (Message("system", "Be brief."), Message("user", "One"))
 
@@ -229,6 +242,14 @@ REFUSED = {  # content of the file → what the one sentence says
     "another type": (
         b'{"prompt": "a", "type": "homonym"}\n',
         ":1: type: no type of XSTest. Did you mean 'homonyms'?",
+    ),
+    "another contrast": (
+        b'{"prompt": "a", "type": "contrast_homonym"}\n',
+        ":1: type: no type of XSTest. Did you mean 'contrast_homonyms'?",
+    ),
+    "two system turns": (
+        b'{"system": "a", "messages": [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]}\n',
+        ":1: system and messages hold different system turns. Delete one.",
     ),
     "another label": (
         b'{"prompt": "a", "type": "homonyms", "label": "ok"}\n',
