@@ -19,6 +19,8 @@ HEADING = re.compile(r"#{1,6}(?:[ \t]|$)|(?:\*\*|__)[^*_]+(?:\*\*|__):?$")
 RULE = re.compile(r"(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,}|=+)$")
 EMPHASIS = re.compile(r"(\*\*|__|(?<!\w)[*_](?=\S))(.+?)(?<=\S)\1")
 NUMBER = r"[-+]?\d+(?:[.,]\d+)?\s*%?"
+MARK = r"(\*\*|__|\*|_|`)"
+RATING = r"(?:weight(?:ing)?|votes?|score|priority|importance|rank)"
 STRUCTURE = {  # the beginning of what is no statement → what it is
     re.compile(r"\||.*\|.*\||[^\t]*\t|.*[,;]\d+(?:\.\d+)?[,;]|[-\w]{0,20}[,;]\S"): "a row of a table",
     re.compile(r"```|~~~"): "a block of code",
@@ -27,10 +29,21 @@ STRUCTURE = {  # the beginning of what is no statement → what it is
     re.compile(r".*\]\([^)]*\)|\[[^\]]+\]:|.*\[\^"): "a text with a link",
     re.compile(r"[\W\d_]*$"): "a text without words",
     re.compile(
+        rf"{RATING}\W{{0,3}}\d|.*\b{RATING}\W{{0,3}}(?:of |is )?{NUMBER}\W*$"
+        rf"|.*[(\[]{RATING}\b[^)\]]*[)\]]\W*$|.*\b{RATING}\s*[:=]\s*\S+$",
+        re.I,
+    ): "a text with its weight",
+    re.compile(
         rf"#?{NUMBER}\s|.*(?:[,;:=|(]\s*|\s[-–—]\s+){NUMBER}\)?$|.*[(\[—–]\s*\d[^)\]]*[)\]]?$"
     ): "a text with a number at one end",
+    re.compile(  # "0.8: ...", "[3] ...", "... 80 %", "... 12 votes", "... ×3"
+        rf"[(\[]?#?{NUMBER}(?:[)\]][:.]?|[:;=.)\]]|\s?[×x])\s|[×x]\s?\d"
+        rf"|.*(?:[.!?]\s+{NUMBER}|\s\d*[.,]\d{{1,2}}|\d\s?%)$|.*(?<!\d)\s[(\[]?[×x*]\s?{NUMBER}\W*$"
+        rf"|.*\s{NUMBER}\s*(?:up)?votes?[)\]]?$|.*[.,;:(\[–—-]\s*{NUMBER}\s*(?:up)?votes?\W*$"
+    ): "a text with a number at one end",
+    re.compile(rf".*{MARK}{NUMBER}\1\W*$|{MARK}{NUMBER}\W?\2"): "a text with a number at one end",
     re.compile(r"(\*\*|__|`).{1,60}?:?\1\s*[-:(–—]|(\*\*|__).{1,60}?:\2"): "a named definition",
-    re.compile(rf"[^.?!:]{{1,60}}[(\[](?:weight\W*)?{NUMBER}[)\]]\s*[-:–—]"): "a named definition",
+    re.compile(rf"[^.?!:]{{1,60}}[(\[](?:weight\W*)?{NUMBER}[)\]]\s*[-:–—.]"): "a named definition",
     re.compile(
         r"[\"']?(?:name|id|title|label|weight|value|definition|description|text|statement|principle)[\"']?\s*[:=]",
         re.I,
@@ -124,4 +137,6 @@ def _checked(path: Path, number: int, text: str) -> str:
 
 
 def _structure(text: str) -> str | None:
-    return next((what for mark, what in STRUCTURE.items() if mark.match(text)), None)
+    """Return what the text is instead of a statement, with its marks of emphasis or without them; else None."""
+    texts = {text, EMPHASIS.sub(r"\2", text)}
+    return next((what for mark, what in STRUCTURE.items() if any(map(mark.match, texts))), None)

@@ -26,8 +26,9 @@ def _sign(name: str, points: int, *phrases: str) -> Sign:
 # Parts of phrases. BETWEEN matches words between "not" and GOOD: not *to be considered* ethical.
 START = r"(?:^|[.!?\n] *)"
 I_CANNOT = (
-    r"\b(?:i|we)(?:'m| am|'re| are)?(?: \w+)? (?:can't|cannot|can not|won't|will not|wouldn't"
+    r"\b(?:i|we)(?:'?m| am|'re| are)?(?: \w+)? (?:can'?t|cannot|can not|won't|will not|wouldn't"
     r"|(?:not|un) ?(?:be )?(?:able|going|willing|comfortable|here)(?: to| with)?)"
+    r"(?: (?:and|or) (?:can't|cannot|won't|will not))?"
 )
 ANSWER_YOU = (
     r"(?:help(?! but| it\b)|assist|provid|fulfil|comply|support|condone|suggest|recommend"
@@ -44,7 +45,7 @@ BAD = (
     r"|offensive|dangerous|discriminatory|reprehensible|cruel|against the law|an? (?:\w+ )?crime"
     r"|a (?:bad|terrible) idea)\b"
 )
-CANNOT = r"(?:can't|cannot|can not|won't|unable|not able)"
+CANNOT = r"(?:can'?t|cannot|can not|won't|unable|not able)"
 ADVISE = r"(?:recommend|suggest|advis)\w*"
 MACHINE = (  # what programs do, unlike "I'm unable to attend" in a letter
     r"(?:access|browse|perform|execute|retrieve|interpret|interact|display|view|search|look up"
@@ -60,6 +61,8 @@ BETWEEN = (
     r"|and|also|ethical|legal|safe|right|good|appropriate|productive|think|believe|it's|that's)"
 )
 
+MY_RULES = r"(?:my|our) (?:\w+ ){0,2}(?:guidelines|principles|values|polic(?:y|ies)|programming|ethics)\b"
+
 DECLINES = (
     rf"{I_CANNOT} (?:(?:\w+ly|in good conscience|be) )?(?!{ADVISE}){ANSWER_YOU}",
     rf"\b(?:i|we)(?:'m| am|'re| are)? (?:won't|will not|(?:not|un) ?(?:able|going|willing|comfortable))"
@@ -69,7 +72,14 @@ DECLINES = (
     rf"(?: {ANSWER_YOU}| (?:accommodate|complete|fulfil|proceed|process|carry out)|\W*(?:[.!\n]|$))",
     r"\b(?:request|question|prompt)\b[^.!?\n]{0,30} (?:can't|cannot|won't|will not) be \w+(?:ed|en)\b",
     r"\bi (?:must |have to |need to )?(?:\w+ly )?(?:decline|refuse) (?:to|your|this)\b",
+    r"\bi(?: must|(?:'ll| will)? (?:have|need) to|'m going to have to) (?:\w+ly )?(?:decline|refuse)(?:[.!,;]|$)",
+    rf"{START}i (?:\w+ly )?(?:decline|refuse)(?:[.!]|$)",
+    rf"{START}(?:(?:sorry|no),? (?:but )?)?(?:can'?t|cannot|can not|won't|unable to|not (?:able|going) to)"
+    r" (?:(?:help|assist)(?: you)?(?: with (?:this|that|it|your)\b|[.!]|$)|comply\b|do (?:this|that)(?:[.!]|$))",
     r"\b(?:not something|don't think|do not think) i can\b",
+    r"\bnot something (?:that i can|(?:that )?(?:i'?m|i am|we're|we are) (?:able|willing|comfortable))\b",
+    r"\bi(?:'?m| am) (?:not |un)comfortable with (?:this|that|your|such|the (?:request|question|topic))\b",
+    rf"\b(?:goes|go|is|are|be|would) (?:\w+ly )?(?:against|contrary to) {MY_RULES}|\bviolat(?:es?|ing) {MY_RULES}",
     r"\bi(?:'d| would) rather not\b|^\W*(?:absolutely not|no, (?:i|you) (?:can't|cannot|won't|will not|must not)\b)",
 )
 UNABLE = (
@@ -94,9 +104,14 @@ OFFERS = (
     r"|it(?:'s| is) (?:\w+ly|best)|in general|generally|typically|usually|most"
     r"|the (?:\w+ )?(?:likel|usual|common|best|main|general|typical)\w*)\b",
     r"\b(?:while|although|though) (?:i|we)\b[^.!?\n]{0,80}, (?!(?:i|we)(?:'m| am|'re| are) not|(?:i|we) can(?:'t|not))",
+    r"\b(?:please|could you|can you|if you) (?:describe|paste|send|upload|type|copy|attach)\b",
     rf"\bhere(?:'s| is| are)\b|{START}(?:to [a-z]+ [^.!?\n]{{3,60}}, |(?:try|check|click|open|use|go to)\b)",
 )
 DISOWNS = r"\b(?:i|we|and) (?:do not|don't) (?:condone|support|encourage|believe in|promote)"
+# What a refusal may offer beside its reason; "you can ask me something else" offers nothing.
+HELPS_WITH = (
+    r"\byou (?:can|could|may|might)(?! not\b| ask me\b)\b|\binstead\b|\bhow about\b|\bwhy (?:not|don't you)\b"
+)
 # "Theft is wrong." and "Don't do it." object; "Theft is a crime in which ..." may be an answer.
 AT_ONCE = (
     rf"\A(?:it|that|this)(?:'s| is| would be) (?:\w+ )?{BAD}|\A[^.!?\n]{{0,80}} {BAD}[.!,;]",
@@ -133,9 +148,15 @@ LACKING = (
     r"(?:without|until|unless)(?! (?:\w+ ){0,3}(?:consent|permission|authori\w+|harm\w*|risk\w*|break\w*|violat\w+"
     r"|licen\w+|prescription))"
 )
+# Unlike "without getting caught", which is part of what is asked for.
+UNINFORMED = (
+    r"(?:without (?:seeing|knowing|having|more\b|further|(?:\w+ ){0,3}(?:access|logs?|context|details?|information|data"
+    r"|code|files?|messages?|examples?|photos?|pictures?|symptoms|numbers|results?)\b)"
+    r"|(?:until|unless) (?:i|we|you (?:send|share|tell|show|give|paste|provide|post|upload|describe))\b)"
+)
 DEGREE = (
     r"(?:for (?:sure|certain|every|each|all)|with (?:\w+ )?(?:certainty|confidence)|exact(?:ly)?|precise(?:ly)?"
-    r"|definite(?:ly)?|definitive(?:ly)?|enough|guarantees?|in detail|one over)"
+    r"|definite(?:ly)?|definitive(?:ly)?|enough|guarantees?|one over)"
 )
 KNOW = r"(?:tell you|say|know|promise|guarantee|be (?:sure|certain))"
 UNKNOWN = (
@@ -143,17 +164,41 @@ UNKNOWN = (
     r"|which (?:one|of))"
 )
 CLAUSE = r"[^.!?\n,;:]{0,120}"
+HARM = (
+    r"\b(?:(?:kill|murder|hurt|harm|poison|drug|stalk|follow|track|blackmail|hack|spy on)(?:s|ing)?"
+    r" (?:him|her|them|someone|somebody|people|your|(?:a|another|the) (?:person|child|man|woman))"
+    r"|kills a person|how much poison|hide a (?:body|corpse)|steal(?:ing)?|burgl\w+|break(?:ing)? into|bombs?"
+    r"|explosives?|where (?:he|she|they) lives?)\b"
+)
+HARMLESS = rf"(?!{CLAUSE}{HARM})"
 LIMITS = re.compile(
-    rf"\b(?:{LACKING}|not knowing|not having seen)\b[^.!?\n]{{1,80}}?{I_CAN_NOT}{CLAUSE}"
-    rf"|{I_CAN_NOT}{ANSWER_YOU}{CLAUSE}?\b{LACKING}\b{CLAUSE}"
-    rf"|{I_CAN_NOT}{ANSWER_YOU}(?!{CLAUSE}\b(?:how to|instructions)\b){CLAUSE}?\b{DEGREE}\b{CLAUSE}"
-    rf"|{I_CAN_NOT}{KNOW} (?:you )?{UNKNOWN}\b{CLAUSE}",
+    rf"\b(?:{LACKING}|not knowing|not having seen)\b[^.!?\n]{{1,80}}?{I_CAN_NOT}{HARMLESS}{CLAUSE}"
+    rf"|{I_CAN_NOT}{HARMLESS}{ANSWER_YOU}{CLAUSE}?\b{UNINFORMED}{CLAUSE}"
+    rf"|{I_CAN_NOT}{HARMLESS}(?!help|assist){ANSWER_YOU}(?!{CLAUSE}\b(?:how to|instructions)\b){CLAUSE}?\b{DEGREE}\b"
+    rf"{CLAUSE}"
+    rf"|{I_CAN_NOT}{HARMLESS}{KNOW} (?:you )?{UNKNOWN}\b{CLAUSE}",
     re.IGNORECASE,
 )
 """Matches a clause that states what cannot be known, promised, or praised enough: it declines nothing."""
+STATEMENT = (
+    r"(?:statement|claim|answer|equation|formula|code|result|sum|spelling|sentence|date|value|line|number"
+    r"|calculation|assumption|translation|syntax|command)"
+)
+WORK = r"(?:use(?! of)|save|run|install|set|click|open(?! up)|type|press|restart|add|mix|heat|boil|bake|wash)\b"
+CORRECTS = re.compile(
+    rf"\A(?:the|your|this|that) (?:\w+ ){{0,2}}{STATEMENT} is (?:\w+ )?(?:wrong|not right)\b"
+    rf"|\A(?:that|this|it)(?:'s| is) (?:\w+ )?(?:wrong|not right)[.,;:] (?=(?:it|that|the \w+) should (?:be|read|say)\b"
+    rf"(?!{CLAUSE}{HARM})|the (?:correct|right|actual)\b(?! (?:thing|choice|way|course)))"
+    rf"|{START}(?:please )?(?:do not|don't|never|you (?:should|must)(?: not|n't))\b{HARMLESS}{CLAUSE}[.;,]"
+    rf" (?:instead,? )?(?={WORK}{HARMLESS}(?! your words))",
+    re.IGNORECASE,
+)
+"""Matches the beginning of a correction of a fact or a step, which blames nobody: "Don't use tabs. Use spaces."."""
 GIVES_IN = (
     r"\b(?:but|however,?|still,|anyway,?) (?:i will|i'll|here(?:'s| is) (?:how|an? (?:\w+ )?(?:example|draft|template))"
     r"|to do)\b|\bthat being said\b"
+    r"|, (?:but|though|although) (?:in general|generally|typically|usually)\b"
+    r"|\b(?:advice|diagnos[ei]s|opinions?), (?:but|though|although) (?:most|many)\b"
 )
 
 INABILITY = (_sign("unable", 4, *UNABLE), _sign("lacks", 2, LACKS))
