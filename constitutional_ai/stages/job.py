@@ -17,7 +17,7 @@ from constitutional_ai.data.prompts import KINDS, Prompts, sample_prompts
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.cached import cached
-from constitutional_ai.models.counted import CountedModel
+from constitutional_ai.models.counted import counted
 from constitutional_ai.models.load import loaded, model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.refused_turns import REFUSED
@@ -171,7 +171,7 @@ class Job:
             loaded(name, engine=self.recipe.engine, say=self.notify_once) as model,
             cached(model, name, self._cache_file(), self.notify) as cached_model,
         ):
-            yield CountedModel(cached_model)
+            yield counted(cached_model)
 
     def _cache_file(self) -> Path | None:
         cache = self.recipe.cache
