@@ -15,7 +15,7 @@ from constitutional_ai.models.hosted.addresses import Address
 from constitutional_ai.models.hosted.pace import FIRST, Pace
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
-from tests.models.hosted.test_server import ASKED, Server
+from tests.models.hosted.local_server import ASKED, Server
 
 
 class Overwhelmed(Exception):

@@ -15,7 +15,7 @@ from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Completion, Message
-from tests.models.hosted.test_server import ASKED, KEY, Server
+from tests.models.hosted.local_server import ASKED, KEY, Server
 
 anthropic = pytest.importorskip("constitutional_ai.models.hosted.anthropic")
 
