@@ -102,7 +102,8 @@ class ServerModel:
             "top_p": 1.0,  # the default is 0.95 in llama.cpp, and the model's own setting in vLLM (SL-10)
             "max_tokens": sampling.max_tokens + sampling.thinking,
             "seed": sampling.seed % 2**31,  # servers take 32 bits
-            **({"stop": list(sampling.stop[:4])} if sampling.stop else {}),
+            # A server would stop inside a thought too. The answer is cut here in any case.
+            **({"stop": list(sampling.stop[:4])} if sampling.stop and not sampling.thinking else {}),
         }
         if isinstance(context, str):
             fields["prompt"] = context

@@ -57,6 +57,14 @@ def test_a_stop_string_that_the_server_overlooked_is_cut(server: Server) -> None
     assert server.requests[0]["stop"] == ["1", "2", "3", "4"]
 
 
+def test_a_thought_is_not_stopped_but_the_answer_is_cut(server: Server) -> None:
+    said = generate(server, stop=(" said",), thinking=100, max_tokens=7)
+    assert said.text == "You"
+    assert "stop" not in server.requests[0]
+    assert server.requests[0]["max_tokens"] == 107
+    assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": True, "thinking": True}
+
+
 def test_half_an_emoji_in_a_reply_is_replaced(server: Server) -> None:
     server.reply = answer(
         "/chat/completions", {"model": "m", "messages": [{"content": "a \ud83d\ude00 and \ud83d"}]}
