@@ -217,3 +217,22 @@ def test_help_uses_plain_words(path: str) -> None:
         if isinstance(node, ast.keyword) and node.arg == "help" and isinstance(node.value, ast.Constant):
             texts.append(str(node.value.value))
     assert [text for text in texts if re.search(r"\b(said|asked|made|found|told|begun)\b", text)] == []
+
+
+def unguarded_loads(node: ast.AST) -> list[int]:
+    """Lines of calls such as ``AutoModel.from_pretrained`` that would ask whether to run a model folder's Python."""
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    loads = [
+        n
+        for n in calls
+        if ast.unparse(n.func).startswith("Auto") or ast.unparse(n.func) == "auto.from_pretrained"
+    ]
+    loads = [n for n in loads if isinstance(n.func, ast.Attribute) and n.func.attr == "from_pretrained"]
+    guards = ("**NO_CODE", "trust_remote_code=False")
+    return [n.lineno for n in loads if not any(guard in ast.unparse(n) for guard in guards)]
+
+
+def test_no_python_of_a_model_folder_is_run() -> None:
+    found = {str(p.relative_to(ROOT)): lines for p in MODULES if (lines := unguarded_loads(tree(p)))}
+    assert found == {}
+    assert unguarded_loads(ast.parse("AutoModel.from_pretrained(path)")) == [1]

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.pipelines import DecisionPipeline
 
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.decision_answer import NAME, read_decision, systemone_question
-from constitutional_ai.models.local.tokens import cannot_load
+from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, settled_tokenizer
 
 
 class DecisionReference:
@@ -26,9 +26,13 @@ class DecisionReference:
 
     def __init__(self, name: str, path: str | Path) -> None:
         """Raises ModelError if the model cannot be loaded, or has no chat template."""
+        tokenizer = settled_tokenizer(
+            name, path
+        )  # the pipeline would answer inside a thought that a template opens
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, use_safetensors=True, **NO_CODE
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise cannot_load(name, error) from error
         if tokenizer.chat_template is None:
@@ -54,9 +58,7 @@ class DecisionReference:
                 watch.remove()
             ((prompt, (parsed,)),) = inputs["prompts"]
             labels = self._pipeline.label_token_ids(tuple(parsed.labels))
-            mass = float(
-                seen[-1][0, -1].softmax(-1)[labels].sum()
-            )  # the pipeline itself tells only shares of it
+            mass = float(seen[-1][0, -1].softmax(-1)[labels].sum())  # the pipeline tells only shares of it
         answer = {**answers[NAME], "label_mass": mass}
         usage = {"input_tokens": prompt["input_ids"].shape[-1]}
         return read_decision({"answers": {NAME: answer}, "usage": usage}, question)
