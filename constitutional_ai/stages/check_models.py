@@ -36,7 +36,7 @@ def check_models(recipe: Recipe, stages: Set[str], notify: Notify) -> None:
             _check_thinking(recipe, field, _tokens(name).tokenizer, notify)
     base = models.preference_model or models.pretrained
     if recipe.rl_cai.uses_preference_model and layout.PREFERENCE_MODEL in stages and _is_read(base):
-        _check_head(base, _tokens(base).config)
+        _check_head(base)
 
 
 def _drafts(recipe: Recipe) -> bool:
@@ -55,9 +55,17 @@ def _tokens(name: str) -> Any:
     return Tokens(name, model_path(name))
 
 
-def _check_head(name: str, config: Any) -> None:
-    from transformers import AutoModelForSequenceClassification
+def _check_head(name: str) -> None:
+    """Read the configuration alone: the base may be a preference model itself, which is no chat model."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, settled_tokenizer
+
+    settled_tokenizer(name, model_path(name))
+    try:
+        config = AutoConfig.from_pretrained(model_path(name), **NO_CODE)
+    except (OSError, ValueError) as error:
+        raise cannot_load(name, error) from error
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise InputError(
             f"no preference model can be made of '{name}': transformers has no scalar head for models of type "

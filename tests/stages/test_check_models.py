@@ -1,0 +1,41 @@
+"""Test what is said of a recipe's models before anything is paid for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constitutional_ai.errors import ModelError
+from constitutional_ai.recipes.recipe import Recipe
+from constitutional_ai.runs import layout
+from constitutional_ai.stages.check_models import check_models
+
+STAGES = set(layout.STAGES)
+
+
+def recipe(**models: Any) -> Recipe:
+    return Recipe.model_validate({"models": models})
+
+
+def test_a_preference_model_may_be_the_base_of_another(tiny: Path, tiny_pm: Path) -> None:
+    told: list[str] = []
+    check_models(recipe(pretrained=f"hf:{tiny}", preference_model=f"hf:{tiny_pm}"), STAGES, told.append)
+    assert told == []
+
+
+def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for field in ("helpful", "pretrained", "preference_model", "feedback"):
+        with pytest.raises(ModelError, match=f"cannot load 'hf:{tmp_path}'"):
+            check_models(recipe(**{field: f"hf:{tmp_path}"}), STAGES, print)
+
+
+def test_complete_stages_need_no_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    check_models(
+        recipe(helpful=f"hf:{tmp_path}"),
+        STAGES - {layout.RESPONSES, layout.REVISIONS, layout.EVALUATION},
+        print,
+    )
