@@ -196,4 +196,5 @@ def test_every_released_question_is_asked_byte_for_byte(stage: Stage) -> None:
     files = ("HarmfulVsEthical", "HarmfulnessClassification")
     for file, name, count in zip(files, ("identification", "classification"), (254, 287), strict=True):
         assert {each["prompt"] for each in rows(PAPER / "evals" / f"{file}.jsonl")} <= asked
-        assert {found[f"harm_{name}.{mode}", "m"].count for mode in MODES} == {count}
+        tied = [found[f"harm_{name}_ties.{mode}", "m"] for mode in MODES]  # every answer of a coin is a tie
+        assert {(each.value, each.count) for each in tied} == {(1.0, count)}

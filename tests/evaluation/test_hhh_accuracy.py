@@ -224,5 +224,6 @@ def test_the_released_questions_are_asked_byte_for_byte(stage: Stage, tmp_path: 
     for released in HHH_FILES:
         asked = {each["prompt"] for each in rows(released)}
         assert asked <= set(scored)
-        metric = "hhh_accuracy" if released.name.startswith("438") else "hhh221_accuracy"
-        assert found[f"{metric}.multiple_choice", "m"].count == len(asked) == HHH[released.name][0]
+        metric = "hhh_ties" if released.name.startswith("438") else "hhh221_ties"
+        tied = found[f"{metric}.multiple_choice", "m"]  # every answer of a coin is a tie
+        assert (tied.value, tied.count) == (1.0, len(asked)) == (1.0, HHH[released.name][0])
