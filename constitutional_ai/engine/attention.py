@@ -44,10 +44,12 @@ class Forward(Protocol):
         cache: KVCache,
         prefix: KeysValues | None,
         keep: int,
+        head_OE: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the logits (B, ``keep``, vocabulary) after the last ``keep`` tokens; in padding they are anything.
 
-        ``cache`` holds each sequence's suffix and takes the new keys and values.
+        ``cache`` holds each sequence's suffix and takes the new keys and values. ``head_OE`` are the weights of a
+        projection to take in place of the model's own: the result is then (B, ``keep``, O) in float32.
         """
 
     def paths(self) -> dict[str, str]:
@@ -75,19 +77,22 @@ class TransformersForward:
         cache: KVCache,
         prefix: KeysValues | None,
         keep: int,
+        head_OE: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See ``Forward``."""
+        inputs = {
+            "input_ids": tokens_BT,
+            "position_ids": positions_BT,
+            "attention_mask": mask.additive(self.device, self.dtype),
+            "past_key_values": cache,
+            "use_cache": True,
+            "shared_prefix": prefix,
+        }
         with _attention(self._model.config):
-            out = self._model(
-                input_ids=tokens_BT,
-                position_ids=positions_BT,
-                attention_mask=mask.additive(self.device, self.dtype),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=max(keep, 1),  # 0 would keep all
-                shared_prefix=prefix,
-            )
-        logits: torch.Tensor = out.logits
+            if head_OE is not None:
+                hidden_BTE: torch.Tensor = self._model.model(**inputs).last_hidden_state
+                return hidden_BTE[:, hidden_BTE.shape[1] - keep :].float() @ head_OE.float().T
+            logits: torch.Tensor = self._model(**inputs, logits_to_keep=max(keep, 1)).logits  # 0 would keep all
         return logits[:, logits.shape[1] - keep :]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,7 +12,7 @@ from constitutional_ai.engine.kept_sequences import Kept
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
 from constitutional_ai.engine.reader import Reader
-from constitutional_ai.engine.sampling import Decoding, Sampler, StoppingCriteria
+from constitutional_ai.engine.sampling import Decoding, Sampler, StoppingCriteria, token_logps
 
 
 @dataclass
@@ -26,6 +26,8 @@ class RunningSequence:
     tokens: list[int]
     """All tokens, those of the shared prefix included."""
     prompt_len: int
+    logps: list[float] = field(default_factory=list)
+    """Natural log-probability of each token of the completion at the sampling temperature, where they are wanted."""
 
     @property
     def completion(self) -> list[int]:
@@ -39,18 +41,28 @@ def generate(
     decoding: Decoding,
     stopping: StoppingCriteria,
     cancelled: threading.Event,
-) -> list[list[int]]:
-    """Return the completion ids of each prompt, the end token included.
+) -> list[RunningSequence]:
+    """Complete each prompt. A completion has the end token.
 
     Once ``cancelled`` is set, completions stop short, or are empty.
     """
     batch = _Batch(reader, prompts, decoding.max_tokens)
     logits = batch.prefill(prompts, cancelled)
     if logits is None:
-        return [[] for _ in prompts]
+        return [RunningSequence(i, 0, prompt, len(prompt)) for i, prompt in enumerate(prompts)]
     sequences = sorted(batch.running, key=lambda sequence: sequence.index)
     batch.decode(logits, decoding, stopping, cancelled)
-    return [sequence.completion for sequence in sequences]
+    return sequences
+
+
+def last_outputs(reader: Reader, sequences: list[list[int]], head_OE: torch.Tensor) -> torch.Tensor:
+    """Return the outputs (B, O) of a head at the last token of each sequence; what sequences share is computed once."""
+    batch = _Batch(reader, sequences, 0, head_OE)
+    outputs = batch.prefill(sequences, threading.Event())
+    assert outputs is not None
+    in_order = torch.empty_like(outputs)
+    in_order[[sequence.index for sequence in batch.running]] = outputs
+    return in_order
 
 
 class _Batch:
@@ -60,8 +72,14 @@ class _Batch:
     vocabulary.
     """
 
-    def __init__(self, reader: Reader, prompts: list[list[int]], max_tokens: int) -> None:
-        self._reader = reader
+    def __init__(
+        self,
+        reader: Reader,
+        prompts: list[list[int]],
+        max_tokens: int,
+        head_OE: torch.Tensor | None = None,
+    ) -> None:
+        self._reader, self._head_OE = reader, head_OE
         self._prefix_len, self._prefix = reader.shared_prefix(prompts)
         self._end = max(map(len, prompts)) - self._prefix_len
         """The column of the KV cache behind the newest token of all sequences."""
@@ -113,7 +131,8 @@ class _Batch:
         starts = [max(self._prefix_len, len(s.tokens) - count) for s in read]
         inputs = [PrefillInput.of(s.tokens[start:], start) for s, start in zip(read, starts, strict=True)]
         known, decoding = [max(0, column - s.padding) for s in read], bool(read[0].completion)
-        return self._reader.prefill(inputs, self._prefix, cache, known, decoding=decoding)[:, -1]
+        head = self._head_OE
+        return self._reader.prefill(inputs, self._prefix, cache, known, decoding=decoding, head_OE=head)[:, -1]
 
     def decode(
         self,
@@ -128,8 +147,10 @@ class _Batch:
         """
         sampler = Sampler(decoding.seeds, decoding.temperature, decoding.max_tokens)
         for step in range(decoding.max_tokens):
-            tokens = sampler(logits_BV, [sequence.index for sequence in self.running], step).tolist()
-            ended = []
+            tokens_B = sampler(logits_BV, [sequence.index for sequence in self.running], step)
+            tokens, ended = tokens_B.tolist(), []
+            if decoding.logps:
+                self._note_logps(logits_BV, tokens_B, decoding.temperature)
             for sequence, token in zip(self.running, tokens, strict=True):
                 sequence.tokens.append(token)
                 ended.append(step + 1 == decoding.max_tokens or stopping(sequence.completion))
@@ -138,6 +159,11 @@ class _Batch:
                 return
             self._end += 1
             logits_BV = self._read(len(self.running), 1)
+
+    def _note_logps(self, logits_BV: torch.Tensor, tokens_B: torch.Tensor, temperature: float) -> None:
+        logps_B = token_logps(logits_BV, tokens_B, temperature)
+        for sequence, logp in zip(self.running, logps_B.tolist(), strict=True):
+            sequence.logps.append(logp)
 
     def _drop(self, ended: Sequence[bool]) -> None:
         """Remove the sequences that ended; the last ones that run take their places."""

@@ -6,7 +6,7 @@ Importing this module loads no torch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from constitutional_ai.engine.cpu.process import tune_process
@@ -16,14 +16,17 @@ from constitutional_ai.engine.prefill_chunks import common_prefix
 if TYPE_CHECKING:
     import torch
 
-    from constitutional_ai.engine.sampling import Decoding
+    from constitutional_ai.engine.sampling import Decoding, Sampled
 
 __all__ = [
     "Engine",
+    "LiveEngine",
+    "SharingEngine",
     "all_threads",
     "common_prefix",
     "int8_dtype",
     "open_engine",
+    "open_live_engine",
     "release_threads",
     "round_to_int8",
     "supports_config",
@@ -52,6 +55,31 @@ class Engine(Protocol):
         """Return which code computes attention and matrix products."""
 
 
+class SharingEngine(Engine, Protocol):
+    """An engine that computes once what sequences share, for trainings and for models with other heads too."""
+
+    def sample(self, prompts: list[list[int]], decoding: Decoding) -> list[Sampled]:
+        """Complete each prompt, and tell the log-probabilities of what was drawn."""
+
+    def logps(
+        self, contexts: list[list[int]], continuations: list[list[list[int]]], temperature: float
+    ) -> list[list[torch.Tensor]]:
+        """Return the natural log-probability of each token of every continuation of each context; none is empty."""
+
+    def outputs(self, texts: list[list[int]], head_OE: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (B, O), in float32, of a head without bias at the last token of each text."""
+
+
+class LiveEngine(Protocol):
+    """Makes engines for a model that is being trained."""
+
+    def now(self, tokenizer: Any = None, ends: Collection[int] = ()) -> SharingEngine:
+        """Return an engine for use before the next change of weights or adapters.
+
+        ``ends`` are tokens that end a text. The tokenizer is needed where stop strings do too.
+        """
+
+
 def open_engine(
     model: Any,
     tokenizer: Any,
@@ -59,8 +87,10 @@ def open_engine(
     *,
     fixed: bool,
     int8: torch.dtype | None = None,
-) -> Engine | None:
+) -> SharingEngine | None:
     """Return an engine for a causal language model of transformers; None where only its own ``generate`` runs it.
+
+    A classifier of such a model gets one too, for ``outputs`` only.
 
     ``fixed``: its weights will not change. On an x86 processor they are then taken over, and ``model`` cannot be used
     afterwards. ``int8``, a result of ``int8_dtype``, is what all is computed in beside weights in 8 bits; None is then
@@ -83,6 +113,18 @@ def open_engine(
     else:
         forward = TransformersForward(model)
     return SequenceEngine(forward, tokenizer, ends, keep=fixed)
+
+
+def open_live_engine(model: Any) -> LiveEngine | None:
+    """Return an engine for a model that is being trained; None where the architecture is not supported.
+
+    ``model`` is one of transformers, or the base of a peft model with its adapters in place.
+    """
+    from constitutional_ai import machine
+    from constitutional_ai.engine import architectures
+    from constitutional_ai.engine.live_engine import WeightsOfNow
+
+    return WeightsOfNow(model, machine.best_dtype()) if architectures.supports(model) else None
 
 
 def supports_config(config: Any) -> bool:

@@ -64,10 +64,12 @@ class Reader:
         known: list[int],
         keep: int = 1,
         decoding: bool = False,
+        head_OE: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the logits (B, ``keep``, vocabulary) after the last ``keep`` tokens of each sequence.
 
-        ``known[i]`` tokens of sequence i are in ``cache`` already, right before the new ones.
+        ``known[i]`` tokens of sequence i are in ``cache`` already, right before the new ones. ``head_OE``: see
+        ``Forward``.
         """
         advise_huge_pages()
         mask = AttentionMask(known, [each.segments for each in inputs], decoding)
@@ -78,7 +80,7 @@ class Reader:
             )
             for field in (0, 1)
         )
-        return self.model(tokens, positions, mask, cache, prefix, keep)
+        return self.model(tokens, positions, mask, cache, prefix, keep, head_OE)
 
 
 def _by_layer(kv: torch.Tensor) -> KeysValues:

@@ -24,6 +24,23 @@ class Decoding(NamedTuple):
     max_tokens: int
     stop: tuple[str, ...]
     """Texts that end a completion, beside the tokenizer's own end."""
+    logps: bool = False
+    """Whether the log-probabilities of the drawn tokens are wanted too."""
+
+
+class Sampled(NamedTuple):
+    """A completion of a prompt."""
+
+    tokens: list[int]
+    """The end token included."""
+    logps: list[float]
+    """Natural log-probability of each token, at the sampling temperature."""
+
+
+def token_logps(logits_XV: torch.Tensor, tokens_X: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the natural log-probability (X) of a token under each row of logits, at a temperature above 0."""
+    scaled_XV = logits_XV.float() if temperature == 1 else logits_XV.float() / temperature
+    return scaled_XV.gather(-1, tokens_X[:, None])[:, 0] - scaled_XV.logsumexp(-1)
 
 
 class Sampler:

@@ -11,6 +11,7 @@ from constitutional_ai.engine.kept_sequences import NOTHING
 from constitutional_ai.engine.kv_cache import KVCache
 from constitutional_ai.engine.prefill_chunks import PrefillInput, chunks, shared_subprefixes
 from constitutional_ai.engine.reader import Reader
+from constitutional_ai.engine.sampling import token_logps
 
 KNOWN_PER_NEW = 8
 """A chunk may hold this many times as many known tokens as new ones: known tokens take memory, but no time."""
@@ -18,6 +19,14 @@ KNOWN_PER_NEW = 8
 
 def score(reader: Reader, contexts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
     """Return the natural log-probability of every continuation of each context."""
+    logps = logps_of_tokens(reader, contexts, continuations)
+    return [[float(tokens_N.sum()) for tokens_N in of_context] for of_context in logps]
+
+
+def logps_of_tokens(
+    reader: Reader, contexts: list[list[int]], continuations: list[list[list[int]]], temperature: float = 1.0
+) -> list[list[torch.Tensor]]:
+    """Return the natural log-probability of each token of every continuation of each context, at a temperature."""
     prefix_len, prefix = reader.shared_prefix(contexts)
     shared = shared_subprefixes(contexts, [prefix_len] * len(contexts))
     starts = [shared[i][1] if i in shared else prefix_len for i in range(len(contexts))]
@@ -27,7 +36,7 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
     for leader, length in shared.values():
         copied_lengths[leader] = max(length - prefix_len, copied_lengths.get(leader, 0))
     leader_kv: dict[int, torch.Tensor] = {}
-    scores: dict[int, list[float]] = {}
+    logps: dict[int, list[torch.Tensor]] = {}
     sizes = [max(len(new.tokens), len(c) // KNOWN_PER_NEW) for new, c in zip(inputs, contexts, strict=True)]
     for leaders in (True, False):
         for chunk in chunks({i: size for i, size in enumerate(sizes) if (i not in shared) == leaders}):
@@ -39,11 +48,12 @@ def score(reader: Reader, contexts: list[list[int]], continuations: list[list[li
             new = [inputs[i] for i in chunk]
             logits, cache = _prefill(reader, new, known, prefix, keep, any(i in copied_lengths for i in chunk))
             for place, i in enumerate(chunk):
-                scores[i] = _sum_logps(logits[place, -1 - extra_tokens(continuations[i]) :], continuations[i])
+                logits_XV = logits[place, -1 - extra_tokens(continuations[i]) :]
+                logps[i] = _logps(logits_XV, continuations[i], temperature)
                 if i in copied_lengths:
                     column = cache.all.shape[-2] - len(inputs[i].tokens)
                     leader_kv[i] = cache.copy(place, slice(column, column + copied_lengths[i]))
-    return [scores[i] for i in range(len(contexts))]
+    return [logps[i] for i in range(len(contexts))]
 
 
 def _prefill(
@@ -69,10 +79,14 @@ def extra_tokens(continuations: Sequence[list[int]]) -> int:
     return sum(len(tokens) - 1 for tokens in continuations)
 
 
-def _sum_logps(logits_XV: torch.Tensor, continuations: Sequence[list[int]]) -> list[float]:
-    """Sum log-probabilities; the logits follow the context's last token, then all but each continuation's last."""
-    logps, scores, at = logits_XV.float().log_softmax(-1), [], 0
+def _logps(
+    logits_XV: torch.Tensor, continuations: Sequence[list[int]], temperature: float
+) -> list[torch.Tensor]:
+    """Return log-probabilities; the logits follow the context's last token, then all but each continuation's last."""
+    rows, at = [], 0
     for tokens in continuations:
-        scores.append(float(logps[[0, *range(at + 1, at + len(tokens))], tokens].sum()))
+        rows += [0, *range(at + 1, at + len(tokens))]
         at += len(tokens) - 1
-    return scores
+    tokens_N = torch.tensor([token for tokens in continuations for token in tokens], device=logits_XV.device)
+    logps_N = token_logps(logits_XV[rows], tokens_N, temperature)
+    return list(torch.split(logps_N, [len(tokens) for tokens in continuations]))

@@ -103,7 +103,7 @@ def _snapshots(job: Job, folder: Path) -> list[Any]:
     return [Snapshots(folder, setting.snapshot_every, prompts_per_batch=batch, passes=setting.passes)]
 
 
-def load_policy(job: Job) -> Any:
+def load_policy(job: Job) -> adapters.SharedBase | None:
     """Load SL-CAI's adapter on the pretrained model, which other models of the training can then share.
 
     Returns None if RL does not continue with that adapter.
@@ -113,19 +113,21 @@ def load_policy(job: Job) -> Any:
 
 
 @contextmanager
-def reward_function(job: Job, policy: Any) -> Iterator[Reward]:
+def reward_function(job: Job, policy: adapters.SharedBase | None) -> Iterator[Reward]:
     """Yield the recipe's reward function: the preference model's score, or the feedback model's rating."""
     models = job.recipe.models
     if job.recipe.rl_cai.reward == "preference_model":
         yield _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve(), "preference_model")
     elif policy and models.feedback == models.pretrained:
-        yield adapters.on_the_base(policy, _rating(job, adapters.base_of(policy, models.pretrained)))
+        yield adapters.on_the_base(
+            policy.model, _rating(job, adapters.base_of(policy.model, models.pretrained))
+        )
     else:
         with job.loaded(models.feedback) as model:
             yield _rating(job, model)
 
 
-def second_scores(job: Job, policy: Any) -> Scores | None:
+def second_scores(job: Job, policy: adapters.SharedBase | None) -> Scores | None:
     """Return the scoring function of the preference model that RL never sees; None if there is none."""
     if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
         return None
@@ -133,7 +135,7 @@ def second_scores(job: Job, policy: Any) -> Scores | None:
     return _scores(job, policy, folder, layout.SECOND)
 
 
-def _scores(job: Job, policy: Any, folder: Path, name: str) -> Scores:
+def _scores(job: Job, policy: adapters.SharedBase | None, folder: Path, name: str) -> Scores:
     """Return the scoring function of the preference model in ``folder``.
 
     If it is an adapter of the policy's base, it is put on that base; otherwise the whole model is loaded.

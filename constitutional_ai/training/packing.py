@@ -96,16 +96,16 @@ def _one(
 AttentionInterface.register(NAME, attend)
 
 
-# -- pairs: prompt, answer a and answer b are in one row, so that the shared prompt is computed only once. Answer b
-# attends to the prompt and itself. Scores and gradients equal those of two separate texts.
+# -- answers to one prompt: the prompt and its answers are in one row, so that the prompt is computed only once. Each
+# answer attends to the prompt and itself. Scores, log-probabilities and gradients equal those of separate texts.
 
 
-Parts = tuple[int, int, int]
-"""Token counts of the prompt, of answer a and of answer b; no answer is empty."""
+Parts = Sequence[int]
+"""Token counts of a prompt and of each of its answers."""
 
 
-def parts(a: Sequence[int], b: Sequence[int]) -> Parts:
-    """Return the token counts of a pair of texts, given by their token ids.
+def parts(a: Sequence[int], b: Sequence[int]) -> tuple[int, int, int]:
+    """Return the token counts of what two texts share, and of the rest of each, which is never empty.
 
     The prompt is the longest common prefix, token by token, so it is right for every template.
     """
@@ -131,10 +131,12 @@ def in_one_row(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str
 
 
 def forked_mask(parts: Parts) -> torch.Tensor:
-    """Return a causal mask in which answer b does not attend to answer a."""
-    prompt, a, b = parts
-    mask = causal_mask(prompt + a + b)
-    mask[prompt + a :, prompt : prompt + a] = -torch.inf
+    """Return a causal mask in which no answer attends to another."""
+    prompt, *answers = parts
+    mask, end = causal_mask(sum(parts)), prompt
+    for length in answers:
+        mask[end + length :, end : end + length] = -torch.inf
+        end += length
     return mask
 
 
@@ -142,7 +144,7 @@ def scores(
     model: Any, *, input_ids: torch.Tensor, position_ids: torch.Tensor, parts: torch.Tensor, **_: Any
 ) -> SequenceClassifierOutput:
     """Return the scores of all answers a, then of all answers b, each read at its last token: (2 × pairs, 1)."""
-    masks = [forked_mask((prompt, a, b)) for prompt, a, b in parts.tolist()]
+    masks = [forked_mask(of_pair) for of_pair in parts.tolist()]
     hidden_TD = hidden_states(model, masks, input_ids=input_ids, position_ids=position_ids)
     ends_b = parts.sum(1).cumsum(0) - 1
     ends = torch.cat([ends_b - parts[:, 2], ends_b])

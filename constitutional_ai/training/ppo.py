@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import layer_norm
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from constitutional_ai.training.advantages import clipped_value_loss, gae, kl_shaped_rewards, whitened
+from constitutional_ai.training.on_engine import GRPOTrainer
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -66,7 +67,7 @@ class ValueHead(torch.nn.Module):
             return values_BT
 
 
-class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(GRPOTrainer):
     """GRPOTrainer with PPO's advantages, for one reward function. ``args.beta`` is λ, the KL weight in the rewards."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -82,8 +83,12 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         collected: list[torch.Tensor] = []
 
         def collect(_module: Any, _args: Any, output: Any) -> None:
-            # The hidden state at a position predicts the token after it.
-            collected.append(self.value_head(output.last_hidden_state[:, -tokens - 1 : -1]))
+            hidden_BND = output.last_hidden_state  # at a position it predicts the token after it
+            if self._rows is None:
+                collected.append(self.value_head(hidden_BND[:, -tokens - 1 : -1]))
+            else:
+                before_MD = hidden_BND[0][self._rows.before]
+                collected.append(self._rows.padded(self.value_head(before_MD)))
 
         hook = self._backbone.register_forward_hook(collect)
         try:
@@ -101,7 +106,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         scored_B, tokens = ~self._scores_B.isnan(), batch["completion_ids"].shape[1]
         mask_BT = batch["completion_mask"] * scored_B.unsqueeze(1)  # an unscored answer is not trained on
         with torch.no_grad(), self._values(tokens) as values:
-            logps_BT, _, _ = self._get_per_token_logps_and_entropies(
+            logps_BT, _, _ = self._logps_by_forward(
                 self.model,
                 torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
                 torch.cat([batch["prompt_mask"], mask_BT], dim=1),

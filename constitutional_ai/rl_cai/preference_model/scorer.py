@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from constitutional_ai.engine.open import open_engine
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.batching import Batcher
 from constitutional_ai.models.chat_template import rendered
@@ -21,11 +22,15 @@ from constitutional_ai.runs import layout
 SCORE_BATCH = 32
 
 
+Outputs = Callable[[list[list[int]]], Any]
+"""Returns the scores of tokenized texts, as a tensor of shape (B,)."""
+
+
 class Scorer:
     """A model with a scalar head, and its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model, self._tokenizer = model, tokenizer
+    def __init__(self, model: Any, tokenizer: Any, by_engine: Outputs | None = None) -> None:
+        self._model, self._tokenizer, self._by_engine = model, tokenizer, by_engine
 
     def scores(self, conversations: Sequence[Conversation]) -> list[float]:
         """Return one score for each conversation; each ends in the answer that is scored."""
@@ -33,20 +38,25 @@ class Scorer:
         texts = [
             rendered(self._tokenizer, escape_messages(as_messages(c), self._tokenizer)) for c in conversations
         ]
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        scores = [0.0] * len(texts)
-        for start in range(0, len(texts), SCORE_BATCH):
-            batch = by_length[start : start + SCORE_BATCH]
-            for i, score in zip(batch, self._scores([texts[i] for i in batch]), strict=True):
-                scores[i] = score
+        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        # Neighbours share the most: a beginning where that is computed once, a length where batches are padded.
+        alike = sorted(range(len(ids)), key=lambda i: ids[i] if self._by_engine else [len(ids[i])])
+        scores = [0.0] * len(ids)
+        for start in range(0, len(ids), SCORE_BATCH):
+            batch = alike[start : start + SCORE_BATCH]
+            for i, score in zip(batch, self._outputs([ids[i] for i in batch]), strict=True):
+                scores[i] = float(score)
         return scores
 
-    def _scores(self, texts: list[str]) -> list[float]:
+    def _outputs(self, texts: list[list[int]]) -> Any:
+        """Return the scores of tokenized texts, as a tensor of shape (B,)."""
         import torch
 
-        batch = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        if self._by_engine:
+            return self._by_engine(texts)
+        batch = self._tokenizer.pad({"input_ids": texts}, return_tensors="pt")
         with torch.no_grad():
-            return [float(x) for x in self._forward(batch.to(self._model.device))]
+            return self._forward(batch.to(self._model.device))
 
     def _forward(self, batch: Any) -> Any:
         """Return the scores of a padded batch of tokens, as a tensor of shape (B,)."""
@@ -64,7 +74,8 @@ class PreferenceModel(Scorer):
 
         Raises ModelError if there is no model, or it does not give a single score.
         """
-        super().__init__(*_load(path))
+        model, tokenizer = _load(path)
+        super().__init__(model, tokenizer, _on_engine(model))
         self._requests: Batcher[Conversation, float] = Batcher(
             lambda conversations, _: self.scores(conversations),
             size=SCORE_BATCH,
@@ -91,6 +102,15 @@ def tokenizer_of(path: str | Path) -> Any:
     if tokenizer(text, add_special_tokens=False)["input_ids"][-1] == tokenizer.pad_token_id:
         tokenizer.chat_template += "{{ '\\n' }}"
     return tokenizer
+
+
+def _on_engine(model: Any) -> Outputs | None:
+    """Return what scores texts by our engine, which takes the weights over; None on a GPU, or if it cannot run them."""
+    engine = open_engine(model, None, set(), fixed=True) if model.device.type == "cpu" else None
+    if engine is None:
+        return None
+    head_1D = model.score.weight.detach()
+    return lambda texts: engine.outputs(texts, head_1D)[:, 0]
 
 
 def _load(path: str | Path) -> tuple[Any, Any]:

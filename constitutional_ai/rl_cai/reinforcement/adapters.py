@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from constitutional_ai.engine.open import LiveEngine, open_live_engine
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
@@ -32,18 +33,29 @@ def adapter_of(stage: Path) -> Path | None:
     return stage / ADAPTER if (stage / ADAPTER / WEIGHTS).exists() else None
 
 
-def policy_on(base: str | Path, sl_cai: Path, training: Training) -> Any:
+class SharedBase(NamedTuple):
+    """A policy that is an adapter on a base, and an engine for the base with whichever adapters are switched on."""
+
+    model: Any
+    """A peft model."""
+    engine: LiveEngine | None
+    """None where batches are padded: on a GPU, in several processes, or for another architecture."""
+
+
+def policy_on(base: str | Path, sl_cai: Path, training: Training) -> SharedBase | None:
     """Load SL-CAI as a trainable adapter on ``base``, or return None if it has no adapter of the wanted rank."""
     from peft import PeftConfig, PeftModel
 
     from constitutional_ai.training import launch
+    from constitutional_ai.training.packing import packs
 
     adapter = adapter_of(sl_cai)
     if adapter is None or PeftConfig.from_pretrained(adapter).r != training.lora_rank:
         return None
     policy = PeftModel.from_pretrained(launch.load(base, training), adapter, is_trainable=True)
     _locate_base(policy, "default")
-    return policy
+    causal = policy.get_base_model()
+    return SharedBase(policy, open_live_engine(causal) if packs(causal.config) else None)
 
 
 def _locate_base(policy: Any, adapter: str) -> None:
@@ -68,17 +80,19 @@ def lent(policy: Any, adapter: str | None) -> Iterator[None]:
 class AdapterScores(Scorer):
     """A preference model that is an adapter on the policy's base, with its own head."""
 
-    def __init__(self, policy: Any, stage: Path, name: str) -> None:
-        """Add the adapter of the preference model in ``stage`` to ``policy``, under ``name``.
+    def __init__(self, base: SharedBase, stage: Path, name: str) -> None:
+        """Add the adapter of the preference model in ``stage`` to the policy, under ``name``.
 
         Raises ModelError if the adapter does not fit the base.
         """
         from safetensors.torch import load_file
 
-        super().__init__(policy, tokenizer_of(stage / layout.WEIGHTS))
+        policy, engine = base
         adapter = adapter_of(stage)
         assert adapter is not None
         self._name, self._head_1D = name, load_file(adapter / WEIGHTS)[HEAD].float()
+        by_engine = (lambda ids: engine.now().outputs(ids, self._head_1D)[:, 0]) if engine else None
+        super().__init__(policy, tokenizer_of(stage / layout.WEIGHTS), by_engine)
         keys = policy.load_adapter(adapter, name)
         _locate_base(policy, name)
         if keys.missing_keys or keys.unexpected_keys != [HEAD]:

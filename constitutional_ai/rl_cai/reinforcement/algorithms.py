@@ -49,8 +49,10 @@ TOKEN_MEAN = {"loss_type": "dapo", "entropy_coef": 0.0}
 """The loss is the mean over all tokens of a batch, without an entropy bonus (RL-2)."""
 
 ALGORITHMS: dict[AlgorithmName, Algorithm] = {
-    "rloo": Algorithm("trl", "RLOO", {"normalize_advantages": False}, needs_group=True),
-    "grpo": Algorithm("trl", "GRPO", {**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True),
+    "rloo": Algorithm(f"{TRAINING}.on_engine", "RLOO", {"normalize_advantages": False}, needs_group=True),
+    "grpo": Algorithm(
+        f"{TRAINING}.on_engine", "GRPO", {**TOKEN_MEAN, "scale_rewards": "group"}, needs_group=True
+    ),
     "ppo": Algorithm(f"{TRAINING}.ppo", "PPO", TOKEN_MEAN),
     # Log-probabilities of the reference are computed first, so that only one model is in memory.
     "dpo": Algorithm(f"{TRAINING}.soft_labels", "SoftDPO", {"precompute_ref_log_probs": True}, samples=False),

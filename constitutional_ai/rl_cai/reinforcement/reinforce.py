@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from constitutional_ai.engine.open import open_live_engine
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.models.rendering import uses_plain_format
 from constitutional_ai.records import Checkpoint, Conversation, Message, Prompt, as_messages
+from constitutional_ai.rl_cai.reinforcement.adapters import SharedBase
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training.settings import TrainingJob
 
@@ -33,7 +35,7 @@ def reinforce(
     job: TrainingJob[RLTraining],
     *,
     reward: Reward,
-    policy: Any = None,
+    policy: SharedBase | None = None,
     watch: Watch | None = None,
     callbacks: Sequence[Any] = (),
 ) -> Checkpoint:
@@ -46,8 +48,9 @@ def reinforce(
     from datasets import Dataset
 
     from constitutional_ai.training import launch
-    from constitutional_ai.training.callbacks import OrderByEpoch, end_at_stop_strings
+    from constitutional_ai.training.callbacks import OrderByEpoch
     from constitutional_ai.training.datasets import load_tokenizer
+    from constitutional_ai.training.packing import packs
 
     settings = job.settings
     if len(job.rows) < settings.prompts_per_batch:
@@ -58,8 +61,15 @@ def reinforce(
     trainer_type, config_type = settings.method.trainer()
     tokenizer = load_tokenizer(job.base, padding_side="left")
     plain = uses_plain_format(tokenizer)
+    if policy is None:
+        model = launch.load(job.base, settings)
+        engine = open_live_engine(model) if packs(model.config) else None
+    else:
+        model, engine = policy
     trainer = trainer_type(
-        model=policy or launch.load(job.base, settings),
+        model=model,
+        engine=engine,
+        stop=STOP_STRINGS if plain else (),
         reward_funcs=_reward_function(reward, watch, plain),
         args=config_type(**launch.arguments(job) | _arguments(settings)),
         train_dataset=Dataset.from_list(list(job.rows)),
@@ -67,8 +77,6 @@ def reinforce(
         peft_config=None if policy else launch.lora(settings, "CAUSAL_LM"),
         callbacks=[OrderByEpoch(), *callbacks],
     )
-    if plain:
-        end_at_stop_strings(trainer, tokenizer)
     launch.train(trainer, job)
     return launch.save(trainer.model, trainer.processing_class, job)
 

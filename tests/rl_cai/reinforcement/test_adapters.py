@@ -22,7 +22,14 @@ from constitutional_ai.records import Checkpoint, Completion, Conversation, Mess
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
-from constitutional_ai.rl_cai.reinforcement.adapters import HEAD, WEIGHTS, AdapterScores, lent, policy_on
+from constitutional_ai.rl_cai.reinforcement.adapters import (
+    HEAD,
+    WEIGHTS,
+    AdapterScores,
+    SharedBase,
+    lent,
+    policy_on,
+)
 from constitutional_ai.rl_cai.reinforcement.algorithms import AlgorithmName
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
 from constitutional_ai.rl_cai.reinforcement.reinforce import examples, reinforce
@@ -83,8 +90,15 @@ def near(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.fixture
-def policy(tiny: Path, run: Path) -> Any:
-    return policy_on(tiny, run / SL_CAI, LORA)
+def base(tiny: Path, run: Path) -> SharedBase:
+    shared = policy_on(tiny, run / SL_CAI, LORA)
+    assert shared is not None
+    return shared
+
+
+@pytest.fixture
+def policy(base: SharedBase) -> Any:
+    return base.model
 
 
 def logits(model: Any) -> Tensor:
@@ -111,9 +125,9 @@ def test_the_policy_begins_as_sl_cai_and_its_bare_base_is_the_pretrained_model(
 
 
 def test_scores_by_the_adapter_are_those_of_the_whole_preference_model(
-    near: dict[str, float], run: Path, policy: Any
+    near: dict[str, float], run: Path, base: SharedBase
 ) -> None:
-    first, second = (AdapterScores(policy, folder, folder.name) for folder in (run / PM, run / PM / SECOND))
+    first, second = (AdapterScores(base, folder, folder.name) for folder in (run / PM, run / PM / SECOND))
     for scorer, folder in ((first, run / PM), (second, run / PM / SECOND)):
         expected = PreferenceModel(folder / "model").scores(TALKS)
         assert max(expected) - min(expected) > 0.2
@@ -148,8 +162,10 @@ def state(policy: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_after_scoring_the_policy_learns_and_answers_as_before(run: Path, policy: Any, training: bool) -> None:
-    scorer = AdapterScores(policy, run / PM, "pm")
+def test_after_scoring_the_policy_learns_and_answers_as_before(
+    run: Path, base: SharedBase, training: bool
+) -> None:
+    scorer, policy = AdapterScores(base, run / PM, "pm"), base.model
     policy.train(training)
     before, answers = state(policy), logits(policy)
     assert {name.split(".")[-2] for name, learns in before["learns"].items() if learns} == {"default"}
@@ -171,6 +187,7 @@ def reinforced(
     """Two epochs of two batches each."""
     folder.mkdir(exist_ok=True)
     policy = policy_on(tiny, run / SL_CAI, LORA)
+    assert policy is not None
     asked = [Prompt.of((Message("user", f"Tell me {n}."),), "red_team", "test") for n in range(4)]
     how = changed(HOW, **LORA.model_dump(), algorithm=algorithm)
     callbacks = more.pop("callbacks", ())
@@ -206,10 +223,11 @@ def test_only_the_policy_learns_and_the_reference_stays_sl_cai(
         seen.append(trainer)
 
     monkeypatch.setattr(launch, "train", looked_at)
+    in_float32(monkeypatch)
     reinforced(tiny, run, tmp_path, algorithm)
     assert seen
     rows = logged(tmp_path)
-    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-3)  # sampled and computed again: rounded in two ways
     assert abs(rows[-1]["kl"]) > 1e-3
 
 
@@ -236,7 +254,9 @@ def test_what_is_saved_is_a_whole_model_with_the_policys_adapter_and_no_other(
     )
     saved, sl_cai = logits(whole(Path(made.path))), logits(whole(run / SL_CAI / "model"))
     assert (saved - sl_cai).abs().max() > 1
-    torch.testing.assert_close(logits(policy_on(tiny, tmp_path, LORA)), saved, **near)
+    again = policy_on(tiny, tmp_path, LORA)
+    assert again is not None
+    torch.testing.assert_close(logits(again.model), saved, **near)
     torch.testing.assert_close(logits(whole(tmp_path / "snapshots" / "00000008")), saved, **near)
 
 
@@ -296,11 +316,11 @@ def test_the_last_training_of_a_run_goes_on_with_sl_cais_adapter(
     assert made["base_model_name_or_path"] == f"folder:{tiny.name}"
 
 
-def test_an_adapter_of_another_base_is_refused(run: Path, policy: Any, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(run: Path, base: SharedBase, tmp_path: Path) -> None:
     folder = shutil.copytree(run / PM, tmp_path / "pm")
     weights = load_file(folder / "adapter" / WEIGHTS)
     torn = {name: w for name, w in weights.items() if "layers.1" not in name}
     assert HEAD in torn
     save_file(torn, folder / "adapter" / WEIGHTS)
     with pytest.raises(ModelError, match="does not fit the policy"):
-        AdapterScores(policy, folder, "pm")
+        AdapterScores(base, folder, "pm")

@@ -15,12 +15,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, TrainerCallback
 
 from constitutional_ai import machine
+from constitutional_ai.engine.sampling import Sampler
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Checkpoint, Conversation, Message, Prompt
 from constitutional_ai.rl_cai.reinforcement.algorithms import ALGORITHMS, AlgorithmName
 from constitutional_ai.rl_cai.reinforcement.reinforce import examples, reinforce
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
-from constitutional_ai.training import launch
+from constitutional_ai.training import launch, packing
+from constitutional_ai.training import on_engine as training_on_engine
 from constitutional_ai.training.advantages import gae, kl_shaped_rewards, whitened
 from constitutional_ai.training.datasets import load_tokenizer
 from tests.training.jobs import training_job
@@ -219,14 +221,14 @@ def test_ppos_first_step_has_ratio_one_and_the_gradient_of_the_policy(
 
 @each_algorithm
 def test_the_kl_weight_reaches_the_training_and_the_reference_is_sl_cai(
-    tiny: Path, tmp_path: Path, algorithm: AlgorithmName
+    exact: None, tiny: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
     how = changed(HOW, algorithm=algorithm)
     free = run(tiny, tmp_path / "free", changed(how, kl_weight=0.0))
     held = run(tiny, tmp_path / "held", changed(how, kl_weight=5.0))
     assert free.digest != held.digest
     first, second = (row["kl"] for row in logged(tmp_path / "held"))
-    assert first == pytest.approx(0, abs=1e-6)
+    assert first == pytest.approx(0, abs=1e-4)  # sampled and computed again: rounded in two ways
     assert abs(second) > 1e-3
 
 
@@ -257,9 +259,15 @@ def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
     assert all(torch.isfinite(w).all() for w in weights(made.path).values())
 
 
+@pytest.mark.parametrize("on_engine", [True, False])
 @each_algorithm
 def test_in_the_plain_format_an_answer_ends_where_the_policy_begins_to_speak_for_the_human(
-    monkeypatch: pytest.MonkeyPatch, kept: list[Any], tiny_plain: Path, tmp_path: Path, algorithm: AlgorithmName
+    monkeypatch: pytest.MonkeyPatch,
+    kept: list[Any],
+    tiny_plain: Path,
+    tmp_path: Path,
+    algorithm: AlgorithmName,
+    on_engine: bool,
 ) -> None:
     """Both what is rewarded and what is learned from (pitfall 17)."""
     said = load_tokenizer(tiny_plain)(" No.\n\nHuman: More!", return_tensors="pt")["input_ids"]
@@ -268,11 +276,15 @@ def test_in_the_plain_format_an_answer_ends_where_the_policy_begins_to_speak_for
         "generate",
         lambda _, input_ids, **__: torch.cat([input_ids, said.expand(len(input_ids), -1)], 1),
     )
+    monkeypatch.setattr(Sampler, "__call__", lambda _, logits, __, step: said[0, step].expand(len(logits)))
+    if not on_engine:
+        for module in (packing, training_on_engine):
+            monkeypatch.setattr(module, "packs", lambda _: False)
     judged: list[Conversation] = []
     run(
         tiny_plain,
         tmp_path,
-        changed(HOW, algorithm=algorithm),
+        changed(HOW, algorithm=algorithm, max_tokens=said.shape[1]),
         reward=lambda talks: (judged.extend(talks), tenths(talks))[1],
     )
     assert {talk[-1] for talk in judged} == {Message("assistant", "No.")}
