@@ -155,7 +155,7 @@ class OnEngine(Trainer):  # type: ignore[misc]
         return logps_BT, entropies_BT, None
 
     def _begin_at_ratio_one(self, logps_BT: torch.Tensor) -> None:
-        """In the first pass over a batch, take its own log-probabilities for those that ratios compare with."""
+        """Compare ratios with the log-probabilities of the first pass over a batch, if this is it."""
         if self._step // self.args.steps_per_generation % self.num_iterations:
             return
         if "old_logps" in self._inputs:

@@ -110,7 +110,7 @@ def test_a_step_on_the_engine_is_trls_own_on_the_same_answers(
 def test_the_first_ratio_of_a_batch_is_one_whatever_sampling_rounds(
     float32: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that come with the answers are made wrong by 0.1 a token. At ratio 1 the loss is −mean of advantages."""
+    """Sampled log-probabilities are made wrong by 0.1 a token. At ratio 1 the loss is −mean of advantages."""
     given = on_engine.OnEngine._sampled_logps
     monkeypatch.setattr(on_engine.OnEngine, "_sampled_logps", lambda self, rows: given(self, rows) + 0.1)
     off: list[torch.Tensor] = []
