@@ -7,7 +7,6 @@ question, finds out which one a server has.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from constitutional_ai.models.decision_answer import (
     systemone_question,
 )
 from constitutional_ai.models.hosted.addresses import OVERLOADED, Pool
+from constitutional_ai.models.hosted.probe import Probe
 
 PROBE = DecisionQuestion("choice", "Which fruit is named?", ("an apple", "a pear"))
 PROBE_STATE = "I would like an apple, please."
@@ -42,8 +42,7 @@ class DecisionEndpoint:
     def __init__(self, name: str, model: str, pool: Pool[Client], message: Callable[[Exception], str]) -> None:
         """``name`` is the model's own in errors. ``message`` gives an error's text without the key."""
         self._name, self._model, self._pool, self._message = name, model, pool, message
-        self._request: Request | None = None
-        self._probing = asyncio.Lock()
+        self._request = Probe(self._find)
 
     async def ask(self, state: str, question: DecisionQuestion) -> Reading:
         """Return the answer to a question.
@@ -51,10 +50,7 @@ class DecisionEndpoint:
         Raises ModelError if the server has no decision endpoint, RefusedAnswer if the model declines to answer, and
         RecordError if the reply cannot be read.
         """
-        if self._request is None:  # without the lock from then on, because a lock belongs to one event loop
-            async with self._probing:
-                self._request = self._request or await self._find()
-        request = self._request
+        request = await self._request.result()
         reply = await self._pool.send(lambda client: request(client, self._model, state, question))
         return read_decision(reply, question)
 

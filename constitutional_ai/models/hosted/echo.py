@@ -16,6 +16,7 @@ import openai
 
 from constitutional_ai.errors import ModelError, RecordError
 from constitutional_ai.models.hosted.addresses import Pool
+from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice
 
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
@@ -40,11 +41,11 @@ class ScoreReader:
     def __init__(self, name: str, model: str, pool: Pool[Client], message: Callable[[Exception], str]) -> None:
         """``name`` is the model's own in errors. ``message`` gives an error's text without the key."""
         self._name, self._model, self._pool, self._message = name, model, pool, message
-        self._is_tested, self._testing = False, asyncio.Lock()
+        self._tested = Probe(self._test_addresses)
 
     async def read(self, context: str, continuations: Sequence[str]) -> list[float]:
         """Return the log-probability of each continuation of a text, in nats. See ``Model.score``."""
-        await self._test_once()
+        await self._tested.result()
         prompts = [context + continuation for continuation in ("", *continuations)]
         before, *whole = await asyncio.gather(
             *[self._pool.send(partial(self._echo, prompt)) for prompt in prompts]
@@ -65,24 +66,14 @@ class ScoreReader:
             )
         return _Tokens(texts[:end], logprobs[:end])
 
-    async def _test_once(self) -> None:
+    async def _test_addresses(self) -> None:
         """Raise ModelError unless a token has the log-probability in a prompt with which it was generated."""
-        async with self._testing:
-            if self._is_tested:
-                return
-            try:
-                for address in [a for a in self._pool.addresses if not a.is_out]:
-                    for probe in PROBES:
-                        await self._test(await address.client(), probe)
-            except (
-                openai.BadRequestError,
-                openai.UnprocessableEntityError,
-                openai.InternalServerError,
-            ) as error:
-                raise ModelError(
-                    f"{self._name} cannot score a prompt: {self._message(error)} {VOTES}"
-                ) from None
-            self._is_tested = True
+        try:
+            for address in [a for a in self._pool.addresses if not a.is_out]:
+                for probe in PROBES:
+                    await self._test(await address.client(), probe)
+        except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
+            raise ModelError(f"{self._name} cannot score a prompt: {self._message(error)} {VOTES}") from None
 
     async def _test(self, client: Client, probe: str) -> None:
         # At temperature 1 the distribution that is sampled from, which some servers report, is the model's own.

@@ -9,7 +9,6 @@ the probabilities of what they say (``letters.py``), and scores of a prompt (``e
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from constitutional_ai.models.hosted.decisions import DecisionEndpoint
 from constitutional_ai.models.hosted.echo import ScoreReader
 from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
 from constitutional_ai.models.hosted.letters import LetterReader
+from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import read_reply
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
@@ -64,8 +64,7 @@ class ServerModel:
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
         self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError, say)
         self._fields = ServerFields(url, say)
-        self._testing = asyncio.Lock()
-        self._continues: bool | None = None
+        self._continues = Probe(self._test_continuing)
         self._decisions = DecisionEndpoint(self.name, model, self._pool, self._message)
         self._letters = LetterReader(self.name, model, self._send, _thinking(0))
         self._scores = ScoreReader(self.name, model, self._pool, self._message)
@@ -147,22 +146,22 @@ class ServerModel:
         )
 
     async def _continuing(self) -> Fields:
-        """Return the fields with which the server continues an assistant's turn. Raises ModelError if it cannot.
-
-        A server that overlooks them would answer anew. It shows in the tokens that it reads: a turn that is continued
-        has no end, and no other turn begins behind it.
-        """
-        async with self._testing:
-            if self._continues is None:
-                with self._translating_errors():
-                    counts = [await self._tokens_read(flags) for flags in (CONTINUING, ANSWERING)]
-                self._continues = 0 < counts[0] < counts[1]
-        if not self._continues:
+        """Return the fields with which the server continues an assistant's turn. Raises ModelError if it cannot."""
+        if not await self._continues.result():
             raise ModelError(
                 f"{self.name} does not continue a turn that has begun: it would answer anew. Use a server that takes "
                 "continue_final_message, such as vLLM or SGLang, or plain text (format=plain)."
             )
         return CONTINUING
+
+    async def _test_continuing(self) -> bool:
+        """Return whether the server obeys the fields; one that overlooks them would answer anew.
+
+        It shows in the tokens that it reads: a turn that is continued has no end, and no other turn begins behind it.
+        """
+        with self._translating_errors():
+            counts = [await self._tokens_read(flags) for flags in (CONTINUING, ANSWERING)]
+        return 0 < counts[0] < counts[1]
 
     async def _tokens_read(self, flags: Fields) -> int:
         """Return the tokens of a prompt that ends in an assistant's turn; 0 if the server does not say."""
