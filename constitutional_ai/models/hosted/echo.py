@@ -68,8 +68,9 @@ class ScoreReader:
 
     async def _test_addresses(self) -> None:
         """Raise ModelError unless a token has the log-probability in a prompt with which it was generated."""
+        addresses = self._pool.addresses
         try:
-            for address in [a for a in self._pool.addresses if not a.is_out]:
+            for address in [a for a in addresses if not a.is_out] or addresses:
                 for probe in PROBES:
                     await self._test(await address.client(), probe)
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:

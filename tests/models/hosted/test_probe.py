@@ -59,3 +59,12 @@ def test_many_requests_of_two_event_loops_need_one_probe() -> None:
     results = asyncio.run(at_once()) + asyncio.run(at_once())
     assert [type(result) for result in results] == [RecordError] + 9 * [type(None)]
     assert tests == 2  # a result of None is a result
+
+
+def test_an_only_address_that_is_left_out_is_tested_all_the_same(server: Server) -> None:
+    model = ServerModel("m", server.url)
+    for address in model._pool.addresses:
+        address.leave_out()
+    server.reply = {"choices": [{"index": 0, "text": "so"}]}
+    with pytest.raises(ModelError, match="returns no log-probabilities"):
+        asyncio.run(model.score("Is it so?", [" yes"]))
