@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import openai
 
-from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.errors import BrokenReply, ModelError, RecordError
 from constitutional_ai.models.hosted.addresses import Pool
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice
+from constitutional_ai.models.hosted.resend import whole_answer
 
 PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
 TOLERANCE = 0.5
@@ -35,6 +36,10 @@ class _Tokens(NamedTuple):
     logprobs: list[float | None]
 
 
+class _NoLogprobs(BrokenReply):
+    """A reply holds no log-probabilities. A server whose test ends so has none; later it is a fault of a record."""
+
+
 class ScoreReader:
     """The scores of one server's prompts."""
 
@@ -48,7 +53,7 @@ class ScoreReader:
         await self._tested.result()
         prompts = [context + continuation for continuation in ("", *continuations)]
         before, *whole = await asyncio.gather(
-            *[self._pool.send(partial(self._echo, prompt)) for prompt in prompts]
+            *[whole_answer(partial(self._pool.send, partial(self._echo, prompt))) for prompt in prompts]
         )
         return [_beyond(before, echo) for echo in whole]
 
@@ -57,13 +62,11 @@ class ScoreReader:
         reply: Any = await client.completions.create(
             model=self._model, prompt=prompt, echo=True, logprobs=1, max_tokens=1, temperature=0.0
         )
-        texts, logprobs = _tokens(reply) or ([], [])
+        texts, logprobs = _tokens(reply)
         generated = getattr(reply.usage, "completion_tokens", None)
         end = len(texts) - (generated if isinstance(generated, int) else 1)
         if end < 1:
-            raise ModelError(
-                f"{self._name} does not return the log-probabilities of a prompt ('echo'). {VOTES}"
-            )
+            raise _NoLogprobs(f"{self._name} does not return the log-probabilities of a prompt ('echo')")
         return _Tokens(texts[:end], logprobs[:end])
 
     async def _test_addresses(self) -> None:
@@ -73,20 +76,27 @@ class ScoreReader:
             for address in [a for a in addresses if not a.is_out] or addresses:
                 for probe in PROBES:
                     await self._test(await address.client(), probe)
+        except _NoLogprobs as error:
+            raise ModelError(f"{error}. {VOTES}") from None
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
             raise ModelError(f"{self._name} cannot score a prompt: {self._message(error)} {VOTES}") from None
 
-    async def _test(self, client: Client, probe: str) -> None:
+    async def _generated(self, probe: str, client: Client) -> tuple[str, float]:
+        """Return the token that continues a text, and its log-probability."""
         # At temperature 1 the distribution that is sampled from, which some servers report, is the model's own.
         reply: Any = await client.completions.create(
             model=self._model, prompt=probe, logprobs=1, max_tokens=1, temperature=1.0, seed=0
         )
-        tokens = _tokens(reply)
-        generated = tokens.logprobs[0] if tokens else None
-        if generated is None:
-            raise ModelError(f"{self._name} returns no log-probabilities as 'completions' do. {VOTES}")
-        texts = (probe, probe + first_choice(reply).text)
-        before, whole = await asyncio.gather(*[self._echo(text, client) for text in texts])
+        _, logprobs = _tokens(reply)
+        if not logprobs or logprobs[0] is None:
+            raise _NoLogprobs(f"{self._name} returns no log-probabilities as 'completions' do")
+        return first_choice(reply).text, logprobs[0]
+
+    async def _test(self, client: Client, probe: str) -> None:
+        token, generated = await whole_answer(partial(self._generated, probe, client))
+        before, whole = await asyncio.gather(
+            *[whole_answer(partial(self._echo, text, client)) for text in (probe, probe + token)]
+        )
         if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
             return  # an end of sequence or half a character is another token in a prompt, and tests nothing
         read = _beyond(before, whole)
@@ -97,12 +107,12 @@ class ScoreReader:
             )
 
 
-def _tokens(reply: Any) -> _Tokens | None:
-    """Return the tokens of a reply; None when there are none."""
+def _tokens(reply: Any) -> _Tokens:
+    """Return the tokens of a reply, which may have none."""
     choice = getattr(first_choice(reply), "logprobs", None)
     texts, logprobs = getattr(choice, "tokens", None), getattr(choice, "token_logprobs", None)
     if not (isinstance(texts, list) and isinstance(logprobs, list) and texts and len(texts) == len(logprobs)):
-        return None
+        return _Tokens([], [])
     return _Tokens(texts, [x if isinstance(x, int | float) else None for x in logprobs])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import openai
@@ -18,6 +19,7 @@ from constitutional_ai.models.abilities import Reading
 from constitutional_ai.models.hosted.fields import Fields
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice, whole_characters
+from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.thinking import CHANNEL, OPENING
 from constitutional_ai.records import Conversation, Message, as_messages
 
@@ -124,7 +126,11 @@ class LetterReader:
         Raises ModelError if the server tells no log-probabilities, and RecordError if this reply holds none.
         """
         probed = await self._probed.result()
-        reply = await self._send({**self._fields, **probed, "messages": as_messages(conversation)})
+        fields = {**self._fields, **probed, "messages": as_messages(conversation)}
+        return await whole_answer(lambda: self._ask(fields, letters))
+
+    async def _ask(self, fields: Fields, letters: Sequence[str]) -> Reading:
+        reply = await self._send(fields)
         places = places_of(reply)
         if not places:
             refusal = getattr(first_choice(reply).message, "refusal", None)
@@ -153,7 +159,12 @@ class LetterReader:
         for number in LISTED:
             fields: Fields = {"top_logprobs": number, "temperature": 0.0}
             try:
-                greedy, own = [await self._first(fields | {"temperature": t}) for t in (0.0, 1.0)]
+                greedy, own = [
+                    await whole_answer(
+                        partial(self._first, fields | {"temperature": t}), lambda place: not place
+                    )
+                    for t in (0.0, 1.0)
+                ]
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 faults.append(str(error)[:200])
                 continue

@@ -18,7 +18,7 @@ from typing import Any
 
 import openai
 
-from constitutional_ai.errors import BrokenReply, ModelError
+from constitutional_ai.errors import ModelError
 from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.hosted.addresses import (
     RETRIES,
@@ -32,14 +32,13 @@ from constitutional_ai.models.hosted.echo import ScoreReader
 from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
 from constitutional_ai.models.hosted.letters import LetterReader
 from constitutional_ai.models.hosted.probe import Probe
-from constitutional_ai.models.hosted.reply import read_reply
+from constitutional_ai.models.hosted.reply import first_choice, read_reply
+from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
 
 LOG = logging.getLogger(__name__)
 NO_KEY = "none"
-TRIES = 3
-"""How often a request is sent whose replies are broken; one whose reply is empty is sent twice."""
 EXTENSIONS = ("chat_template_kwargs", "continue_final_message", "add_generation_prompt")
 """Fields that the client has no parameter for."""
 CONTINUING: Fields = {"continue_final_message": True, "add_generation_prompt": False}
@@ -104,17 +103,12 @@ class ServerModel:
         return replace(completion, text=completion.text.removeprefix(context[-1].content.strip()).strip())
 
     async def _ask(self, fields: Fields, sampling: Sampling) -> Completion:
-        """Return the answer to a request. One that is broken or empty may be whole the next time."""
-        for tries_left in reversed(range(TRIES)):
-            try:
-                reply = read_reply(await self._send(fields), self.name, sampling)
-            except (BrokenReply, ValueError, RecursionError):  # and JSON that is broken
-                if not tries_left:
-                    raise
-                continue
-            if reply.text or tries_left < TRIES - 1:
-                break
-        return reply
+        """Return the answer to a request."""
+
+        async def ask() -> Completion:
+            return read_reply(await self._send(fields), self.name, sampling)
+
+        return await whole_answer(ask, lambda completion: not completion.text)
 
     async def _send(self, fields: Fields) -> Any:
         """Send a request without the fields that the server refuses."""
@@ -166,8 +160,14 @@ class ServerModel:
     async def _tokens_read(self, flags: Fields) -> int:
         """Return the tokens of a prompt that ends in an assistant's turn; 0 if the server does not say."""
         fields = {"model": self._model, "messages": OPEN_TURN, "max_tokens": 1, **flags}
+
+        async def ask() -> Any:
+            reply = await self._send(fields)
+            first_choice(reply)
+            return getattr(reply, "usage", None)
+
         try:
-            usage = getattr(await self._send(fields), "usage", None)
+            usage = await whole_answer(ask)
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             return 0
         return getattr(usage, "prompt_tokens", None) or 0
