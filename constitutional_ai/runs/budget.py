@@ -48,6 +48,14 @@ class Budget:
         self._ended = self._in_progress = 0
         self._changed = asyncio.Event()
 
+    def for_other_records(self) -> Budget:
+        """Return a budget with what is left of this one, for records whose cost says nothing about that of these.
+
+        What it spends is not counted here: add it with ``add_spent``.
+        """
+        seconds = time.monotonic() - self._started
+        return Budget(self._tokens, self._hours, spent=self._spent, seconds=seconds, unknown=self._unknown)
+
     def add_spent(self, tokens: int, dearest: int | None = None, records: int = 0) -> None:
         """Count tokens that earlier sessions spent on ``records``, and those of the most expensive of these."""
         self._spent, self._ended = self._spent + tokens, self._ended + records

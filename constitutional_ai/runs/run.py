@@ -195,14 +195,17 @@ class Run:
         return self.stored_rows(stage, row_type)
 
     async def make_extra_rows(
-        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row]
-    ) -> list[Row]:
-        """Make the missing records of a file that belongs to a stage but not to its output."""
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, budget: Budget
+    ) -> StageRows[Row]:
+        """Make the missing records of a file that belongs to a stage but not to its output.
+
+        Raises BudgetSpent and TokensUnknown, as ``make_rows`` does.
+        """
 
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
 
-        return list((await self._run_rows(stage, row_type, one_pass(), file=file)).records)
+        return await self._run_rows(stage, row_type, one_pass(), file=file, budget=budget)
 
     async def _run_rows(
         self, stage: str, row_type: type[Row], passes: AsyncIterable[Pass[Item, Row]], **options: Any
