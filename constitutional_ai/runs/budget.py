@@ -25,7 +25,7 @@ class Budget:
     even if it cost as much as the dearest. The first record of a stage runs alone, to learn the cost, and no more run
     together than have ended before: one cheap record says little about the dear ones. So only the first record, and
     the difference between the last ones and the dearest before them, can pass the limit. Tokens are counted by
-    ``records.usage``, and those of failed records by their requests; scores report none.
+    ``records.usage``, and those of failed records, in all sessions, by their requests; scores report none.
     """
 
     def __init__(

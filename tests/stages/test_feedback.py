@@ -11,7 +11,9 @@ import pytest
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.errors import GateClosed
+from constitutional_ai.errors import GateClosed, OnlyThought
+from constitutional_ai.models.counted import CountedModel, counted
+from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import (
@@ -139,3 +141,27 @@ def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run
     labels, cost = labelled(run, before + gate + 2 * PAIRS * each, **settings)
     assert len(labels) == PAIRS
     assert sum(cost) == gate + sum(sum(usage(label)) for label in labels)
+
+
+def test_answers_of_the_gate_that_fail_cost_what_they_cost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Thinking(ScriptedModel):
+        asks = 0
+
+        async def generate(self, context: Context, sampling: Sampling) -> Completion:
+            self.asks += 1
+            if self.asks > 3:
+                return await super().generate(context, sampling)
+            error = OnlyThought("thought, and gave no answer")
+            error.tokens = (1_000, 100)
+            raise error
+
+    @contextmanager
+    def loaded(self: Job, name: str) -> Iterator[CountedModel]:
+        yield counted(Thinking(say=lambda context: "(A)"))
+
+    monkeypatch.setattr(Job, "loaded", loaded)
+    labels, cost = labelled(run, method="votes", votes=1, both_orders=False)
+    gate = run.rows(STAGE, GateAnswer, "gate.jsonl")
+    assert len(gate) == len(gate_questions()) - 3
+    records = [usage(x) for x in (*labels, *gate)]
+    assert cost == Usage(3_000 + sum(u.prompt_tokens for u in records), 300 + len(records))
