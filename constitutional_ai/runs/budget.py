@@ -25,7 +25,7 @@ class Budget:
     even if it cost as much as the dearest. The first record of a stage runs alone, to learn the cost, and no more run
     together than have ended before: one cheap record says little about the dear ones. So only the first record, and
     the difference between the last ones and the dearest before them, can pass the limit. Tokens are counted by
-    ``records.usage``, and those of failed records by their requests; scores report none.
+    ``records.usage``, and those of failed records, in all sessions, by their requests; scores report none.
     """
 
     def __init__(
@@ -47,6 +47,14 @@ class Budget:
         self._read = self._allowed = 0
         self._ended = self._in_progress = 0
         self._changed = asyncio.Event()
+
+    def for_other_records(self) -> Budget:
+        """Return a budget with what is left of this one, for records whose cost says nothing about that of these.
+
+        What it spends is not counted here: add it with ``add_spent``.
+        """
+        seconds = time.monotonic() - self._started
+        return Budget(self._tokens, self._hours, spent=self._spent, seconds=seconds, unknown=self._unknown)
 
     def add_spent(self, tokens: int, dearest: int | None = None, records: int = 0) -> None:
         """Count tokens that earlier sessions spent on ``records``, and those of the most expensive of these."""

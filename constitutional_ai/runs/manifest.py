@@ -9,11 +9,13 @@ import json
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from constitutional_ai.records import Usage, total
 
 PACKAGES = ("constitutional-ai", "torch", "transformers", "trl", "peft", "openai")
 
@@ -47,6 +49,13 @@ class StageManifest:
     def tokens(self) -> int:
         """All tokens that were counted."""
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
+    def with_more(self, tokens: Usage) -> StageManifest:
+        """Return the manifest with more tokens spent, unless its tokens were not counted."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return self
+        read, written = total((Usage(self.prompt_tokens, self.completion_tokens), tokens))
+        return replace(self, prompt_tokens=read, completion_tokens=written)
 
 
 @cache

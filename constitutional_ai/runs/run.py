@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from constitutional_ai.errors import StageChanged
-from constitutional_ai.records import Checkpoint
+from constitutional_ai.records import Checkpoint, Usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.manifest import StageManifest, commit, difference, versions
@@ -41,7 +41,7 @@ from constitutional_ai.runs.rows import (
     naming_full_disk,
     write_atomically,
 )
-from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, run_rows
+from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
 from constitutional_ai.runs.written_files import check_written
 
 Row = TypeVar("Row", bound=HasId)
@@ -195,14 +195,17 @@ class Run:
         return self.stored_rows(stage, row_type)
 
     async def make_extra_rows(
-        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row]
-    ) -> list[Row]:
-        """Make the missing records of a file that belongs to a stage but not to its output."""
+        self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, budget: Budget
+    ) -> StageRows[Row]:
+        """Make the missing records of a file that belongs to a stage but not to its output.
+
+        Raises BudgetSpent and TokensUnknown, as ``make_rows`` does.
+        """
 
         async def one_pass() -> AsyncIterator[Pass[Item, Row]]:
             yield work
 
-        return list((await self._run_rows(stage, row_type, one_pass(), file=file)).records)
+        return await self._run_rows(stage, row_type, one_pass(), file=file, budget=budget)
 
     async def _run_rows(
         self, stage: str, row_type: type[Row], passes: AsyncIterable[Pass[Item, Row]], **options: Any
@@ -254,13 +257,19 @@ class Run:
             stage, config, inputs, output, records, failures, *tokens, seconds, now, notes, versions(), commit(),
             {name: digest_file(file) for name in CHECKED if (file := self.stage(stage) / name).exists()},
         )  # fmt: skip
-        path = self.stage(stage) / layout.MANIFEST
+        self._write_manifest(manifest)
+
+    def _write_manifest(self, manifest: StageManifest) -> None:
+        path = self.stage(manifest.stage) / layout.MANIFEST
         write_atomically(path, json.dumps(asdict(manifest), indent=1) + "\n")
 
     @contextmanager
     def _reopened(self, stage: str) -> Iterator[None]:
-        """Take back that a stage is complete for the block; if that fails and no record is new, it is as before."""
-        manifest = self.manifest(stage)
+        """Take back that a stage is complete for the block; if that fails and no record is new, it is as before.
+
+        What the block spent on failures is then added to the stage's tokens.
+        """
+        manifest, lost = self.manifest(stage), lost_tokens(self.stage(stage))
         files = [self.stage(stage) / name for name in (layout.MANIFEST, layout.FAILURES)]
         kept = {file: file.read_text(encoding="utf-8") for file in files if manifest and file.exists()}
         files[0].unlink(missing_ok=True)
@@ -270,6 +279,9 @@ class Run:
             if manifest and digest_file(self.stage(stage) / layout.RECORDS) == manifest.output:
                 for file, text in reversed(kept.items()):
                     write_atomically(file, text)
+                more = Usage(*map(int.__sub__, lost_tokens(self.stage(stage)), lost))
+                if any(more):
+                    self._write_manifest(manifest.with_more(more))
             raise
 
     # -- run.json: the settings and inputs of started stages, so that changes are noticed before a stage is complete

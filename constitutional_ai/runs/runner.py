@@ -1,7 +1,8 @@
 """Run the loop that makes the records of every stage. No other code writes record files.
 
 The loop skips the records that ``records.jsonl`` already has and appends each new one as it finishes. Failures go to
-``failures.jsonl``; the loop stops only when there are more than ``max_failures``.
+``failures.jsonl``, and the tokens that they cost to ``lost.jsonl``, which no session deletes; the loop stops only when
+there are more than ``max_failures``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from constitutional_ai.records import Failure, Usage, total, uncounted, usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.meter import metered
-from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows
+from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows, read_rows
 
 Item = TypeVar("Item")
 
@@ -60,7 +61,7 @@ class StageRows(NamedTuple, Generic[Row]):
     """The records stand in the order of the items."""
     failures: int
     tokens: Usage
-    """Cost of all records, including those of earlier sessions, of this session's failures, and ``Pass.spent``."""
+    """Cost of all records and of all that failed, including those of earlier sessions, and ``Pass.spent``."""
     counted: bool = True
     """Whether the models said how many tokens every record took."""
 
@@ -103,8 +104,18 @@ async def run_rows(
     spent_beside = Usage(0, 0)
     failures = folder / (layout.FAILURES if file == layout.RECORDS else f"failed-{file}")
     failures.unlink(missing_ok=True)  # records that failed in an earlier session are tried again
-    with RowWriter(folder / file, row_type) as writer, RowWriter(failures, Failure) as failure_writer:
-        loop = _Loop(folder, failures, index, writer, failure_writer, budget, progress, max_failures, say)
+    lost = folder / (layout.LOST if file == layout.RECORDS else f"lost-{file}")
+    lost_before = total(read_rows(lost, Usage))
+    budget.add_spent(sum(lost_before))
+    with (
+        RowWriter(folder / file, row_type) as writer,
+        RowWriter(failures, Failure) as failure_writer,
+        RowWriter(lost, Usage) as lost_writer,
+    ):
+        loop = _Loop(
+            folder, failures, index, writer, failure_writer, lost_writer, budget, progress, max_failures, say,
+            lost=lost_before,
+        )  # fmt: skip
         async for items, step, spent in passes:
             spent_beside = total((spent_beside, spent))
             budget.add_spent(sum(spent))
@@ -113,6 +124,8 @@ async def run_rows(
             missing = ((name, item) for name, item in items.items() if name not in index)
             await _all_of([loop.work(step, missing) for _ in range(concurrency)])
             del step, missing  # they hold the pass's model, which must be freed before the next is loaded
+    if not any(loop.lost):
+        lost.unlink()
     if not loop.failed:
         failures.unlink()
     elif not any(name in index for name in names):
@@ -121,6 +134,11 @@ async def run_rows(
     # Records were appended as they finished; the order that later stages read must not depend on timing.
     tokens = total((spent_beside, loop.lost, index.sort_file(names)))
     return StageRows(StoredRows(folder / file, row_type), len(loop.failed), tokens, index.uncounted is None)
+
+
+def lost_tokens(folder: Path) -> Usage:
+    """Return the tokens of all records of a stage that failed, those beside its output included."""
+    return total(row for name in (layout.LOST, layout.GATE_LOST) for row in read_rows(folder / name, Usage))
 
 
 @dataclass
@@ -132,13 +150,14 @@ class _Loop(Generic[Row]):
     index: RowIndex
     writer: RowWriter[Row]
     failure_writer: RowWriter[Failure]
+    lost_writer: RowWriter[Usage]
     budget: Budget
     progress: Progress
     max_failures: int
     say: Callable[[str], object]
     failed: list[Failure] = field(default_factory=list)
     lost: Usage = field(default_factory=lambda: Usage(0, 0))
-    """Tokens of the records that failed, as far as they are known."""
+    """Tokens of the records that failed, in all sessions, as far as they are known."""
 
     async def work(self, step: Callable[[Item], Awaitable[Row]], missing: Iterator[tuple[str, Item]]) -> None:
         """Take items one at a time from ``missing``, which all workers share, until there are none."""
@@ -179,7 +198,9 @@ class _Loop(Generic[Row]):
     def _keep(self, failure: Failure, error: RecordError, tokens: Usage) -> None:
         self.failed.append(failure)
         self.failure_writer.append(failure)
-        self.lost = total((self.lost, tokens))
+        if any(tokens):
+            self.lost = total((self.lost, tokens))
+            self.lost_writer.append(tokens)
         self.progress.advance(self.folder.name, tokens, failed=True)
         if len(self.failed) > self.max_failures:
             raise TooManyFailures(

@@ -11,7 +11,7 @@ from typing import Any
 from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
-from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage, total, usage
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage
 from constitutional_ai.rl_cai.feedback.compare import compare
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
@@ -20,6 +20,7 @@ from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.rl_cai.preference_model.settings import HelpfulnessFile
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.rows import digest_file
 from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.runs.runner import Pass
@@ -57,6 +58,7 @@ def comparisons(job: Job) -> None:
 
 def preference_labels(job: Job) -> None:
     """Label the pairs with the feedback model, under the constitution and after the gate (FB-3 to FB-7)."""
+    budget = job.budget(layout.PREFERENCE_LABELS)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
         with job.loaded(job.recipe.models.feedback) as model:
@@ -68,7 +70,8 @@ def preference_labels(job: Job) -> None:
                 few_shots=load_few_shots(job.few_shots),
                 seed=job.recipe.seed,
             )
-            spent = await _pass_the_gate(job, step)
+            # The questions are shorter than most pairs, so that their cost is no measure of that of labels.
+            spent = await _pass_the_gate(job, step, budget.for_other_records())
             yield Pass({c.id: c for c in job.run.rows(layout.COMPARISONS, Comparison)}, step, spent)
 
     job.make_rows(
@@ -77,6 +80,7 @@ def preference_labels(job: Job) -> None:
         passes,
         config=job.config("feedback", "models.feedback") | job.few_shots_digest(),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
+        budget=budget,
         still_fits=lambda: job.is_from(
             layout.PREFERENCE_LABELS,
             PreferenceLabel,
@@ -87,8 +91,8 @@ def preference_labels(job: Job) -> None:
     )
 
 
-async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
-    """Ask the feedback model the gate questions, and return the tokens that they cost.
+async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any], budget: Budget) -> Usage:
+    """Ask the feedback model the gate questions, and return the tokens that they cost, with those that failed.
 
     Raises GateClosed if it is no better than chance and the recipe says ``gate: stop`` (pitfall 27). A control run gets
     no verdict, and is not stopped: without content, a judge may well be at chance.
@@ -99,14 +103,15 @@ async def _pass_the_gate(job: Job, step: Callable[[Comparison], Any]) -> Usage:
     async def answer(comparison: Comparison) -> GateAnswer:
         return GateAnswer(comparison.id, await step(comparison), sides[comparison.id])
 
-    answers = await job.run.make_extra_rows(
+    gate = await job.run.make_extra_rows(
         layout.PREFERENCE_LABELS,
         layout.GATE,
         GateAnswer,
         Pass({comparison.id: comparison for comparison, _ in questions}, answer),
+        budget=budget,
     )
-    _check_gate(job, answers)
-    return total(map(usage, answers))
+    _check_gate(job, list(gate.records))
+    return gate.tokens
 
 
 def _check_gate(job: Job, answers: Sequence[GateAnswer]) -> None:

@@ -137,9 +137,10 @@ class Job:
         config: dict[str, Any],
         inputs: dict[str, str],
         notes: Callable[[Collection[Row]], Notes] = lambda rows: {},
+        budget: Budget | None = None,
         still_fits: Callable[[], bool] | None = None,
     ) -> Collection[Row]:
-        """Make or read the records of a stage, within the recipe's budget (see ``Run.make_rows``)."""
+        """Make or read the records of a stage, within ``budget``, or else the recipe's (see ``Run.make_rows``)."""
         return self.run.make_rows(
             stage,
             row_type,
@@ -147,7 +148,7 @@ class Job:
             config={**config, "engine": self.recipe.engine},
             inputs=inputs,
             notes=notes,
-            budget=self._budget(stage),
+            budget=budget or self.budget(stage),
             still_fits=still_fits,
         )
 
@@ -185,7 +186,8 @@ class Job:
             self.shown.add(text)
             self.notify(text)
 
-    def _budget(self, stage: str) -> Budget:
+    def budget(self, stage: str) -> Budget:
+        """Return the recipe's budget, less what other stages have spent."""
         return self.run.budget(self.recipe.budget.tokens, self.recipe.budget.hours, excluding=stage)
 
     # -- trainings
@@ -244,7 +246,7 @@ class Job:
         """
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(folder / layout.DATASET, lines)
-        settings, budget = getattr(self.recipe, section), self._budget(folder.name)
+        settings, budget = getattr(self.recipe, section), self.budget(folder.name)
         budget.check(folder.name)
 
         def on_step(done: int, total: int) -> None:

@@ -9,19 +9,20 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitutional_ai.errors import OnlyThought, RecordError
+from constitutional_ai.errors import OnlyThought, RecordError, TooManyFailures
 from constitutional_ai.records import Completion, Message, Prompt, Response, Usage, usage
 from constitutional_ai.runs import meter
 from constitutional_ai.runs.budget import Budget, BudgetSpent, TokensUnknown
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.rows import read_rows
 from constitutional_ai.runs.run import Run
-from constitutional_ai.runs.runner import Pass, Silent, run_rows
+from constitutional_ai.runs.runner import Pass, Silent, StageRows, run_rows
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 
@@ -131,6 +132,59 @@ def test_what_a_failed_record_cost_is_spent(tmp_path: Path) -> None:
     assert len(list(read_rows(tmp_path / "a" / "records.jsonl", Response))) == 3
     whole = asyncio.run(run_rows(tmp_path / "b", passes(), Response, **how))  # type: ignore[arg-type]
     assert (whole.tokens, whole.failures) == (Usage(160, 40), 10)
+
+
+async def often_fails(number: int) -> Response:
+    """A step of 10 tokens, which fails for odd numbers."""
+    meter.count(8, 2, 100)
+    if number % 2:
+        raise OnlyThought("thought, and gave no answer")
+    return Response(str(number), PROMPT, Completion("x", "m", "stop", 8, 2))
+
+
+@pytest.mark.parametrize("file", ["records.jsonl", "gate.jsonl"])
+def test_what_failed_in_earlier_sessions_is_spent(tmp_path: Path, file: str) -> None:
+    async def passes() -> AsyncIterator[Pass[int, Response]]:
+        yield Pass({str(n): n for n in range(20)}, often_fails)
+
+    def session(tokens: int | None, max_failures: int) -> StageRows[Response]:
+        how = {"concurrency": 1, "max_failures": max_failures, "progress": Silent(), "file": file}
+        return asyncio.run(run_rows(tmp_path, passes(), Response, budget=Budget(tokens), **how))  # type: ignore[arg-type]
+
+    with pytest.raises(TooManyFailures):
+        session(None, 2)  # 0 to 5, of which three fail
+    with pytest.raises(BudgetSpent, match=": 90 tokens"):
+        session(95, 20)  # 1, 3 and 5 fail again
+    with pytest.raises(BudgetSpent, match=": 90 tokens"):
+        session(99, 20)
+    whole = session(None, 20)
+    assert (whole.tokens, whole.failures) == (
+        Usage(8 * 26, 2 * 26),
+        10,
+    )  # 10 records, 16 failures in three sessions
+
+
+def test_a_retry_in_which_all_fails_again_is_spent_in_the_whole_run(tmp_path: Path) -> None:
+    async def passes() -> AsyncIterator[Pass[int, Response]]:
+        yield Pass({str(n): n for n in range(4)}, often_fails)
+
+    with open_run(tmp_path / "run", {}, Silent()) as opened:
+        run = replace(opened, retries_failures=True, concurrency=1)
+        how: dict[str, Any] = {"config": {}, "inputs": {}}
+        run.make_rows("01-responses", Response, passes, **how)
+        for session in (1, 2):
+            with pytest.raises(TooManyFailures):
+                replace(run, max_failures=1).make_rows("01-responses", Response, passes, **how)
+            manifest = run.manifest("01-responses")
+            assert manifest is not None
+            assert (manifest.tokens, manifest.failures) == (40 + 20 * session, 2)
+        with pytest.raises(BudgetSpent, match=": 90 tokens"):  # 80, and a first record to learn what one costs
+            budget = run.budget(85, None, excluding="02-revisions")
+            run.make_rows("02-revisions", Response, passes, budget=budget, **how)
+        run.make_rows("01-responses", Response, passes, **how)
+        manifest = run.manifest("01-responses")
+        assert manifest is not None
+        assert manifest.tokens == 100
 
 
 def silent_server(run: Run, stage: str, *, tokens: int | None, numbers: int = 5) -> None:

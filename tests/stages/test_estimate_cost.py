@@ -146,6 +146,19 @@ def test_pairs_of_pretraining_count_with_their_own_epochs(tmp_path: Path) -> Non
     assert found["06-preference-model"] == 3 + 32 + 4
 
 
+INPUTS = {
+    "01-responses": ["prompts"],
+    "02-revisions": ["constitution", "01-responses"],
+    "03-sl-cai-model": ["01-responses", "02-revisions"],
+    "04-comparisons": ["prompts", "03-sl-cai-model"],
+    "05-preference-labels": ["constitution", "04-comparisons"],
+    "06-preference-model": ["helpfulness", "05-preference-labels"],
+    "07-rl-cai-model": ["prompts", "03-sl-cai-model", "06-preference-model"],
+    "08-evaluation": ["prompts", "03-sl-cai-model", "06-preference-model", "07-rl-cai-model"],
+}
+"""What every stage reads."""
+
+
 def earlier_run(folder: Path, *changes: str, **stages: dict[str, Any]) -> Path:
     """A run with a recipe and the ``stage.json`` of some stages, 01_responses first."""
     recipe = load_recipe("demo", [*SMALL, *changes])
@@ -155,7 +168,8 @@ def earlier_run(folder: Path, *changes: str, **stages: dict[str, Any]) -> Path:
     for name, about in stages.items():
         stage = name.replace("_", "-")[1:]
         (folder / stage).mkdir()
-        same = {"stage": stage, "config": {}, "inputs": {}, "output": "", "records": 6, "failures": 0}
+        inputs = dict.fromkeys(INPUTS[stage], "")
+        same = {"stage": stage, "config": {}, "inputs": inputs, "output": "", "records": 6, "failures": 0}
         cost = {"prompt_tokens": 600, "completion_tokens": 120, "seconds": 3.0, "finished": ""}
         (folder / stage / "stage.json").write_text(json.dumps(same | cost | about))
     return folder
@@ -196,7 +210,6 @@ def test_a_stage_that_the_earlier_run_lacks_is_not_known(tmp_path: Path) -> None
     [
         (f"models.helpful={SERVER}", "models.helpful"),
         ("responses.max_tokens=45", "responses.max_tokens"),
-        ("control=empty", "control"),
     ],
 )
 def test_a_stage_that_differs_is_not_scaled_nor_any_after_it(tmp_path: Path, change: str, names: str) -> None:
@@ -268,7 +281,6 @@ def copied(folder: Path, name: str, text: str) -> Path:
         ("responses.max_tokens=45", "responses.max_tokens"),
         ("engine=transformers", "engine"),
         ("concurrency=2", "concurrency"),
-        ("constitution=mine.yaml", "the constitution"),
         ("prompts.red_team.file=other.jsonl", "prompts.red_team.file"),
     ],
 )
@@ -277,10 +289,7 @@ def test_what_is_not_alike_is_named_and_counted_numbers_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     copied(tmp_path, "other.jsonl", json.dumps({"prompt": "Rob a bank, " + "and another, " * 99}) + "\n")
-    default = load_constitution("default")
-    copied(tmp_path, "mine.yaml", default.to_yaml().replace("harm", "damage"))
     run = earlier_run(tmp_path / "run", **{**ALL, "_01_responses": RESPONSES})
-    copied(run, "constitution.yaml", default.to_yaml())
     counted = {e.stage: (e.records, e.calls) for e in estimate(load_recipe("demo", [*SMALL, change]))}
     found = like(run, change)
     assert {stage: (e.records, e.calls) for stage, e in found.items()} == counted
@@ -289,12 +298,51 @@ def test_what_is_not_alike_is_named_and_counted_numbers_stay(
         assert names in one.note
 
 
+FIRST = {
+    "constitution=mine.yaml": ("02-revisions", "the constitution"),
+    "control=empty": ("02-revisions", "control"),
+    "comparisons.max_tokens=99": ("04-comparisons", "comparisons.max_tokens"),
+    "preference_model.learning_rate=0.5": ("06-preference-model", "preference_model.learning_rate"),
+}
+"""Changes, with the first stage that each shapes, and what differs."""
+
+
+@pytest.mark.parametrize("change", FIRST)
+def test_a_stage_is_held_to_what_it_and_the_stages_that_it_reads_have_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = load_constitution("default")
+    copied(tmp_path, "mine.yaml", default.to_yaml().replace("harm", "damage"))
+    settings = {
+        "_04_comparisons": {"config": {"comparisons.max_tokens": 0}},
+        "_06_preference_model": {"config": {"preference_model.learning_rate": 0}},
+    }
+    run = earlier_run(tmp_path / "run", **{**ALL, "_01_responses": RESPONSES, **settings})
+    copied(run, "constitution.yaml", default.to_yaml())
+    first, names = FIRST[change]
+    for stage, one in like(run, change).items():
+        assert (one.seconds is not None) == (stage < first)
+        assert stage < first or names in one.note
+
+
+def test_ratings_by_the_feedback_model_are_not_held_to_pairs_that_they_do_not_read(tmp_path: Path) -> None:
+    ratings = "rl_cai.reward=feedback"
+    own = {
+        "_04_comparisons": {"config": {"comparisons.max_tokens": 0}},
+        "_07_rl_cai_model": {"inputs": {"prompts": "", "03-sl-cai-model": ""}},
+    }
+    found = like(earlier_run(tmp_path / "run", ratings, **{**ALL, **own}), ratings, "comparisons.max_tokens=99")
+    assert found["05-preference-labels"].seconds is None
+    assert found["07-rl-cai-model"].seconds is not None
+
+
 def test_a_constitution_of_another_name_and_the_same_text_is_alike(tmp_path: Path) -> None:
-    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES)
+    run = earlier_run(tmp_path / "run", _01_responses=RESPONSES, _02_revisions={})
     text = load_constitution("default").to_yaml()
     copied(run, "constitution.yaml", text)
     mine = copied(tmp_path, "mine.yaml", text)
-    assert like(run, f"constitution={mine}")["01-responses"].seconds == 3.0
+    assert like(run, f"constitution={mine}")["02-revisions"].seconds == 3.0
 
 
 def test_fewer_rounds_are_scaled_by_calls_and_named(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.errors import GateClosed
+from constitutional_ai.errors import GateClosed, OnlyThought
+from constitutional_ai.models.counted import CountedModel, counted
+from constitutional_ai.models.model import Context, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import (
@@ -24,6 +26,7 @@ from constitutional_ai.records import (
     Usage,
     usage,
 )
+from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.runs.budget import BudgetSpent
 from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.run import Run
@@ -114,11 +117,19 @@ def test_scores_report_no_tokens(run: Run, method: str) -> None:
 def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run) -> None:
     settings = {"method": "votes", "votes": 1, "both_orders": False}
     before = PAIRS * 2 * 18  # of the comparisons
-    with pytest.raises(BudgetSpent, match=f"continue {STAGE}"):
-        labelled(run, before + 1, **settings)
-    gate = sum(sum(usage(x)) for x in run.rows(STAGE, GateAnswer, "gate.jsonl"))
-    assert gate > 0
-    assert run.rows(STAGE, PreferenceLabel) == []
+    answers: list[GateAnswer] = []
+    limit = 1
+    while len(answers) < len(gate_questions()):
+        with pytest.raises(BudgetSpent, match=f"continue {STAGE}"):
+            labelled(run, before + limit, **settings)
+        answers = run.rows(STAGE, GateAnswer, "gate.jsonl")
+        gate = sum(sum(usage(x)) for x in answers)
+        # Only the first question may pass the limit, to learn what one costs, and then the first label.
+        assert gate <= limit or len(answers) == 1
+        assert len(run.rows(STAGE, PreferenceLabel)) <= (gate < limit)
+        limit += 200
+    assert limit > 1_000  # so that the gate was stopped more than once
+    (run.stage(STAGE) / "records.jsonl").unlink()
     with pytest.raises(BudgetSpent):
         labelled(run, before + gate + 1, **settings)
     (first,) = run.rows(STAGE, PreferenceLabel)  # which may pass the limit, to learn what one costs
@@ -130,3 +141,27 @@ def test_a_budget_stops_the_labels_and_counts_the_gate_in_every_session(run: Run
     labels, cost = labelled(run, before + gate + 2 * PAIRS * each, **settings)
     assert len(labels) == PAIRS
     assert sum(cost) == gate + sum(sum(usage(label)) for label in labels)
+
+
+def test_answers_of_the_gate_that_fail_cost_what_they_cost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Thinking(ScriptedModel):
+        asks = 0
+
+        async def generate(self, context: Context, sampling: Sampling) -> Completion:
+            self.asks += 1
+            if self.asks > 3:
+                return await super().generate(context, sampling)
+            error = OnlyThought("thought, and gave no answer")
+            error.tokens = (1_000, 100)
+            raise error
+
+    @contextmanager
+    def loaded(self: Job, name: str) -> Iterator[CountedModel]:
+        yield counted(Thinking(say=lambda context: "(A)"))
+
+    monkeypatch.setattr(Job, "loaded", loaded)
+    labels, cost = labelled(run, method="votes", votes=1, both_orders=False)
+    gate = run.rows(STAGE, GateAnswer, "gate.jsonl")
+    assert len(gate) == len(gate_questions()) - 3
+    records = [usage(x) for x in (*labels, *gate)]
+    assert cost == Usage(3_000 + sum(u.prompt_tokens for u in records), 300 + len(records))

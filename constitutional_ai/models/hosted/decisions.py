@@ -7,8 +7,8 @@ question, finds out which one a server has.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import openai
@@ -22,6 +22,8 @@ from constitutional_ai.models.decision_answer import (
     systemone_question,
 )
 from constitutional_ai.models.hosted.addresses import OVERLOADED, Pool
+from constitutional_ai.models.hosted.probe import Probe
+from constitutional_ai.models.hosted.resend import whole_answer
 
 PROBE = DecisionQuestion("choice", "Which fruit is named?", ("an apple", "a pear"))
 PROBE_STATE = "I would like an apple, please."
@@ -42,8 +44,7 @@ class DecisionEndpoint:
     def __init__(self, name: str, model: str, pool: Pool[Client], message: Callable[[Exception], str]) -> None:
         """``name`` is the model's own in errors. ``message`` gives an error's text without the key."""
         self._name, self._model, self._pool, self._message = name, model, pool, message
-        self._request: Request | None = None
-        self._probing = asyncio.Lock()
+        self._request = Probe(self._find)
 
     async def ask(self, state: str, question: DecisionQuestion) -> Reading:
         """Return the answer to a question.
@@ -51,34 +52,36 @@ class DecisionEndpoint:
         Raises ModelError if the server has no decision endpoint, RefusedAnswer if the model declines to answer, and
         RecordError if the reply cannot be read.
         """
-        if self._request is None:  # without the lock from then on, because a lock belongs to one event loop
-            async with self._probing:
-                self._request = self._request or await self._find()
-        request = self._request
-        reply = await self._pool.send(lambda client: request(client, self._model, state, question))
-        return read_decision(reply, question)
+        request = await self._request.result()
+
+        async def ask() -> Reading:
+            reply = await self._pool.send(lambda client: request(client, self._model, state, question))
+            return read_decision(reply, question)
+
+        return await whole_answer(ask)
 
     async def _find(self) -> Request:
         """Return the request that the server answers. Raises ModelError if it answers none."""
         faults = []
         for path, request in (("systemone", _ask_systemone), ("decisions", _ask_decisions)):
             try:
-                reply = await self._pool.send(
-                    # a missing endpoint may answer 501, which the client would send again
-                    lambda client, request=request: request(  # type: ignore[misc]
-                        client.with_options(max_retries=0), self._model, PROBE_STATE, PROBE
-                    )
-                )
-                read_decision(reply, PROBE)
+                await whole_answer(partial(self._try, request))
             except openai.APIStatusError as error:
                 if error.status_code in OVERLOADED or error.status_code not in LACKING:
                     raise
                 faults.append(f"{path}: {self._message(error)}")
-            except RecordError as error:
+            except (RecordError, ValueError, RecursionError) as error:  # of the client's JSON, too
                 faults.append(f"{path}: {error}")
             else:
                 return request
         raise ModelError(f"{self._name} answers no decision questions ({'; '.join(faults)}). {INSTEAD}")
+
+    async def _try(self, request: Request) -> None:
+        # A missing endpoint may answer 501, which the client would send again.
+        reply = await self._pool.send(
+            lambda client: request(client.with_options(max_retries=0), self._model, PROBE_STATE, PROBE)
+        )
+        read_decision(reply, PROBE)
 
 
 async def _ask_systemone(client: Client, model: str, state: str, question: DecisionQuestion) -> Any:

@@ -6,10 +6,10 @@ likeliest tokens of each place, so the letters' mass may be a little too low, an
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import openai
@@ -17,7 +17,9 @@ import openai
 from constitutional_ai.errors import BrokenReply, ModelError, OnlyThought, RefusedAnswer
 from constitutional_ai.models.abilities import Reading
 from constitutional_ai.models.hosted.fields import Fields
+from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice, whole_characters
+from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.thinking import CHANNEL, OPENING
 from constitutional_ai.records import Conversation, Message, as_messages
 
@@ -116,18 +118,19 @@ class LetterReader:
         """``send`` sends the fields of a request. ``extras`` are those that switch thinking off."""
         self._name, self._send = name, send
         self._fields: Fields = {"model": model, "max_tokens": TOKENS, "top_p": 1.0, "logprobs": True, **extras}
-        self._probed: Fields | None = None
-        self._probing = asyncio.Lock()
+        self._probed = Probe(self._probe)
 
     async def read(self, conversation: Conversation, letters: Sequence[str]) -> Reading:
         """Return how probable it is that the answer begins with each letter.
 
         Raises ModelError if the server tells no log-probabilities, and RecordError if this reply holds none.
         """
-        if self._probed is None:  # without the lock from then on, because a lock belongs to one event loop
-            async with self._probing:
-                self._probed = self._probed or await self._probe()
-        reply = await self._send({**self._fields, **self._probed, "messages": as_messages(conversation)})
+        probed = await self._probed.result()
+        fields = {**self._fields, **probed, "messages": as_messages(conversation)}
+        return await whole_answer(lambda: self._ask(fields, letters))
+
+    async def _ask(self, fields: Fields, letters: Sequence[str]) -> Reading:
+        reply = await self._send(fields)
         places = places_of(reply)
         if not places:
             refusal = getattr(first_choice(reply).message, "refusal", None)
@@ -156,7 +159,12 @@ class LetterReader:
         for number in LISTED:
             fields: Fields = {"top_logprobs": number, "temperature": 0.0}
             try:
-                greedy, own = [await self._first(fields | {"temperature": t}) for t in (0.0, 1.0)]
+                greedy, own = [
+                    await whole_answer(
+                        partial(self._first, fields | {"temperature": t}), lambda place: not place
+                    )
+                    for t in (0.0, 1.0)
+                ]
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 faults.append(str(error)[:200])
                 continue

@@ -45,9 +45,10 @@ def read_reply(reply: Any, name: str, sampling: Sampling) -> Completion:
     parts = Reply(None, choice.text) if message is None else _message(message)
     answer, stopped = cut_at_stop(whole_characters(parts.answer), sampling.stop)
     read, written = _tokens(getattr(reply, "usage", None))
-    limit = sampling.max_tokens + sampling.thinking
-    finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), written >= limit)
     thought = None if parts.thought is None else whole_characters(parts.thought)
+    most_written = written or len(f"{thought or ''}{answer}".encode())  # a token is a byte or more
+    may_be_full = most_written >= sampling.max_tokens + sampling.thinking
+    finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), may_be_full)
     if (answer.strip() or thought) and not written:
         read = 0  # half a count is none (``records.uncounted``)
     return completion_of(Reply(thought, answer.strip()), name, finish, read, written, sampling)
@@ -104,10 +105,14 @@ def _field(part: Any, name: str) -> Any:
     return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
 
 
-def _finish(reason: Any, is_full: bool) -> FinishReason:
-    """Return why an answer ended. Raises RecordError when it was broken off for another reason than its length."""
-    if reason is None:  # some servers never say
-        return "length" if is_full else "stop"
+def _finish(reason: Any, may_be_full: bool) -> FinishReason:
+    """Return why an answer ended. Raises RecordError when it was broken off for another reason than its length.
+
+    Some servers and proxies never give a reason, or an empty one. Then an answer that may have as many tokens as the
+    limit counts as cut, because half of one must not count as whole.
+    """
+    if reason in (None, ""):
+        return "length" if may_be_full else "stop"
     known = str(reason).lower()
     if known in WHOLE or known in CUT:
         return "length" if known in CUT else "stop"

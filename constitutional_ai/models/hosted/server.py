@@ -4,26 +4,21 @@ The ``openai`` client handles retries, ``Retry-After`` and time-outs. The key is
 ``OPENAI_API_KEY`` and never written anywhere.
 
 All these servers generate. What else they tell is tested before the first question: decisions (``decisions.py``), and
-the probabilities of what they say (``letters.py``). Only some score, that is, take ``echo`` with ``logprobs``: vLLM and
-SGLang do, llama.cpp's own server and ``transformers serve`` do not, and llama-cpp-python gives wrong numbers for a
-model without a BOS token. So the servers are tested before the first score, and wrong scores raise ModelError before
-there is a label.
+the probabilities of what they say (``letters.py``), and scores of a prompt (``echo.py``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import openai
 
-from constitutional_ai.errors import BrokenReply, ModelError, RecordError
+from constitutional_ai.errors import ModelError
 from constitutional_ai.models.abilities import DecisionQuestion, Reading
 from constitutional_ai.models.hosted.addresses import (
     RETRIES,
@@ -33,35 +28,24 @@ from constitutional_ai.models.hosted.addresses import (
     translating_errors,
 )
 from constitutional_ai.models.hosted.decisions import DecisionEndpoint
+from constitutional_ai.models.hosted.echo import ScoreReader
 from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
 from constitutional_ai.models.hosted.letters import LetterReader
+from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice, read_reply
+from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
 
 LOG = logging.getLogger(__name__)
 NO_KEY = "none"
-TRIES = 3
-"""How often a request is sent whose replies are broken; one whose reply is empty is sent twice."""
 EXTENSIONS = ("chat_template_kwargs", "continue_final_message", "add_generation_prompt")
 """Fields that the client has no parameter for."""
 CONTINUING: Fields = {"continue_final_message": True, "add_generation_prompt": False}
 ANSWERING: Fields = {"continue_final_message": False, "add_generation_prompt": True}
 OPEN_TURN = [{"role": "user", "content": "Name a fruit."}, {"role": "assistant", "content": "An"}]
-PROBES = ("The capital of France is", "One, two, three, four,", "Once upon a time there was a")
-TOLERANCE = 0.5
-"""Nats by which the log-probabilities of a generated token and of the same token in a prompt may differ: in low
-precision they are rounded."""
 LONGEST = 300
 """Characters to which the error message of a server is cut. It may be a page."""
-VOTES = "Use a server that does, or set feedback.method=votes, which needs none."
-
-
-class _Tokens(NamedTuple):
-    """Tokens with their log-probabilities; the first token of a prompt has none."""
-
-    texts: list[str]
-    logprobs: list[float | None]
 
 
 class ServerModel:
@@ -79,10 +63,10 @@ class ServerModel:
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
         self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError, say)
         self._fields = ServerFields(url, say)
-        self._is_tested, self._testing = False, asyncio.Lock()
-        self._continues: bool | None = None
+        self._continues = Probe(self._test_continuing)
         self._decisions = DecisionEndpoint(self.name, model, self._pool, self._message)
         self._letters = LetterReader(self.name, model, self._send, _thinking(0))
+        self._scores = ScoreReader(self.name, model, self._pool, self._message)
 
     def _connect(self, address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -119,17 +103,12 @@ class ServerModel:
         return replace(completion, text=completion.text.removeprefix(context[-1].content.strip()).strip())
 
     async def _ask(self, fields: Fields, sampling: Sampling) -> Completion:
-        """Return the answer to a request. One that is broken or empty may be whole the next time."""
-        for tries_left in reversed(range(TRIES)):
-            try:
-                reply = read_reply(await self._send(fields), self.name, sampling)
-            except (BrokenReply, ValueError, RecursionError):  # and JSON that is broken
-                if not tries_left:
-                    raise
-                continue
-            if reply.text or tries_left < TRIES - 1:
-                break
-        return reply
+        """Return the answer to a request."""
+
+        async def ask() -> Completion:
+            return read_reply(await self._send(fields), self.name, sampling)
+
+        return await whole_answer(ask, lambda completion: not completion.text)
 
     async def _send(self, fields: Fields) -> Any:
         """Send a request without the fields that the server refuses."""
@@ -161,28 +140,34 @@ class ServerModel:
         )
 
     async def _continuing(self) -> Fields:
-        """Return the fields with which the server continues an assistant's turn. Raises ModelError if it cannot.
-
-        A server that overlooks them would answer anew. It shows in the tokens that it reads: a turn that is continued
-        has no end, and no other turn begins behind it.
-        """
-        async with self._testing:
-            if self._continues is None:
-                with self._translating_errors():
-                    counts = [await self._tokens_read(flags) for flags in (CONTINUING, ANSWERING)]
-                self._continues = 0 < counts[0] < counts[1]
-        if not self._continues:
+        """Return the fields with which the server continues an assistant's turn. Raises ModelError if it cannot."""
+        if not await self._continues.result():
             raise ModelError(
                 f"{self.name} does not continue a turn that has begun: it would answer anew. Use a server that takes "
                 "continue_final_message, such as vLLM or SGLang, or plain text (format=plain)."
             )
         return CONTINUING
 
+    async def _test_continuing(self) -> bool:
+        """Return whether the server obeys the fields; one that overlooks them would answer anew.
+
+        It shows in the tokens that it reads: a turn that is continued has no end, and no other turn begins behind it.
+        """
+        with self._translating_errors():
+            counts = [await self._tokens_read(flags) for flags in (CONTINUING, ANSWERING)]
+        return 0 < counts[0] < counts[1]
+
     async def _tokens_read(self, flags: Fields) -> int:
         """Return the tokens of a prompt that ends in an assistant's turn; 0 if the server does not say."""
         fields = {"model": self._model, "messages": OPEN_TURN, "max_tokens": 1, **flags}
+
+        async def ask() -> Any:
+            reply = await self._send(fields)
+            first_choice(reply)
+            return getattr(reply, "usage", None)
+
         try:
-            usage = getattr(await self._send(fields), "usage", None)
+            usage = await whole_answer(ask)
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             return 0
         return getattr(usage, "prompt_tokens", None) or 0
@@ -204,61 +189,7 @@ class ServerModel:
                 "so that the question goes to 'completions' as plain text."
             )
         with self._translating_errors():
-            await self._test_once()
-            prompts = [context + continuation for continuation in ("", *continuations)]
-            before, *whole = await asyncio.gather(
-                *[self._pool.send(partial(self._echo, prompt)) for prompt in prompts]
-            )
-        return [_beyond(before, echo) for echo in whole]
-
-    async def _echo(self, prompt: str, client: openai.AsyncOpenAI) -> _Tokens:
-        """Return the tokens of a prompt. One new token is requested and dropped: not every server takes 0."""
-        reply: Any = await client.completions.create(
-            model=self._model, prompt=prompt, echo=True, logprobs=1, max_tokens=1, temperature=0.0
-        )
-        texts, logprobs = _tokens(reply) or ([], [])
-        generated = getattr(reply.usage, "completion_tokens", None)
-        end = len(texts) - (generated if isinstance(generated, int) else 1)
-        if end < 1:
-            raise ModelError(f"{self.name} does not return the log-probabilities of a prompt ('echo'). {VOTES}")
-        return _Tokens(texts[:end], logprobs[:end])
-
-    async def _test_once(self) -> None:
-        """Raise ModelError unless a token has the log-probability in a prompt with which it was generated."""
-        async with self._testing:
-            if self._is_tested:
-                return
-            try:
-                for address in [a for a in self._pool.addresses if not a.is_out]:
-                    for probe in PROBES:
-                        await self._test(await address.client(), probe)
-            except (
-                openai.BadRequestError,
-                openai.UnprocessableEntityError,
-                openai.InternalServerError,
-            ) as error:
-                raise ModelError(f"{self.name} cannot score a prompt: {self._message(error)} {VOTES}") from None
-            self._is_tested = True
-
-    async def _test(self, client: openai.AsyncOpenAI, probe: str) -> None:
-        # At temperature 1 the distribution that is sampled from, which some servers report, is the model's own.
-        reply: Any = await client.completions.create(
-            model=self._model, prompt=probe, logprobs=1, max_tokens=1, temperature=1.0, seed=0
-        )
-        tokens = _tokens(reply)
-        generated = tokens.logprobs[0] if tokens else None
-        if generated is None:
-            raise ModelError(f"{self.name} returns no log-probabilities as 'completions' do. {VOTES}")
-        texts = (probe, probe + first_choice(reply).text)
-        before, whole = await asyncio.gather(*[self._echo(text, client) for text in texts])
-        if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
-            return  # an end of sequence or half a character is another token in a prompt, and tests nothing
-        read = _beyond(before, whole)
-        if not abs(read - generated) <= TOLERANCE:
-            raise ModelError(
-                f"{self.name} gives a token the log-probability {generated:.2f} when it generates it and {read:.2f} "
-                f"when it reads it, so its scores mean nothing. {VOTES}"
-            )
+            return await self._scores.read(context, continuations)
 
     def _translating_errors(self) -> AbstractContextManager[None]:
         return translating_errors(
@@ -289,25 +220,3 @@ def _thinking(tokens: int) -> Fields:
     """Return the fields that switch a thought on or off, in the names that servers and templates know."""
     switch = {"enable_thinking": tokens > 0, "thinking": tokens > 0}
     return {"chat_template_kwargs": switch, **({} if tokens else {"reasoning_effort": EFFORTS[0]})}
-
-
-def _tokens(reply: Any) -> _Tokens | None:
-    """Return the tokens of a reply; None when there are none."""
-    choice = getattr(first_choice(reply), "logprobs", None)
-    texts, logprobs = getattr(choice, "tokens", None), getattr(choice, "token_logprobs", None)
-    if not (isinstance(texts, list) and isinstance(logprobs, list) and texts and len(texts) == len(logprobs)):
-        return None
-    return _Tokens(texts, [x if isinstance(x, int | float) else None for x in logprobs])
-
-
-def _beyond(before: _Tokens, whole: _Tokens) -> float:
-    """Return the log-probability of the tokens of ``whole`` after those of ``before``.
-
-    Tokens are counted, not characters (``text_offset``): servers may count the letters of a BOS token, or half a
-    character as one or as none.
-    """
-    start = len(before.texts)
-    inside = [x for x in whole.logprobs[start:] if x is not None]
-    if whole.texts[:start] != before.texts or not inside or len(inside) < len(whole.texts) - start:
-        raise RecordError("the server's tokens do not begin where the continuation does")
-    return float(sum(inside))

@@ -17,25 +17,31 @@ Answer = Callable[[Request], tuple[int, Any]]
 class ScriptedServer:
     """A server whose ``answers`` are functions by the end of the address, from the request to a status and a reply.
 
-    Other addresses are not found. ``requests`` are all requests, each with its address under ``path``.
+    Other addresses are not found. ``requests`` are all requests, each with its address under ``path``. ``spoil``
+    returns what is sent for a reply, given the number of the request and the whole body; of half a body the rest never
+    comes.
     """
 
     def __init__(self, answers: Mapping[str, Answer]) -> None:
         self.answers = dict(answers)
         self.requests: list[Request] = []
+        self.spoil: Callable[[int, bytes], bytes] = lambda number, body: body
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 path = self.path.removeprefix("/v1/")
+                number = len(server.requests)
                 server.requests.append({"path": path, **request})
                 answer = server.answers.get(path, lambda _: (404, {"detail": "Not Found"}))
                 status, reply = answer(request)
-                body = json.dumps(reply).encode()
+                whole = json.dumps(reply).encode()
+                body = server.spoil(number, whole)
+                is_half = body and whole.startswith(body)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(whole if is_half else body)))
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):
                     self.wfile.write(body)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from constitutional_ai.errors import ModelError
+from constitutional_ai.models.hosted import echo
 from constitutional_ai.models.hosted import server as server_module
 from constitutional_ai.models.hosted.addresses import Address
 from constitutional_ai.models.hosted.pace import FIRST, Pace
@@ -148,4 +149,4 @@ def test_every_server_is_tested_before_it_scores(three: list[Server]) -> None:
     model = ServerModel("m", urls(three))
     assert asyncio.run(model.score("Is it so?", [" yes"])) == [-4.0]
     for server in three:
-        assert len([r for r in server.requests if not r.get("echo")]) == len(server_module.PROBES)
+        assert len([r for r in server.requests if not r.get("echo")]) == len(echo.PROBES)

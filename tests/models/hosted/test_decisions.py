@@ -194,7 +194,7 @@ def test_a_server_with_neither_endpoint_is_refused_before_the_first_question(
         pytest.raises(ModelError, match=r"answers no decision questions .*feedback\.method=votes"),
     ):
         decided(server, CHOICE)
-    assert server.paths() == ["systemone", "decisions"]
+    assert list(dict.fromkeys(server.paths())) == ["systemone", "decisions"]
     assert STATE not in str(server.requests)
 
 

@@ -109,10 +109,37 @@ def test_what_is_no_whole_answer_is_a_fault(message: dict[str, Any], finish: str
         ("MAX_TOKENS", 8, "length"),
         (None, 8, "length"),
         (None, 7, "stop"),
+        ("", 8, "length"),
+        ("", 7, "stop"),
     ],
 )
 def test_every_name_of_an_end_is_known(finish: str | None, tokens: int, read: str) -> None:
     assert completion({"content": "An apple."}, finish, tokens).finish_reason == read
+
+
+UNCOUNTED: list[dict[str, int] | None] = [None, {}, {"prompt_tokens": 9}, {"completion_tokens": 0}]
+
+
+@pytest.mark.parametrize("usage", UNCOUNTED, ids=str)
+@pytest.mark.parametrize("finish", [None, ""], ids=repr)
+@pytest.mark.parametrize(
+    ("message", "stop", "read"),
+    [
+        ({"content": "Apples."}, (), "stop"),  # 7 bytes are 7 tokens at most, of 8
+        ({"content": "Apples.."}, (), "length"),
+        ({"content": "\u82f9\u679c\u3002"}, (), "length"),  # 9 bytes, which may be 9 tokens
+        ({"content": "Yes.", "reasoning": "Hm."}, (), "stop"),
+        ({"content": "Yes.", "reasoning": "Hmmm."}, (), "length"),
+        ({"content": "Apples and END pears"}, ("END",), "stop"),  # what ended it is known
+        ({"content": ""}, (), "stop"),
+    ],
+)
+def test_an_answer_without_reason_and_count_is_whole_only_if_it_is_surely_shorter_than_the_limit(
+    usage: dict[str, int] | None, finish: str | None, message: dict[str, Any], stop: tuple[str, ...], read: str
+) -> None:
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}
+    reply = ChatCompletion.construct(id="1", choices=[choice], usage=usage)
+    assert read_reply(reply, "m", Sampling(max_tokens=8, stop=stop)).finish_reason == read
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])

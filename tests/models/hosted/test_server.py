@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import CaiError, ModelError, RecordError
+from constitutional_ai.models.hosted import echo
 from constitutional_ai.models.hosted import server as server_module
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
@@ -112,7 +113,7 @@ def test_a_server_is_tested_once(server: Server) -> None:
 
     asyncio.run(many())
     generated = [r for r in server.requests if not r.get("echo")]
-    assert len(generated) == len(server_module.PROBES)
+    assert len(generated) == len(echo.PROBES)
     assert len(server.requests) == 3 * len(generated) + 2 * 5
 
 
