@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.data.rendered import check, family_of, without_padding
+from constitutional_ai.data.rendered import check, family_of, without_empty_thought, without_padding
 from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.data.turns import joined, turns_of
 from constitutional_ai.errors import InputError, RecordError
@@ -185,7 +185,7 @@ def _reply(row: Mapping[str, Any], key: str, form: Form) -> Conversation:
         check(answer)
     except RecordError as error:
         raise ValueError(f"{key}: {error}.") from error
-    return (Message("assistant", answer),)
+    return (Message("assistant", without_empty_thought(answer)),)
 
 
 def _conversation(

@@ -68,6 +68,11 @@ CONTROL = re.compile(
     r"|<</?SYS>>|\[\|\w{1,40}\|\]|\]~!?b\]|\[e~\[)"
 )
 """What the control tokens of chat templates look like, of known families and others."""
+EMPTY_THOUGHT = re.compile(
+    r"\s*(?:<((?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning))>\s*</\1>|\[THINK\]\s*\[/THINK\]"
+    r"|◁think▷\s*◁/think▷|<\|channel>\s*thought\s*<channel\|>)\s*"
+)
+"""What templates write before an answer where thinking is off. It is no part of the answer."""
 
 
 def family_of(text: str) -> Family | None:
@@ -100,6 +105,8 @@ def parse(text: str, family: Family) -> tuple[Conversation, bool]:
         ended = family.end in tail
         if after and not ended and (role not in family.unended or after.lastgroup == role):
             check(after[0])
+        if role == "assistant":
+            content = without_empty_thought(content)
         turns.append(Message(role, content.strip() if family.stripped else content))
     return tuple(turns), not ended
 
@@ -112,6 +119,16 @@ def check(text: str) -> None:
             f"it holds the control token {token[0]}, and cannot be read as {', '.join(known)} or {last}. Send messages "
             "instead"
         )
+
+
+def without_empty_thought(answer: str) -> str:
+    r"""Return a rendered answer without the empty thought before it.
+
+    >>> without_empty_thought("<think>\n\n</think>\n\nAn oak."), without_empty_thought("<think>Hm</think>An oak.")
+    ('An oak.', '<think>Hm</think>An oak.')
+    """
+    empty = EMPTY_THOUGHT.match(answer)
+    return answer[empty.end() :] if empty else answer
 
 
 def without_padding(text: str) -> str:
