@@ -68,6 +68,8 @@ def _with_answer(prompt: str, rest: str) -> Conversation:
     ):  # as_turns makes a text without turns an assistant's
         rest = _after_human_turn(prompt, rest)
     answer = start + rendered.without_padding(rest)
+    if family:
+        answer = rendered.without_empty_thought(answer)
     return (*turns, Message("assistant", answer if family and not family.stripped else answer.strip()))
 
 

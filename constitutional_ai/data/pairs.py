@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from constitutional_ai.data.lines import format_counts
-from constitutional_ai.data.rendered import check, family_of, without_padding
+from constitutional_ai.data.rendered import check, family_of, without_empty_thought, without_padding
+from constitutional_ai.data.repeated_prompt import without_prompt
 from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.data.turns import joined, turns_of
 from constitutional_ai.errors import InputError, RecordError
@@ -65,6 +66,11 @@ FORMS = (
     # PKU-SafeRLHF: a third column has the number of the better one
     Form("response_0", "response_1", ("prompt",)),
 )
+UNREAD = ("instruction", "input", "query", "context", "history", "trajectory", "system_prompt")
+"""Columns in which data sets of other forms keep a part of the prompt. What they say must stand in the prompt too."""
+CHOICES = {"01", "10", "12", "21", "AB", "BA", "ab", "ba"}
+OTHERS = re.compile("respon|answer|completion|candidate|generation", re.IGNORECASE)
+"""Names of two answers that stand in other columns, and the names of such columns."""
 ANSWERS = {answer for form in FORMS for answer in (form.chosen, form.rejected)}
 KNOWN = "Known: " + ", ".join(f"'{form.chosen}' with '{form.rejected}'" for form in FORMS) + "."
 Preferred = Literal["better", "safer"]
@@ -73,13 +79,9 @@ SCORES = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+    ("rating_chosen", "rating_rejected"),
 )
-DOUBLED = 4
-"""Least number of words of a prompt that is cut off two replies that begin with it. Both may begin with "Hi"."""
-DOUBLED_CHARACTERS = 12
-"""Least length of such a prompt where it is not ASCII: many scripts have no spaces between words."""
-NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese and Chinese."""
 
 
 def load_pairs(path: Path, prefer: Preferred = "better") -> Pairs:
@@ -138,9 +140,11 @@ def pair_of(row: Mapping[str, Any], prefer: Preferred = "better") -> Pair | str:
     conversation = _conversation(row, form, tuple(shared), texts)
     if conversation is None:
         return "the prompt is not the one of the dialogues"
+    if not shared:
+        _all_read(row, form, conversation)
     if {better.role, rejected[-1].role} != {"assistant"} or [m.role for m in conversation[-1:]] != ["user"]:
         return "no reply to a human turn"
-    texts = _without_prompt(texts, conversation[-1].content.strip())
+    texts = without_prompt(texts, conversation[-1].content.strip())
     if not all((*texts, conversation[-1].content.strip())):
         return "an empty turn"
     if texts[0] == texts[1]:
@@ -158,6 +162,8 @@ def _form(row: Mapping[str, Any], prefer: Preferred) -> Form:
     if not forms:
         raise ValueError(f"holds no two answers. {KNOWN}")
     form = forms[0]
+    for answer in (form.chosen, form.rejected):
+        _filled(row, answer)
     if form.chosen != "response_0":
         return form
     ids = [f"{prefer}_response_id", "better_response_id", "safer_response_id"]
@@ -185,7 +191,7 @@ def _reply(row: Mapping[str, Any], key: str, form: Form) -> Conversation:
         check(answer)
     except RecordError as error:
         raise ValueError(f"{key}: {error}.") from error
-    return (Message("assistant", answer),)
+    return (Message("assistant", without_empty_thought(answer)),)
 
 
 def _conversation(
@@ -195,7 +201,8 @@ def _conversation(
 
     ``shared`` is how both dialogues begin, empty where the replies stand alone.
     """
-    prompts = [prompt_turns(row[key], key) for key in form.prompts if row.get(key) not in (None, [], "")]
+    filled = {key: row[key] for key in form.prompts if row.get(key) not in (None, [], "")}
+    prompts = [_same_turn(value, shared) or prompt_turns(value, key) for key, value in filled.items()]
     given = joined([shared, *[_without_reply(turns, shared, replies) for turns in prompts]])
     if given is None or joined([given[len(given) - len(shared) :], shared]) is None:
         return None
@@ -207,11 +214,35 @@ def _conversation(
     )
 
 
+def _same_turn(prompt: Any, shared: Conversation) -> Conversation:
+    """Return the human turn of the dialogues that a prompt repeats as a text, whatever it looks like; else none."""
+    same = [
+        m
+        for m in shared
+        if m.role == "user" and isinstance(prompt, str) and m.content.strip() == prompt.strip()
+    ]
+    return tuple(same[-1:])
+
+
 def prompt_turns(value: Any, place: str) -> Conversation:
     """Return the turns of a prompt, also as OpenAI's ``{"messages": […]}``. Raises ValueError with the place."""
     if isinstance(value, dict) and "messages" in value:
         value, place = value["messages"], f"{place}.messages"
     return turns_of(value, place, "user")
+
+
+def _all_read(row: Mapping[str, Any], form: Form, conversation: Conversation) -> None:
+    """Raise ValueError, which names it, if a column holds a part of the prompt or of the answers that is not read."""
+    for key in UNREAD:
+        value = None if key in form.prompts else row.get(key)
+        words = value.strip() if isinstance(value, str) else value
+        if words and not (isinstance(words, str) and any(words in m.content for m in conversation)):
+            raise ValueError(
+                f"{key}: is not read, and the prompt does not hold it. Put all turns into 'prompt'."
+            )
+    names = f"{row[form.chosen]}{row[form.rejected]}" in CHOICES
+    if names and any(OTHERS.search(key) and len(str(row[key])) > 2 for key in row.keys() - ANSWERS):
+        raise ValueError(f"{form.chosen}: names an answer in another column. Put the answer itself here.")
 
 
 def _without_reply(turns: Conversation, shared: Conversation, replies: tuple[str, str]) -> Conversation:
@@ -221,28 +252,6 @@ def _without_reply(turns: Conversation, shared: Conversation, replies: tuple[str
     """
     ends = turns and turns[-1].role == "assistant"
     return turns[:-1] if ends and (shared or turns[-1].content.strip() in ("", *replies)) else turns
-
-
-def _without_prompt(replies: tuple[str, str], prompt: str) -> tuple[str, str]:
-    """Return the replies without the prompt, where both are texts that repeat it from the start."""
-    long = len(prompt.split()) >= DOUBLED or (len(prompt) >= DOUBLED_CHARACTERS and not prompt.isascii())
-    if not long or not all(_repeats(reply, prompt) for reply in replies):
-        return replies
-    return _after(replies[0], prompt), _after(replies[1], prompt)
-
-
-def _repeats(reply: str, prompt: str) -> bool:
-    """Return whether a reply begins with the prompt, and not within a word."""
-    after = reply[len(prompt) :][:1]
-    within = prompt[-1:].isalnum() and after.isalnum() and not NO_SPACES.match(prompt[-1:])
-    return reply.startswith(prompt) and not within
-
-
-def _after(reply: str, prompt: str) -> str:
-    """Return what follows the prompt. The first line keeps its indentation, unless the prompt stands in it."""
-    rest = reply.removeprefix(prompt)
-    blank = rest[: len(rest) - len(rest.lstrip())]
-    return rest[blank.rfind("\n") + 1 :].rstrip() if "\n" in blank else rest.strip()
 
 
 def _strength(row: Mapping[str, Any]) -> float | None:

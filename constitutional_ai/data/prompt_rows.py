@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from constitutional_ai.data.dialogues import begins_dialogue
 from constitutional_ai.data.pairs import ANSWERS, prompt_turns
-from constitutional_ai.data.rendered import family_of
-from constitutional_ai.data.turns import joined
+from constitutional_ai.data.rendered import is_rendered
+from constitutional_ai.data.turns import is_saved_list, joined
 from constitutional_ai.errors import did_you_mean, first_fault
 from constitutional_ai.records import Conversation, Kind, Message
 
@@ -171,7 +171,9 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> Conversation:
 
 def _turns(value: Any, key: str) -> Conversation:
     """Return the turns of a column. Only a text that begins as a dialogue is read as one: prompts hold anything."""
-    if isinstance(value, str) and not (begins_dialogue(value) or family_of(value)):
+    if isinstance(value, str) and not (
+        begins_dialogue(value) or is_rendered(value) or is_saved_list(value, "user")
+    ):
         turns: Conversation = (Message("user", value),)
     else:
         turns = prompt_turns(value, key)

@@ -53,7 +53,7 @@ FAMILIES = {
     ),
 }
 PAD = (
-    r"</?s>|<(?i:bos|eos|pad|unk)>|\[(?:BOS|EOS|PAD|UNK)\]|<end_of_turn>|<turn\|>"
+    r"</?s>|<(?i:(?:bos|eos|pad|unk)(?:_token)?)>|\[(?:BOS|EOS|PAD|UNK)\]|<end_of_turn>|<turn\|>"
     r"|<\|(?:im_end|eot_id|endoftext|end_of_text|begin_of_text|startoftext|bos|eos|[\w▁]{0,30}(?i:pad)[\w▁]{0,30}"
     r"|reserved_special_token_\d+)\|>"
     r"|<｜(?:begin▁of▁sentence|end▁of▁sentence|▁pad▁)｜>"
@@ -68,6 +68,17 @@ CONTROL = re.compile(
     r"|<</?SYS>>|\[\|\w{1,40}\|\]|\]~!?b\]|\[e~\[)"
 )
 """What the control tokens of chat templates look like, of known families and others."""
+UNKNOWN = re.compile(
+    r"(?:<\|[^\s<>|]{1,40}\|>|\[\|\w{1,40}\|\]).*?"
+    r"(?:<\|[^\s<>|]{0,20}(?:assistant|bot|model)[^\s<>|]{0,20}\|>|\[\|assistant\|\]|<\|\w{1,20}\|>assistant)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A turn of a family that is not in the table, and an answer or the start of one."""
+EMPTY_THOUGHT = re.compile(
+    r"\s*(?:<((?:[a-z]+[:_])?(?:think|thinking|thoughts?|reasoning))>\s*</\1>|\[THINK\]\s*\[/THINK\]"
+    r"|◁think▷\s*◁/think▷|<\|channel>\s*thought\s*<channel\|>)\s*"
+)
+"""What templates write before an answer where thinking is off. It is no part of the answer."""
 
 
 def family_of(text: str) -> Family | None:
@@ -79,6 +90,11 @@ def family_of(text: str) -> Family | None:
         if family.preamble and family.preamble in head and family.opening.search(rest):
             return family
     return None
+
+
+def is_rendered(text: str) -> bool:
+    """Return whether a chat template rendered a text, of a family in the table or another, which cannot be parsed."""
+    return family_of(text) is not None or UNKNOWN.match(_without_head(text)[1].lstrip()) is not None
 
 
 def parse(text: str, family: Family) -> tuple[Conversation, bool]:
@@ -100,6 +116,8 @@ def parse(text: str, family: Family) -> tuple[Conversation, bool]:
         ended = family.end in tail
         if after and not ended and (role not in family.unended or after.lastgroup == role):
             check(after[0])
+        if role == "assistant":
+            content = without_empty_thought(content)
         turns.append(Message(role, content.strip() if family.stripped else content))
     return tuple(turns), not ended
 
@@ -112,6 +130,16 @@ def check(text: str) -> None:
             f"it holds the control token {token[0]}, and cannot be read as {', '.join(known)} or {last}. Send messages "
             "instead"
         )
+
+
+def without_empty_thought(answer: str) -> str:
+    r"""Return a rendered answer without the empty thought before it.
+
+    >>> without_empty_thought("<think>\n\n</think>\n\nAn oak."), without_empty_thought("<think>Hm</think>An oak.")
+    ('An oak.', '<think>Hm</think>An oak.')
+    """
+    empty = EMPTY_THOUGHT.match(answer)
+    return answer[empty.end() :] if empty else answer
 
 
 def without_padding(text: str) -> str:

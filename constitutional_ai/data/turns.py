@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from constitutional_ai.data.dialogues import as_turns, begins_dialogue, conversation_of
-from constitutional_ai.data.rendered import family_of
+from constitutional_ai.data.rendered import is_rendered
 from constitutional_ai.errors import RecordError
 from constitutional_ai.records import Conversation, Message, Role
 
@@ -33,6 +33,19 @@ SPEAKERS: dict[str, Role] = {
 """The names that ShareGPT's form gives to roles."""
 RUN_ON = re.compile(r"^Assistant:|\sAssistant:\s*$", re.MULTILINE)
 """The answer in a dialogue without blank lines, which would be read as part of what the human says."""
+MESSAGES = re.compile(
+    r"\s*\[\s*\{\s*['\"](?:role|content|from|value)['\"]\s*:"
+    r"(?=.*['\"](?:system|user|assistant|human|gpt)['\"].*\]\s*\Z)",
+    re.DOTALL,
+)
+"""Messages that were saved as one text, by pandas for example."""
+TEXT_LIST = re.compile(r'\s*\[\s*".*"\s*\]\s*\Z', re.DOTALL)
+"""A list of texts that was saved as one text. An answer may be such a list, a prompt that is nothing else is not."""
+OTHER_SPEAKERS = re.compile(
+    r"\s*(#{1,4} *human|#{0,4} *(?:user|prompter)) *:(?=.*\s(?:#{1,4} *)?(?:assistant|gpt|bot) *:)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A dialogue with other names of its speakers than ours, which would be one human turn."""
 TEXTS = {"text", "input_text", "output_text"}
 """The types of a part of a message that hold text."""
 
@@ -43,11 +56,15 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
     Raises ValueError that begins with the place of the wrong value, such as ``chosen.1.content``.
     """
     match value:
-        case str() if family_of(value):
+        case str() if is_rendered(value):
             try:
                 return conversation_of(value)
             except RecordError as error:
                 raise ValueError(f"{place}: {error}.") from error
+        case str() if is_saved_list(value, role):
+            raise ValueError(f"{place}: holds a list as a text. Save the table as Parquet or JSON lines.")
+        case str() if role == "user" and (other := OTHER_SPEAKERS.match(value)):
+            raise ValueError(f"{place}: is a dialogue with '{other[1]}:'. Write its turns as messages.")
         case str():
             turns = as_turns(value, role)
             if begins_dialogue(value) and RUN_ON.search(next(m.content for m in turns if m.role == "user")):
@@ -62,6 +79,11 @@ def turns_of(value: Any, place: str, role: Role) -> Conversation:
             ]:  # H4 has empty system turns
                 return tuple(filled)
     raise ValueError(f"{place}: must be a text or a list of messages, not {_short(value)}.")
+
+
+def is_saved_list(text: str, role: Role) -> bool:
+    """Return whether a text is a list, of messages or of texts, that a table saved as one text."""
+    return bool(MESSAGES.match(text) or (role == "user" and TEXT_LIST.match(text)))
 
 
 def joined(conversations: Sequence[Conversation]) -> Conversation | None:

@@ -6,15 +6,19 @@ the same prompt. Four things are settled:
 * a thought is switched off, or closed where the template always opens one, unless ``enable_thinking`` is true;
 * a training text continues the prompt that is sampled from, which templates that write an empty thought break;
 * a date is always ``DATE``, because another date changes every score;
-* a system turn that the template refuses or drops is put at the head of the first human turn.
+* a system turn that the template refuses or drops is put at the head of the human turn after it.
+
+What a settled template still drops is refused: words must not be lost without a trace.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import date
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
@@ -39,10 +43,16 @@ asks for an effort that can be lowered and not switched off."""
 
 DEFAULT = "{%- if enable_thinking is not defined -%}{%- set enable_thinking = false -%}{%- endif -%}"
 FOLD_SYSTEM = (
-    "{%- if messages and messages[0]['role'] == 'system' and messages[1:] and messages[1]['role'] == 'user' -%}"
-    "{%- set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}]"
-    " + messages[2:] -%}{%- endif -%}"
+    "{%- set folded = namespace(turns=[], system='') -%}{%- for turn in messages -%}"
+    "{%- if turn['role'] == 'system' and loop.index0 >= FIRST and not loop.last"
+    " and messages[loop.index0 + 1]['role'] == 'user' -%}{%- set folded.system = turn['content'] + '\n\n' -%}"
+    "{%- else -%}{%- set folded.turns = folded.turns + [turn if not folded.system else"
+    " {'role': 'user', 'content': folded.system + turn['content']}] -%}{%- set folded.system = '' -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = folded.turns -%}"
 )
+AT_THE_HEAD = (("system", "user"), ("system", "user", "assistant"), ("system", "user", "assistant", "user"))
+LATER = tuple((*AT_THE_HEAD[1], *more) for more in AT_THE_HEAD[:2])
+"""Conversations with a system turn in either place. Mistral drops it where the last turn is an answer."""
 CONTINUES = (
     "{%- if messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt -%}"
     "{{- turns(messages[:-1], true) -}}CLOSE_THOUGHT{{- messages[-1]['content'] -}}{{- END_OF_TURN -}}"
@@ -68,8 +78,9 @@ def settle(tokenizer: Any, name: str) -> None:
         template = tokenizer.chat_template = template["default"]
     if not template or MARK in template:
         return
+    human = [{"role": "user", "content": HUMAN}]
     try:
-        prompt = rendered(tokenizer, [{"role": "user", "content": HUMAN}], add_generation_prompt=True)
+        prompt = _applied(tokenizer, human, add_generation_prompt=True)
     except RecordError as error:
         raise ModelError(f"the chat template of '{name}' cannot render one human turn: {error}") from error
     if HUMAN not in prompt:
@@ -79,7 +90,7 @@ def settle(tokenizer: Any, name: str) -> None:
         )
     head = _switches(template) + _fixed_dates(template)
     tokenizer.chat_template = head + template
-    fold = FOLD_SYSTEM if _loses_system_turns(tokenizer) else ""
+    fold = _fold(tokenizer)
     tokenizer.chat_template = fold + head + template
     continued = _continued(tokenizer, template)
     if head or fold or continued:
@@ -143,10 +154,12 @@ def _fixed_dates(template: str) -> str:
     )
 
 
-def _loses_system_turns(tokenizer: Any) -> bool:
-    """Return whether the template refuses a system turn, or leaves it out without a word."""
-    turns = [("system", SYSTEM), ("user", HUMAN)]
-    return SYSTEM not in (render(tokenizer, turns, add_generation_prompt=True) or "")
+def _fold(tokenizer: Any) -> str:
+    """Return the statements that put system turns into human turns, where the template refuses or drops them."""
+    for first, conversations in ((0, AT_THE_HEAD), (1, LATER)):
+        if not all(takes(tokenizer, tuple((role, False) for role in roles)) for roles in conversations):
+            return FOLD_SYSTEM.replace("FIRST", str(first))
+    return ""
 
 
 def _continued(tokenizer: Any, template: str) -> str | None:
@@ -180,12 +193,55 @@ def render(tokenizer: Any, turns: list[tuple[str, str]], *, add_generation_promp
 
 
 def rendered(tokenizer: Any, messages: list[dict[str, str]], **more: Any) -> str:
-    """Return messages as the chat template renders them. Raises RecordError if it refuses them.
+    """Return messages as the chat template renders them. Raises RecordError if it refuses them, or drops a turn.
 
     Some templates refuse a role or an order of turns; some cut what a text says before ``</think>``.
     """
+    text = _applied(tokenizer, messages, **more)
+    if (number := _dropped(tokenizer, shape_of(messages), more)) is not None:
+        role = messages[number]["role"]
+        raise RecordError(
+            f"the model's chat template leaves out turn {number + 1} of this conversation ({role})"
+        )
+    return text
+
+
+def _applied(tokenizer: Any, messages: list[dict[str, str]], **more: Any) -> str:
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, **more)
     except (TemplateError, ValueError, TypeError) as error:
         raise RecordError(f"the model's chat template refuses this conversation: {error}") from error
     return text
+
+
+Shape = tuple[tuple[str, bool], ...]
+"""The role of each turn, and whether it is blank: all that templates refuse or drop a turn for."""
+_DROPPED: WeakKeyDictionary[Any, dict[Any, int | None]] = WeakKeyDictionary()
+
+
+def shape_of(messages: Iterable[dict[str, str]]) -> Shape:
+    """Return the shape of a conversation."""
+    return tuple((m["role"], not m["content"].strip()) for m in messages)
+
+
+def takes(tokenizer: Any, shape: Shape) -> bool:
+    """Return whether the template renders every turn of a conversation, which needs an answer unless it ends in one."""
+    try:
+        return _dropped(tokenizer, shape, {"add_generation_prompt": shape[-1][0] != "assistant"}) is None
+    except RecordError:
+        return False
+
+
+def _dropped(tokenizer: Any, shape: Shape, more: dict[str, Any]) -> int | None:
+    """Return the number of the first turn that the template drops. Each shape is rendered once.
+
+    A turn's own text cannot show it: templates trim it, and a short one may stand elsewhere.
+    """
+    known = _DROPPED.setdefault(tokenizer, {})
+    key = tokenizer.chat_template, shape, tuple(sorted(more.items()))
+    if key not in known:
+        texts = ["" if blank else f"Turn {number}." for number, (_, blank) in enumerate(shape)]
+        turns = [{"role": role, "content": text} for (role, _), text in zip(shape, texts, strict=True)]
+        text = _applied(tokenizer, turns, **more)
+        known[key] = next((n for n, each in enumerate(texts) if each not in text), None)
+    return known[key]

@@ -5,45 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from constitutional_ai.errors import RecordError
-from constitutional_ai.models.chat_template import rendered
+from constitutional_ai.models.chat_template import shape_of, takes
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.rendering import uses_plain_format
 from constitutional_ai.records import Conversation, Prompt, as_messages
 
 REFUSED = "turns that the chat template refuses"
-Shape = tuple[tuple[str, bool], ...]
-"""The role of each turn, and whether it is blank: all that templates refuse a conversation for."""
 
 
 class TurnFilter:
-    """Knows which conversations a tokenizer's chat template takes. Each shape is rendered once."""
+    """Knows which conversations a tokenizer's chat template takes."""
 
     def __init__(self, tokenizer: Any) -> None:
         """``tokenizer`` has a settled chat template, or none."""
         self._tokenizer = tokenizer
-        self._known: dict[Shape, bool] = {}
 
     def takes(self, conversation: Conversation) -> bool:
-        """Return whether the template renders the conversation."""
+        """Return whether the template renders every turn of the conversation."""
         return self.takes_messages(as_messages(conversation))
 
     def takes_messages(self, messages: Iterable[dict[str, str]]) -> bool:
-        """Return whether the template renders the messages."""
-        if uses_plain_format(self._tokenizer):
-            return True
-        shape = tuple((m["role"], bool(m["content"].strip())) for m in messages)
-        if shape not in self._known:
-            self._known[shape] = self._renders(shape)
-        return self._known[shape]
-
-    def _renders(self, shape: Shape) -> bool:
-        messages = [{"role": role, "content": "Text." if filled else ""} for role, filled in shape]
-        try:
-            rendered(self._tokenizer, messages, add_generation_prompt=shape[-1][0] != "assistant")
-        except RecordError:
-            return False
-        return True
+        """Return whether the template renders every one of the messages."""
+        return uses_plain_format(self._tokenizer) or takes(self._tokenizer, shape_of(messages))
 
 
 def turn_filters(names: Iterable[str | None]) -> list[TurnFilter]:
@@ -60,7 +43,10 @@ def turn_filters(names: Iterable[str | None]) -> list[TurnFilter]:
 
 
 def refused_prompts(prompts: Iterable[Prompt], names: Iterable[str | None]) -> set[str]:
-    """Return the ids of the prompts that a named model's chat template refuses. Raises as ``turn_filters`` does."""
+    """Return the ids of the prompts that a named model's chat template refuses, or drops a turn of.
+
+    Raises as ``turn_filters`` does.
+    """
     # Every template takes one human turn: most files load no tokenizer.
     doubtful = [prompt for prompt in prompts if [m.role for m in prompt.conversation] != ["user"]]
     filters = turn_filters(names) if doubtful else []

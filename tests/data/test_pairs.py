@@ -17,6 +17,9 @@ LLAMA = (
 )
 
 
+NO_THOUGHT = "<think>\n\n</think>\n\n"
+
+
 def written(folder: Path, *rows: object) -> Path:
     file = folder / "pairs.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -75,9 +78,26 @@ def written(folder: Path, *rows: object) -> Path:
             "chosen": "Hello!<|im_end|>\n",
             "rejected": "Go off.<|im_end|>\n",
         },
+        *[
+            {
+                "prompt": f"<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n{before}",
+                "chosen": f"{first}Hello!<|im_end|>\n",
+                "rejected": f"{second}Go off.<|im_end|>\n",
+            }
+            for before, first, second in (
+                (NO_THOUGHT, "", ""),
+                ("", NO_THOUGHT, NO_THOUGHT),
+                ("", "", NO_THOUGHT),
+            )
+        ],
+        {
+            "prompt": "<|turn>user\nHi?<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+            "chosen": "Hello!<turn|>\n",
+            "rejected": "Go off.<turn|>\n",
+        },
         {"prompt": f"<|begin_of_text|>{LLAMA}", "chosen": "Hello!<|eot_id|>", "rejected": "Go off.<|eot_id|>"},
         {
-            "chosen": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n",
+            "chosen": f"<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n{NO_THOUGHT}Hello!<|im_end|>\n",
             "rejected": "<|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\nGo off.<|im_end|>\n",
         },
     ],

@@ -76,6 +76,32 @@ def test_an_answer_may_be_cut_or_empty(name: str) -> None:
     assert split_prompt(cut)[0] == conversation_of(STRINGS[name])[:-1]
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "<think>\n\n</think>\n\n",
+        "<think></think>",
+        "[THINK][/THINK]",
+        "<|channel>thought\n<channel|>",
+        "◁think▷◁/think▷",
+    ],
+)
+@pytest.mark.parametrize("name", sorted(STRINGS.keys() - {"plain"}))
+def test_an_empty_thought_belongs_to_the_prompt(name: str, empty: str) -> None:
+    start = STRINGS[name].index("Bye")
+    prompt, end = STRINGS[name][:start] + empty, STRINGS[name][start:]
+    read = conversation_of(STRINGS[name])
+    assert split_prompt(prompt) == (read[:-1], "")
+    assert conversation_of(prompt + end) == conversation_of(prompt + end, prompt) == read
+    assert conversation_of(prompt + end, STRINGS[name][:start]) == read
+
+
+def test_a_thought_with_words_is_left_to_who_reads_the_answer() -> None:
+    text = STRINGS["ChatML"].replace("Bye", "<think>Hm</think>Bye")
+    assert conversation_of(text)[-1].content == "<think>Hm</think>Bye"
+    assert split_prompt("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n")[1] == "<think>\n"
+
+
 def rendered(template: Path, conversation: Conversation) -> str:
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template

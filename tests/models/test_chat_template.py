@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import trl
 from transformers import AutoTokenizer
 
-from constitutional_ai.errors import ModelError, OnlyThought
-from constitutional_ai.models.chat_template import DATE, settle
+from constitutional_ai.errors import ModelError, OnlyThought, RecordError
+from constitutional_ai.models.chat_template import DATE, rendered, settle
 from constitutional_ai.models.local.tokens import Tokens
 from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.refused_turns import TurnFilter
 from constitutional_ai.models.thinking import opens_thought
 from constitutional_ai.records import Message
 
@@ -82,7 +84,7 @@ def test_settling_twice_changes_nothing(tokenizer: Any, name: str) -> None:
     assert settled(tokenizer, once).chat_template == once
 
 
-@pytest.mark.parametrize("name", ["llama3", "phi3", "qwen2_5", "cohere"])
+@pytest.mark.parametrize("name", ["llama3", "phi3", "qwen2_5", "cohere2"])
 def test_a_template_that_leaves_nothing_open_stays_as_it_is(tokenizer: Any, name: str) -> None:
     assert settled(tokenizer, REAL[name]).chat_template == REAL[name]
 
@@ -128,6 +130,76 @@ def test_a_refused_system_turn_stands_at_the_head_of_the_human_turn(tokenizer: A
     assert prompt_of(tokenizer, SYSTEM, HUMAN) == (
         "<|im_start|>user\nBe kind.\n\nName a fruit.<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+ROLES = ("system", "user", "assistant")
+MOVES_TO_THE_HEAD = {"cohere2", "deepseekv3"}
+"""They render a later system turn, before all other turns."""
+
+
+def turns_in(roles: str) -> list[dict[str, str]]:
+    names = {role[0]: role for role in ROLES}
+    return [{"role": names[r], "content": f"Words number {n}, of {r}."} for n, r in enumerate(roles)]
+
+
+@pytest.mark.parametrize("name", sorted(REAL.keys() - IMAGES))
+def test_no_template_drops_a_turn_without_a_word(tokenizer: Any, name: str) -> None:
+    turn_filter = TurnFilter(settled(tokenizer, REAL[name]))
+    for length in range(1, 5):
+        for roles in map("".join, itertools.product("sua", repeat=length)):
+            turns = turns_in(roles)
+            try:
+                text = rendered(tokenizer, turns, add_generation_prompt=roles[-1] != "a")
+            except RecordError:
+                assert not turn_filter.takes_messages(turns), roles
+                continue
+            assert turn_filter.takes_messages(turns), roles
+            places = [text.find(turn["content"]) for turn in turns]
+            assert all(text.count(turn["content"]) == 1 for turn in turns), roles
+            spoken = [place for place, role in zip(places, roles, strict=True) if role != "s"]
+            assert spoken == sorted(spoken), roles
+
+
+@pytest.mark.parametrize("name", sorted(REAL.keys() - IMAGES))
+@pytest.mark.parametrize("roles", ["su", "sua", "suau", "suaua", "uasu", "uasua", "suasu", "suasua"])
+def test_a_system_turn_before_a_human_turn_is_rendered_by_every_template(
+    tokenizer: Any, name: str, roles: str
+) -> None:
+    text = text_of(settled(tokenizer, REAL[name]), *turns_in(roles), add_generation_prompt=roles[-1] == "u")
+    places = [text.index(turn["content"]) for turn in turns_in(roles)]
+    assert places == sorted(places) or name in MOVES_TO_THE_HEAD
+
+
+def test_a_template_that_hides_a_system_turn_from_the_training_text_gets_it_in_the_human_turn(
+    tokenizer: Any,
+) -> None:
+    """Mistral's writes it into the last turn, if that is a human's."""
+    mistral = (
+        "{% set system = messages[0].content if messages[0].role == 'system' %}{% for m in messages %}"
+        "{% if m.role == 'user' %}[INST]{{ system ~ ' ' if loop.last and system else '' }}{{ m.content }}[/INST]"
+        "{% elif m.role == 'assistant' %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    settled(tokenizer, mistral)
+    assert prompt_of(tokenizer, SYSTEM, HUMAN) == "[INST]Be kind.\n\nName a fruit.[/INST]"
+    assert text_of(tokenizer, SYSTEM, HUMAN, ANSWER) == "[INST]Be kind.\n\nName a fruit.[/INST]An apple.</s>"
+
+
+@pytest.mark.parametrize("kept", ["loop.first", "loop.last", "m.role != 'system'", "m.role != 'assistant'"])
+def test_a_dropped_turn_is_named(tokenizer: Any, kept: str) -> None:
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m.content if {kept} }}}}{{% endfor %}}"
+    turns = [SYSTEM, HUMAN, ANSWER]
+    dropped = {"loop.first": "2 .*user", "loop.last": "1 .*system", "m.role != 'system'": "1 .*system"}
+    with pytest.raises(RecordError, match=f"leaves out turn {dropped.get(kept, '3 .*assistant')}"):
+        rendered(tokenizer, turns)
+    assert not TurnFilter(tokenizer).takes_messages(turns)
+    tokenizer.chat_template = CHATML  # what was seen of one template is not held against another
+    assert TurnFilter(tokenizer).takes_messages(turns)
+    assert rendered(tokenizer, turns)
+
+
+def test_a_blank_turn_may_be_dropped(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content if m.role != 'system' }}{% endfor %}"
+    assert rendered(tokenizer, [{"role": "system", "content": " "}, HUMAN]) == "Name a fruit."
 
 
 def test_of_several_templates_the_default_is_taken(tokenizer: Any) -> None:

@@ -137,13 +137,15 @@ def test_openrlhf_gets_its_rewards(server: Server, judge: PreferenceModel, style
 LLAMA = (
     "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 )
+CLOSED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 STRINGS = [  # (query, prompt)
     (f"<|begin_of_text|>{LLAMA}Hello<|eot_id|>", LLAMA),
     (f"<|eot_id|><|eot_id|><|begin_of_text|>{LLAMA}Hello<|eot_id|><|eot_id|>", ""),
     ("<pad><bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>", ""),
     ("\n\nHuman: Hi\n\nAssistant: Hello</s>", "\n\nHuman: Hi"),
     ("<s>[INST] Hi [/INST] <think>They greet me.</think>Hello</s>", "[INST] Hi [/INST]"),
-    ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nHello<|im_end|>", ""),
+    (f"{CLOSED}Hello<|im_end|>", ""),
+    (f"{CLOSED}Hello<|im_end|>", CLOSED),
 ]
 
 

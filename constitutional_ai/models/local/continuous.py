@@ -61,6 +61,8 @@ class Continuous(Generic[Request, Result]):
         self._engine, self._tokens, self._size = engine, tokens, size
         self._waiting: list[_Waiting[Request, Result]] = []
         self._running: dict[int, _Waiting[Request, Result]] = {}
+        self._unwanted: list[int] = []
+        """Requests that the engine has, and nobody waits for."""
         self._prefixes = BlocksInWork()
         self._next = 0
         self._alone = threading.Lock()
@@ -78,7 +80,8 @@ class Continuous(Generic[Request, Result]):
         await asyncio.sleep(GATHER_SECONDS)
         try:
             while self._waiting or self._running:
-                self._settle(await asyncio.to_thread(self._step, self._unwanted(), self._admitted()))
+                self._withdraw()
+                self._settle(await asyncio.to_thread(self._step, self._admitted()))
         except Exception as error:  # every asker gets it
             for each in [*self._running.values(), *self._waiting]:
                 if not each.answer.done():
@@ -86,32 +89,37 @@ class Continuous(Generic[Request, Result]):
             self._waiting = []
         finally:
             # On Ctrl-C as well: the engine must not continue what nobody waits for.
-            self._drop(list(self._running))
-            for number in self._running:
-                self._prefixes.prefilled(number)
-            self._running = {}
+            self._leave()
 
-    def _step(self, unwanted: list[int], admitted: list[int]) -> Stepped[Result]:
-        self._drop(unwanted)
-        if not self._running:
-            return Stepped([], [])
+    def _step(self, admitted: list[int]) -> Stepped[Result]:
         with self._alone:
+            self._drop_unwanted()
+            if not self._running:  # after an interrupt too, which does not stop this thread
+                return Stepped([], [])
             for number in admitted:
                 self._engine.add(number, self._running[number].request)
             return self._engine.step()
 
-    def _drop(self, numbers: list[int]) -> None:
-        with self._alone:
-            for number in numbers:
-                self._engine.drop(number)
+    def _drop_unwanted(self) -> None:
+        while self._unwanted:
+            self._engine.drop(self._unwanted.pop())
 
-    def _unwanted(self) -> list[int]:
+    def _withdraw(self) -> None:
+        """Take out the requests that nobody waits for. The next step drops them, or an interrupt before it."""
         self._waiting = [w for w in self._waiting if not w.answer.done()]
-        gone = [n for n, running in self._running.items() if running.answer.done()]
-        for number in gone:
+        for number in [n for n, running in self._running.items() if running.answer.done()]:
             self._prefixes.prefilled(number)
             del self._running[number]
-        return gone
+            self._unwanted.append(number)
+
+    def _leave(self) -> None:
+        """Take everything out of the engine."""
+        with self._alone:
+            for number in self._running:
+                self._prefixes.prefilled(number)
+            self._unwanted += self._running
+            self._running = {}
+            self._drop_unwanted()
 
     def _admitted(self) -> list[int]:
         """Return the numbers of the requests that join now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -92,22 +93,44 @@ def test_who_gives_up_is_dropped_and_the_others_are_answered() -> None:
     assert not engine.running
 
 
-def test_an_interrupt_takes_everything_out_of_the_engine() -> None:
+class Stuck(ThreadPoolExecutor):
+    """Starts so many calls, and leaves the next one in its queue."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls, self.full = calls, asyncio.Event()
+
+    def submit(self, *call: Any, **named: Any) -> Future[Any]:
+        if self.calls:
+            self.calls -= 1
+            return super().submit(*call, **named)
+        self.full.set()
+        return Future()
+
+
+@pytest.mark.parametrize("gives_up", [False, True], ids=["who waits", "who gave up"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_an_interrupt_takes_everything_out_of_the_engine(steps: int, gives_up: bool) -> None:
     class Endless(TwoSteps):
         def step(self) -> Stepped[int]:
-            started.set()
+            self.steps.append([])
+            if gives_up and len(self.steps) == steps:
+                loop.call_soon_threadsafe(asking.cancel)  # before the loop hears that the step is done
             return Stepped([], [])
 
-    engine, started = Endless(), asyncio.Event()
-
     async def interrupted() -> None:
+        nonlocal loop, asking
+        loop, threads = asyncio.get_running_loop(), Stuck(steps)
+        loop.set_default_executor(threads)
         continuous: Continuous[list[int], int] = Continuous(engine, tokens=lambda r: r, size=99)
-        asked = asyncio.create_task(continuous.ask([1]))
-        await asyncio.wait_for(started.wait(), 10)
-        asked.cancel()
+        asking = asyncio.create_task(continuous.ask([1]))
+        await threads.full.wait()
 
+    engine = Endless()
+    loop: asyncio.AbstractEventLoop
+    asking: asyncio.Task[int]
     asyncio.run(interrupted())
-    assert engine.dropped
+    assert engine.dropped == [1]
     assert not engine.running
 
 

@@ -68,7 +68,7 @@ from constitutional_ai.rl_cai.feedback.read_vote import read_vote
         ("Let me compare. (A) gives instructions. (B) declines. The answer is: (B)", "B"),
         ("A is better", "A"),
         ("(A) and (B) are the same.", None),
-        ("Between (A) and (B), I pick (B).", None),
+        ("Between (A) and (B), I pick (B).", "B"),
         ("I'd go with (A).", "A"),
         ("Avoid (A).", "B"),
         ("The answer is (A). Wait, the answer is (B).", "B"),
