@@ -71,5 +71,5 @@ def decider(model: Model) -> Decides:
         return model
     raise ModelError(
         f"{model.name} answers no decision questions. Set feedback.method=multiple_choice, or votes for a model "
-        "without log-probabilities."
+        "without log-probabilities, and feedback.predicates=false."
     )
