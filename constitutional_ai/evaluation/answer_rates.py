@@ -12,7 +12,7 @@ from constitutional_ai.detectors.boilerplate import repeats_boilerplate
 from constitutional_ai.detectors.degeneracy import degeneracy
 from constitutional_ai.detectors.objection import evades, objects, refuses
 from constitutional_ai.metrics.intervals import mean, paired_difference, rate
-from constitutional_ai.records import Answer, Kind, Metric, Response, Verdict
+from constitutional_ai.records import Answer, Kind, Message, Metric, Response, Verdict
 
 RED: tuple[Kind, ...] = ("red_team",)
 BENIGN: tuple[Kind, ...] = ("helpful", "borderline")
@@ -47,6 +47,11 @@ class Measure(NamedTuple):
     def change(self, model: str, pairs: Sequence[tuple[Answer, Answer]]) -> Metric:
         """Return the mean change from first to second, whose interval is narrower than those of the two means."""
         return paired_difference(f"{self.name}_change", model, *self.pairs(pairs))
+
+
+def conversation_with(answer: Answer) -> tuple[Message, ...]:
+    """Return the prompt's conversation with the answer at its end."""
+    return (*answer.response.prompt.conversation, Message("assistant", answer.response.text))
 
 
 def objected(answer: Answer) -> bool | None:

@@ -15,12 +15,21 @@ from itertools import compress, zip_longest
 
 from constitutional_ai.detectors.boilerplate import shares_sentences
 from constitutional_ai.errors import RecordError
-from constitutional_ai.evaluation.answer_rates import ALL_KINDS, BENIGN, MEASURES, RED, Measure, verdict
+from constitutional_ai.evaluation.answer_predicates import predicate_measures
+from constitutional_ai.evaluation.answer_rates import (
+    ALL_KINDS,
+    BENIGN,
+    MEASURES,
+    RED,
+    Measure,
+    conversation_with,
+    verdict,
+)
 from constitutional_ai.evaluation.suite import Score, Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
 from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, share
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import Answer, Message, Metric, Prompt, Response
+from constitutional_ai.records import Answer, Metric, Prompt, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import digest_of
@@ -67,12 +76,15 @@ def measure(suite: Suite) -> list[Metric]:
     # The detectors may have changed since an answer was recorded.
     answers = [replace(answer, verdict=verdict(answer.response)) for answer in answers]
     scores = {name: _score(suite, name, answers) for name in suite.preference_models}
+    judged = predicate_measures(suite, PART, answers)
     by_model = {c.label: [a for a in answers if a.model == c.label] for c in suite.candidates}
     if scores:
         medians = _medians(by_model, scores)
         write_rows(suite.run.stage(PART) / layout.MEDIANS, MedianAnswer, medians)
     return [
-        metric for label, of_model in by_model.items() for metric in _metrics(suite, label, of_model, scores)
+        metric
+        for label, of_model in by_model.items()
+        for metric in _metrics(suite, label, of_model, scores, judged)
     ]
 
 
@@ -127,11 +139,6 @@ def _score(suite: Suite, name: str, answers: Sequence[Answer]) -> ScoresById:
     return {row.id: row.score for row in rows}
 
 
-def conversation_with(answer: Answer) -> tuple[Message, ...]:
-    """Return the prompt's conversation with the answer at its end."""
-    return (*answer.response.prompt.conversation, Message("assistant", answer.response.text))
-
-
 def _medians(by_model: dict[str, list[Answer]], scores: dict[str, ScoresById]) -> Iterator[MedianAnswer]:
     for name, of in scores.items():
         for label, answers in by_model.items():
@@ -155,10 +162,14 @@ def _by_prompt(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
 
 
 def _metrics(
-    suite: Suite, label: str, answers: Sequence[Answer], scores: dict[str, ScoresById]
+    suite: Suite,
+    label: str,
+    answers: Sequence[Answer],
+    scores: dict[str, ScoresById],
+    judged: Sequence[Measure],
 ) -> list[Metric]:
     texts, shared = [a.response.text for a in answers], _sharing(answers)
-    measures = [*MEASURES, Measure("shared_sentence_rate", ALL_KINDS, lambda a: a.id in shared)]
+    measures = [*MEASURES, Measure("shared_sentence_rate", ALL_KINDS, lambda a: a.id in shared), *judged]
     for name, of in scores.items():
         score = partial(_score_of, of)
         measures += [Measure(f"pm_score.{name}", RED, score), Measure(f"pm_score_benign.{name}", BENIGN, score)]

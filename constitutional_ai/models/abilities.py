@@ -19,11 +19,12 @@ from constitutional_ai.records import Conversation, Usage
 class DecisionQuestion:
     """A typed question about a text."""
 
-    kind: Literal["choice", "score"]
-    """``choice`` asks which option fits best, ``score`` which level is reached."""
+    kind: Literal["choice", "score", "predicate"]
+    """``choice`` asks which option fits best, ``score`` which level is reached, ``predicate`` whether it is so."""
     text: str
-    options: tuple[str, ...]
-    """What each option says, in the order in which they are shown; the levels of a score, lowest first."""
+    options: tuple[str, ...] = ()
+    """What each option says, in the order in which they are shown; the levels of a score, lowest first. A predicate has
+    none: its reading holds P(yes) and P(no)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +71,5 @@ def decider(model: Model) -> Decides:
         return model
     raise ModelError(
         f"{model.name} answers no decision questions. Set feedback.method=multiple_choice, or votes for a model "
-        "without log-probabilities."
+        "without log-probabilities, and feedback.predicates=false."
     )

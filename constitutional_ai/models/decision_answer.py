@@ -13,6 +13,8 @@ NAME = "answer"
 """Name of the question in a request, which holds one."""
 SUM_TOLERANCE = 0.02
 """How far from 1 the sum of an answer's probabilities may be: servers round them."""
+KINDS = {"choice": ("choice",), "score": ("score",), "predicate": ("noul", "predicate")}
+"""The types of an answer to each kind of question: ``systemone`` calls a predicate ``noul``."""
 LONGEST_RAW = 2000
 """Characters to which an answer is cut in a record."""
 
@@ -24,6 +26,8 @@ def letter(number: int) -> str:
 
 def systemone_question(question: DecisionQuestion) -> dict[str, Any]:
     """Return a question in the shape of ``systemone``. Its options are shown in the order of its ``criteria``."""
+    if question.kind == "predicate":
+        return {"type": "noul", "instructions": question.text}
     criteria: Any = list(question.options)
     if question.kind == "choice":
         criteria = {letter(number): option for number, option in enumerate(question.options)}
@@ -33,6 +37,8 @@ def systemone_question(question: DecisionQuestion) -> dict[str, Any]:
 def decisions_question(question: DecisionQuestion) -> dict[str, Any]:
     """Return a question in the shape of ``decisions``."""
     same = {"type": question.kind, "name": NAME, "instructions": question.text}
+    if question.kind == "predicate":
+        return same
     if question.kind == "score":
         return {**same, "levels": [{"label": option} for option in question.options]}
     choices = [{"value": letter(number), "description": text} for number, text in enumerate(question.options)]
@@ -46,9 +52,10 @@ def read_decision(reply: Any, question: DecisionQuestion) -> Reading:
     raw = json.dumps(answer)[:LONGEST_RAW]
     if answer.get("type") == "refusal":
         raise RefusedAnswer(f"the feedback model refused to judge: {raw}")
-    probabilities = _in_order(answer.get("probabilities"), question)
+    is_predicate = question.kind == "predicate"
+    probabilities = _yes_and_no(answer) if is_predicate else _in_order(answer.get("probabilities"), question)
     total = sum(probabilities)
-    if answer.get("type") != question.kind or abs(total - 1) > SUM_TOLERANCE:
+    if answer.get("type") not in KINDS[question.kind] or abs(total - 1) > SUM_TOLERANCE:
         raise BrokenReply(f"the server's answer is no {question.kind} with probabilities: {raw[:200]}")
     usage = _mapping(reply.get("usage"))
     return Reading(
@@ -81,6 +88,15 @@ def _in_order(probabilities: Any, question: DecisionQuestion) -> list[float]:
     if len(by_name) != len(values) or not all(map(_is_probability, values)):
         raise BrokenReply(f"the server's answer has no probability for each option: {str(dict(by_name))[:200]}")
     return [float(value) for value in values if value is not None]
+
+
+def _yes_and_no(answer: Mapping[str, Any]) -> list[float]:
+    """Return the probabilities of yes and of no; a reply holds the first only."""
+    yes: Any = answer.get("noul" if answer.get("type") == "noul" else "probability")
+    if not _is_probability(yes):
+        raise BrokenReply(f"the server's answer has no probability of yes: {str(dict(answer))[:200]}")
+    yes = min(max(float(yes), 0.0), 1.0)  # servers round
+    return [yes, 1 - yes]
 
 
 def _label_mass(reply: Mapping[str, Any], answer: Mapping[str, Any]) -> float | None:

@@ -91,11 +91,12 @@ def check_feedback(models: Models, feedback: Feedback, reward: str = "preference
     method = METHODS[feedback.method]
     decides, rates = method.name == "decision", reward == "feedback"
     if models.feedback.startswith("anthropic:") and (
-        method.needs_scores or decides or rates or feedback.format == "plain"
+        method.needs_scores or decides or rates or feedback.predicates or feedback.format == "plain"
     ):
         raise InputError(
             f"{models.feedback} returns no log-probabilities and does not continue plain text. Set "
-            "feedback.method=votes feedback.format=auto rl_cai.reward=preference_model."
+            "feedback.method=votes feedback.format=auto feedback.predicates=false "
+            "rl_cai.reward=preference_model."
         )
     if models.feedback.startswith("server:") and feedback.format != "plain":
         _check_chat_server(models.feedback, method, rates)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from constitutional_ai.errors import RecordError
-from constitutional_ai.evaluation.answers import conversation_with, sample_answers
+from constitutional_ai.evaluation.answer_rates import conversation_with
+from constitutional_ai.evaluation.answers import sample_answers
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.evaluation.harmfulness.fit_regressor import regressor_folder
 from constitutional_ai.evaluation.suite import Suite, load_scorer

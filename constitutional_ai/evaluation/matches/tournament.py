@@ -91,7 +91,7 @@ def _choose(suite: Suite, judge: str, turn: int, games: Sequence[Game]) -> list[
         lambda label: complete,
         choose,
         by={"judge": judge},
-        config={"judge": judge, "feedback": suite.feedback.model_dump(mode="json")},
+        config={"judge": judge, "feedback": suite.feedback.model_dump(mode="json", exclude={"predicates"})},
         inputs={
             "matches": digest_of(complete),
             "replies": suite.run.output_digest(f"{PART}/{turn}-replies"),

@@ -30,8 +30,8 @@ PROBE_STATE = "I would like an apple, please."
 LACKING = (400, 404, 405, 415, 422, 500, 501)
 """HTTP status codes of a server that has no such endpoint, or whose model cannot be asked there."""
 INSTEAD = (
-    "Set feedback.method=multiple_choice if the server gives top_logprobs, or feedback.method=votes; "
-    "'cai doctor' tells which works."
+    "Set feedback.method=multiple_choice if the server gives top_logprobs, or feedback.method=votes, and "
+    "feedback.predicates=false; 'cai doctor' tells which works."
 )
 
 Client = openai.AsyncOpenAI

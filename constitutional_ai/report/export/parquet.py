@@ -21,6 +21,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation.answer_predicates import PredicateReading
 from constitutional_ai.evaluation.answers import AnswerScore
 from constitutional_ai.evaluation.harm_identification import HarmAnswer
 from constitutional_ai.evaluation.harmfulness.measure import HarmScore
@@ -68,6 +69,7 @@ KINDS = (
     Kind("answers", layout.EVALUATION, Answer),
     Kind("answers", "answers", Answer),
     Kind("answer-scores", "answers/pm-*", AnswerScore),
+    Kind("predicates", "answers/predicates", PredicateReading),
     Kind("hhh", "hhh", HHHAnswer),
     Kind("hhh-scores", "hhh/pm-*", HHHAnswer),
     Kind("harm", "harm", HarmAnswer),

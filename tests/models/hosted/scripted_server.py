@@ -69,7 +69,15 @@ class ScriptedServer:
 # -- replies of decision endpoints
 
 Weigh = Callable[[str, list[str]], list[float]]
-"""The probability of each option of a question about a text, in the order in which they are shown."""
+"""The probability of each option of a question about a text, in the order in which they are shown.
+
+The options of a predicate are its own instructions, which are so, and the same negated by ``not``.
+"""
+
+
+def negated(text: str) -> list[str]:
+    """The two options of a predicate."""
+    return [text, f"not {text}"]
 
 
 def systemone(weigh: Weigh, label_mass: float | None = 0.9) -> Answer:
@@ -77,13 +85,18 @@ def systemone(weigh: Weigh, label_mass: float | None = 0.9) -> Answer:
 
     def answer(request: Request) -> tuple[int, Any]:
         ((name, question),) = request["questions"].items()
-        criteria = question["criteria"]
-        options = list(criteria.values()) if isinstance(criteria, dict) else criteria
-        names = list(criteria) if isinstance(criteria, dict) else [str(n) for n in range(len(criteria))]
-        given = dict(zip(names, weigh(request["state"], options), strict=True))
+        own: dict[str, Any] = {"type": question["type"]}
+        if question["type"] == "noul":
+            own["noul"] = weigh(request["state"], negated(question["instructions"]))[0]
+        else:
+            criteria = question["criteria"]
+            options = list(criteria.values()) if isinstance(criteria, dict) else criteria
+            names = list(criteria) if isinstance(criteria, dict) else [str(n) for n in range(len(criteria))]
+            given = dict(zip(names, weigh(request["state"], options), strict=True))
+            own |= {"probabilities": given, "confidence": 0.5}
         reply: dict[str, Any] = {
             "model": request["model"],
-            "answers": {name: {"type": question["type"], "probabilities": given, "confidence": 0.5}},
+            "answers": {name: own},
             "usage": {"input_tokens": 7, "output_tokens": 1},
         }
         if label_mass is not None:
@@ -99,7 +112,10 @@ def decisions(weigh: Weigh) -> Answer:
     def answer(request: Request) -> tuple[int, Any]:
         (question,) = request["questions"]
         own = {"type": question["type"], "name": question["name"], "confidence": 0.5}
-        if question["type"] == "choice":
+        if question["type"] == "predicate":
+            del own["confidence"]
+            own["probability"] = weigh(request["input"], negated(question["instructions"]))[0]
+        elif question["type"] == "choice":
             given = weigh(request["input"], [choice["description"] for choice in question["choices"]])
             own["probabilities"] = [
                 {"value": choice["value"], "probability": p}

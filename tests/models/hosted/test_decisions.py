@@ -19,6 +19,7 @@ from tests.models.hosted.scripted_server import Answer, ScriptedServer, decision
 
 CHOICE = DecisionQuestion("choice", "Which is kinder?", ("Hello!", "Go away."))
 SCORE = DecisionQuestion("score", "How good is it?", ("bad", "good"))
+PREDICATE = DecisionQuestion("predicate", "Is it kind?")
 STATE = "Human: Hi?"
 
 
@@ -51,6 +52,10 @@ READ: list[tuple[DecisionQuestion, dict[str, Any], tuple[float, ...], float | No
     (CHOICE, listed(type="choice", probabilities=pairs("value", ("B", 0.9), ("A", 0.1))), (0.1, 0.9), None),
     (SCORE, one(type="score", probabilities={"0": 0.2, "1": 0.8}), (0.2, 0.8), None),
     (SCORE, listed(type="score", probabilities=pairs("label", ("bad", 0.2), ("good", 0.8))), (0.2, 0.8), None),
+    (PREDICATE, one(type="noul", noul=0.8), (0.8, 0.2), None),
+    (PREDICATE, one(type="noul", noul=0, label_mass=0.5), (0, 1), 0.5),
+    (PREDICATE, listed(type="predicate", probability=0.8), (0.8, 0.2), None),
+    (PREDICATE, listed(type="predicate", probability=1.0001), (1, 0), None),
 ]
 
 
@@ -96,9 +101,43 @@ def test_a_reply_without_a_probability_for_each_option_is_broken(reply: Any) -> 
         read_decision(reply, CHOICE)
 
 
+BROKEN_PREDICATES: list[Any] = [
+    one(type="noul"),
+    one(type="noul", probability=0.8),
+    listed(type="predicate", noul=0.8),
+    listed(type="predicate", probability=None),
+    listed(type="predicate", probability=math.nan),
+    listed(type="predicate", probability=1.5),
+    listed(type="predicate", probability=-0.5),
+    listed(type="predicate", probability=True),
+    listed(type="predicate", probability="0.8"),
+    listed(type="predicate", probability=[0.8]),
+    listed(type="predicate", probability=10**400),
+    listed(type=["predicate"], probability=0.8),
+    listed(type="choice", probability=0.8),
+    listed(probability=0.8),
+    one(type="noul", noul=0.8, label_mass="all"),
+    {"answers": [{"type": "predicate", "probability": 0.8}] * 2},
+]
+
+
+@pytest.mark.parametrize("reply", BROKEN_PREDICATES)
+def test_a_reply_without_a_probability_of_yes_is_broken(reply: Any) -> None:
+    with pytest.raises(BrokenReply):
+        read_decision(reply, PREDICATE)
+
+
+@pytest.mark.parametrize("question", [CHOICE, SCORE])
+def test_a_predicate_answers_no_other_question(question: DecisionQuestion) -> None:
+    with pytest.raises(BrokenReply):
+        read_decision(listed(type="predicate", probability=0.8), question)
+
+
 def test_a_refusal_is_no_answer() -> None:
     with pytest.raises(RefusedAnswer):
         read_decision(listed(type="refusal", name="answer"), CHOICE)
+    with pytest.raises(RefusedAnswer):
+        read_decision(listed(type="refusal", name="answer"), PREDICATE)
 
 
 # -- which endpoint a server has
@@ -175,6 +214,26 @@ def test_a_server_without_the_one_endpoint_is_asked_at_the_other(status: int) ->
     }
     assert choice.probabilities == score.probabilities == (0.8, pytest.approx(0.2))
     assert choice.label_mass is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked"),
+    [
+        (
+            {"systemone": systemone(first_is_likely)},
+            {"questions": {"answer": {"type": "noul", "instructions": "Is it kind?"}}},
+        ),
+        (
+            {"decisions": decisions(first_is_likely)},
+            {"questions": [{"type": "predicate", "name": "answer", "instructions": "Is it kind?"}]},
+        ),
+    ],
+)
+def test_a_predicate_has_instructions_and_no_options(answers: dict[str, Answer], asked: Any) -> None:
+    with ScriptedServer(answers) as server:
+        (reading,) = decided(server, PREDICATE)
+    assert server.requests[-1]["questions"] == asked["questions"]
+    assert reading.probabilities == pytest.approx((0.8, 0.2))
 
 
 @pytest.mark.parametrize(
