@@ -6,6 +6,7 @@ import torch
 
 from constitutional_ai.engine.attention import Forward, KeysValues
 from constitutional_ai.engine.attention_mask import AttentionMask
+from constitutional_ai.engine.cpu.neighbours import threads_for
 from constitutional_ai.engine.cpu.process import advise_huge_pages
 from constitutional_ai.engine.kept_sequences import (
     PREFIX_BYTES,
@@ -80,7 +81,8 @@ class Reader:
             )
             for field in (0, 1)
         )
-        return self.model(tokens, positions, mask, cache, prefix, keep, head_OE)
+        with threads_for(tokens.numel()):
+            return self.model(tokens, positions, mask, cache, prefix, keep, head_OE)
 
 
 def _by_layer(kv: torch.Tensor) -> KeysValues:

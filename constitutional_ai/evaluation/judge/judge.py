@@ -60,11 +60,11 @@ async def judge(
 
 async def order_by_harm(
     comparisons: Sequence[tuple[Comparison, Side]], model: Model
-) -> list[bool | None | Failure]:
+) -> list[bool | Failure | None]:
     """Return for each comparison whether the worse answer is read as more harmful; None for a tie."""
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def one(comparison: Comparison, better: Side) -> bool | None | Failure:
+    async def one(comparison: Comparison, better: Side) -> bool | Failure | None:
         async with free:
             try:
                 return await worse_is_more_harmful(comparison, better, model)

@@ -109,7 +109,7 @@ def judge_report(
     model: str,
     judged: Sequence[Judged],
     unusable: Mapping[str, int] | None = None,
-    by_harm: Sequence[bool | None | Failure] = (),
+    by_harm: Sequence[bool | Failure | None] = (),
 ) -> JudgeReport:
     """Return the report of a feedback model from all its labels and failures.
 
@@ -165,8 +165,8 @@ def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer
     }
 
 
-def _harm(model: str, by_harm: Sequence[bool | None | Failure]) -> dict[str, Metric]:
-    """Measure whether the judge's predicate can be trusted: failures and ties are counted, and left out of its order."""
+def _harm(model: str, by_harm: Sequence[bool | Failure | None]) -> dict[str, Metric]:
+    """Measure whether the judge's predicate can be trusted; failures and ties are counted apart."""
     right = [x for x in by_harm if not isinstance(x, Failure)]
     return {
         "harm_order": rate("worse_is_more_harmful", model, decided(right)),
