@@ -20,6 +20,8 @@ HEAD_MULTIPLE = 32
 """The size of a head is a multiple of it; so are the sizes of weights that ``product`` multiplies."""
 LANES = 16
 """Queries of one sequence that share a key head in a decode step, at most."""
+PANEL = 16
+"""Features that stand side by side in ``Panels``."""
 BLOCK = 64
 """Packed tokens are padded to a multiple of it."""
 
@@ -49,6 +51,20 @@ class Weights8(NamedTuple):
     """(F), of each feature's whole numbers."""
 
 
+class Panels(NamedTuple):
+    """Weights in float32, laid for ``product32``: a panel of 16 features after the other, the last one padded."""
+
+    numbers: torch.Tensor
+    """(panels, E, 16)."""
+
+    @staticmethod
+    def of(weight_FE: torch.Tensor) -> Panels:
+        """Lay weights out."""
+        F, E = weight_FE.shape
+        whole_FE = torch.nn.functional.pad(weight_FE, (0, 0, 0, -F % PANEL))
+        return Panels(whole_FE.view(-1, PANEL, E).transpose(1, 2).contiguous())
+
+
 class Kernels:
     """The functions of a compiled library.
 
@@ -65,6 +81,10 @@ class Kernels:
         """Whether the processor multiplies tiles of bfloat16 (AMX), for the functions that need them."""
         self.supports_int8 = bool(library.supports_int8())
         """Whether ``product_int8`` runs: on AVX-512 VNNI, or on AMX tiles if the system allows these."""
+        self.has_products = bool(library.has_products())
+        """Whether the library multiplies in float32, faster than oneDNN: on AVX2 without AVX-512."""
+        if self.has_products:
+            library.product32.argtypes = [*[pointer] * 6, *[long] * 3]
         if self.supports_int8:
             library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
         if self.has_tiles:
@@ -201,25 +221,31 @@ class Kernels:
     def product(
         self,
         x_NE: torch.Tensor,
-        weights: int | Weights8,
+        weights: int | Weights8 | Panels,
         features: int,
         bias_F: torch.Tensor | None = None,
         other_NF: torch.Tensor | None = None,
         *,
-        gate: int | Weights8 | None = None,
+        gate: int | Weights8 | Panels | None = None,
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """Return ``norm(x) @ W.T + bias + other`` (N, F), or times SiLU of the product with ``gate``.
 
-        ``weights`` and ``gate`` are in 8 bits, or addresses from ``blocks_of``; ``norm`` the weights (E) and epsilon of
-        an RMS norm.
+        ``weights`` and ``gate`` are in 8 bits, in panels, or addresses from ``blocks_of``; ``norm`` the weights (E) and
+        epsilon of an RMS norm.
         """
+        if isinstance(weights, Panels):
+            x_NE, norm = self.rms_norm(x_NE, *norm) if norm else x_NE, None
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
         assert gate is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)
         x_norm, added_out = _pointers(x_NE, weight_E), _pointers(bias_F, other_NF, out)
-        if isinstance(weights, Weights8):
+        if isinstance(weights, Panels):
+            gate_panels = gate.numbers if isinstance(gate, Panels) else None
+            pointers = _pointers(x_NE, weights.numbers, gate_panels, bias_F, other_NF, out)
+            self._library.product32(*pointers, N, E, features)
+        elif isinstance(weights, Weights8):
             assert E < 2**16  # else sums would not fit into 32 bits
             gates = gate if isinstance(gate, Weights8) else [None] * 3
             of_weights = _pointers(*weights, *gates)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from constitutional_ai.engine.cpu.int8 import pack
-from constitutional_ai.engine.cpu.kernels import Kernels, Weights8
+from constitutional_ai.engine.cpu.kernels import Kernels, Panels, Weights8
 from constitutional_ai.engine.cpu.low_rank import LowRank, base_of
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.cpu.process import advise_huge_pages
@@ -26,9 +26,9 @@ class Projection(NamedTuple):
     """One or several projections of the same input, their weights packed once for all products."""
 
     onednn: torch.Tensor | None
-    """Packed as oneDNN multiplies them; None for weights in 8 bits."""
-    ours: int | Weights8 | None
-    """Packed as our kernels multiply them: the address of oneDNN's if they can read these, or in 8 bits."""
+    """Packed as oneDNN multiplies them; None where only our kernels do."""
+    ours: int | Weights8 | Panels | None
+    """Packed as our kernels multiply them: the address of oneDNN's if they can read these, in panels, or in 8 bits."""
     bias: torch.Tensor | None
     features: int
     kernels: Kernels | None
@@ -53,6 +53,8 @@ class Projection(NamedTuple):
         if int8:
             return Projection(None, pack(weight, int8), *rest)
         weight = weight.to(dtype)
+        if kernels and kernels.has_products:
+            return Projection(None, Panels.of(weight), *rest)
         onednn = torch.ops.mkldnn._reorder_linear_weight(weight)
         return Projection(onednn, kernels.blocks_of(weight, onednn) if kernels else None, *rest)
 
