@@ -26,13 +26,16 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     compared with a float32 forward pass over the same weights, if they are available.
 
     A server must also compare answers in four ways, by scores, letters, decisions and votes. The last line says which
-    feedback.method to set.
+    feedback.method to set. Each check of a server ends after 5 minutes; standard error says which one runs.
     """
     from constitutional_ai.evaluation.judge.feedback_ways import examine_ways
     from constitutional_ai.models.doctor import examine, table
 
-    checks = examine(model, reference)
-    ways = [] if checks[-1].name == "answers" else examine_ways(model)
+    def say(doing: str) -> None:
+        click.echo(f"cai doctor {doing} …", err=True)
+
+    checks = examine(model, reference, say)
+    ways = [] if checks[-1].name == "answers" else examine_ways(model, say)
     terminal().print(table(model, [*checks, *ways]))
     ctx.exit(1 if any(check.outcome == "no" for check in [*checks, *ways[-1:]]) else 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,8 @@ OPEN_QUESTION = (Message("user", "Make up the beginning of a story."),)
 PARTS = (" I like", " apples and pears.")
 """Two parts of one continuation. Each starts with a space, so that no token spans both."""
 REQUESTS, TOKENS = 16, 32
+CHECK_SECONDS = 300.0
+"""Time that a server has for one check: a CPU that emulates bfloat16 writes one token in several seconds."""
 FLOAT32, BFLOAT16, QUANTISED = 1e-3, 0.35, 1.0
 """Allowed difference, in nats, between two scores of one text: in float32, in bfloat16 (where rounding depends on the
 batch's shape) and with quantised weights. Scores that are shifted by a token, or lack one, are off by several nats."""
@@ -44,8 +47,10 @@ class Check:
     details: str
 
 
-def examine(name: str, reference: str | None = None) -> list[Check]:
-    """Run all checks on a model.
+def examine(
+    name: str, reference: str | None = None, say: Callable[[str], None] = lambda doing: None
+) -> list[Check]:
+    """Run all checks on a model. ``say`` receives what is being checked.
 
     ``reference`` names local weights to compare scores with; the default is the model itself if it is local.
     Raises InputError or ModelError when the model cannot be loaded.
@@ -55,9 +60,10 @@ def examine(name: str, reference: str | None = None) -> list[Check]:
     load = Check(
         "loads", "yes", f"in {time.monotonic() - started:.1f} s; takes prompts in {model.format} format"
     )
-    if reference is None and name.startswith(LOCAL_SCHEMES):
-        reference = name
-    return [load, *_paths(model), *asyncio.run(_examine(model, reference))]
+    is_local = name.startswith(LOCAL_SCHEMES)
+    examiner = _Examiner(model, say, None if is_local else CHECK_SECONDS)
+    checks = asyncio.run(examiner.examine(reference or (name if is_local else None)))
+    return [load, *_paths(model), *checks]
 
 
 def _paths(model: Model) -> list[Check]:
@@ -68,31 +74,58 @@ def _paths(model: Model) -> list[Check]:
     return [Check("computes with", "yes", "; ".join(f"{part}: {code}" for part, code in paths.items()))]
 
 
-async def _examine(model: Model, reference: str | None) -> list[Check]:
-    answers = await _check_answer(model)
-    if answers.outcome == "no":
-        return [answers]
-    try:
-        samples = await _check_sampling(model)
-    except RecordError as error:
-        return [answers, Check("answers many requests", "no", str(error))]
-    scores = await _check_scores(model)
-    thinking = Check("thinking", "yes", await describe_thinking(model))
-    checks = [answers, *samples, thinking, scores]
-    if scores.outcome == "not checked":
-        return checks
-    if reference is None:
-        hint = "name the same weights on this machine: --reference hf:FOLDER"
-        return [*checks, Check("scores are right", "not checked", hint)]
-    return [*checks, *await _compare(model, reference)]
+@dataclass(frozen=True, slots=True)
+class _Examiner:
+    """The checks of one model, each of which says what it does and ends in time."""
+
+    model: Model
+    say: Callable[[str], None]
+    seconds: float | None
+    """Time for each check; None if there is no limit."""
+
+    async def examine(self, reference: str | None) -> list[Check]:
+        model = self.model
+        answers = await self._run("answers", "asks one question", _check_answer(model), late="no")
+        if answers[0].outcome == "no":
+            return answers
+        try:
+            doing = f"asks one question {REQUESTS + 2} times, {REQUESTS} of them at once"
+            samples = await self._run("answers many requests", doing, _check_sampling(model))
+        except RecordError as error:
+            return [*answers, Check("answers many requests", "no", str(error))]
+        scores = await self._run("scores whole continuations", "asks for scores", _check_scores(model))
+        thinking = await self._run("thinking", "asks with thinking off and on", _check_thinking(model))
+        checks = [*answers, *samples, *thinking, *scores]
+        if scores[0].outcome == "not checked":
+            return checks
+        if reference is None:
+            hint = "name the same weights on this machine: --reference hf:FOLDER"
+            return [*checks, Check("scores are right", "not checked", hint)]
+        doing = "compares scores and text with a plain float32 pass"
+        return [*checks, *await self._run("scores are right", doing, _compare(model, reference))]
+
+    async def _run(
+        self, name: str, doing: str, checks: Awaitable[list[Check]], late: Outcome = "not checked"
+    ) -> list[Check]:
+        """Return the results of some checks, or one with the outcome ``late`` if time runs out."""
+        self.say(doing)
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await checks
+        except TimeoutError:
+            return [Check(name, late, f"no answer within {self.seconds:.0f} s: the server is slow or busy")]
 
 
-async def _check_answer(model: Model) -> Check:
+async def _check_answer(model: Model) -> list[Check]:
     try:
         answer = await model.generate(CONVERSATION, Sampling(temperature=0, max_tokens=TOKENS))
     except RecordError as error:
-        return Check("answers", "no", str(error))
-    return Check("answers", "yes" if answer.text else "no", f"“{answer.text[:60]}” ({answer.finish_reason})")
+        return [Check("answers", "no", str(error))]
+    return [Check("answers", "yes" if answer.text else "no", f"“{answer.text[:60]}” ({answer.finish_reason})")]
+
+
+async def _check_thinking(model: Model) -> list[Check]:
+    return [Check("thinking", "yes", await describe_thinking(model))]
 
 
 async def _check_sampling(model: Model) -> list[Check]:
@@ -133,7 +166,7 @@ def _check_seeds(texts: set[str]) -> Check:
     return Check(check, "yes", f"{len(texts)} texts from {REQUESTS} seeds")
 
 
-async def _check_scores(model: Model) -> Check:
+async def _check_scores(model: Model) -> list[Check]:
     """Check that log P(a b | c) = log P(a | c) + log P(b | c a), which fails if only first tokens are counted."""
     check, (first, second) = "scores whole continuations", PARTS
     try:
@@ -141,12 +174,12 @@ async def _check_scores(model: Model) -> Check:
             model.score(QUESTION, [first + second, first]), model.score(QUESTION + first, [second])
         )
     except RecordError as error:
-        return Check(check, "no", str(error))
+        return [Check(check, "no", str(error))]
     except ModelError as error:  # the model gives no scores
-        return Check(check, "not checked", str(error))
+        return [Check(check, "not checked", str(error))]
     off = abs(whole - head - tail)
     right = math.isfinite(whole) and whole < head <= 0 and off <= BFLOAT16
-    return Check(check, "yes" if right else "no", f"the parts add up to the whole within {off:.4f} nats")
+    return [Check(check, "yes" if right else "no", f"the parts add up to the whole within {off:.4f} nats")]
 
 
 async def _compare(model: Model, reference: str) -> list[Check]:

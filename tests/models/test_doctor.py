@@ -16,7 +16,7 @@ from constitutional_ai import machine
 from constitutional_ai.cli import main
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models import doctor
-from constitutional_ai.models.doctor import examine
+from constitutional_ai.models.doctor import Check, examine
 from constitutional_ai.models.doctor_thinking import describe_thinking
 from constitutional_ai.models.load import load_model
 from constitutional_ai.models.local.hugging_face import HuggingFaceModel
@@ -98,6 +98,27 @@ def test_an_error_of_the_model_fails_a_check(answered: int, monkeypatch: pytest.
     monkeypatch.setattr(doctor, "load_model", lambda name: ScriptedModel(say=say))
     *_, last = examine("scripted:echo")
     assert (last.outcome, last.details) == ("no", "Server is pinned to another model")
+
+
+@pytest.mark.parametrize(
+    ("slow", "late", "outcome"),
+    [("fruit", "answers", "no"), ("story", "answers many requests", "not checked")],
+)
+def test_a_server_that_takes_too_long_fails_only_that_check(
+    slow: str, late: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ScriptedModel):
+        async def generate(self, context: Context, sampling: Sampling) -> Completion:
+            await asyncio.sleep(30 * (slow in str(context)))
+            return await super().generate(context, sampling)
+
+    steps: list[str] = []
+    monkeypatch.setattr(doctor, "load_model", lambda name: Slow())
+    monkeypatch.setattr(doctor, "CHECK_SECONDS", 1.0)
+    found = {check.name: check for check in examine("server:m@http://127.0.0.1:1/v1", say=steps.append)}
+    assert found[late] == Check(late, outcome, "no answer within 1 s: the server is slow or busy")
+    assert ("thinking" in found) == (late != "answers")
+    assert len(steps) == (1 if late == "answers" else 4)
 
 
 def test_a_model_without_local_weights_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

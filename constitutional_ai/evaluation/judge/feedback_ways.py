@@ -7,16 +7,17 @@ not fit each other. They are too few to tell which judges best: ``cai judge`` me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.doctor import Check
+from constitutional_ai.models.doctor import CHECK_SECONDS, Check
 from constitutional_ai.models.load import LOCAL_SCHEMES, load_model
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import GateAnswer, PreferenceLabel
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.gate import CHANCE, gate_questions
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
@@ -50,6 +51,8 @@ class WayResult:
     """The answers, by the id of the question."""
     fault: str | None
     """Why there is no answer, or not to every question."""
+    is_late: bool = False
+    """Whether time ran out before the last question."""
 
     @property
     def works(self) -> bool:
@@ -57,35 +60,54 @@ class WayResult:
         return len(self.answers) >= READABLE_SHARE * QUESTIONS
 
 
-def examine_ways(name: str, seed: int = 0) -> list[Check]:
-    """Return a check for each way, and what to set; nothing for a model in this process, which scores anyway."""
+def examine_ways(name: str, say: Callable[[str], None] = lambda doing: None) -> list[Check]:
+    """Return a check for each way, and what to set; nothing for a model in this process, which scores anyway.
+
+    ``say`` receives the way that is being checked.
+    """
     if name.startswith((*LOCAL_SCHEMES, "scripted:")):
         return []
-    return checks_of(asyncio.run(ask_in_every_way(load_model(name), seed)))
+    return checks_of(asyncio.run(ask_in_every_way(load_model(name), say, CHECK_SECONDS)))
 
 
-async def ask_in_every_way(model: Model, seed: int = 0) -> list[WayResult]:
-    """Ask the questions in each way, in the order of ``WAYS``, and in both orders of the answers."""
-    return [await _ask(way, settings, model, seed) for way, settings in WAYS.items()]
+async def ask_in_every_way(
+    model: Model, say: Callable[[str], None] = lambda doing: None, seconds: float | None = None, seed: int = 0
+) -> list[WayResult]:
+    """Ask the questions in each way, in the order of ``WAYS``, and in both orders of the answers.
 
-
-async def _ask(way: str, settings: Feedback, model: Model, seed: int) -> WayResult:
+    ``seconds`` is the time for each way; None if there is no limit.
+    """
     every = gate_questions()
     chosen = [question.comparison(seed) for question in every[:: len(every) // QUESTIONS][:QUESTIONS]]
-    constitution = load_constitution("default")
-    labelling = [
-        label(comparison, model=model, constitution=constitution, settings=settings, seed=seed)
-        for comparison, _ in chosen
-    ]
-    answers, fault = {}, None
-    results = await asyncio.gather(*labelling, return_exceptions=True)
-    for (comparison, better), result in zip(chosen, results, strict=True):
-        if isinstance(result, PreferenceLabel):
-            answers[comparison.id] = GateAnswer(comparison.id, result, better)
-        elif isinstance(result, (ModelError, RecordError)):
-            fault = fault or str(result)
-        else:
-            raise result
+    labelled = partial(label, model=model, constitution=load_constitution("default"), seed=seed)
+    results = []
+    for way, settings in WAYS.items():
+        say(f"asks {QUESTIONS} questions in both orders: {way}")
+        results.append(await _ask(way, chosen, partial(labelled, settings=settings), seconds))
+    return results
+
+
+async def _ask(
+    way: str,
+    chosen: Sequence[tuple[Comparison, Side]],
+    labelled: Callable[[Comparison], Awaitable[PreferenceLabel]],
+    seconds: float | None,
+) -> WayResult:
+    """Ask one question after another, so that a slow server has answered some of them when time runs out."""
+    answers: dict[str, GateAnswer] = {}
+    fault = None
+    try:
+        async with asyncio.timeout(seconds):
+            for comparison, better in chosen:
+                try:
+                    answers[comparison.id] = GateAnswer(comparison.id, await labelled(comparison), better)
+                except RecordError as error:
+                    fault = fault or str(error)
+    except ModelError as error:  # the other questions would fail alike
+        fault = fault or str(error)
+    except TimeoutError:
+        late = f"only {len(answers)} of {QUESTIONS} within {seconds:.0f} s: the server is slow or busy"
+        return WayResult(way, answers, f"{fault}; {late}" if fault else late, is_late=True)
     return WayResult(way, answers, fault)
 
 
@@ -93,15 +115,15 @@ def checks_of(results: Sequence[WayResult]) -> list[Check]:
     """Return a check for each way, compared with the first that works, and a last one that says what to set."""
     working = [result for result in results if result.works]
     checks = [
-        Check(
-            result.way,
-            "yes" if result.works else "no",
-            _details(result, working[0]) if result.works else result.fault or "",
-        )
+        Check(result.way, "yes", _details(result, working[0]))
+        if result.works
+        else Check(result.way, "not checked" if result.is_late else "no", result.fault or "")
         for result in results
     ]
     if not working:
-        return [*checks, Check("feedback", "no", "this model cannot compare answers in any way")]
+        late = any(result.is_late for result in results)
+        why = "no way was answered in time" if late else "this model cannot compare answers in any way"
+        return [*checks, Check("feedback", "no", why)]
     first = working[0]
     advice = f"set {SETTINGS[first.way]}, and audit it by cai judge"
     if _right(first) <= CHANCE * len(first.answers):

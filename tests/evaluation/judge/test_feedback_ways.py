@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from constitutional_ai.evaluation.judge.feedback_ways import (
     QUESTIONS,
     SETTINGS,
     WAYS,
+    WayResult,
     ask_in_every_way,
     checks_of,
     examine_ways,
@@ -108,6 +111,53 @@ def test_a_way_that_fails_says_why() -> None:
     checks = examined({"chat/completions": silent, "systemone": systemone(knows, 0.1)})
     assert "the options hold 0.10 of the probability" in checks["decisions"].details
     assert "tells no log-probabilities" in checks["letters by top_logprobs"].details
+
+
+def test_a_way_that_takes_too_long_is_judged_by_the_answers_so_far() -> None:
+    """Decisions answer at once and votes never, as a server does that answers one request at a time."""
+
+    def hangs_after(number: int, answer: Answer) -> Answer:
+        numbers = itertools.count()
+
+        def slowly(request: Request) -> tuple[int, Any]:
+            if not request.get("logprobs") and next(numbers) >= number:
+                never.wait(30)
+            return answer(request)
+
+        return slowly
+
+    never, said = threading.Event(), list[str]()
+    probe, asked = 1, 2 * 5  # five of eight questions, in both orders
+    answers = {
+        "chat/completions": hangs_after(0, silent),
+        "systemone": hangs_after(probe + asked, systemone(knows)),
+    }
+    with ScriptedServer(answers) as server:
+        asking = ask_in_every_way(ServerModel("m", server.url), said.append, seconds=3)
+        checks = {check.name: check for check in checks_of(asyncio.run(asking))}
+        never.set()
+    late = "within 3 s: the server is slow or busy"
+    assert checks["scores by echo"].outcome == "no"
+    assert checks["votes"] == Check("votes", "not checked", f"only 0 of {QUESTIONS} {late}")
+    assert checks["decisions"].outcome == checks["feedback"].outcome == "yes"
+    assert checks["decisions"].details.startswith("5 of 5 right")
+    assert f"3 without a label: only 5 of {QUESTIONS} {late}" in checks["decisions"].details
+    assert SETTINGS["decisions"] in checks["feedback"].details
+    assert [text.rpartition(": ")[2] for text in said] == list(WAYS)
+
+
+def test_a_server_that_answers_nothing_in_time_is_not_called_unable() -> None:
+    result = WayResult("votes", {}, "only 0 of 8 within 1 s", is_late=True)
+    assert checks_of([result]) == [
+        Check("votes", "not checked", "only 0 of 8 within 1 s"),
+        Check("feedback", "no", "no way was answered in time"),
+    ]
+
+
+def test_a_way_that_a_server_lacks_is_given_up_after_one_question() -> None:
+    with ScriptedServer({"chat/completions": silent}) as server:
+        asyncio.run(ask_in_every_way(ServerModel("m", server.url)))
+    assert 1 <= server.paths().count("systemone") <= 2  # the question in both orders
 
 
 def test_every_setting_is_one_that_a_recipe_takes() -> None:
