@@ -26,7 +26,7 @@ SHAPES = [
     for rows in (1, 2, 5, 6, 7, 13, 96, 97, 205)
     for numbers, features in ((32, 16), (100, 37), (257, 48), (576, 130))
 ]
-"""Of every rest of a tile, of a part's rows and of a panel, and of numbers on both sides of what is added at once."""
+"""These have every rest of a tile, of a part and of a panel, and numbers on both sides of what is added at once."""
 
 
 @pytest.fixture(autouse=True, scope="module")
