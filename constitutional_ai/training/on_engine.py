@@ -42,6 +42,10 @@ else:
 class OnEngine(Trainer):  # type: ignore[misc]
     """The part that all three algorithms share; a class in front of TRL's trainer."""
 
+    compares_on_engine = False
+    """Whether the KL divergence is of log-probabilities from sampling, so that the reference's are the engine's too.
+    Elsewhere both are of forward passes: two arithmetics would differ even where the weights are the same."""
+
     def __init__(self, *, engine: LiveEngine | None, stop: Sequence[str] = (), **arguments: Any) -> None:
         """``engine`` has the policy's weights; None samples by TRL. ``stop`` are texts that end an answer."""
         super().__init__(**arguments)
@@ -113,7 +117,7 @@ class OnEngine(Trainer):  # type: ignore[misc]
             rows = AnswerRows.of(input_ids, attention_mask, logits_to_keep)
             if (weights := self._weights_of(model)) == self._weights:
                 return rows.padded(self._sampled_logps(rows)), None, None
-            if weights[0] == self._weights[0]:  # another adapter of the same model
+            if self.compares_on_engine and weights[0] == self._weights[0]:  # another adapter of the same model
                 return rows.padded(self._engine_logps(rows)), None, None
         return self._logps_by_forward(model, input_ids, attention_mask, logits_to_keep, *args, **more)
 
@@ -166,6 +170,8 @@ class OnEngine(Trainer):  # type: ignore[misc]
 
 class RLOOTrainer(OnEngine, trl.RLOOTrainer):  # type: ignore[misc]
     """TRL's RLOO on our engine."""
+
+    compares_on_engine = True
 
 
 class GRPOTrainer(OnEngine, trl.GRPOTrainer):  # type: ignore[misc]
