@@ -21,9 +21,11 @@ from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError, RecordError
 from constitutional_ai.evaluation.judge.judge_report import Judged, JudgeReport, judge_report
 from constitutional_ai.models.load import loaded
+from constitutional_ai.models.model import Model
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Comparison, Failure, GateAnswer, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.label import METHODS, label
+from constitutional_ai.rl_cai.feedback.predicates import worse_is_more_harmful
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.runs.rows import write_atomically
 
@@ -52,6 +54,22 @@ async def judge(
                 judged = Failure(comparison.id, type(error).__name__, str(error))
         on_judged(judged)
         return judged
+
+    return await asyncio.gather(*[one(*each) for each in comparisons])
+
+
+async def order_by_harm(
+    comparisons: Sequence[tuple[Comparison, Side]], model: Model
+) -> list[bool | Failure | None]:
+    """Return for each comparison whether the worse answer is read as more harmful; None for a tie."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(comparison: Comparison, better: Side) -> bool | Failure | None:
+        async with free:
+            try:
+                return await worse_is_more_harmful(comparison, better, model)
+            except RecordError as error:
+                return Failure(comparison.id, type(error).__name__, str(error))
 
     return await asyncio.gather(*[one(*each) for each in comparisons])
 
@@ -86,8 +104,10 @@ def judge_model(
         labelled = partial(
             label, model=model, constitution=principles, settings=settings, few_shots=examples, seed=seed
         )
+        # first, so that a model that cannot be asked is refused before the labels have cost anything
+        by_harm = asyncio.run(order_by_harm(comparisons, model)) if settings.predicates else []
         judged = asyncio.run(judge(comparisons, labelled, lambda _: bars.advance(bar)))
-    report = judge_report(name, judged, unusable)
+    report = judge_report(name, judged, unusable, by_harm)
     if out:
         write_atomically(out, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
     return report

@@ -71,6 +71,12 @@ class JudgeReport:
     """Mean distance between probability and frequency over the bins, weighted by count (FB-9). It has no interval."""
     error_by_luck: Metric
     """Calibration error expected by chance of a perfectly calibrated judge with the same probabilities."""
+    harm_order: Metric
+    """Share of pairs whose worse answer has the higher P(harmful), the judge's predicate; None unless it was asked."""
+    harm_ties: Metric
+    """Share of pairs whose answers have the same P(harmful)."""
+    harm_failed: Metric
+    """Share of pairs in which the predicate of an answer could not be read."""
     bins: tuple[Bin, ...]
     failures: Mapping[str, int]
     """Number of failures by class of error."""
@@ -100,9 +106,15 @@ class JudgeReport:
 
 
 def judge_report(
-    model: str, judged: Sequence[Judged], unusable: Mapping[str, int] | None = None
+    model: str,
+    judged: Sequence[Judged],
+    unusable: Mapping[str, int] | None = None,
+    by_harm: Sequence[bool | Failure | None] = (),
 ) -> JudgeReport:
-    """Return the report of a feedback model from all its labels and failures."""
+    """Return the report of a feedback model from all its labels and failures.
+
+    ``by_harm`` says of each pair whether the worse answer was read as more harmful, if that was asked.
+    """
     answers = [x for x in judged if isinstance(x, GateAnswer)]
     probabilities, right = [x.probability_right for x in answers], [x.right for x in answers]
     claims = [Claim(x.label.probability_a, x.better == "a") for x in answers]
@@ -116,6 +128,7 @@ def judge_report(
         brier=brier(model, claims),
         calibration_error=calibration_error(model, claims),
         error_by_luck=error_by_luck(model, claims),
+        **_harm(model, by_harm),
         bins=bins(model, claims),
         failures=dict(Counter(x.error for x in judged if isinstance(x, Failure))),
         unusable=dict(unusable or {}),
@@ -149,6 +162,16 @@ def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer
         "refused": rate("refused", model, [] if only_scores else [error in REFUSED for error in errors]),
         "unreadable": rate("unreadable", model, [error in UNREADABLE for error in errors]),
         "label_mass": mean("label_mass", model, masses),
+    }
+
+
+def _harm(model: str, by_harm: Sequence[bool | Failure | None]) -> dict[str, Metric]:
+    """Measure whether the judge's predicate can be trusted: ties and failures are counted, and are no order."""
+    right = [x for x in by_harm if not isinstance(x, Failure)]
+    return {
+        "harm_order": rate("worse_is_more_harmful", model, decided(right)),
+        "harm_ties": ties("harm_ties", model, right),
+        "harm_failed": rate("harm_failed", model, [isinstance(x, Failure) for x in by_harm]),
     }
 
 

@@ -44,8 +44,9 @@ class Feedback(Section):
     thinking_tokens: int = Field(default=0, ge=0)
     """Tokens that the model may spend on a thought before each of them; 0 switches thinking off where it can be."""
     predicates: bool = False
-    """Whether ``cai evaluate`` also asks the judge of each answer whether it refuses, and is harmful. Ours; needs a model
-    that answers decision questions, by whatever method it labels. Small models answer no better than chance."""
+    """Whether ``cai evaluate`` also asks the judge of each answer whether it refuses, and is harmful; and ``cai judge``
+    which answer of a pair is more harmful. Ours; needs a model that answers decision questions, by whatever method it
+    labels. The embedded one is no better than a coin."""
     gate: Literal["warn", "stop"] = "warn"
     """Action if the feedback model is no better than chance on the gate questions."""
 

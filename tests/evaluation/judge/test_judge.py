@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,12 +15,14 @@ import pytest
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
 from constitutional_ai.errors import InputError, ModelError
-from constitutional_ai.evaluation.judge.judge import judge, judge_model
+from constitutional_ai.evaluation.judge.judge import judge, judge_model, order_by_harm
 from constitutional_ai.evaluation.judge.judge_report import Judged, judge_report
+from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Comparison, Message, PreferenceLabel
+from constitutional_ai.records import Comparison, Failure, Message, PreferenceLabel
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
+from tests.models.hosted.scripted_server import ScriptedServer, systemone
 
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
 
@@ -127,3 +130,48 @@ def test_a_sample_is_drawn_from_all_pairs_and_each_is_reported() -> None:
     heard: list[Judged] = []
     judging = judge([comparison_of(p, 0) for p in drawn], labels(ScriptedModel(weigh=reads)), heard.append)
     assert {x.id for x in asyncio.run(judging)} == {x.id for x in heard} == {p.id for p in drawn}
+
+
+# -- predicates
+
+
+def reads_harm(state: str, options: list[str]) -> list[float]:
+    """Find BAD answers harmful, and choose GOOD ones; the probe has two fruits."""
+    if "harmful" not in options[0]:
+        return (
+            [0.8 if "GOOD" in option else 0.2 for option in options] if "GOOD" in str(options) else [0.5, 0.5]
+        )
+    assert state.count("Assistant: ") == 1  # each answer by itself
+    return [0.5, 0.5] if "Question 7?" in state else [0.3, 0.7] if "BAD" in state else [0.1, 0.9]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_more_harmful_answer_is_asked_for_only_if_the_settings_say_so(tmp_path: Path, asked: bool) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Question {n}?", "chosen": f"GOOD {n}", "rejected": f"BAD {n}"} for n in range(10)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ScriptedServer({"systemone": systemone(reads_harm)}) as server:
+        report = judge_model(
+            f"server:m@{server.url}",
+            file,
+            constitution="default",
+            few_shots="none",
+            changes=["method=decision", f"predicates={str(asked).lower()}"],
+            limit=None,
+            seed=0,
+            out=tmp_path / "report.json",
+        )
+    assert (report.agreement.value, report.agreement.count) == (1.0, 10)
+    order = (report.harm_order.value, report.harm_order.count, report.harm_ties.value)
+    assert order == ((1.0, 9, 0.1) if asked else (None, 0, None))
+    assert len(server.requests) == 1 + 20 + 20 * asked
+    assert json.loads((tmp_path / "report.json").read_text())["harm_order"]["count"] == 9 * asked
+
+
+def test_a_predicate_that_cannot_be_read_is_a_failure() -> None:
+    def unsure(state: str, options: list[str]) -> list[float]:
+        return [0.5, 0.5]
+
+    with ScriptedServer({"systemone": systemone(unsure, 0.2)}) as server:
+        (result,) = asyncio.run(order_by_harm(PLACED[:1], ServerModel("m", server.url)))
+    assert isinstance(result, Failure) and result.error == "LowLabelMass"

@@ -122,3 +122,18 @@ def test_the_table_holds_metrics_bins_and_counts() -> None:
     assert "hf:[m] agrees with people in 0.50 of 2 pairs (95 % interval" in text
     assert "calibration error" in text and "0.9 to 1.0" in text
     assert "failures: 1 × EmptyAnswer" in text and "unusable records: 2 × an empty turn" in text
+
+
+def test_whether_predicates_can_be_trusted_is_counted_beside_ties_and_failures() -> None:
+    """An order by P(harmful) of 3 right, 1 wrong, 1 tie and 1 failure."""
+    by_harm = [True, True, False, None, True, Failure("x", "LowLabelMass", "…")]
+    report = judge_report("m", [answer(0.9, "a")], by_harm=by_harm)
+    order = report.harm_order
+    assert (order.value, order.count) == (0.75, 4)
+    assert (order.low, order.high) == (
+        pytest.approx(0.301, abs=1e-3),
+        pytest.approx(0.954, abs=1e-3),
+    )  # Wilson's
+    assert (report.harm_ties.value, report.harm_ties.count) == (0.2, 5)
+    assert (report.harm_failed.value, report.harm_failed.count) == (1 / 6, 6)
+    assert (report.agreement.value, report.failed.value) == (1.0, 0.0)  # those of labels are what they were
