@@ -123,6 +123,7 @@ def checkpoint(make_tiny: Callable[..., Path]) -> Path:
         single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
     )
     tokenizer.save_pretrained(folder)
+    (folder / "decision.json").write_text('{"labels": {"noul": ["A", "B"]}}')  # it has no tokens for Yes and No
     assert AutoTokenizer.from_pretrained(folder)("x")["input_ids"][0] == tokenizer.bos_token_id
     return folder
 
@@ -287,6 +288,7 @@ def test_a_server_decides_as_the_pipeline_does_here(transformers_serve: ServerMo
         DecisionQuestion("choice", WHICH, ("Hello!", "Go away.")),
         DecisionQuestion("choice", WHICH, ("Go away.", "Hello!")),
         DecisionQuestion("score", "How kind is it?", ("not", "a little", "very")),
+        DecisionQuestion("predicate", "Is it kind?"),
     ):
         here, there = [asyncio.run(m.decide("Human: Où ?", question)) for m in (local, transformers_serve)]
         assert there.probabilities == pytest.approx(here.probabilities, abs=1e-4)
