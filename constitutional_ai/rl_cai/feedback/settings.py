@@ -46,7 +46,7 @@ class Feedback(Section):
     predicates: bool = False
     """Whether ``cai evaluate`` also asks the judge of each answer whether it refuses, and is harmful; and ``cai judge``
     which answer of a pair is more harmful. Ours; needs a model that answers decision questions, by whatever method it
-    labels. Small models answer no better than chance."""
+    labels. The embedded one is no better than a coin."""
     gate: Literal["warn", "stop"] = "warn"
     """Action if the feedback model is no better than chance on the gate questions."""
 
