@@ -3,7 +3,7 @@
 Each training runs in a process of its own, in turns: 32 answers of at most 40 tokens a step, 4 to a prompt, LoRA on the
 embedded model, and a preference model of the same size with a random head as the reward. "TRL" is its trainer with its
 defaults and ``use_cpu``; our own has the settings of the recipe ``demo``. TRL has no PPO: ours is compared with GRPO.
-A last pair of trainings gets the same answers on both sides: their gradients must agree.
+A small pair of trainings gets the same answers on both sides: their gradients must agree.
 
 python benchmarks/rl.py [SIDE ALGORITHM STEPS SCRIPTED]   with arguments: one training; prints its figures as JSON
 """
@@ -33,6 +33,8 @@ from constitutional_ai.seeding import rng
 QUICK = bool(os.environ.get("QUICK"))
 STEPS, TIMES = (1, 1) if QUICK else (2, 3)
 ANSWERS, BATCH, TOKENS, RANK = 4, 32, 40, 32
+SCRIPTED = 8
+"""Tokens of an answer that both sides are given."""
 BARS = {"rloo": 4.0, "grpo": 3.0, "ppo": 3.0}
 BASE = bundled_folder("smollm2-135m")
 THEIRS = {"rloo": "RLOO", "grpo": "GRPO", "ppo": "GRPO"}
@@ -58,7 +60,7 @@ def rows(steps: int) -> list[dict[str, Any]]:
     return examples(load_prompts("built-in", "red_team").train[: steps * BATCH // ANSWERS])
 
 
-def our_trainer(algorithm: str, steps: int, folder: Path, scores: Path) -> Any:
+def our_trainer(algorithm: str, steps: int, folder: Path, scores: Path, tokens: int) -> Any:
     from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
     from constitutional_ai.rl_cai.reinforcement.reinforce import reinforce
     from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
@@ -72,7 +74,7 @@ def our_trainer(algorithm: str, steps: int, folder: Path, scores: Path) -> Any:
             "batch_size": BATCH,
             "micro_batch": 8,
             "lora_rank": RANK,
-            "max_tokens": TOKENS,
+            "max_tokens": tokens,
             "kl_weight": 0.02,
             "temperature": 0.7,
         }
@@ -93,7 +95,7 @@ def print_none(done: int, total: int) -> None:
     """Report nothing after a step."""
 
 
-def trls_trainer(algorithm: str, steps: int, folder: Path, scores: Path) -> Any:
+def trls_trainer(algorithm: str, steps: int, folder: Path, scores: Path, tokens: int) -> Any:
     import trl
     from datasets import Dataset
     from peft import LoraConfig
@@ -107,7 +109,7 @@ def trls_trainer(algorithm: str, steps: int, folder: Path, scores: Path) -> Any:
         bf16=bool(bf16),
         gradient_accumulation_steps=4,
         num_generations=ANSWERS,
-        max_completion_length=TOKENS,
+        max_completion_length=tokens,
         temperature=0.7,
         beta=0.02,
         learning_rate=1e-5,
@@ -126,7 +128,7 @@ def trls_trainer(algorithm: str, steps: int, folder: Path, scores: Path) -> Any:
 def script() -> torch.Tensor:
     """Return the tokens of 32 answers that both sides get: plain words of the vocabulary, with no end among them."""
     draws = rng(0, "scripted answers")
-    return torch.tensor([[draws.randrange(1000, 20000) for _ in range(TOKENS)] for _ in range(BATCH)])
+    return torch.tensor([[draws.randrange(1000, 20000) for _ in range(SCRIPTED)] for _ in range(BATCH)])
 
 
 def train(side: str, algorithm: str, steps: int, scripted: bool) -> dict[str, float]:
@@ -136,7 +138,8 @@ def train(side: str, algorithm: str, steps: int, scripted: bool) -> dict[str, fl
     make = our_trainer if side == "ours" else trls_trainer
     tokens = script()
     with tempfile.TemporaryDirectory() as temporary:
-        trainer = make(algorithm, steps, Path(temporary) / "run", preference_model(Path(temporary) / "pm"))
+        scores = preference_model(Path(temporary) / "pm")
+        trainer = make(algorithm, steps, Path(temporary) / "run", scores, SCRIPTED if scripted else TOKENS)
         trainer.args.save_strategy = "no"
         if scripted:
             Sampler.__call__ = lambda _, logits, of_rows, step: tokens[list(of_rows), step]
@@ -161,12 +164,11 @@ def in_a_process(side: str, algorithm: str, steps: int, scripted: bool = False) 
     return figures
 
 
-def compared(algorithm: str) -> list[Row]:
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "TRL": []}
-    for _, side in product(range(TIMES), runs):
-        runs[side].append(in_a_process(side, algorithm, STEPS))
-    gradients = [in_a_process(side, algorithm, 1, scripted=True)["gradient"] for side in runs]
-    own, other = runs["ours"], runs["TRL"]
+Runs = list[dict[str, float]]
+
+
+def compared(algorithm: str, own: Runs, other: Runs) -> list[Row]:
+    """Compare the trainings of both sides, pair by pair."""
     times = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(own, other, strict=True)]
     memory = [ours["memory"] / theirs["memory"] for ours, theirs in zip(own, other, strict=True)]
     name = algorithm.upper()
@@ -175,27 +177,27 @@ def compared(algorithm: str) -> list[Row]:
         Row(f"{name}: ours", middle["seconds"], f"s a step; answers of {middle['length']:.1f} tokens"),
         ratio(f"{name}: speed, times TRL's {THEIRS[algorithm]}", times, BARS[algorithm]),
         ratio(f"{name}: peak memory, times TRL's", memory),
-        *(
-            [
-                under(
-                    f"{name}: gradient on the same answers, relative difference",
-                    difference(gradients),
-                    "",
-                    0.01,
-                )
-            ]
-            if algorithm != "ppo"
-            else []
-        ),
     ]
 
 
-def difference(pair: list[float]) -> float:
-    return abs(pair[0] / pair[1] - 1)
+def gradients(algorithm: str) -> Row:
+    """Compare the gradients of both sides on the same answers."""
+    own, other = (in_a_process(side, algorithm, 1, scripted=True)["gradient"] for side in ("ours", "TRL"))
+    name = f"{algorithm.upper()}: gradient on the same answers, relative difference"
+    return under(name, abs(own / other - 1), "", 0.01)
 
 
 def main() -> None:
-    report("rl", [row for algorithm in BARS for row in compared(algorithm)])
+    sides = [("ours", "rloo"), ("TRL", "rloo"), ("ours", "grpo"), ("TRL", "grpo"), ("ours", "ppo")]
+    runs: dict[tuple[str, str], Runs] = {each: [] for each in sides}
+    for _, (side, algorithm) in product(range(TIMES), sides):
+        runs[side, algorithm].append(in_a_process(side, algorithm, STEPS))
+    rows = [
+        row
+        for algorithm in BARS
+        for row in compared(algorithm, runs["ours", algorithm], runs["TRL", THEIRS[algorithm].lower()])
+    ]
+    report("rl", [*rows, gradients("rloo"), gradients("grpo")])
 
 
 if __name__ == "__main__":
