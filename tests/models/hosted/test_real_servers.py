@@ -21,10 +21,13 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from constitutional_ai.cli import main
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import ModelError
+from constitutional_ai.evaluation.judge import feedback_ways
 from constitutional_ai.models.abilities import DecisionQuestion
 from constitutional_ai.models.hosted.letters import Place, letter_masses
 from constitutional_ai.models.hosted.server import ServerModel
@@ -103,7 +106,7 @@ def serving(*command: str) -> Iterator[str]:
                 time.sleep(0.1)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            process.terminate()
+            process.kill()  # one that still answers what nobody waits for would not end by itself
 
 
 def listens(port: int) -> bool:
@@ -292,6 +295,19 @@ def test_a_server_decides_as_the_pipeline_does_here(transformers_serve: ServerMo
         assert there.probabilities == pytest.approx(here.probabilities, abs=1e-4)
         assert there.prompt_tokens == here.prompt_tokens
         assert (there.label_mass, here.label_mass is None) == (None, False)
+
+
+def test_doctor_finds_the_one_way_that_a_server_has(
+    transformers_serve: ServerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny model writes 256 tokens for each vote: they run out of time, and the other ways do not."""
+    monkeypatch.setattr(feedback_ways, "CHECK_SECONDS", 10)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["doctor", transformers_serve.name])
+    outcomes = dict(re.findall(r"^ (\S.*?)  +(yes|no|not checked)  ", result.stdout, re.MULTILINE))
+    assert [outcomes[way] for way in list(feedback_ways.WAYS)[:3]] == ["no", "no", "yes"]
+    assert outcomes["votes"] in ("no", "not checked")
+    assert outcomes["feedback"] == "yes" and "set feedback.method=decision" in result.stdout
+    assert "cai doctor asks 8 questions in both orders: decisions …" in result.stderr
 
 
 def test_letters_are_the_likely_first_tokens(llama_server: ServerModel, checkpoint: Path) -> None:
