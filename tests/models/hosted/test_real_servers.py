@@ -303,9 +303,9 @@ def test_doctor_finds_the_one_way_that_a_server_has(
     transformers_serve: ServerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tiny model writes 256 tokens for each vote: they run out of time, and the other ways do not."""
-    monkeypatch.setattr(feedback_ways, "CHECK_SECONDS", 8)
-    result = CliRunner().invoke(main, ["doctor", transformers_serve.name])
-    outcomes = dict(re.findall(r"^(\S.*?)  +(yes|no|not checked)  ", result.stdout, re.MULTILINE))
+    monkeypatch.setattr(feedback_ways, "CHECK_SECONDS", 20)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["doctor", transformers_serve.name])
+    outcomes = dict(re.findall(r"^ (\S.*?)  +(yes|no|not checked)  ", result.stdout, re.MULTILINE))
     assert [outcomes[way] for way in list(feedback_ways.WAYS)[:3]] == ["no", "no", "yes"]
     assert outcomes["votes"] in ("no", "not checked")
     assert outcomes["feedback"] == "yes" and "set feedback.method=decision" in result.stdout
