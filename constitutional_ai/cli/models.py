@@ -53,10 +53,14 @@ def doctor(ctx: click.Context, model: str | None, reference: str | None, engines
 
 def _measure_engines(name: str) -> None:
     from constitutional_ai.models.load import model_path
+    from constitutional_ai.models.local.choose import pick
     from constitutional_ai.models.local.measure_engines import measure_engines, rates_table
 
-    weights = model_path(name)
-    terminal().print(rates_table(measure_engines(name, weights, click.echo), weights))
+    weights, reasons = model_path(name), list[str]()
+    rates = measure_engines(name, weights, click.echo).rates
+    picked = pick(None, weights, name=name, say=reasons.append)
+    terminal().print(rates_table(rates, picked))
+    click.echo(reasons[0])
 
 
 @click.command()

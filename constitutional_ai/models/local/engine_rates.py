@@ -33,7 +33,7 @@ class Measurement:
     model: str
     day: date
     rates: dict[str, dict[str, Rate]]
-    """For each engine and workload, what it finished in a second. An engine may lack a workload."""
+    """What an engine finished of a workload in a second. An engine may lack a workload."""
 
 
 _FORM = TypeAdapter(list[Measurement])
@@ -95,7 +95,7 @@ def fastest_measured(native: bool, engines: Collection[str]) -> tuple[str, str] 
     """Return the fastest of ``engines`` by a measurement that fits this machine, and why; None without one."""
     here = describe_machine()
     for measurement in _kept():
-        if (measurement.machine, measurement.native) == (here, native) and REFERENCE in measurement.rates:
+        if (measurement.machine, measurement.native) == (here, native) and measurement.rates.get(REFERENCE):
             means = {e: mean for e, mean in mean_rates(measurement.rates).items() if e in engines}
             if means:
                 return next(iter(means)), _reason(measurement.day, means)
@@ -107,7 +107,7 @@ def _reason(day: date, means: dict[str, float]) -> str:
     if not others:
         return f"measured here on {day}: no other engine ran"
     second, rate = others[0]
-    return f"measured here on {day}: {best / rate:.2g} times {second}"
+    return f"measured here on {day}: {best / rate:.2f} times {second}"
 
 
 def _kept() -> list[Measurement]:

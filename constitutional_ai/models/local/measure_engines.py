@@ -15,8 +15,8 @@ from rich.table import Table
 from constitutional_ai.data.lines import read_items, read_json
 from constitutional_ai.data.prompts import BUILT_IN
 from constitutional_ai.data.worked_examples import FEW_SHOTS
-from constitutional_ai.errors import CaiError, ModelError, RecordError
-from constitutional_ai.models.local.choose import load_weights, pick, runnable_engines, runs_natively
+from constitutional_ai.errors import ModelError, RecordError
+from constitutional_ai.models.local.choose import load_weights, runnable_engines, runs_natively
 from constitutional_ai.models.local.engine_rates import (
     REFERENCE,
     Measurement,
@@ -26,7 +26,6 @@ from constitutional_ai.models.local.engine_rates import (
 )
 from constitutional_ai.models.model import Context, Model, Sampling
 from constitutional_ai.records import Message
-from constitutional_ai.safe_text import visible
 
 ROUNDS, SECONDS = 3, 100
 """Each engine runs each workload so many times, unless another round would end later than that."""
@@ -43,14 +42,6 @@ class Workload(NamedTuple):
     contexts: list[Context]
     max_tokens: int
     """New tokens of each; 0 where ``CHOICES`` are scored instead."""
-
-
-class Report(NamedTuple):
-    """What was measured, and what could not be."""
-
-    measurement: Measurement
-    failures: dict[str, str]
-    """Why engines that are installed did not run."""
 
 
 def workloads(mark: str) -> list[Workload]:
@@ -77,32 +68,35 @@ def workloads(mark: str) -> list[Workload]:
 def rate_of(model: Model, workload: Workload) -> float:
     """Return how much of a workload ``model`` finishes in a second. Raises RecordError where a context is too long."""
     started = time.perf_counter()
-    done = asyncio.run(_run(model, workload))
-    return done / (time.perf_counter() - started)
+    return run_workload(model, workload) / (time.perf_counter() - started)
 
 
-async def _run(model: Model, workload: Workload) -> int:
-    if not workload.max_tokens:
-        await asyncio.gather(*[model.score(context, CHOICES) for context in workload.contexts])
-        return len(CHOICES) * len(workload.contexts)
-    samplings = [Sampling(max_tokens=workload.max_tokens, seed=n) for n in range(len(workload.contexts))]
-    done = await asyncio.gather(*map(model.generate, workload.contexts, samplings))
-    return len(done) if workload.unit == "requests" else sum(each.completion_tokens for each in done)
+def run_workload(model: Model, workload: Workload) -> int:
+    """Run a workload once; return the number of what it counts."""
+
+    async def run() -> int:
+        if not workload.max_tokens:
+            scores = await asyncio.gather(*[model.score(context, CHOICES) for context in workload.contexts])
+            return sum(map(len, scores))
+        samplings = [Sampling(max_tokens=workload.max_tokens, seed=n) for n in range(len(workload.contexts))]
+        done = await asyncio.gather(*map(model.generate, workload.contexts, samplings))
+        return len(done) if workload.unit == "requests" else sum(each.completion_tokens for each in done)
+
+    return asyncio.run(run())
 
 
-def measure_engines(name: str, weights: str | Path, say: Callable[[str], None]) -> Report:
-    """Measure every installed engine that runs ``weights`` and keep the result. Raises ModelError."""
+def measure_engines(name: str, weights: str | Path, say: Callable[[str], None]) -> Measurement:
+    """Measure every installed engine that runs ``weights``, and keep the result. Raises ModelError."""
     engines = runnable_engines(weights)
-    say(f"Measuring {', '.join(engines)} with {name}: about two minutes for a small model.")
+    say(f"Measuring {', '.join(engines)} with {name}: about two minutes, while nothing else should run.")
     models: dict[str, Model] = {}
-    failures = {}
     for engine in engines:
         try:
             models[engine] = load_weights(name, weights, engine=engine, say=lambda _: None)
-        except CaiError as error:
-            failures[engine] = str(error)
-    if REFERENCE not in models:
-        raise ModelError(failures[REFERENCE])
+        except ModelError as error:
+            if engine == REFERENCE:
+                raise
+            say(f"{engine} is not measured: {error}")
     try:
         rates = _rates(models)
     except RecordError as error:
@@ -113,14 +107,14 @@ def measure_engines(name: str, weights: str | Path, say: Callable[[str], None]) 
         keep(measurement)
     except OSError as error:
         say(f"The result is not kept: {error}. Set CAI_CACHE to a folder that can be written.")
-    return Report(measurement, failures)
+    return measurement
 
 
 def _rates(models: dict[str, Model]) -> dict[str, dict[str, float]]:
     """Return the median rate of each engine at each workload. The engines take turns."""
     runs: dict[str, dict[str, list[float]]] = {engine: {} for engine in models}
     for model in models.values():  # the first run compiles and allocates
-        asyncio.run(_run(model, workloads("Warm up.")[2]))
+        run_workload(model, workloads("Warm up.")[2])
     started = time.perf_counter()
     for number in range(1, ROUNDS + 1):
         for workload in workloads(f"Round {number}."):
@@ -132,21 +126,14 @@ def _rates(models: dict[str, Model]) -> dict[str, dict[str, float]]:
     return {engine: {name: median(rates) for name, rates in each.items()} for engine, each in runs.items()}
 
 
-def rates_table(report: Report, weights: str | Path) -> Table:
-    """Return the rates as a table, with the engine that is picked now and why."""
-    reasons: list[str] = []
-    picked = pick(None, weights, name=report.measurement.model, say=reasons.append)
-    rates = report.measurement.rates
-    means = mean_rates(rates)
-    shown = workloads("")
-    table = Table("engine", box=None, header_style="dim", caption=visible(reasons[0]), caption_justify="left")
-    for workload in shown:
-        table.add_column(f"{workload.name}\n{workload.unit}/s", justify="right")
-    table.add_column(f"times\n{REFERENCE}", justify="right")
+def rates_table(rates: dict[str, dict[str, float]], picked: str) -> Table:
+    """Return the rates as a table; ``picked`` is the engine that is used from now on."""
+    means, shown = mean_rates(rates), workloads("")
+    table = Table("engine", box=None, header_style="dim")
+    for title in [*[f"{each.name}\n{each.unit}/s" for each in shown], f"times\n{REFERENCE}"]:
+        table.add_column(title, justify="right")
     table.add_column("")
     for engine, mean in means.items():
         own = [f"{rates[engine][w.name]:,.3g}" if w.name in rates[engine] else "–" for w in shown]
         table.add_row(engine, *own, f"{mean / means[REFERENCE]:.2f}", "picked" if engine == picked else "")
-    for engine, why in report.failures.items():
-        table.add_row(engine, *["–"] * (len(shown) + 1), visible(why))
     return table

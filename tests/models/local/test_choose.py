@@ -188,6 +188,17 @@ def test_where_nobody_asked_for_openvino_transformers_takes_its_place(tiny: Path
     assert said[1:] == ["hf:tiny runs on engine transformers after all. comes out as another model."]
 
 
+@pytest.mark.usefixtures("failing_openvino")
+def test_where_openvino_was_measured_as_the_fastest_native_takes_its_place(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "pick", lambda *_, **__: "openvino")
+    monkeypatch.setattr(choose, "runs_natively", lambda weights: True)
+    said: list[str] = []
+    assert type(load_weights("hf:tiny", tiny, say=said.append)) is HuggingFaceModel
+    assert said == ["hf:tiny runs on engine native after all. comes out as another model."]
+
+
 @pytest.mark.usefixtures("needs_int8")
 def test_each_engine_has_a_class_of_its_own(tiny: Path) -> None:
     for name in ("native-int8", "transformers-int8"):  # the latter in recipes of older runs
