@@ -36,7 +36,7 @@ check: setup
 
 # All benchmarks run, even after one has failed; the exit status is then 1.
 bench: setup
-	@missed=0; for each in spine "training $(PAIRS)" elo growth engines rl int8 peers detectors predicates; do \
+	@missed=0; for each in spine "training $(PAIRS)" elo growth engines busy rl int8 peers detectors predicates; do \
 		set -- $$each; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" || missed=1; \
 	done; exit $$missed
 

@@ -1,9 +1,11 @@
-"""Speed of our engine beside plain transformers and (where it is installed) vLLM. ``make bench``.
+"""Speed of our engine beside plain transformers and (where they are installed) OpenVINO and vLLM. ``make bench``.
 
 All engines get the same prompts, in turns, so that a change in the machine's speed meets all of them. "Plain" is what
 one writes first, in a process of its own: ``transformers.generate`` over left-padded batches of 16, and a whole forward
 pass for every score. Where plain takes minutes it gets a part of the prompts, and rates are compared. Our engine starts
 each run without any kept prefix, unless a row says "warm".
+
+OpenVINO gives no scores of its own, so it has no rows of feedback.
 
 vLLM needs another environment: ``CAI_VLLM_PYTHON`` names a Python that has it. ``QUICK=1`` runs everything once.
 """
@@ -20,10 +22,25 @@ import sides
 from agreement import agreement_rows
 from limits import Limits, Model, Work
 from results import Row, processor, ratio, report
-from sides import DRAWN, NEW, TIMES, Measured, cold, generated, in_turns, scored, token_ids, warm
+from sides import (
+    DRAWN,
+    NEW,
+    TIMES,
+    Measured,
+    cold,
+    generated,
+    has_openvino,
+    in_turns,
+    on_openvino,
+    ours,
+    scored,
+    token_ids,
+    warm,
+)
 from workloads import BASE, chats, critiques, feedback
 
 from constitutional_ai.engine.open import common_prefix
+from constitutional_ai.models.model import Context
 
 PLAIN_BATCH = 16
 TILES = bool(processor()["amx_tiles"])
@@ -86,7 +103,16 @@ def critique_rows(limits: Limits, model: Model) -> list[Row]:
     work = Work.of(prompts, common_prefix(min(prompts), max(prompts)), NEW, len(prompts) * NEW)
     rows = [our_rate(name, "requests", own), our_rate(f"{name}, warm", "requests", again)]
     rows += compared(name, "requests", CRITIQUES_BAR, own, plain)
+    rows += openvino_rows(name, "requests", lambda model: len(generated(contexts, model)))
     return rows + vllm_rows(name, prompts, run) + limits.shares(name, work, model, median_seconds(own))
+
+
+def openvino_rows(name: str, unit: str, run: Callable[[Any], int]) -> list[Row]:
+    """Compare the same requests with OpenVINO, if it is installed, neither side with any kept prefix."""
+    if not has_openvino():
+        return []
+    own, theirs = in_turns(partial(cold, lambda: run(ours())), partial(on_openvino, run))
+    return compared(name, unit, None, own, theirs, "OpenVINO")
 
 
 def vllm_rows(name: str, prompts: list[list[int]], run: Callable[[], int]) -> list[Row]:
@@ -118,14 +144,27 @@ def chat_rows(limits: Limits, model: Model) -> list[Row]:
     prompts, name = token_ids(contexts), f"{len(contexts)} short chats"
 
     def run() -> int:
-        return sum(completion.completion_tokens for completion in generated(contexts))
+        return new_tokens(contexts, ours())
 
     own, plain = in_turns(partial(cold, run), partial(generated_by_plain, prompts, count_all))
     # The work is computed as if every completion had the mean length.
     new = int(statistics.median(measured.done for measured in own)) // len(prompts)
     work = Work.of(prompts, 0, new, len(prompts) * (1 + new))._replace(steps=NEW)
     rows = [our_rate(name, "tokens", own), *compared(name, "tokens", 1.4, own, plain)]
+    rows += openvino_rows(name, "tokens", partial(new_tokens, contexts))
     return rows + limits.shares(name, work, model, median_seconds(own))
+
+
+def new_tokens(contexts: list[Context], model: Any) -> int:
+    """Generate a completion for each context; return the number of their tokens."""
+    return sum(completion.completion_tokens for completion in generated(contexts, model))
+
+
+def one_chat_rows(limits: Limits, model: Model) -> list[Row]:
+    """Measure a single request: a step then reads all weights for one token."""
+    run = partial(new_tokens, chats(1))
+    (own,) = in_turns(partial(cold, lambda: run(ours())))
+    return [our_rate("one chat", "tokens", own), *openvino_rows("one chat", "tokens", run)]
 
 
 def feedback_rows(limits: Limits, model: Model) -> list[Row]:
@@ -148,7 +187,11 @@ def feedback_rows(limits: Limits, model: Model) -> list[Row]:
 
 def main() -> None:
     limits, model = Limits.measured(), Model.of(str(BASE))
-    rows = [row for measure in (critique_rows, chat_rows, feedback_rows) for row in measure(limits, model)]
+    rows = [
+        row
+        for measure in (critique_rows, chat_rows, one_chat_rows, feedback_rows)
+        for row in measure(limits, model)
+    ]
     report("engines", rows + agreement_rows())
 
 

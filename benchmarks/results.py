@@ -16,9 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from constitutional_ai import machine
 from constitutional_ai.runs.manifest import versions
-
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -54,23 +53,19 @@ def processor() -> dict[str, Any]:
 
     Results of processors with and without them cannot be compared.
     """
-    text = CPUINFO.read_text("utf-8") if CPUINFO.exists() else ""
-    facts = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
-    }
-    flags = facts.get("flags", "").split()
+    name, instructions = machine.processor()
     return {
-        "name": facts.get("model name") or platform.processor(),
-        "amx_tiles": "amx_tile" in flags,
-        "avx512_bf16": "avx512_bf16" in flags,
+        "name": name,
+        "amx_tiles": "amx_tile" in instructions,
+        "avx512_bf16": "avx512_bf16" in instructions,
     }
 
 
 def report(name: str, rows: list[Row]) -> None:
     """Write and print ``rows``. Exits with 1 if a bar is missed."""
-    machine, cpu = f"{platform.machine()}, {os.cpu_count()} cores", processor()
+    computer, cpu = f"{platform.machine()}, {os.cpu_count()} cores", processor()
     content = {
-        "machine": machine,
+        "machine": computer,
         "processor": cpu,
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
@@ -79,7 +74,7 @@ def report(name: str, rows: list[Row]) -> None:
     path = Path(__file__).parent / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    table = Table("", "measured", "unit", "bar", "holds", title=f"{name} ({cpu['name']}, {machine})")
+    table = Table("", "measured", "unit", "bar", "holds", title=f"{name} ({cpu['name']}, {computer})")
     for row in rows:
         table.add_row(row.name, f"{row.value:,.3g}", row.unit, row.bar, "yes" if row.holds else "NO")
     Console().print(table)

@@ -1,15 +1,16 @@
-"""The engines that are compared: our in-process one, plain transformers, and vLLM where it is installed."""
+"""The engines that are compared: our in-process one, plain transformers, and OpenVINO and vLLM where installed."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,12 +79,12 @@ def choices() -> list[list[int]]:
     return continuations
 
 
-def generated(contexts: list[Context], model: Any = None) -> list[Any]:
-    """Return a completion for each context, at temperature 1, all requested at once."""
+def generated(contexts: list[Context], model: Any = None, new: int = NEW) -> list[Any]:
+    """Return a completion of ``new`` tokens for each context, at temperature 1, all requested at once."""
     model = model or ours()
 
     async def together() -> list[Any]:
-        sampling = [Sampling(max_tokens=NEW, seed=seed) for seed in range(len(contexts))]
+        sampling = [Sampling(max_tokens=new, seed=seed) for seed in range(len(contexts))]
         return await asyncio.gather(*map(model.generate, contexts, sampling))
 
     return asyncio.run(together())
@@ -132,6 +133,22 @@ def plain(
     print(json.dumps({"prompts": prompts, **request}), file=process.stdin, flush=True)
     reply = json.loads(process.stdout.readline())
     return reply["seconds"], reply["results"]
+
+
+def on_openvino(run: Callable[[Any], int]) -> Measured:
+    """Measure a run of OpenVINO with the same weights, loaded anew: its prefix cache then holds nothing."""
+    from constitutional_ai.models.local.openvino.openvino_model import OpenVinoModel
+
+    model = OpenVinoModel("openvino", BASE)
+    return warm(partial(run, model))
+
+
+def has_openvino() -> bool:
+    """Return whether OpenVINO is installed; print that it is not."""
+    there = importlib.util.find_spec("openvino_genai") is not None
+    if not there:
+        print("OpenVINO is not measured. Type: pip install '.[openvino]'")
+    return there
 
 
 def vllm(prompts: list[list[int]]) -> dict[str, Any] | None:

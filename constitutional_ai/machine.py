@@ -1,4 +1,4 @@
-"""Facts about this machine: its device, fastest dtype, memory, cache folder, and the mode of its files.
+"""Facts about this machine: its processor, device, fastest dtype, memory, cache folder, and the mode of its files.
 
 Only the functions that need torch import it, so that light commands can import this module.
 """
@@ -7,11 +7,25 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+"""Linux's names of the instruction sets that decide which engine is fast."""
+
+
+def processor() -> tuple[str, list[str]]:
+    """Return the processor's name, and which of ``INSTRUCTIONS`` it has; none where the system is not Linux."""
+    text = CPUINFO.read_text("utf-8") if CPUINFO.exists() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in lines}
+    flags = facts.get("flags", "").split()
+    return facts.get("model name") or platform.processor(), [name for name in INSTRUCTIONS if name in flags]
 
 
 def device() -> torch.device:

@@ -36,6 +36,16 @@ LINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_measured_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file of measured engines: one that does not exist, whatever was measured on this machine."""
+    from constitutional_ai.models.local import engine_rates
+
+    path = tmp_path / "cache" / "engines.json"
+    monkeypatch.setattr(engine_rates, "kept_file", lambda: path)
+    return path
+
+
 @pytest.fixture
 def needs_int8() -> None:
     """Skips the test where weights cannot be kept in 8 bits."""

@@ -9,17 +9,24 @@ import click
 
 from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
 
+EMBEDDED = "bundled:smollm2-135m"
 NAMED = 10
 """Maximum number of rows that cai score names because they could not be scored."""
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--reference", metavar="MODEL", help="The same weights on this machine, to compare a server's scores with."
 )
+@click.option(
+    "--engines",
+    is_flag=True,
+    help="Measure the installed engines on this machine instead. The fastest is used from then on. "
+    f"MODEL is then {EMBEDDED} by default.",
+)
 @click.pass_context
-def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
+def doctor(ctx: click.Context, model: str | None, reference: str | None, engines: bool) -> None:
     """Check that MODEL supports the method, and measure its speed. The exit code is 1 if it does not.
 
     It must answer, give the same answer for the same seed, and give the log-probabilities of continuations. These are
@@ -28,6 +35,13 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     A server must also compare answers in four ways, by scores, letters, decisions and votes. The last line says which
     feedback.method to set. Each check of a server ends after 5 minutes; standard error says which one runs.
     """
+    if engines:
+        if reference:
+            raise click.UsageError("--engines compares no scores: leave out --reference.")
+        _measure_engines(model or EMBEDDED)
+        ctx.exit(0)
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
     from constitutional_ai.evaluation.judge.feedback_ways import examine_ways
     from constitutional_ai.models.doctor import examine, table
 
@@ -38,6 +52,18 @@ def doctor(ctx: click.Context, model: str, reference: str | None) -> None:
     ways = [] if checks[-1].name == "answers" else examine_ways(model, say)
     terminal().print(table(model, [*checks, *ways]))
     ctx.exit(1 if any(check.outcome == "no" for check in [*checks, *ways[-1:]]) else 0)
+
+
+def _measure_engines(name: str) -> None:
+    from constitutional_ai.models.load import model_path
+    from constitutional_ai.models.local.choose import pick
+    from constitutional_ai.models.local.measure_engines import measure_engines, rates_table
+
+    weights, reasons = model_path(name), list[str]()
+    rates = measure_engines(name, weights, click.echo).rates
+    picked = pick(None, weights, name=name, say=reasons.append)
+    terminal().print(rates_table(rates, picked))
+    click.echo(reasons[0])
 
 
 @click.command()
@@ -72,7 +98,7 @@ def judge(model: str, data: Path, **options: Any) -> None:
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--out", required=True, type=PATH, help="Folder for the trained model.")
-@click.option("--base", default="bundled:smollm2-135m", show_default=True, help="The model to finetune.")
+@click.option("--base", default=EMBEDDED, show_default=True, help="The model to finetune.")
 @click.option(
     "--scale",
     type=click.Choice([1, 4]),

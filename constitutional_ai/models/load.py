@@ -33,8 +33,8 @@ LOCAL_SCHEMES = ("hf:", "bundled:")
 def load_model(name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None) -> Model:
     """Load the model of that name. Raises InputError or ModelError.
 
-    ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that is installed. The choice is reported
-    to ``say``, or to the log without it.
+    ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that ``pick`` knows of. The choice is
+    reported to ``say``, or to the log without it.
     """
     check_name(name)
     check_writes(name)

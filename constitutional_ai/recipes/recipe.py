@@ -147,7 +147,7 @@ class Recipe(Section):
     max_failures: int = Field(default=20, ge=0)
     """A stage stops when more records than this have failed."""
     engine: Engine | None = None
-    """The engine that runs local weights; null uses the fastest that is installed, and reports which it is."""
+    """The engine that runs local weights; null uses the fastest that was measured here, or a default."""
     budget: BudgetLimits = BudgetLimits()
     cache: str | None = "run"
     """The cache of model calls, so that none is made twice: run (a file in the run's folder), a file that several

@@ -1,7 +1,7 @@
 """Chooses the engine that runs weights on this machine.
 
 ``native`` is our own (Llama, Mistral and Qwen models), ``transformers`` plain transformers, the reference;
-``native-int8`` and ``openvino-int8`` keep the weights in 8 bits.
+``native-int8`` and ``openvino-int8`` keep the weights in 8 bits. Speed decides, as ``engine_rates`` keeps it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from constitutional_ai import machine
 from constitutional_ai.engine.open import int8_dtype, supports_config
 from constitutional_ai.errors import InputError, ModelError, did_you_mean
+from constitutional_ai.models.local.engine_rates import fastest_measured
 from constitutional_ai.models.model import Model
 
 PACKAGES = {
@@ -33,6 +34,8 @@ INT8 = "-int8"
 MAX_SHARE = 0.8
 """Share of this machine's memory that weights may take. Those that take more are kept in 8 bits."""
 VARIABLE = "CAI_ENGINE"
+COMMAND = "cai doctor --engines"
+"""Measures the engines on this machine, so that the next choice rests on that."""
 LOG = logging.getLogger(__name__)
 
 
@@ -40,6 +43,8 @@ def pick(
     engine: str | None, weights: str | Path, *, name: str = "", say: Callable[[str], None] = LOG.info
 ) -> str:
     """Return ``engine``, or what ``CAI_ENGINE`` names, or the fastest that is installed and runs ``weights``.
+
+    The fastest is what ``cai doctor --engines`` measured on this machine, else what was measured on others.
 
     ``say`` is called with a line that names it, and why. Raises InputError for an engine that is unknown, not
     installed, or not one for these weights.
@@ -60,7 +65,7 @@ def load_weights(
 ) -> Model:
     """Return the model of ``weights`` on the engine that ``pick`` picks. Raises InputError or ModelError.
 
-    Where OpenVINO was picked, not named, and turns out to be unable to run the model, transformers does.
+    Where OpenVINO was picked, not named, and turns out to be unable to run the model, native or transformers does.
     """
     picked = pick(engine, weights, name=name, say=say)
     if picked == "vllm":
@@ -75,7 +80,8 @@ def load_weights(
         except ModelError as error:
             if _named(engine):
                 raise
-            say(f"{name} runs on engine transformers after all. {error}")
+            picked = "native" if runs_natively(weights) else "transformers"
+            say(f"{name} runs on engine {picked} after all. {error}")
     from constitutional_ai.models.local.hugging_face import HuggingFaceModel, Int8Model, TransformersModel
 
     classes: dict[str, type[HuggingFaceModel]] = {"native": HuggingFaceModel, "native-int8": Int8Model}
@@ -104,24 +110,54 @@ def installed(engine: str) -> bool:
     return importlib.util.find_spec(PACKAGES[engine]) is not None
 
 
-def _fastest(weights: str | Path) -> tuple[str, str]:
-    """Return the fastest engine, by what ``benchmarks/engines.py`` and docs/backends.md measured, and why."""
+def runnable_engines(weights: str | Path) -> list[str]:
+    """Return the installed engines that run ``weights``, save those in 8 bits, which lose accuracy: nobody gets them
+    for their speed alone."""
     import torch
 
-    gpu, native = torch.cuda.is_available(), _runs_natively(weights)
+    engines = [engine for engine in PACKAGES if not engine.endswith(INT8) and installed(engine)]
+    if not runs_natively(weights):
+        engines.remove("native")
+    if "openvino" in engines and (torch.cuda.is_available() or _openvino_refuses(weights)):
+        engines.remove("openvino")
+    return engines
+
+
+def _fastest(weights: str | Path) -> tuple[str, str]:
+    """Return the engine that is the fastest by what was measured here, or else by docs/backends.md, and why."""
+    import torch
+
+    gpu, native = torch.cuda.is_available(), runs_natively(weights)
+    if native and not gpu and _is_too_large(weights):
+        return "native-int8", "this machine's memory holds its weights only in 8 bits"
+    engines = runnable_engines(weights)
+    if (measured := fastest_measured(native, engines)) is not None:
+        return measured
+    picked, why = _default(weights, gpu=gpu, native=native)
+    return picked, why if len(engines) == 1 else f"{why}, measured on another machine. Here: {COMMAND}"
+
+
+def _default(weights: str | Path, *, gpu: bool, native: bool) -> tuple[str, str]:
+    """Return the default engine of docs/backends.md, and why."""
     if native and not gpu:
-        if _is_too_large(weights):
-            return "native-int8", "this machine's memory holds its weights only in 8 bits"
-        return "native", "the fastest on a CPU for such a model"
+        return "native", "the default for such a model on a CPU"
     if installed("vllm"):
-        return "vllm", "the fastest on a GPU" if gpu else "vLLM's build for CPUs is installed"
+        return "vllm", "the default on a GPU" if gpu else "the default where vLLM's build for CPUs is installed"
     if gpu or not installed("openvino"):
-        return "native" if native else "transformers", "no faster engine is installed"
+        return (
+            "native" if native else "transformers",
+            "vLLM is not installed" if gpu else "neither vLLM nor OpenVINO is installed",
+        )
     why_not = _openvino_refuses(weights)
-    return ("transformers", f"OpenVINO cannot: {why_not}") if why_not else ("openvino", "the fastest on a CPU")
+    return (
+        ("transformers", f"OpenVINO cannot: {why_not}")
+        if why_not
+        else ("openvino", "the default for such a model on a CPU")
+    )
 
 
-def _runs_natively(weights: str | Path) -> bool:
+def runs_natively(weights: str | Path) -> bool:
+    """Return whether the engine ``native`` runs ``weights``."""
     config = _config(weights)
     return config is not None and supports_config(config)
 

@@ -40,8 +40,10 @@ def this_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             choose, "installed", lambda name: PACKAGES[name] == "transformers" or name in installed
         )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+        monkeypatch.setattr(machine, "best_dtype", lambda: torch.float32)
         monkeypatch.setattr(choose, "_openvino_refuses", lambda weights: refused)
-        monkeypatch.setattr(choose, "_runs_natively", lambda weights: shares)
+        monkeypatch.setattr(choose, "runs_natively", lambda weights: shares)
         monkeypatch.setattr(choose, "_is_too_large", lambda weights: large)
 
     return make
@@ -75,11 +77,11 @@ def test_the_fastest_engine_of_this_machine_is_picked_and_named(
 def test_an_architecture_that_shares_beginnings_is_told_by_its_configuration(
     tiny: Path, tmp_path: Path
 ) -> None:
-    assert choose._runs_natively(tiny)
-    assert not choose._runs_natively(tmp_path)
+    assert choose.runs_natively(tiny)
+    assert not choose.runs_natively(tmp_path)
     for other in ('"gpt2"', '"mistral", "sliding_window": 16'):
         (tmp_path / "config.json").write_text(f'{{"model_type": {other}}}')
-        assert not choose._runs_natively(tmp_path)
+        assert not choose.runs_natively(tmp_path)
 
 
 def test_what_is_asked_for_goes_before_the_variable_and_that_before_the_fastest(
@@ -184,6 +186,17 @@ def test_where_nobody_asked_for_openvino_transformers_takes_its_place(tiny: Path
     said: list[str] = []
     assert isinstance(load_weights("hf:tiny", tiny, say=said.append), TransformersModel)
     assert said[1:] == ["hf:tiny runs on engine transformers after all. comes out as another model."]
+
+
+@pytest.mark.usefixtures("failing_openvino")
+def test_where_openvino_was_measured_as_the_fastest_native_takes_its_place(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "pick", lambda *_, **__: "openvino")
+    monkeypatch.setattr(choose, "runs_natively", lambda weights: True)
+    said: list[str] = []
+    assert type(load_weights("hf:tiny", tiny, say=said.append)) is HuggingFaceModel
+    assert said == ["hf:tiny runs on engine native after all. comes out as another model."]
 
 
 @pytest.mark.usefixtures("needs_int8")
