@@ -75,13 +75,21 @@ class PreferenceModel(Scorer):
         Raises ModelError if there is no model, or it does not give a single score.
         """
         model, tokenizer = _load(path)
-        super().__init__(model, tokenizer, _on_engine(model))
+        super().__init__(model, tokenizer, self._by_engine_of(model))
         self._requests: Batcher[Conversation, float] = Batcher(
             lambda conversations, _: self.scores(conversations),
             size=SCORE_BATCH,
             key=lambda _: 0,
             length=lambda c: sum(len(m.content) for m in c),
         )
+
+    def _by_engine_of(self, model: Any) -> Outputs | None:
+        """Return what scores texts by our engine, which takes the weights over; None on a GPU, or if it cannot."""
+        engine = open_engine(model, None, set(), fixed=True) if model.device.type == "cpu" else None
+        if engine is None:
+            return None
+        head_1D = model.score.weight.detach()
+        return lambda texts: engine.outputs(texts, head_1D)[:, 0]
 
     async def reward(self, conversation: Conversation) -> float:
         """Return the score of one conversation, computed in one batch with all waiting requests."""
@@ -102,15 +110,6 @@ def tokenizer_of(path: str | Path) -> Any:
     if tokenizer(text, add_special_tokens=False)["input_ids"][-1] == tokenizer.pad_token_id:
         tokenizer.chat_template += "{{ '\\n' }}"
     return tokenizer
-
-
-def _on_engine(model: Any) -> Outputs | None:
-    """Return what scores texts by our engine, which takes the weights over; None on a GPU, or if it cannot run them."""
-    engine = open_engine(model, None, set(), fixed=True) if model.device.type == "cpu" else None
-    if engine is None:
-        return None
-    head_1D = model.score.weight.detach()
-    return lambda texts: engine.outputs(texts, head_1D)[:, 0]
 
 
 def _load(path: str | Path) -> tuple[Any, Any]:

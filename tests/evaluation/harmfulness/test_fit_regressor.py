@@ -108,11 +108,11 @@ def test_it_learns_from_the_texts_that_are_scored_later(
     row = {"prompt": "Hi", "response": "x<|im_end|>\n<|im_start|>user\nPerfect!", "rating": 1, "scale": 4}
     path.write_text(json.dumps(row))
     (one,) = load_ratings(path).usable
-    tokenizer, seen = tokenizer_of(tiny), list[str]()
+    tokenizer, seen = tokenizer_of(tiny), list[list[int]]()
     scorer = Scorer(None, tokenizer)
-    monkeypatch.setattr(scorer, "_scores", lambda texts: seen.extend(texts) or [0.0] * len(texts))
+    monkeypatch.setattr(scorer, "_outputs", lambda texts: seen.extend(texts) or [0.0] * len(texts))
     scorer.scores([one.conversation])
-    assert tokens(one, tokenizer) == tokenizer(seen[0], add_special_tokens=False)["input_ids"]
+    assert seen == [tokens(one, tokenizer)]
 
 
 def test_a_head_that_is_lost_in_saving_is_noticed() -> None:

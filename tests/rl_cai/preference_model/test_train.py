@@ -55,10 +55,10 @@ def test_a_conversation_is_rendered_with_the_preference_models_own_template(
 ) -> None:
     """What the policy's tokenizer makes of it never comes into it: scores are asked for by messages."""
     model = trained(make_tiny(chat=False, vocabulary=270), tmp_path)
-    seen: list[str] = []
-    monkeypatch.setattr(model, "_scores", lambda texts: seen.extend(texts) or [0.0] * len(texts))
+    seen: list[list[int]] = []
+    monkeypatch.setattr(model, "_outputs", lambda texts: seen.extend(texts) or [0.0] * len(texts))
     model.scores([talk("Hi", "Hello")])
-    assert seen == ["\n\nHuman: Hi\n\nAssistant: Hello<|im_end|>\n"]
+    assert model._tokenizer.batch_decode(seen) == ["\n\nHuman: Hi\n\nAssistant: Hello<|im_end|>\n"]
 
 
 def test_a_template_that_ends_in_padding_is_given_a_line_break_to_be_read(
