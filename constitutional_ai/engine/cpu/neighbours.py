@@ -1,12 +1,13 @@
-"""One thread in place of two where other programs keep the processor busy and a step is small.
+"""Fewer threads for a small step where other programs keep some of the processors busy.
 
-The threads of a product wait for the last of them. Where another program has the core that one of them needs, that is
-a time slice of the scheduler: milliseconds for a product of microseconds. A single thread waits for nobody. Many
-sequences at once keep both threads, because their products last longer.
+The threads of a product wait for the last of them. Where another program has the processor that one of them needs, that
+is a time slice of the scheduler: milliseconds for a product of microseconds. So a step of few tokens has no more
+threads than there are free processors. Many sequences at once keep all, because their products last longer.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,9 +17,7 @@ from pathlib import Path
 import torch
 
 FEW_TOKENS = 16
-"""Tokens of a forward pass from which two threads are faster than one in any company."""
-TAKEN = 0.5
-"""Processors that others take on average from which the company counts."""
+"""Tokens of a forward pass from which two threads were faster than one beside two busy programs, on two processors."""
 SECONDS = 0.5
 """How often the others are looked at."""
 STAT = Path("/proc/stat")
@@ -55,14 +54,19 @@ class Neighbours:
 _neighbours = Neighbours()
 
 
+def free_processors() -> int:
+    """Return how many processors others leave, at least 1. One that is taken for less than half of the time is free."""
+    return max(1, math.ceil((os.cpu_count() or 1) - _neighbours.look() - 0.5))
+
+
 @contextmanager
 def threads_for(tokens: int) -> Iterator[None]:
-    """Compute a forward pass of so many tokens on one thread, if that is faster in the present company."""
+    """Compute a forward pass of so many tokens, on fewer threads if it is small and others take processors."""
     threads = torch.get_num_threads()
-    if tokens >= FEW_TOKENS or threads == 1 or _neighbours.look() < TAKEN:
+    if tokens >= FEW_TOKENS or threads <= (free := free_processors()):
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(free)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""One thread beside programs that keep the processor busy."""
+"""Fewer threads beside programs that keep processors busy."""
 
 from __future__ import annotations
 
@@ -64,13 +64,24 @@ def test_a_system_that_tells_nothing_counts_as_quiet(clock: Clock, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("tokens", "taken", "threads"),
-    [(1, 0.0, 2), (1, 1.0, 1), (FEW_TOKENS - 1, 1.0, 1), (FEW_TOKENS, 1.0, 2)],
+    ("tokens", "processors", "taken", "threads"),
+    [
+        (1, 2, 0.0, 2),
+        (1, 2, 0.4, 2),
+        (1, 2, 0.5, 1),
+        (1, 2, 2.0, 1),
+        (FEW_TOKENS - 1, 2, 1.0, 1),
+        (FEW_TOKENS, 2, 1.0, 2),
+        (1, 64, 3.0, 2),
+        (1, 64, 63.0, 1),
+        (1, 1, 1.0, 1),
+    ],
 )
-def test_small_steps_take_one_thread_in_company_and_give_it_back(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, taken: float, threads: int
+def test_small_steps_have_no_more_threads_than_others_leave_processors(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, processors: int, taken: float, threads: int
 ) -> None:
     monkeypatch.setattr(Neighbours, "look", lambda _: taken)
+    monkeypatch.setattr(neighbours.os, "cpu_count", lambda: processors)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
