@@ -44,7 +44,19 @@ def best_dtype() -> torch.dtype:
 
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor has instructions that multiply bfloat16.
+
+    oneDNN also says yes on AVX-512 without them, where it multiplies in float32 after converting.
+    """
+    import torch
+
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return platform.machine() not in {"x86_64", "AMD64"} or torch.cpu._is_avx512_bf16_supported()
 
 
 def physical_memory() -> float:

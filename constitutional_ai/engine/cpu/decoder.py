@@ -22,7 +22,7 @@ from constitutional_ai.engine.attention import KeysValues
 from constitutional_ai.engine.attention_mask import AttentionMask
 from constitutional_ai.engine.cpu.build import load_kernels
 from constitutional_ai.engine.cpu.decoder_attention import DecoderAttention
-from constitutional_ai.engine.cpu.kernels import HEAD_MULTIPLE, Panels
+from constitutional_ai.engine.cpu.kernels import HEAD_MULTIPLE
 from constitutional_ai.engine.cpu.low_rank import LowRank, is_adaptable
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.cpu.projection import Projection, RmsNorm
@@ -114,12 +114,10 @@ class Decoder:
         number, attention, products = str(self.dtype).removeprefix("torch."), "torch", "oneDNN"
         if self._kernels:
             attention = "AMX kernels" if self._kernels.has_tiles else "kernels in decode, torch in prefill"
-        if isinstance(self._layers[0].out.ours, Panels):
-            products = "AVX2 kernels"
-        elif self._layers[0].out.onednn is None:
+        if self._layers[0].out.onednn is None:
             products = "kernels for 8-bit weights"
         elif (self._head and self._head.ours) or any(layer.up.ours for layer in self._layers):
-            products = "AMX kernels and oneDNN"
+            products = "kernels and oneDNN"
         return {"attention": f"{attention}, {number}", "products": f"{products}, {number}"}
 
     def update(self, modules: Any) -> None:

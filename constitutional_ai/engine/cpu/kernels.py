@@ -1,4 +1,4 @@
-"""The CPU kernels: what lies between a decoder's matrix products, and products where the processor has AMX tiles.
+"""The CPU kernels: what lies between a decoder's matrix products, and such products as oneDNN's are slower than.
 
 torch does each sum and each activation in a pass of its own over memory.
 
@@ -20,8 +20,6 @@ HEAD_MULTIPLE = 32
 """The size of a head is a multiple of it; so are the sizes of weights that ``product`` multiplies."""
 LANES = 16
 """Queries of one sequence that share a key head in a decode step, at most."""
-PANEL = 16
-"""Features that stand side by side in ``Panels``."""
 BLOCK = 64
 """Packed tokens are padded to a multiple of it."""
 
@@ -51,20 +49,6 @@ class Weights8(NamedTuple):
     """(F), of each feature's whole numbers."""
 
 
-class Panels(NamedTuple):
-    """Weights in float32, laid for ``product32``: a panel of 16 features after the other, the last one padded."""
-
-    numbers: torch.Tensor
-    """(panels, E, 16)."""
-
-    @staticmethod
-    def of(weight_FE: torch.Tensor) -> Panels:
-        """Lay weights out."""
-        F, E = weight_FE.shape
-        whole_FE = torch.nn.functional.pad(weight_FE, (0, 0, 0, -F % PANEL))
-        return Panels(whole_FE.view(-1, PANEL, E).transpose(1, 2).contiguous())
-
-
 class Kernels:
     """The functions of a compiled library.
 
@@ -81,9 +65,9 @@ class Kernels:
         """Whether the processor multiplies tiles of bfloat16 (AMX), for the functions that need them."""
         self.supports_int8 = bool(library.supports_int8())
         """Whether ``product_int8`` runs: on AVX-512 VNNI, or on AMX tiles if the system allows these."""
-        self.has_products = bool(library.has_products())
-        """Whether the library multiplies in float32, faster than oneDNN: on AVX2 without AVX-512."""
-        if self.has_products:
+        self.panel: int = library.panel_features()
+        """Features of a panel, as ``product`` reads weights in float32 on AVX2 and AVX-512; 0 where it reads none."""
+        if self.panel:
             library.product32.argtypes = [*[pointer] * 6, *[long] * 3]
         if self.supports_int8:
             library.product_int8.argtypes = [*[pointer] * 11, single, *[long] * 3]
@@ -221,30 +205,29 @@ class Kernels:
     def product(
         self,
         x_NE: torch.Tensor,
-        weights: int | Weights8 | Panels,
+        weights: int | Weights8,
         features: int,
         bias_F: torch.Tensor | None = None,
         other_NF: torch.Tensor | None = None,
         *,
-        gate: int | Weights8 | Panels | None = None,
+        gate: int | Weights8 | None = None,
         norm: tuple[torch.Tensor, float] | None = None,
     ) -> torch.Tensor:
         """Return ``norm(x) @ W.T + bias + other`` (N, F), or times SiLU of the product with ``gate``.
 
-        ``weights`` and ``gate`` are in 8 bits, in panels, or addresses from ``blocks_of``; ``norm`` the weights (E) and
-        epsilon of an RMS norm.
+        ``weights`` and ``gate`` are in 8 bits, or addresses from ``blocks_of``; ``norm`` the weights (E) and epsilon of
+        an RMS norm.
         """
-        if isinstance(weights, Panels):
+        panels = self.panel and not isinstance(weights, Weights8)
+        if panels:
             x_NE, norm = self.rms_norm(x_NE, *norm) if norm else x_NE, None
         (N, E), out = x_NE.shape, x_NE.new_empty(len(x_NE), features)
         assert x_NE.is_contiguous() and (other_NF is None or other_NF.is_contiguous())
         assert gate is None or (bias_F is None and other_NF is None)
         weight_E, epsilon = norm or (None, 0.0)
         x_norm, added_out = _pointers(x_NE, weight_E), _pointers(bias_F, other_NF, out)
-        if isinstance(weights, Panels):
-            gate_panels = gate.numbers if isinstance(gate, Panels) else None
-            pointers = _pointers(x_NE, weights.numbers, gate_panels, bias_F, other_NF, out)
-            self._library.product32(*pointers, N, E, features)
+        if panels:
+            self._library.product32(x_NE.data_ptr(), weights, gate, *added_out, N, E, features)
         elif isinstance(weights, Weights8):
             assert E < 2**16  # else sums would not fit into 32 bits
             gates = gate if isinstance(gate, Weights8) else [None] * 3
@@ -256,14 +239,23 @@ class Kernels:
 
     def blocks_of(self, weight_FE: torch.Tensor, packed: torch.Tensor) -> int | None:
         """Return the address of oneDNN's ``packed`` weights if they lie in the blocks that ``product`` reads."""
-        (F, E), size = weight_FE.shape, weight_FE.nbytes
-        onednn, step = torch.ops.mkldnn, HEAD_MULTIPLE
-        if not self.has_tiles or F % step or E % step or onednn._nbytes(packed) != size:
+        blocks = self._blocks(weight_FE)
+        onednn = torch.ops.mkldnn
+        if blocks is None or onednn._nbytes(packed) != blocks.nbytes:
             return None
         address: int = onednn.data_ptr(packed)
-        laid = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=weight_FE.dtype)
-        blocks = weight_FE.view(F // step, step, E // step, step // 2, 2).permute(0, 2, 3, 1, 4)
+        laid = torch.frombuffer((ctypes.c_char * blocks.nbytes).from_address(address), dtype=weight_FE.dtype)
         return address if torch.equal(laid.view(blocks.shape), blocks) else None
+
+    def _blocks(self, weight_FE: torch.Tensor) -> torch.Tensor | None:
+        """Return weights as ``product`` reads them: in panels (panels, E, features) or tiles; None if it cannot."""
+        (F, E), step = weight_FE.shape, HEAD_MULTIPLE
+        if self.panel:
+            whole_FE = torch.nn.functional.pad(weight_FE, (0, 0, 0, -F % self.panel))
+            return whole_FE.view(-1, self.panel, E).transpose(1, 2)
+        if not self.has_tiles or F % step or E % step:
+            return None
+        return weight_FE.view(F // step, step, E // step, step // 2, 2).permute(0, 2, 3, 1, 4)
 
     def sample(self, logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float) -> torch.Tensor:
         """Return the first token (B,) up to which the probabilities sum to more than ``uniform_B``, in [0, 1)."""

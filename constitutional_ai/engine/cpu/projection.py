@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from constitutional_ai.engine.cpu.int8 import pack
-from constitutional_ai.engine.cpu.kernels import Kernels, Panels, Weights8
+from constitutional_ai.engine.cpu.kernels import Kernels, Weights8
 from constitutional_ai.engine.cpu.low_rank import LowRank, base_of
 from constitutional_ai.engine.cpu.memory import Arena
 from constitutional_ai.engine.cpu.process import advise_huge_pages
 
 _linear = torch.ops.mkldnn._linear_pointwise
 
-FEW_TOKENS, FEW_NUMBERS = 64, 4096
-"""Our own product was faster than oneDNN's for few tokens, and for many of which each has few numbers."""
+FEW_TOKENS, FEW_NUMBERS, FEW_TOKENS_32 = 64, 4096, 96
+"""Our product of tiles was faster than oneDNN's for few tokens, and for many of which each has few numbers; in float32
+for few tokens."""
 
 
 class Projection(NamedTuple):
@@ -27,8 +28,8 @@ class Projection(NamedTuple):
 
     onednn: torch.Tensor | None
     """Packed as oneDNN multiplies them; None where only our kernels do."""
-    ours: int | Weights8 | Panels | None
-    """Packed as our kernels multiply them: the address of oneDNN's if they can read these, in panels, or in 8 bits."""
+    ours: int | Weights8 | None
+    """Packed as our kernels multiply them: the address of oneDNN's if they can read these, or in 8 bits."""
     bias: torch.Tensor | None
     features: int
     kernels: Kernels | None
@@ -53,8 +54,6 @@ class Projection(NamedTuple):
         if int8:
             return Projection(None, pack(weight, int8), *rest)
         weight = weight.to(dtype)
-        if kernels and kernels.has_products:
-            return Projection(None, Panels.of(weight), *rest)
         onednn = torch.ops.mkldnn._reorder_linear_weight(weight)
         return Projection(onednn, kernels.blocks_of(weight, onednn) if kernels else None, *rest)
 
@@ -100,6 +99,8 @@ class Projection(NamedTuple):
 
     def _is_ours(self, x_NE: torch.Tensor) -> bool:
         tokens, numbers = x_NE.shape
+        if x_NE.dtype == torch.float32:
+            return self.onednn is None or tokens <= FEW_TOKENS_32
         return self.onednn is None or tokens <= FEW_TOKENS or numbers <= FEW_NUMBERS
 
     def _binary(self, x_NE: torch.Tensor, other_NF: torch.Tensor, how: str) -> torch.Tensor:
