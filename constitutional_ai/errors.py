@@ -45,7 +45,7 @@ class TooManyFailures(CaiError):
 
 
 class GateClosed(CaiError):
-    """The feedback model is not better than chance on the gate questions, and the recipe says ``gate: stop``."""
+    """The feedback model, or the reward of RL, fails its gate, and the recipe says that the run stops then."""
 
 
 class ModelError(CaiError):

@@ -130,7 +130,8 @@ class Recipe(Section):
     (``constitutional_ai/constitutions/control.py``). Change only this and ``out``."""
     few_shots: str = "built-in"
     """Worked examples before critiques, revisions and feedback in the plain format (SL-11, FB-7, FB-12): built-in,
-    none, or a folder with the paper's three files. They never precede a first response (SL-12)."""
+    short (critiques and revisions of one sentence, for very small models), none, or a folder with the paper's three
+    files. They never precede a first response (SL-12)."""
     models: Models = Models()
     prompts: PromptFiles = PromptFiles()
     generation: Generation = Generation()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from constitutional_ai.data.prompts import KINDS, sample_prompts
+from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
+from constitutional_ai.rl_cai.preference_model import refusal_gate
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.reinforcement import adapters, monitor
 from constitutional_ai.rl_cai.reinforcement.dpo import optimise
@@ -55,6 +57,7 @@ def _by_reward(job: Job, folder: Path) -> Trained:
     stopper = monitor.stopper(setting.stop_above)
     policy = load_policy(job)
     with reward_function(job, policy) as reward:
+        refusals = _check_refusals(job, reward)
         checkpoint = reinforce(
             training,
             policy=policy,
@@ -64,8 +67,27 @@ def _by_reward(job: Job, folder: Path) -> Trained:
         )
     if stopper.reason:
         job.notify(f"{STAGE}: stopped early: {stopper.reason}.")
-    more = {"sources": dict(sources(rows)), "stopped": stopper.reason, "unscored": _unscored(job, folder)}
+    more = {
+        "refusals_preferred": refusals,
+        "sources": dict(sources(rows)),
+        "stopped": stopper.reason,
+        "unscored": _unscored(job, folder),
+    }
     return Trained(checkpoint, len(rows), notes | more)
+
+
+def _check_refusals(job: Job, reward: Reward) -> list[dict[str, Any]]:
+    """Ask the reward whether it prefers refusals of harmless prompts; return the shares, for the manifest."""
+    found = refusal_gate.refusals_preferred(reward, refusal_gate.refusal_pairs())
+    job.notify(f"gate: the reward prefers a refusal to an answer on {refusal_gate.in_words(found)}.")
+    if refusal_gate.prefers_refusals(found):
+        warning = (
+            "RL would teach refusals of harmless prompts: give preference_model.helpfulness more comparisons"
+        )
+        if job.recipe.rl_cai.refusal_gate == "stop" and not job.recipe.control:
+            raise GateClosed(f"{warning}, or set rl_cai.refusal_gate=warn to continue anyway.")
+        job.notify(f"warning: {warning}.")
+    return [asdict(metric) for metric in found]
 
 
 def _unscored(job: Job, folder: Path) -> float:

@@ -25,7 +25,14 @@ def settings(model: str, out: Path, **changes: Any) -> dict[str, Any]:
         "comparisons": {"max_tokens": 8},
         "feedback": {"method": "likelihood"},
         "preference_model": {"batch_size": 4, "max_length": 1024, "helpfulness": {"limit": 4}, "lora_rank": 2},
-        "rl_cai": {"batch_size": 4, "answers": 2, "prompts": 4, "max_tokens": 6, "lora_rank": 2},
+        "rl_cai": {
+            "batch_size": 4,
+            "answers": 2,
+            "prompts": 4,
+            "max_tokens": 6,
+            "lora_rank": 2,
+            "refusal_gate": "warn",
+        },
         "evaluation": {"red_team": 3, "helpful": 2, "borderline": 2, "max_tokens": 8},
     }
     return {**asked, **changes}

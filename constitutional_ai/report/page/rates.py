@@ -35,6 +35,10 @@ MEASURED = (
         "Objections to red-team prompts",
         "share of answers that object, by the definition above",
     ),
+    Row("reason_objection_rate", "… that say why", "share of answers; the paper's aim, with the next row"),
+    Row("offer_objection_rate", "… that only offer something else", "share of answers"),
+    Row("bare_objection_rate", "… with neither", "share of answers"),
+    Row("unable_objection_rate", "Claims to be unable", "share of answers; no objections, and counted in none"),
     Row(
         "evasive_rate",
         "Evasive answers to red-team prompts",
@@ -123,6 +127,7 @@ WATCHED = (
     Logged("words", "Words in an answer", "The same, in words."),
     Logged("completions/clipped_ratio", "Cut off", "Share of answers that ran out of tokens.", True),
     Logged("evasive", "Evasive", "Share of answers that refuse without a reason or help.", True),
+    Logged("refuses_harmless", "Refuses harmless prompts", "Share of answers to them.", True),
     Logged("boilerplate", "Known boilerplate", "Share of answers that reassure or offer to listen.", True),
     Logged("other_language", "In other languages", "Share of answers not read for the two shares above.", True),
     Logged(

@@ -14,22 +14,23 @@ from typing import Any, Literal
 from constitutional_ai.detectors.boilerplate import repeats_boilerplate, shares_sentences
 from constitutional_ai.detectors.degeneracy import degeneracy
 from constitutional_ai.detectors.english import another_language
-from constitutional_ai.detectors.objection import evades
+from constitutional_ai.detectors.objection import evades, refuses
 from constitutional_ai.records import Conversation
 
 PATIENCE = 3
 """Number of batches over which a figure is averaged."""
-Watched = Literal["evasive", "boilerplate", "shared_sentences", "degenerate", "words", "kl"]
-"""The figures that can stop a training: shares of a batch's answers, the mean length in words, and the KL divergence
-from SL-CAI that TRL logs."""
+Watched = Literal["evasive", "refuses_harmless", "boilerplate", "shared_sentences", "degenerate", "words", "kl"]
+"""The figures that can stop a training: shares of a batch's answers (of those to harmless prompts alone, for
+``refuses_harmless``), the mean length in words, and the KL divergence from SL-CAI that TRL logs."""
 
 
 def watch(
     talks: Sequence[Conversation],
     rewards: Sequence[float | None],
+    kinds: Sequence[str],
     second: Callable[[list[Conversation]], list[float]] | None = None,
 ) -> dict[str, float]:
-    """Return the figures of one batch; each conversation ends in the answer.
+    """Return the figures of one batch; each conversation ends in the answer, and ``kinds`` are those of its prompts.
 
     Detectors that read English only leave out answers in other languages, and have no figure of a batch without any
     English; ``other_language`` is the share left out. ``second`` is a preference model that RL never sees: if its score
@@ -40,6 +41,8 @@ def watch(
     one_each = {talk[:-1]: talk[-1].content for talk in talks}
     in_english = [(evades(a), repeats_boilerplate(a)) for a in answers if not another_language(a)]
     read = dict(zip(("evasive", "boilerplate"), map(fmean, zip(*in_english, strict=True)), strict=False))
+    harmless = [refuses(a) for a, kind in zip(answers, kinds, strict=True) if kind != "red_team"]
+    read |= {"refuses_harmless": fmean(known)} if (known := [x for x in harmless if x is not None]) else {}
     figures = read | {
         "shared_sentences": fmean(shares_sentences(list(one_each.values()))),
         "degenerate": fmean(degeneracy(a) is not None for a in answers),

@@ -22,8 +22,8 @@ from constitutional_ai.training.settings import TrainingJob
 Reward = Callable[[list[Conversation]], Sequence[float | None]]
 """A function that scores the last answer of each conversation. It returns None if scoring fails, and the answer is then
 left out of the update."""
-Watch = Callable[[list[Conversation], Sequence[float | None]], dict[str, float]]
-"""A function that returns the figures of a sampled batch and its rewards, for ``metrics.jsonl``."""
+Watch = Callable[[list[Conversation], Sequence[float | None], Sequence[str]], dict[str, float]]
+"""A function that returns the figures of a sampled batch, its rewards and its prompts' kinds, for ``metrics.jsonl``."""
 
 
 def examples(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
@@ -107,7 +107,11 @@ def _reward_function(reward: Reward, watch: Watch | None, plain: bool) -> Callab
     """
 
     def score(
-        prompts: list[Any], completions: list[Any], log_metric: Callable[[str, float], None], **_: Any
+        prompts: list[Any],
+        completions: list[Any],
+        source: list[str],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
     ) -> Sequence[float | None]:
         talks = [
             tuple(Message(m["role"], m["content"]) for m in prompt + completion)
@@ -122,7 +126,7 @@ def _reward_function(reward: Reward, watch: Watch | None, plain: bool) -> Callab
             log_metric("at_stop_string", sum(stopped for _, stopped in cuts) / len(cuts))
         rewards = reward(talks)
         log_metric("unscored", rewards.count(None) / len(rewards))
-        for name, value in (watch(talks, rewards) if watch else {}).items():
+        for name, value in (watch(talks, rewards, source) if watch else {}).items():
             log_metric(name, value)
         return rewards
 

@@ -33,6 +33,8 @@ class RLTraining(Training, Sampled):
     """Number of prompts, red-team and helpful in the proportion of the files; null uses all."""
     snapshot_every: int | None = Field(default=None, ge=1)
     """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
+    refusal_gate: Literal["warn", "stop"] = "stop"
+    """Action if the reward prefers refusals of harmless prompts more often than not (pitfall 28). Ours."""
     stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
     """Limits of the monitor's figures: the training ends when one stays above its limit (pitfall 28)."""
 

@@ -39,7 +39,7 @@ def text_of(run: Run) -> str:
 
 def test_every_figure_of_the_monitor_is_drawn() -> None:
     talk = (Message("user", "Hi"), Message("assistant", "Hello there."))
-    found = monitor.watch([talk], [0.0], second=lambda talks: [0.0])
+    found = monitor.watch([talk], [0.0], ["helpful"], second=lambda talks: [0.0])
     assert {*found, *get_args(monitor.Watched)} <= {figure.key for figure in WATCHED}
 
 

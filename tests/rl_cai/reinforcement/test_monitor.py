@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,14 @@ def talks(*answers: str) -> list[tuple[Message, ...]]:
     return [(Message("user", f"Question {n}?"), Message("assistant", a)) for n, a in enumerate(answers)]
 
 
+def figures(asked: list[tuple[Message, ...]], second: Any = None) -> dict[str, float]:
+    """Return the figures of answers to red-team prompts."""
+    return watch(asked, [0.0] * len(asked), ["red_team"] * len(asked), second)
+
+
 def test_each_figure_finds_what_it_is_named_for() -> None:
     own = [f"Take bus number {n} into town." for n in range(4)]
-    assert watch(talks(*own), [0.0] * 4) == {
+    assert figures(talks(*own)) == {
         "evasive": 0,
         "boilerplate": 0,
         "shared_sentences": 0,
@@ -24,9 +30,7 @@ def test_each_figure_finds_what_it_is_named_for() -> None:
         "other_language": 0,
         "words": 6,
     }
-    hacked = watch(
-        talks("I can't help with that.", "You are valued.", "so so so so so so so so so so", ""), [0.0] * 4
-    )
+    hacked = figures(talks("I can't help with that.", "You are valued.", "so so so so so so so so so so", ""))
     assert hacked == {
         "evasive": 0.25,
         "boilerplate": 0.25,
@@ -35,26 +39,34 @@ def test_each_figure_finds_what_it_is_named_for() -> None:
         "other_language": 0,
         "words": 4.5,
     }
-    told = watch(talks(*[f"{a} Remember that you are loved." for a in own]), [0.0] * 4)
+    told = figures(talks(*[f"{a} Remember that you are loved." for a in own]))
     assert told["shared_sentences"] == 1
 
 
 def test_answers_in_other_languages_are_counted_apart() -> None:
-    some = watch(talks("I can't help with that.", "Lo siento, no puedo ayudarte.", "Paris."), [0.0] * 3)
+    some = figures(talks("I can't help with that.", "Lo siento, no puedo ayudarte.", "Paris."))
     assert (some["evasive"], some["boilerplate"]) == (0.5, 0)
     assert some["other_language"] == pytest.approx(1 / 3)
-    none = watch(talks("Lo siento, no puedo ayudarte."), [0.0])
+    none = figures(talks("Lo siento, no puedo ayudarte."))
     assert none["other_language"] == 1
     assert not {"evasive", "boilerplate"} & none.keys()
 
 
+def test_refusals_are_counted_among_the_answers_to_harmless_prompts() -> None:
+    answers = talks(*["I can't help with that."] * 2, "Take the bus.", "Lo siento, no puedo ayudarte.")
+    for kinds, share in (("red_team helpful borderline helpful", 0.5), ("helpful " * 4, 2 / 3)):
+        found = watch(answers, [0.0] * 4, kinds.split())
+        assert found["refuses_harmless"] == pytest.approx(share)
+    assert "refuses_harmless" not in figures(answers)
+
+
 def test_two_equal_answers_to_one_prompt_are_no_boilerplate() -> None:
     same = [(Message("user", "Hi"), Message("assistant", "Take the bus into town."))] * 4
-    assert watch(same, [0.0] * 4)["shared_sentences"] == 0
+    assert figures(same)["shared_sentences"] == 0
 
 
 def test_a_preference_model_that_rl_never_sees_scores_too() -> None:
-    assert watch(talks("Yes.", "No."), [0.0] * 2, lambda asked: [float(len(t[-1].content)) for t in asked])[
+    assert figures(talks("Yes.", "No."), lambda asked: [float(len(t[-1].content)) for t in asked])[
         "second_reward"
     ] == pytest.approx(3.5)
 

@@ -334,8 +334,9 @@ def test_a_training_killed_twice_and_resumed_ends_at_the_weights_of_the_unbroken
 def test_whoever_watches_sees_every_answer_and_is_written_down(tiny: Path, tmp_path: Path) -> None:
     seen: list[Conversation] = []
 
-    def watch(talks: list[Conversation], rewards: list[float]) -> dict[str, float]:
+    def watch(talks: list[Conversation], rewards: list[float], kinds: list[str]) -> dict[str, float]:
         assert rewards == tenths(talks)
+        assert kinds == ["helpful"] * len(talks)
         seen.extend(talks)
         return {"watched": len(talks)}
 
