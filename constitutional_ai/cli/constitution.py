@@ -11,6 +11,7 @@ from constitutional_ai.cli.app import PATH, Commands
 
 if TYPE_CHECKING:
     from constitutional_ai.constitutions.constitution import Constitution
+    from constitutional_ai.constitutions.export_forms import Form
 
 
 @click.command()
@@ -33,9 +34,23 @@ def _summarise(loaded: Constitution) -> None:
         click.echo("  A whole run needs both.")
 
 
+def refuse_to_overwrite(out: Path) -> None:
+    """Raise InputError if there is something at ``out``."""
+    from constitutional_ai.errors import InputError
+
+    if out.exists():
+        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a file, and the folders that lead to it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+
+
 @click.group(cls=Commands)
 def constitution() -> None:
-    """Import, lint and compare constitutions."""
+    """Import, draft, test and compare constitutions."""
 
 
 @constitution.command("import")
@@ -44,18 +59,17 @@ def constitution() -> None:
 def import_(source: Path, out: Path) -> None:
     """Convert SOURCE to a constitution file.
 
-    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, a text file with one
-    preference question per line, or a flat Markdown list.
+    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, a folder or table that Polis
+    exported, inverse-cai's results, OpenAI's propositions, traits, named definitions with weights, CSV with a header, a
+    text file with one preference question per line, or a flat Markdown list.
+
+    A document in prose has no principles yet: see cai constitution draft.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.published import import_constitution
-    from constitutional_ai.errors import InputError
 
-    if out.exists():
-        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
-    text = import_constitution(source).to_yaml()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    refuse_to_overwrite(out)
+    write_text(out, import_constitution(source).to_yaml())
     imported = load_constitution(out)
     click.echo(f"{out}: {imported.description}")
     _summarise(imported)
@@ -87,3 +101,27 @@ def diff(old: str, new: str) -> None:
     from constitutional_ai.constitutions.lint import diff
 
     click.echo("\n".join(diff(load_constitution(old), load_constitution(new))))
+
+
+@constitution.command()
+@click.argument("file")
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice(["yaml", "llm-swarm", "nemo-aligner"]),
+    help="The form to write.",
+)
+@click.option("--out", required=True, type=PATH, help="The file to write; for nemo-aligner, the folder.")
+def export(file: str, form: Form, out: Path) -> None:
+    """Write FILE, a file or the name of a built-in one, in the form that another program reads."""
+    from constitutional_ai.constitutions.constitution import load_constitution
+    from constitutional_ai.constitutions.export_forms import exported, left_behind
+
+    loaded = load_constitution(file)
+    refuse_to_overwrite(out)
+    for name, text in exported(loaded, form).items():
+        write_text(out / name if name else out, text)
+    click.echo(f"{out}: {loaded.name}, version {loaded.digest}, as {form}")
+    if lost := left_behind(loaded, form):
+        click.echo(f"Not part of this form, and left behind: {', '.join(lost)}")
