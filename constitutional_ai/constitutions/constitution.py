@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -109,6 +109,12 @@ class _Yaml(yaml.SafeDumper):
 _Yaml.add_representer(str, _Yaml.represent_str)
 
 
+def dumped(data: Any) -> str:
+    """Return data as YAML that keeps every text as it is."""
+    text: str = yaml.dump(data, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=112)
+    return text
+
+
 class Constitution(BaseModel):
     """A named list of principles."""
 
@@ -174,7 +180,7 @@ class Constitution(BaseModel):
     def to_yaml(self) -> str:
         """Return the text of a file that ``load_constitution`` reads."""
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return yaml.dump(data, Dumper=_Yaml, sort_keys=False, allow_unicode=True, width=112)
+        return dumped(data)
 
 
 def applying_to(prompt: Prompt | None, principles: Sequence[Principle]) -> tuple[Principle, ...]:

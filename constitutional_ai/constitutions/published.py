@@ -7,7 +7,8 @@ names a path. A file is recognised by what it holds.
   numbered list between triple backticks
 * Hugging Face llm-swarm's JSON: ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``
 * plain text or a flat Markdown list, each line or item of which becomes a preference question (``plain_text.py``)
-* tables, such as Polis's exports (``statement_tables.py``, ``group_votes.py``); named definitions with weights (``definitions.py``);
+* tables, such as Polis's exports (``statement_tables.py``, ``group_votes.py``); named definitions with weights
+  (``definitions.py``);
   the results of inverse-cai (``inverse_cai.py``); OpenAI's propositions (``propositions.py``); traits (``traits.py``)
 
 Texts are kept byte for byte, mistakes included; propositions and traits stand whole within words of ours. Only the
