@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rapidfuzz import fuzz, process, utils
 
 from constitutional_ai.constitutions.clauses import Clause
-from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.constitutions.constitution import Constitution, Principle, Source
 from constitutional_ai.constitutions.lint import NEAR
 from constitutional_ai.safe_text import visible
 
@@ -39,19 +40,42 @@ class Coverage:
 
 def coverage(constitution: Constitution, document: str, clauses: Sequence[Clause]) -> Coverage:
     """Return the coverage of the clauses of the file named ``document``."""
-    known = {clause.label for clause in clauses}
+    known = _endings(clauses)
     principles: dict[str, tuple[Principle, ...]] = {}
     unanchored = []
     for principle in constitution.principles:
-        source = principle.source
-        if source is None or source.document != document or source.clause not in known:
+        label = _label(principle.source, document, known)
+        if label is None:
             unanchored.append(principle)
         elif principle.texts:
-            principles[source.clause or ""] = (*principles.get(source.clause or "", ()), principle)
+            principles[label] = (*principles.get(label, ()), principle)
     uncovered = tuple(clause for clause in clauses if clause.label not in principles)
     return Coverage(
         document, tuple(clauses), principles, uncovered, tuple(unanchored), tuple(near_clauses(clauses))
     )
+
+
+def _label(source: Source | None, document: str, known: Mapping[str, str | None]) -> str | None:
+    """Return the label of the clause that an anchor means; None if it means none, or more than one."""
+    if source is None or source.clause is None or Path(source.document).stem != Path(document).stem:
+        return None
+    return known.get(_key(source.clause))
+
+
+def _endings(clauses: Sequence[Clause]) -> dict[str, str | None]:
+    """Return the label for each of its endings that no other label has: editions differ in their upper headings."""
+    labels: dict[str, str | None] = {}
+    for clause in clauses:
+        parts = clause.label.split(" > ")
+        for start in range(1, len(parts)):
+            key = _key(" > ".join(parts[start:]))
+            labels[key] = None if key in labels else clause.label
+    return labels | {_key(clause.label): clause.label for clause in clauses}
+
+
+def _key(label: str) -> str:
+    """Return a label without the marks and capitals in which copies of a document differ."""
+    return " ".join(label.casefold().replace("’", "'").split())
 
 
 def coverage_lines(covered: Coverage) -> list[str]:

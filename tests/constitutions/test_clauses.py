@@ -203,3 +203,20 @@ def test_coverage_names_what_is_missing_on_either_side(tmp_path: Path) -> None:
         "A ¶1,3,5,kind",
         "A ¶2,5,2,drafted",
     ]
+
+
+def test_an_anchor_finds_its_clause_in_another_edition(tmp_path: Path) -> None:
+    text = "# The book\n\n## Ann’s care\n\nBe kind.\n\n## A\n\n### Twice\n\nBe fair.\n\n## B\n\n### Twice\n\nBe wise.\n"
+    (tmp_path / "book.md").write_text(text)
+    clauses = read_clauses(tmp_path / "book.md")
+    anchors = {"near": "Ann's Care ¶1", "both": "Twice ¶1", "one": "B > Twice ¶1"}
+    mine = Constitution(
+        name="mine",
+        principles=tuple(
+            Principle(name=name, preference="Which?", source=Source(document="book.html", clause=clause))
+            for name, clause in anchors.items()
+        ),
+    )
+    covered = coverage(mine, "book.md", clauses)
+    assert set(covered.principles) == {"The book > Ann’s care ¶1", "The book > B > Twice ¶1"}
+    assert [p.name for p in covered.unanchored] == ["both"]
