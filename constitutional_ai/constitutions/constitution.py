@@ -28,7 +28,9 @@ from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parent
 LARGEST = 4_000_000
-"""Bytes of the largest file of principles, or document, that is read."""
+"""Bytes of the largest document or list of statements that is read."""
+LARGEST_YAML = 2_000_000
+"""Bytes of the largest constitution: YAML takes some 10 s for each million."""
 
 
 DRAFTS, NO_DRAFTS = {"drafts": True}, {"drafts": False}
@@ -208,7 +210,7 @@ def load_constitution(name: str | Path, *, drafts: bool = False) -> Constitution
     Raises InputError naming the line and the key. A draft is one such error, unless ``drafts`` are wanted, to look at.
     """
     path = find_yaml(name, BUILT_IN, "constitution")
-    data, node = read_yaml(path, LARGEST)
+    data, node = read_yaml(path, LARGEST_YAML)
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold 'name:' and 'principles:'; see {BUILT_IN / 'default.yaml'}.")
     try:

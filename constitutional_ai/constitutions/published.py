@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from constitutional_ai.constitutions.constitution import LARGEST, Constitution
+from constitutional_ai.constitutions.constitution import LARGEST, LARGEST_YAML, Constitution
 from constitutional_ai.constitutions.definitions import definition, is_definition
 from constitutional_ai.constitutions.entries import Entry, Imported, anchor
 from constitutional_ai.constitutions.inverse_cai import (
@@ -101,7 +101,7 @@ def _read(path: Path) -> Imported:
 
 
 def _from_yaml(path: Path) -> Imported:
-    data, node = read_yaml(path, LARGEST)
+    data, node = read_yaml(path, LARGEST_YAML)
     match data:
         case {"principles": list()}:
             raise InputError(f"{path} is one of our own constitutions. Type: cai check {path}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ NAMES = ("name", "title", "label")
 IDS = ("comment-id", "id")
 LARGEST = 64_000_000
 """Bytes of the largest table; an export of every participant's votes is the largest."""
-MOST_ROWS = 20_000
+MOST_ROWS = 5_000
 
 
 Votes = Callable[[Mapping[str, str]], list[float]]
@@ -149,7 +150,7 @@ def _rows(path: Path) -> tuple[list[str], Iterator[Row]]:
     lines = _cells(path)
     first, header = next(lines, (1, []))
     header = [name.strip().lower().replace("_", "-") for name in header]
-    twice = [name for name in header if name and header.count(name) > 1]
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
         raise InputError(f"{path}:{first}: two columns are named '{twice[0][:40]}'. Rename one.")
     return header, (_row(path, line, header, cells) for line, cells in lines)

@@ -105,13 +105,14 @@ def read_yaml(path: Path, largest: int | None = None) -> tuple[Any, yaml.Node | 
     """
     text = read_text(path, largest=largest)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is not None and _unfolded(node, {}) > LARGEST_YAML:
             raise InputError(
                 f"{path} is not YAML that can be read: its anchors (&) repeat more than {LARGEST_YAML:,} values. "
                 "Write out what they stand for."
             )
-        return yaml.safe_load(text), node
+        return None if node is None else loader.construct_document(node), node
     except InputError:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01

@@ -156,6 +156,8 @@ REFUSED: list[tuple[str, str, str]] = [  # (file, what it holds, what the one se
     ("a.csv", "statement,agrees,disagrees\nBe kind.,-3,1\n", ":2: agrees: '-3' is no number of votes"),
     ("a.csv", "statement,group-a-votes,group-a-agrees\nBe kind.,1,2\n", ":2: group-a-agrees: 2 is more than"),
     ("a.csv", "statement,group_0_consensus\nBe kind.,88\n", ":2: group-0-consensus: '88' is no share"),
+    ("a.csv", ",".join(["a", *map(str, range(50_000))]) + "\nx\n", ":1: no column of statements"),
+    ("a.csv", "statement\n" + "Be kind.\n" * 5_001, ":5002: more than 5,000 principles. Split the table."),
     ("a.xlsx", "x", ": a spreadsheet. Save it as CSV"),
     ("a.json", '[{"name": "a", "definition": "Be."}, {"name": "b"}]', ":1: 'b' must hold two texts"),
     ("a.json", '[{"definition": "Be kind."}]', ":1: 'an item' must hold two texts"),
