@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, Commands
+from constitutional_ai.cli.app import PATH, Commands, seed_option, settings_option, terminal
 
 if TYPE_CHECKING:
     from constitutional_ai.constitutions.constitution import Constitution
+    from constitutional_ai.constitutions.export_forms import Form
 
 
 @click.command()
@@ -21,8 +22,16 @@ def check(constitution: str) -> None:
     CONSTITUTION is a YAML file or the name of a built-in constitution.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
+    from constitutional_ai.constitutions.lint import lint
 
-    _summarise(load_constitution(constitution))
+    loaded = load_constitution(constitution)
+    _summarise(loaded)
+    if scoped := sorted({kind for p in loaded.principles for kind in p.applies_to}):
+        click.echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
+    if findings := lint(loaded):
+        click.echo(
+            f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}"
+        )
 
 
 def _summarise(loaded: Constitution) -> None:
@@ -33,9 +42,23 @@ def _summarise(loaded: Constitution) -> None:
         click.echo("  A whole run needs both.")
 
 
+def refuse_to_overwrite(out: Path) -> None:
+    """Raise InputError if there is something at ``out``."""
+    from constitutional_ai.errors import InputError
+
+    if out.exists():
+        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a file, and the folders that lead to it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+
+
 @click.group(cls=Commands)
 def constitution() -> None:
-    """Import, lint and compare constitutions."""
+    """Import, draft, test and compare constitutions."""
 
 
 @constitution.command("import")
@@ -44,18 +67,17 @@ def constitution() -> None:
 def import_(source: Path, out: Path) -> None:
     """Convert SOURCE to a constitution file.
 
-    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, a text file with one
-    preference question per line, or a flat Markdown list.
+    SOURCE is a copy of the paper's repository, an llm-swarm or NeMo-Aligner constitution, a folder or table that Polis
+    exported, inverse-cai's results, OpenAI's propositions, traits, named definitions with weights, CSV with a header, a
+    text file with one preference question per line, or a flat Markdown list.
+
+    A document in prose has no principles yet: see cai constitution draft.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.published import import_constitution
-    from constitutional_ai.errors import InputError
 
-    if out.exists():
-        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
-    text = import_constitution(source).to_yaml()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    refuse_to_overwrite(out)
+    write_text(out, import_constitution(source).to_yaml())
     imported = load_constitution(out)
     click.echo(f"{out}: {imported.description}")
     _summarise(imported)
@@ -87,3 +109,113 @@ def diff(old: str, new: str) -> None:
     from constitutional_ai.constitutions.lint import diff
 
     click.echo("\n".join(diff(load_constitution(old), load_constitution(new))))
+
+
+@constitution.command()
+@click.argument("file")
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice(["yaml", "llm-swarm", "nemo-aligner"]),
+    help="The form to write.",
+)
+@click.option("--out", required=True, type=PATH, help="The file to write; for nemo-aligner, the folder.")
+def export(file: str, form: Form, out: Path) -> None:
+    """Write FILE, a file or the name of a built-in one, in the form that another program reads."""
+    from constitutional_ai.constitutions.constitution import load_constitution
+    from constitutional_ai.constitutions.export_forms import exported, left_behind
+
+    loaded = load_constitution(file)
+    refuse_to_overwrite(out)
+    for name, text in exported(loaded, form).items():
+        write_text(out / name if name else out, text)
+    click.echo(f"{out}: {loaded.name}, version {loaded.digest}, as {form}")
+    if lost := left_behind(loaded, form):
+        click.echo(f"Not part of this form, and left behind: {', '.join(lost)}")
+
+
+@constitution.command()
+@click.argument("file")
+@click.option("--judge", required=True, metavar="MODEL", help="The model that judges.")
+@click.option(
+    "--few-shots",
+    default="built-in",
+    show_default=True,
+    help="Worked examples for models in the plain format: built-in, none, or a folder with the paper's files.",
+)
+@settings_option(help="A setting from the recipe's section feedback, for example method=likelihood.")
+@seed_option
+@click.option("--out", type=PATH, help="Folder for the tables as CSV.")
+def test(file: str, judge: str, **options: Any) -> None:
+    """Test each principle of FILE before you use it: how does it judge 46 fixed pairs of answers?
+
+    Shown with 95 % intervals: the share of pairs that it decides with confidence, whose winner changes with the order,
+    in which the better answer wins, the longer of two that say the same, or a refusal of something harmless; and how
+    often its negation reverses it. Then which principles say the same or the opposite. FILE may be the name of a
+    built-in constitution.
+    """
+    from constitutional_ai.evaluation.principles.examine import examine_principles
+    from constitutional_ai.evaluation.principles.principle_report import (
+        agreements,
+        principle_reports,
+        principles_table,
+    )
+
+    answers = examine_principles(file, judge, **options)
+    terminal().print(principles_table(principle_reports(answers), agreements(answers)))
+
+
+@constitution.command()
+@click.argument("document", type=PATH)
+@click.option("--model", metavar="MODEL", help="The model that writes the drafts. Without one they are empty.")
+@click.option(
+    "--judge", metavar="MODEL", help="A model that drops drafts which are not faithful to their clause."
+)
+@click.option(
+    "--candidates",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 20),
+    help="Number of candidates for each clause.",
+)
+@seed_option
+@click.option("--out", required=True, type=PATH, help="The YAML file to write, and to edit.")
+def draft(document: Path, out: Path, **options: Any) -> None:
+    """Draft principles for each clause of DOCUMENT: prose in Markdown, plain text or HTML.
+
+    Candidates that cannot be read, that the linter finds fault with or that repeat another are dropped. Those that are
+    left stand below their clause in a file to edit, marked as drafts. No run accepts a draft: read it, correct it, and
+    delete its line 'draft: true'.
+    """
+    from constitutional_ai.data.lines import format_counts
+    from constitutional_ai.evaluation.principles.draft_principles import draft_document
+
+    refuse_to_overwrite(out)
+    drafted = draft_document(document, **options)
+    write_text(out, drafted.text)
+    click.echo(f"{out}: drafts for {drafted.clauses} clauses, {drafted.without} of them empty")
+    if drafted.counts:
+        click.echo(f"Candidates: {format_counts(drafted.counts)}")
+    click.echo(f"Edit it. To see what is left to do, type: cai constitution coverage {out} {document}")
+
+
+@constitution.command()
+@click.argument("file")
+@click.argument("document", type=PATH)
+@click.option("--out", type=PATH, help="CSV file for a row for each clause and its principles.")
+def coverage(file: str, document: Path, out: Path | None) -> None:
+    """Print which clauses of DOCUMENT have no principle in FILE, which principles no clause, and what repeats itself.
+
+    FILE may hold drafts, or be the name of a built-in constitution. Principles are compared with clauses by their
+    anchors, and clauses with one another by their words.
+    """
+    from constitutional_ai.constitutions.clauses import read_clauses
+    from constitutional_ai.constitutions.constitution import load_constitution
+    from constitutional_ai.constitutions.coverage import coverage, coverage_csv, coverage_lines
+
+    covered = coverage(load_constitution(file, drafts=True), document.name, read_clauses(document))
+    if out:
+        refuse_to_overwrite(out)
+        write_text(out, coverage_csv(covered))
+    click.echo("\n".join(coverage_lines(covered)))

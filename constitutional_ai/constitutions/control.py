@@ -20,8 +20,10 @@ from __future__ import annotations
 import random
 import re
 
+from pydantic import ValidationError
+
 from constitutional_ai.constitutions.constitution import Constitution, Principle
-from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.errors import InputError, did_you_mean, first_fault
 from constitutional_ai.seeding import rng
 
 WITHOUT = "without:"
@@ -62,11 +64,14 @@ def apply_control(constitution: Constitution, control: str | None, seed: int) ->
         principles = [_with(p, _shuffled(p, seed)) for p in constitution.principles]
     else:
         principles = _without(constitution, control.removeprefix(WITHOUT))
-    return Constitution(
-        name=f"{constitution.name} (control: {control})",
-        description=f"Made from '{constitution.name}', version {constitution.digest}, to compare with.",
-        principles=tuple(principles),
-    )
+    try:
+        return Constitution(
+            name=f"{constitution.name} (control: {control})",
+            description=f"Made from '{constitution.name}', version {constitution.digest}, to compare with.",
+            principles=tuple(principles),
+        )
+    except ValidationError as error:  # the principle that is left out is the last one for all prompts
+        raise InputError(f"control={control}: {first_fault(error)}.") from error
 
 
 def describe_control(control: str | None, constitution: Constitution | None) -> str | None:

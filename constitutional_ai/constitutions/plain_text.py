@@ -1,7 +1,8 @@
 """Read the statements of a text: one a line, or the items of a flat Markdown list below headings.
 
-Anything else that has structure (prose beside a list, tables, nested lists, named definitions, numbers) is refused with
-its line: a heading, a name or a row of numbers never becomes a principle.
+A list whose every item is a named definition is read as such (``definitions.py``). Anything else that has structure
+(prose beside a list, tables, nested lists, numbers) is refused with its line: a heading, a name or a row of numbers
+never becomes a principle.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from constitutional_ai.constitutions.definitions import definitions_of_list
+from constitutional_ai.constitutions.entries import Entry, anchor
 from constitutional_ai.errors import InputError
 
 ITEM = re.compile(r"(?:[-*+•–]|\d+[.)])[ \t]+(?:\[[ xX]\][ \t]+)?(?=\S)")
@@ -52,7 +55,10 @@ STRUCTURE = {  # the beginning of what is no statement → what it is
 }
 LEAST_WORDS = 6
 """A line of fewer words without a full stop, among lines that mostly end with one, is taken for a heading."""
-ADVICE = "Write one statement a line, without marks, or as one flat list."
+ADVICE = (
+    "Write one statement a line, without marks, or as one flat list. To make principles of a prose document, type: "
+    "cai constitution draft"
+)
 
 
 class Line(NamedTuple):
@@ -63,8 +69,8 @@ class Line(NamedTuple):
     text: str
 
 
-def statements(path: Path, text: str) -> list[str]:
-    """Return the statements of a text.
+def statements(path: Path, text: str) -> list[Entry]:
+    """Return the statements of a text as preference questions, or its named definitions.
 
     Raises InputError naming the first line that is neither a statement nor a heading.
     """
@@ -77,7 +83,11 @@ def statements(path: Path, text: str) -> list[str]:
     for line, statement, has_end in zip(lines, plain, ended, strict=True):
         if not has_end and 2 * sum(ended) >= len(lines) and len(statement.split()) < LEAST_WORDS:
             raise InputError(f"{path}:{line.number}: a heading, not a statement. {ADVICE}")
-    return plain
+    return [_entry(path, line.number, statement) for line, statement in zip(lines, plain, strict=True)]
+
+
+def _entry(path: Path, line: int, statement: str) -> Entry:
+    return {"preference": statement, "source": anchor(path, line)}
 
 
 def refuse_marks(path: Path, place: str, text: str) -> None:
@@ -107,25 +117,29 @@ def _lines(text: str) -> list[Line]:
     return [line for line in lines if line.number not in underlined]
 
 
-def _items(path: Path, lines: Sequence[Line]) -> list[str]:
+def _items(path: Path, lines: Sequence[Line]) -> list[Entry]:
     """Return the items of a flat list, without headings and rules."""
-    items: list[tuple[Line, str]] = []
+    items: list[tuple[int, str]] = []
+    ends: list[Line] = []  # the last line of each item
     for line in lines:
         rule = RULE.match(line.text)
         mark = None if rule else ITEM.match(line.text)
-        if mark and items and line.indent > items[0][0].indent + 1:
+        if mark and items and line.indent > ends[0].indent + 1:
             raise InputError(f"{path}:{line.number}: a list within a list. {ADVICE}")
         if rule or HEADING.match(line.text) or (line.text.endswith(":") and not mark):
             continue
         if mark:
-            items.append((line, line.text[mark.end() :]))
-        elif items and line.indent > items[-1][0].indent and line.number == items[-1][0].number + 1:
+            items.append((line.number, line.text[mark.end() :]))
+            ends.append(line)
+        elif items and line.indent > ends[-1].indent and line.number == ends[-1].number + 1:
             first, so_far = items[-1]  # a statement that goes on in the next line
             _checked(path, line.number, line.text)
-            items[-1] = (first._replace(number=line.number), f"{so_far} {line.text}")
+            items[-1], ends[-1] = (first, f"{so_far} {line.text}"), ends[-1]._replace(number=line.number)
         else:
             raise InputError(f"{path}:{line.number}: text outside the list of statements. {ADVICE}")
-    return [_checked(path, line.number, item) for line, item in items]
+    if items and (named := definitions_of_list(path, items)):
+        return named
+    return [_entry(path, number, _checked(path, number, item)) for number, item in items]
 
 
 def _checked(path: Path, number: int, text: str) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,17 +32,19 @@ WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared fir
 }
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # a lone one, which UTF-8 cannot encode
 GZIP = b"\x1f\x8b"
+LARGEST_YAML = 1_000_000
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 LINE_END = re.compile(r"\r\n|\r|\n")  # not those of splitlines(): JSON strings may hold U+2028
 
 
-def read_text(path: Path, hint: str = "") -> str:
+def read_text(path: Path, hint: str = "", largest: int | None = None) -> str:
     """Return the text of a file.
 
-    Raises InputError, which ends with ``hint``, when the file cannot be read or is not text.
+    Raises InputError, which ends with ``hint``, when the file cannot be read, is not text, or holds more than
+    ``largest`` bytes, packed or unpacked; no more than that is ever in memory.
     """
     try:
-        text = _decoded(read_bytes(path, hint))
+        text = _decoded(read_bytes(path, hint) if largest is None else _read_bounded(path, hint, largest))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text. {hint}".rstrip()) from error
     if "\0" in text:
@@ -49,9 +54,27 @@ def read_text(path: Path, hint: str = "") -> str:
 
 def read_bytes(path: Path, hint: str = "") -> bytes:
     """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
-    try:
+    with _errors_of(path, hint):
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
+
+
+def _read_bounded(path: Path, hint: str, largest: int) -> bytes:
+    with _errors_of(path, hint), path.open("rb") as file:
+        data = file.read(largest + 1)
+        if len(data) <= largest and (path.suffix.lower() == ".gz" or data.startswith(GZIP)):
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(largest + 1)
+    if len(data) > largest:
+        raise InputError(f"{path} holds more than {largest / 1e6:.0f} MB of text. Split it, and name one part.")
+    return data
+
+
+@contextmanager
+def _errors_of(path: Path, hint: str) -> Iterator[None]:
+    """Raise InputError for what may go wrong in reading a file."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
     except IsADirectoryError as error:
@@ -74,16 +97,43 @@ def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
     raise InputError(f"no {what} '{name}': neither a file nor built in.{did_you_mean(str(name), known)}")
 
 
-def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
+def read_yaml(path: Path, largest: int | None = None) -> tuple[Any, yaml.Node | None]:
     """Return the data of a YAML file, and its node tree for ``line_of``.
 
-    Raises InputError if the file cannot be read or is not YAML.
+    Raises InputError if the file cannot be read, is not YAML, holds more than ``largest`` bytes, or has anchors that
+    repeat themselves or one another without end.
     """
-    text = read_text(path)
+    text = read_text(path, largest=largest)
     try:
-        return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None and _unfolded(node, {}) > LARGEST_YAML:
+            raise InputError(
+                f"{path} is not YAML that can be read: its anchors (&) repeat more than {LARGEST_YAML:,} values. "
+                "Write out what they stand for."
+            )
+        return None if node is None else loader.construct_document(node), node
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is not YAML that can be read: it is nested too deeply.") from error
+
+
+def _unfolded(node: yaml.Node, counts: dict[int, float]) -> float:
+    """Return the number of values that a node stands for once its aliases are followed; infinite for a cycle."""
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # until it is known, so that a node within itself is endless
+        match node:
+            case yaml.MappingNode(value=pairs):
+                inner = [part for pair in pairs for part in pair]
+            case yaml.SequenceNode(value=items):
+                inner = list(items)
+            case _:
+                inner = []
+        counts[id(node)] = 1 + sum(_unfolded(part, counts) for part in inner)
+    return counts[id(node)]
 
 
 def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
@@ -103,9 +153,9 @@ def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
     return line + 1
 
 
-def read_json(path: Path, hint: str = "") -> Any:
+def read_json(path: Path, hint: str = "", largest: int | None = None) -> Any:
     """Return the data of a JSON file. Raises InputError if the file cannot be read or is not JSON."""
-    return _parsed(read_text(path, hint), path, hint)
+    return _parsed(read_text(path, hint, largest), path, hint)
 
 
 def read_items(path: Path, hint: str = "") -> Iterator[tuple[int, Any]]:

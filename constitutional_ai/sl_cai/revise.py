@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, draw
+from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
 from constitutional_ai.models.model import Context, Format, Model
 from constitutional_ai.records import Completion, Response, Revision, RevisionChain
 from constitutional_ai.seeding import rng, seed_of
@@ -44,6 +44,7 @@ async def revise(
     """
     chain = RevisionChain(response.id, constitution.digest, response)
     fmt = model.format if settings.format == "auto" else settings.format
+    principles = applying_to(response.prompt, constitution.for_revision)
 
     async def write(number: int, purpose: str, context: Context) -> Completion:
         sampling = settings.sampling
@@ -54,7 +55,7 @@ async def revise(
         return await draw_completion(model, context, sampling, seed_of(seed, chain.id, number), purpose)
 
     for number in range(1, settings.rounds + 1):
-        principle = draw(constitution.for_revision, rng(seed, chain.id, "principle", number))
+        principle = draw(principles, rng(seed, chain.id, "principle", number))
         revision = await _revision(chain, principle, settings.style, fmt, partial(write, number))
         chain = chain.revised_by(cleaned(revision, chain.answer, settings.clean))
     return chain

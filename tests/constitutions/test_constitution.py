@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, draw, load_constitution
+from constitutional_ai.constitutions.constitution import (
+    Constitution,
+    Principle,
+    applying_to,
+    draw,
+    load_constitution,
+)
 from constitutional_ai.errors import InputError
+from constitutional_ai.records import Kind, Message, Prompt
+from constitutional_ai.seeding import rng
 
 GOOD = """\
 name: mine
@@ -161,3 +169,65 @@ def test_draws_respect_weights() -> None:
     rng = random.Random(0)
     often = sum(draw(principles, rng).name == "often" for _ in range(4000))
     assert 2890 < often < 3110  # 3000, sd 27
+
+
+SCOPED = """\
+name: mine
+principles:
+  - {name: all, preference: 'Which is kinder?'}
+  - {name: red, preference: 'Which is safer?', applies_to: [red_team], weight: 3}
+  - {name: sad, preference: 'Which is gentler?', applies_to: [self-harm], source: {document: a.md, line: 3}}
+"""
+
+
+def prompt(kind: Kind, *tags: str) -> Prompt:
+    return Prompt.of((Message("user", "Hello?"),), kind, "test", tags)
+
+
+def test_a_principle_is_drawn_only_for_its_prompts_and_changes_no_other_draw(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SCOPED)
+    mine = load_constitution(tmp_path / "mine.yaml")
+    everything, red, sad = mine.principles
+    assert (
+        applying_to(None, mine.for_preference)
+        == applying_to(prompt("helpful"), mine.for_preference)
+        == (everything,)
+    )
+    assert applying_to(prompt("red_team"), mine.for_preference) == (everything, red)
+    assert applying_to(prompt("red_team", "self-harm"), mine.for_preference) == mine.for_preference
+    for seed in range(200):
+        scoped = draw(applying_to(prompt("red_team"), mine.for_preference), rng(seed))
+        whole = draw(mine.for_preference, rng(seed))
+        assert scoped == whole or whole == sad
+
+
+def test_anchors_and_drafts_are_no_part_of_the_version_and_scopes_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SCOPED)
+    mine = load_constitution(tmp_path / "mine.yaml")
+    bare = [p.model_copy(update={"source": None, "tags": ()}) for p in mine.principles]
+    everywhere = [p.model_copy(update={"applies_to": ()}) for p in mine.principles]
+    assert Constitution(name="mine", principles=tuple(bare)).digest == mine.digest
+    assert Constitution(name="mine", principles=tuple(everywhere)).digest != mine.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{name: a, draft: true}", ":3: principles.0: 'a' is a draft"),
+        (
+            "{name: a, preference: 'Which?', draft: true}",
+            "'a' is a draft. Edit it and delete its line 'draft: true'",
+        ),
+        (
+            "{name: a, preference: 'Which?', applies_to: [red_team]}",
+            "leaves prompts without a principle like 'a'",
+        ),
+        ("{name: a, preference: 'Which?', source: {dokument: x}}", "'dokument'. Did you mean 'document'?"),
+        ("{name: a, preference: 'Which?', source: {document: x, line: 0}}", "greater than or equal to 1"),
+    ],
+)
+def test_drafts_and_prompts_without_a_principle_are_refused(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"name: mine\nprinciples:\n  - {line}\n")
+    with pytest.raises(InputError, match=r".") as caught:
+        load_constitution(tmp_path / "mine.yaml")
+    assert sentence in str(caught.value)

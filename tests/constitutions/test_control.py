@@ -162,3 +162,12 @@ def test_a_control_run_is_known_by_its_recipe_or_its_constitution(
     control: str | None, constitution: Constitution | None, said: str | None
 ) -> None:
     assert describe_control(control, constitution) == said
+
+
+def test_the_last_principle_for_all_prompts_cannot_be_left_out() -> None:
+    sides = {"revision": "Be kind.", "preference": "Which is kinder?"}
+    principles = (Principle(name="all", **sides), Principle(name="red", **sides, applies_to=("red_team",)))
+    with pytest.raises(
+        InputError, match="control=without:all: 'applies_to' leaves prompts without a principle"
+    ):
+        apply_control(Constitution(name="mine", principles=principles), "without:all", 0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
+from constitutional_ai.constitutions.constitution import BUILT_IN, Constitution, Principle, load_constitution
 from constitutional_ai.constitutions.lint import Finding, diff, lint
 from constitutional_ai.constitutions.published import import_constitution
 from tests.paper_files import PAPER, paper
@@ -25,7 +25,8 @@ def ask(preference: str, name: str = "p") -> Principle:
 
 def test_a_sound_constitution_has_no_findings() -> None:
     assert found() == []
-    assert lint(load_constitution("default")) == []
+    for path in BUILT_IN.glob("*.yaml"):
+        assert lint(load_constitution(path.stem)) == []
 
 
 @paper

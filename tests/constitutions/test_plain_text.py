@@ -93,12 +93,9 @@ REFUSED = [  # (file, its text, what the error says after the path)
     ("a.txt", "Our values:\nBe kind to people\n", ":1: a heading"),
     ("a.txt", "Be kind to people.\n> As she said.\n", ":2: a quotation"),
     ("a.txt", "<h1>Values</h1>\n", ":1: HTML"),
-    ("a.csv", "statement\nBe kind.\n", ":1: a table. Which of its rows"),
-    ("a.csv.gz", "statement\nBe kind.\n", ":1: a table. Which of its rows"),
     ("a.json", '["Be kind.", "# Values"]', ": [1] is a heading"),
     ("a.json", '["Be kind.", "- Be wise."]', ": [1] is an item of a list"),
     ("a.json", '["0,188,12,Be kind."]', ": [0] is a row of a table"),
-    ("a.json", '[{"name": "kindness", "definition": "Be kind.", "weight": 2}]', ":1: JSON in no known format"),
 ]
 
 

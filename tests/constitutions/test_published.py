@@ -114,7 +114,8 @@ REFUSED: list[tuple[str, object, str]] = [  # (file, what it holds, what the one
     ("a.txt", " \n\n", "holds no principle"),
     ("a.txt", "```CONSTITUTION\n- be kind\n```", "holds no principle"),
     ("a.txt", "Which?\0", "is not text"),
-    ("a.yaml", "name: mine", "cai check"),
+    ("a.yaml", "name: mine", "YAML in no known format. Is it one of ours? Type: cai check"),
+    ("a.yaml", "principles: []", "is one of our own constitutions. Type: cai check"),
 ]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, draw
+from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.chain_of_thought import ChainOfThought
@@ -49,7 +49,7 @@ async def label(
     other order (EV-1). Raises RecordError if a question gets no readable answer, which never becomes a label.
     """
     method = METHODS[settings.method]
-    principles = method.principles(constitution)
+    principles = applying_to(comparison.prompt, method.principles(constitution))
     examples = ""
     if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this prefix
         examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))

@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, draw
+from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
 from constitutional_ai.errors import RecordError, TooManyFailures, UnreadableAnswer
 from constitutional_ai.models.abilities import DecisionQuestion, decider
 from constitutional_ai.models.model import Context, Format, Model, plain
@@ -45,7 +45,8 @@ class FeedbackReward:
         self._model, self._format, self._seed = model, settings.format_for(model), seed
         by_words = by_level if method.name == Decision.name else by_rating
         self._rate = by_likelihood if method.needs_assistants else by_words
-        self._principles = method.principles(constitution)
+        # RL's prompts carry no kind, so a principle for some kinds only is left out.
+        self._principles = applying_to(None, method.principles(constitution))
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[float | None]:
         return asyncio.run(self._all(conversations))

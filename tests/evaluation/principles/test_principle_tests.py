@@ -1,0 +1,171 @@
+"""Judges whose every habit is known, and the table that must say so."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from constitutional_ai.constitutions.clauses import Clause
+from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.evaluation.principles.ask_principles import Answers, ask
+from constitutional_ai.evaluation.principles.contrasts import ContrastPair, contrast_pairs
+from constitutional_ai.evaluation.principles.draft_principles import draft_document, faithfulness, write_all
+from constitutional_ai.evaluation.principles.examine import examine_principles
+from constitutional_ai.evaluation.principles.principle_report import (
+    agreements,
+    principle_reports,
+    principles_csv,
+    principles_table,
+)
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.rl_cai.feedback.settings import Feedback
+
+PAIRS = contrast_pairs()
+MARKED = {pair.marked for pair in PAIRS}
+QUESTION = re.compile(r"\n\n\n(.*) Options:\n \(A\) \[\[\[(.*)\]\]\]\n \(B\) \[\[\[(.*)\]\]\]", re.DOTALL)
+Habit = Callable[[str, str, str], bool | None]
+"""A function of a question and two answers: whether the first wins; None for a tie."""
+
+
+def habits(question: str, first: str, second: str) -> bool | None:
+    """Judge as the question's first word says, and the other way round under a negation."""
+    word, negated = re.split(r"\W", question)[0], "opposite" in question
+    choice = {
+        "Marked": first in MARKED,
+        "Other": second in MARKED,
+        "First": True,
+        "Deaf": first in MARKED,
+        "Long": len(first) > len(second),
+        "Nothing": None,
+    }[word]
+    return choice if choice is None or word in ("First", "Deaf") else choice != negated
+
+
+def judge(habit: Habit = habits) -> ScriptedModel:
+    def weigh(context: str, continuation: str) -> float:
+        found = QUESTION.search(context)
+        assert found
+        first_wins = habit(*found.groups())
+        share = 0.5 if first_wins is None else 0.9 if first_wins == (continuation == " (A)") else 0.1
+        return math.log(share)
+
+    return ScriptedModel(weigh=weigh)
+
+
+def asked(*questions: str, method: str = "multiple_choice", pairs: list[ContrastPair] = PAIRS) -> Answers:
+    mine = Constitution(
+        name="mine", principles=tuple(Principle(name=q.split()[0], preference=q) for q in questions)
+    )
+    settings = Feedback.model_validate({"method": method})
+    return asyncio.run(ask(mine, pairs, model=judge(), settings=settings, seed=0))
+
+
+def test_the_pairs_are_enough_and_differ_in_one_respect() -> None:
+    assert Counter(pair.contrast for pair in PAIRS) == {
+        "harmless": 12, "refusing": 8, "longer": 8, "kind": 6, "honest": 6, "fair": 6,
+    }  # fmt: skip
+    for pair in PAIRS:
+        if pair.contrast == "longer":
+            assert len(pair.marked) > 3 * len(pair.other)
+        else:  # so that length alone decides nothing
+            assert 0.75 < len(pair.marked) / len(pair.other) < 1.34, pair
+
+
+def test_each_habit_of_a_principle_is_named() -> None:
+    answers = asked("Marked one?", "Other one?", "First one?", "Deaf one?", "Long one?", "Nothing?")
+    reports = {report.name: report for report in principle_reports(answers)}
+    assert {name: set(report.faults) for name, report in reports.items()} == {
+        "Marked": {"rewards length", "rewards refusal"},
+        "Other": {"prefers the worse"},
+        "First": {"undecided", "depends on the order"},
+        "Deaf": {"rewards length", "rewards refusal", "its negation does not reverse it"},
+        "Long": {"rewards length"},
+        "Nothing?": {"undecided"},
+    }
+    assert reports["Marked"].decides.value == reports["Marked"].reverses.value == 1.0
+    assert reports["First"].flips.value == 1.0
+    assert reports["Nothing?"].better.value is None
+
+
+def test_principles_that_say_the_same_or_the_opposite_are_named() -> None:
+    related = {
+        (a.one, a.other): a.relation
+        for a in agreements(asked("Marked one?", "Marked, too?", "Other?", "Long?"))
+    }
+    assert related[("Marked", "Marked,")] == "redundant"
+    assert related[("Marked", "Other?")] == "contradicting"
+    assert related[("Marked", "Long?")] in ("related", "independent")
+
+
+def test_what_cannot_be_read_is_left_out_and_no_fault() -> None:
+    mine = Constitution(name="mine", principles=(Principle(name="p", preference="Marked?"),))
+    mute = ScriptedModel(weigh=lambda context, continuation: math.nan)
+    answers = asyncio.run(ask(mine, PAIRS[:3], model=mute, settings=Feedback(), seed=0))
+    (report,) = principle_reports(answers)
+    assert [m.count for m in report.metrics] == [0] * 6
+    assert report.faults == {}
+    assert principles_csv([report]).splitlines()[1].startswith("p,,,,0,")
+
+
+def test_likelihood_has_no_order_and_no_negation() -> None:
+    principle = Principle(
+        name="p", preference="?", upheld="Say no.", broken="Say yes.", applies_to=("red_team",)
+    )
+    other = principle.model_copy(update={"name": "q", "applies_to": ()})
+    mine = Constitution(name="mine", principles=(principle, other))
+    settings = Feedback(method="likelihood")
+    answers = asyncio.run(ask(mine, PAIRS[:2], model=ScriptedModel(), settings=settings, seed=0))
+    assert [(a.flipped, a.negated) for a in answers["p"]] == [(None, None)] * 2
+
+
+def test_the_tables_are_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nprinciples:\n  - {name: a, preference: 'Which?'}\n  - {name: b, preference: 'Who?'}\n"
+    )
+    answers = examine_principles(
+        str(tmp_path / "mine.yaml"),
+        "scripted:coin-flips",
+        few_shots="none",
+        changes=[],
+        seed=0,
+        out=tmp_path / "out",
+    )
+    assert len((tmp_path / "out" / "principles.csv").read_text().splitlines()) == 3
+    related = (tmp_path / "out" / "agreement.csv").read_text().splitlines()
+    assert related[1].startswith("a,b,1.0,")
+    assert related[1].endswith(",redundant")
+    assert principles_table(principle_reports(answers), agreements(answers)).renderables
+
+
+# -- drafts
+
+CLAUSE = Clause("A ¶1", 3, "Be kind.")
+
+
+def reply(context: str) -> str:
+    return "CRITIQUE: Is it rude?\nREVISION: Make it kind.\nPREFERENCE: Which is kinder?"
+
+
+def yes_man(context: str, continuation: str) -> float:
+    yes = " (A)" if "(A) yes" in context else " (B)"
+    return math.log(0.9 if (continuation == yes) == ("Clause: Be kind." in context) else 0.1)
+
+
+def test_drafts_are_written_sifted_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.md").write_text("# A\n\nBe kind.\n\nBe rude.\n")
+    written = asyncio.run(write_all([CLAUSE], "a.md", ScriptedModel(say=reply), 2, 0))
+    first, second = written[0]
+    assert first is not None
+    assert second is not None
+    assert (first.name, second.name, first.preference) == ("a-1-l3-1", "a-1-l3-2", "Which is kinder?")
+    judges = ScriptedModel(weigh=yes_man)
+    assert asyncio.run(faithfulness(CLAUSE, first, judges)) == pytest.approx(0.9)
+    assert asyncio.run(faithfulness(CLAUSE._replace(text="Be rude."), first, judges)) == pytest.approx(0.1)
+    drafted = draft_document(tmp_path / "a.md", model="scripted:echo", judge=None, candidates=2, seed=0)
+    assert (drafted.clauses, drafted.without, drafted.counts) == (2, 2, {"kept": 0, "unreadable": 4})
