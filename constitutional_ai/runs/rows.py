@@ -236,11 +236,14 @@ def digest_file(path: Path) -> str:
 
 
 def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
-    """Return the content of a run's JSON file as a ``kind``; None if there is no file. Raises InputError."""
-    if not path.is_file():
+    """Return the content of a run's JSON file as a ``kind``; None if there is no file, or a power cut left no content.
+
+    Raises InputError.
+    """
+    if not path.is_file() or not (content := path.read_bytes()).strip(b"\0"):
         return None
     try:
-        return adapter(kind).validate_json(path.read_bytes())
+        return adapter(kind).validate_json(content)
     except ValidationError as error:
         raise InputError(
             f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."
