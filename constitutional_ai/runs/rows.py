@@ -240,6 +240,10 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
 
     Raises InputError.
     """
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder where a file should be. Move it away, then type the same command."
+        )
     if not path.is_file() or not (content := path.read_bytes()).strip(b"\0"):
         return None
     try:
