@@ -50,12 +50,13 @@ def import_(source: Path, out: Path) -> None:
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.published import import_constitution
     from constitutional_ai.errors import InputError
+    from constitutional_ai.runs.rows import write_atomically
 
     if out.exists():
         raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
     text = import_constitution(source).to_yaml()
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_atomically(out, text)
     imported = load_constitution(out)
     click.echo(f"{out}: {imported.description}")
     _summarise(imported)
