@@ -30,7 +30,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
-    data = {key: value for key, value in data.items() if value is not None or not _is_section(key)}
+    data = {key: value for key, value in data.items() if value is not None}  # a section left empty
     if (path.parent / layout.RUN).exists():
         _drop_former_keys(data)
     changed = [apply_change(data, change) for change in changes]
@@ -98,11 +98,6 @@ def _keys(section: type[BaseModel], place: Sequence[str]) -> list[str]:
             return []
         section = annotation
     return list(section.model_fields)
-
-
-def _is_section(key: object) -> bool:
-    """Return whether a key of the recipe holds further keys: such a section may be left empty."""
-    return isinstance(key, str) and key in Recipe.model_fields and bool(_keys(Recipe, [key]))
 
 
 def _literals(message: str) -> list[str]:
