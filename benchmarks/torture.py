@@ -9,7 +9,9 @@ seed. It exits with 1 when anything differs, a completed call is repeated, or a 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,6 +23,7 @@ from random import Random
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CAI_ENGINE": "transformers"}
 
+import pyarrow.parquet as pq
 import torch
 from click.testing import CliRunner
 from results import Row, at_least, report, under
@@ -40,6 +43,7 @@ from tests.pipeline.tiny_run import make, settings
 KILLS, SEED = int(os.environ.get("KILLS", 200)), int(os.environ.get("SEED", 0))
 LOADED = (answer_rows, completion_loss, launch, on_engine, parquet, reinforce, soft_labels)
 """Modules that take seconds to import, once for all processes."""
+SCORES = "scores.jsonl"
 SESSIONS = 12
 """About this many kills fall on a whole run."""
 COMPARED = {".jsonl", ".json", ".yaml", ".safetensors", ".parquet", ".csv"}
@@ -72,7 +76,7 @@ def work(model: str, folder: Path, calls: Path) -> None:
     run = folder / "run"
     make(recipe(model, run))
     answers = run / layout.EVALUATION / layout.RECORDS
-    scores, imported, source = folder / "scores.jsonl", folder / "imported.yaml", folder / "source.txt"
+    scores, imported, source = folder / SCORES, folder / "imported.yaml", folder / "source.txt"
     source.write_text("Which answer is kinder?\nWhich answer is more honest?\n")
     command("evaluate", run, "--part", "answers", "--limit", 2, "--max-tokens", 6)
     command("report", run)
@@ -91,11 +95,19 @@ def command(*words: object) -> None:
 def outputs(folder: Path) -> dict[str, str]:
     """Return a digest of each file that a command makes, but for those that tell of their making."""
     files = [path for path in folder.rglob("*") if path.suffix in COMPARED and path.name not in MAKING]
-    own = str(folder).encode()
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes().replace(own, b"")).hexdigest()
-        for path in files
-    }
+    return {str(path.relative_to(folder)): hashlib.sha256(content(path)).hexdigest() for path in files}
+
+
+def content(path: Path) -> bytes:
+    """Return what is compared: all bytes, or 9 digits of numbers that a batch of scores rounds, even in float64."""
+    if path.suffix == ".parquet":
+        return rounded(json.dumps(pq.read_table(path).to_pylist()))
+    scored = path.name == layout.METRICS or layout.EVALUATION in path.parts or path.name == SCORES
+    return rounded(path.read_text()) if scored else path.read_bytes()
+
+
+def rounded(text: str) -> bytes:
+    return re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.9g}", text).encode()
 
 
 class Damage:

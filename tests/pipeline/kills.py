@@ -22,11 +22,11 @@ class Kill(NamedTuple):
     """When a process is killed: all that are given count."""
 
     change: int | None = None
-    """Before this change on the disk, counted from 1."""
+    """The change on the disk that it does not live to make, counted from 1."""
     line: int | None = None
-    """In the middle of writing this row."""
+    """While this row is half written, counted from 1."""
     seconds: float | None = None
-    """After this time."""
+    """The time that it lives."""
 
 
 def random_kill(random: Random, *, changes: int, lines: int, seconds: float | None = None) -> Kill:

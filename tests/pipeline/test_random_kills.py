@@ -39,8 +39,8 @@ def test_runs_that_are_killed_at_random_end_as_an_unbroken_one(tmp_path: Path) -
     assert finishes(work(tmp_path / "whole"), tmp_path, log)
     for number in range(30):
         folder = tmp_path / "broken"
-        kill = random_kill(random, changes=25, lines=10)
-        if not finishes(work(folder), folder, log, kill if number < 10 else None):
+        kill = random_kill(random, changes=15, lines=4)
+        if not finishes(work(folder), folder, log, kill if number < 12 else None):
             kills += 1
             continue
         assert outputs(folder).keys() == outputs(tmp_path / "whole").keys()
