@@ -254,7 +254,7 @@ def test_a_run_that_lacks_a_tenth_of_its_records_gets_no_report(tmp_path: Path) 
     kept = Random(0).sample(range(len(lines)), len(lines) * 9 // 10)
     records.write_bytes(b"".join(lines[n] for n in sorted(kept)))
     for read in (lambda: write_report(read_run(run.folder)), lambda: make(asked, until="01-responses")):
-        with pytest.raises(InputError, match="01-responses/records.jsonl was changed after"):
+        with pytest.raises(InputError, match=r"01-responses/records\.jsonl was changed after"):
             read()
 
 
