@@ -3,6 +3,7 @@
 # make test-browser     test the report in a headless Chromium; needs chromium and chromedriver
 # make test-processors  run the tests that depend on arithmetic as on other processors: half an hour; all tests: TESTS=
 # make check            check lint, formatting, types, import layers and docs
+# make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
 # make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
 # make lock             write the versions that are installed to requirements.lock
@@ -12,7 +13,7 @@ TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation 
 	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser test-processors check bench planted setup lock clean
+.PHONY: demo test test-browser test-processors check bench torture planted setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -38,6 +39,12 @@ check: setup
 bench: setup
 	@missed=0; for each in spine "training $(PAIRS)" elo growth engines busy rl int8 peers detectors predicates; do \
 		set -- $$each; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" || missed=1; \
+	done; exit $$missed
+
+# All three run, even after one has failed; the exit status is then 1.
+torture: setup
+	@missed=0; for each in torture torture_servers torture_inputs; do \
+		PYTHONPATH=. $(BIN)/python benchmarks/$$each.py || missed=1; \
 	done; exit $$missed
 
 planted: setup

@@ -23,7 +23,7 @@ from constitutional_ai.runs.folder import open_run
 from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
-from constitutional_ai.stages.check_models import check_models, usable_prompts
+from constitutional_ai.stages.check_models import apart, check_models, usable_prompts
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
 from constitutional_ai.stages.job import Job
@@ -74,7 +74,7 @@ def run_pipeline(
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     with open_run(Path(recipe.out), _texts(recipe, constitution), progress) as opened:
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
-        prompts = usable_prompts(recipe, prompts, notify)
+        prompts = usable_prompts(recipe, apart(prompts, notify), notify)
         job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
         run = job.run
         failed = failures(run, wanted) if retry_failures else {}

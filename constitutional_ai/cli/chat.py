@@ -54,6 +54,7 @@ def _models(run: Run) -> Iterator[tuple[str, str]]:
     yield "start", load_recipe(str(run.folder / layout.RECIPE)).models.helpful
     for role, stage in TRAINED.items():
         if run.manifest(stage) is not None:
+            run.check(stage, in_full=True)
             yield role, f"hf:{run.stage(stage).resolve() / layout.WEIGHTS}"
 
 

@@ -77,6 +77,7 @@ def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
     models: list[tuple[str, str, str, int | None]] = [(layout.START, recipe.models.helpful, layout.START, 0)]
     for role, stage in ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL)):
         if run.manifest(stage):
+            run.check(stage, in_full=True)
             seen = _prompts_seen(run, recipe) if role == layout.RL_CAI else 0
             models.append((role, f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}", role, seen))
     for path in run.snapshots():

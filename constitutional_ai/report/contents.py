@@ -139,8 +139,10 @@ class Contents:
 def read_contents(run: Run) -> Contents:
     """Read a run, of which the records of incomplete stages are left out.
 
-    Raises InputError that names a file that cannot be read.
+    Raises InputError that names a file that cannot be read, or is no longer what its stage wrote.
     """
+    for stage in STAGES:
+        run.check(stage.name)
     about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
     manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
     done = {about.name for about in STAGES if (run.stage(about.name) / layout.MANIFEST).exists()}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.disk_faults import naming_disk_faults
+from constitutional_ai.runs.durable import PART, clear_parts, sync
 from constitutional_ai.runs.provenance import Provenance
-from constitutional_ai.runs.rows import PART
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 
@@ -26,17 +31,22 @@ def open_run(
 
     ``texts`` maps file names (of the recipe and the constitution) to their contents, which are written when a stage is
     begun. Raises InputError when ``folder`` cannot hold a run or is in use; ``elsewhere`` is its advice, in the words
-    of the user's command.
+    of the user's command. Faults of the disk in the block are raised as InputError or DiskFull.
     """
-    _check_folder(folder, elsewhere)
-    with _locked(folder, elsewhere):
-        yield Run(folder, progress, provenance=Provenance(texts))
+    with naming_disk_faults(folder):
+        _check_folder(folder, elsewhere)
+        with _locked(folder, elsewhere) as lock:
+            _clear(folder)
+            here = partial(_check_place, folder, lock, elsewhere)
+            yield Run(folder, progress=progress, provenance=Provenance(texts), check_place=here)
 
 
 def _check_folder(folder: Path, elsewhere: str) -> None:
     """Create the folder. Raises InputError when that fails, or when the folder has files that are not a run's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # whoever may enter a folder need not be allowed to read it
+            sync(folder.parent)
         known = (folder / layout.RUN).exists() or all(
             p.name.removesuffix(PART) in FIRST_FILES for p in folder.iterdir()
         )
@@ -49,14 +59,50 @@ def _check_folder(folder: Path, elsewhere: str) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, elsewhere: str) -> Iterator[None]:
+def _locked(folder: Path, elsewhere: str) -> Iterator[IO[bytes]]:
     """Keep a second process from writing the run. The system releases the lock when the process ends."""
-    with (folder / layout.LOCK).open("w") as file:
+    with _lock_file(folder / layout.LOCK, elsewhere) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(f"another process is working on {folder}. Wait for it, or {elsewhere}.") from error
-        yield
+        except OSError as error:
+            raise InputError(
+                f"the disk of {folder} locks no files: {error.strerror}. {elsewhere.capitalize()}."
+            ) from error
+        yield file
+
+
+def _lock_file(path: Path, elsewhere: str) -> IO[bytes]:
+    """Open the file of the lock, which may be another user's. Raises InputError."""
+    try:
+        return path.open("ab")
+    except OSError as error:
+        with suppress(OSError):
+            return path.open("rb")
+        raise InputError(f"cannot lock {path}: {error.strerror}. {elsewhere.capitalize()}.") from error
+
+
+def _check_place(folder: Path, lock: IO[bytes], elsewhere: str) -> None:
+    """Raise InputError unless the lock is still in the folder: a new run would be begun where the old one was."""
+    with suppress(OSError):
+        if os.path.samestat((folder / layout.LOCK).stat(), os.fstat(lock.fileno())):
+            return
+    raise InputError(
+        f"{folder} was moved or deleted while this command worked on it. Put it back, then type the same command, or "
+        f"{elsewhere}."
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Delete what a killed process was writing, save in a folder that others may be writing, which has its own lock."""
+    for path in folder.iterdir():
+        if path.name.removesuffix(PART) in FIRST_FILES and path.suffix == PART:
+            path.unlink()
+        elif path.is_dir() and path.suffix == PART:
+            shutil.rmtree(path)
+        elif path.is_dir() and not path.is_symlink() and not (path / layout.LOCK).exists():
+            clear_parts(path)
 
 
 def read_run(folder: str | Path) -> Run:

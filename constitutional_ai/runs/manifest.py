@@ -19,6 +19,9 @@ from constitutional_ai.records import Usage, total
 
 PACKAGES = ("constitutional-ai", "torch", "transformers", "trl", "peft", "openai")
 
+FILES_OF = "the files of "
+"""Start of the names of inputs that are digests of a model's files."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageManifest:
@@ -43,7 +46,7 @@ class StageManifest:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     files: dict[str, str] = field(default_factory=dict)
-    """Digests of the other files of records that are read later, by name."""
+    """Digest and size in bytes of the other files that are read later, by their path in the stage's folder."""
 
     @property
     def tokens(self) -> int:
@@ -95,8 +98,15 @@ def difference(stage: str, then: dict[str, Any], now: dict[str, Any], settings_s
         old, new = then["config"][key], now["config"][key]
         if old != new:
             return f"{stage} was made with {key}: {_short(old)}, {settings_source} now says {_short(new)}."
-    changed = [k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)]
+    changed = changed_inputs(then, now)
     return f"{stage} was made from another version of {' and '.join(sorted(changed))}." if changed else None
+
+
+def changed_inputs(then: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    """Return the names of the inputs that differ. Runs of earlier versions do not name the files of models."""
+    old, new = then["inputs"], now["inputs"]
+    changed = {name for name in {**old, **new} if old.get(name) != new.get(name)}
+    return {name for name in changed if name in old or not name.startswith(FILES_OF)}
 
 
 def _short(value: Any) -> str:

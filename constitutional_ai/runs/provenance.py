@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.durable import PART
 from constitutional_ai.runs.manifest import difference
-from constitutional_ai.runs.rows import PART, text_or_empty, write_atomically
+from constitutional_ai.runs.rows import text_or_empty, write_atomically
 
 NO_RECORDS = {layout.FAILURES, layout.GATE_FAILURES, layout.LOST, layout.GATE_LOST, layout.DATASET}
 """Files that a stage may have before anything is made in it."""

@@ -1,7 +1,8 @@
 """Read and write typed JSONL, one frozen record per line, and the other files of a run.
 
-Each row is appended with one unbuffered write, so a killed process loses at most the line it was writing. A torn last
-line is cut off when writing resumes, and its record is made again.
+Each row is appended with one unbuffered write, so a killed process loses at most the line it was writing. Rows are
+synced every few seconds, so a power cut loses the last ones. Some file systems then leave zeros in their place: rows
+end at the first line that is torn or holds one. What follows is cut off when writing resumes, and made again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,12 +22,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from constitutional_ai.errors import DiskFull, InputError, first_fault
 from constitutional_ai.records import Usage, uncounted, usage
+from constitutional_ai.runs.durable import PART, sync
 
 Row = TypeVar("Row")
 Loaded = TypeVar("Loaded")
 Steps = tuple[dict[str, Any], ...]
-PART = ".part"
-"""Suffix of a file while it is written. A file that a killed process left may be deleted."""
+SYNC_SECONDS = 5.0
+"""Rows are on the disk after this time at the latest: what a power cut may cost."""
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
@@ -51,8 +54,8 @@ def sized_rows(path: Path, row_type: type[Row]) -> Iterator[tuple[Row, int]]:
     parse = adapter(row_type).validator.validate_json  # 4 µs a row; the adapter's own method takes 5
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n"):
-                return  # torn by a kill; RowWriter will cut it off
+            if not line.endswith(b"\n") or b"\0" in line:
+                return  # torn by a kill or a power cut; RowWriter will cut it off
             try:
                 yield parse(line), len(line)
             except ValidationError as error:
@@ -90,18 +93,24 @@ class RowWriter(Generic[Row]):
 
     def __enter__(self) -> RowWriter[Row]:
         cut_torn_line(self._path)
-        self._file = self._path.open("ab", buffering=0)
+        self._file, self._synced = self._path.open("ab", buffering=0), time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._file, naming_full_disk(self._path):
+            os.fsync(self._file.fileno())
+            sync(self._path.parent)
 
     def append(self, row: Row) -> int:
-        """Append a row and return the size of its line in bytes."""
-        line = self._dump(row) + b"\n"
+        """Append a row and return the size of its line in bytes. A line that does not fit is not left torn."""
+        line, start = self._dump(row) + b"\n", self._file.seek(0, os.SEEK_END)
         with naming_full_disk(self._path):
             if self._file.write(line) != len(line):
+                self._file.truncate(start)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         return len(line)
 
 
@@ -174,21 +183,28 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Truncate a file after its last line break."""
+    """Truncate a file after its last line break before any zero byte, which JSON never holds."""
     if path.exists() and path.stat().st_size:  # an empty file cannot be mapped
         with path.open("rb+") as stream:
             with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-                end = content.rfind(b"\n") + 1
+                zero = content.find(b"\0")
+                end = content.rfind(b"\n", 0, zero if zero >= 0 else len(content)) + 1
             stream.truncate(end)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a scratch file that replaces ``path`` if the block succeeds. Raises DiskFull."""
+    """Yield a scratch file that replaces ``path``, on the disk, if the block succeeds. Raises DiskFull."""
     scratch = path.with_name(path.name + PART)
     with naming_full_disk(path):
-        yield scratch
+        try:
+            yield scratch
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+        sync(scratch)
         scratch.replace(path)
+        sync(path.parent)
 
 
 @contextmanager
@@ -198,7 +214,7 @@ def naming_full_disk(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # safetensors and torch wrap the system's error and keep only its text.
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if not full and os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise DiskFull(
@@ -220,11 +236,18 @@ def digest_file(path: Path) -> str:
 
 
 def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
-    """Return the content of a run's JSON file as a ``kind``; None if there is no file. Raises InputError."""
-    if not path.is_file():
+    """Return the content of a run's JSON file as a ``kind``; None if there is no file, or a power cut left no content.
+
+    Raises InputError.
+    """
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder where a file should be. Move it away, then type the same command."
+        )
+    if not path.is_file() or not (content := path.read_bytes()).strip(b"\0"):
         return None
     try:
-        return adapter(kind).validate_json(path.read_bytes())
+        return adapter(kind).validate_json(content)
     except ValidationError as error:
         raise InputError(
             f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."

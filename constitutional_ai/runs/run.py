@@ -1,16 +1,7 @@
-"""A run: a directory with the output, the settings and the input digests of every stage.
+"""Make the stages of a run: each once, from what it was started with, and ``stage.json`` last.
 
-::
-
-    runs/demo/
-      run.json  recipe.yaml  constitution.yaml
-      01-responses/  records.jsonl  failures.jsonl  stage.json
-      …
-      03-sl-cai-model/  dataset.jsonl  model/  metrics.jsonl  stage.json
-
-A stage is complete if and only if its ``stage.json`` exists. It is reused only if its settings and inputs have not
-changed; otherwise StageChanged is raised, and nothing is overwritten. A stage in which nothing was made yet holds no
-setting. ``recipe.yaml`` and ``constitution.yaml`` are written when a stage is begun, and describe all that are there.
+``stage.json`` is written when everything that it stands for is on the disk. So a stage with one is complete, whatever
+killed the process or cut the power.
 """
 
 from __future__ import annotations
@@ -19,7 +10,6 @@ import asyncio
 import gc
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,26 +18,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from constitutional_ai.errors import StageChanged
 from constitutional_ai.records import Checkpoint, Usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
-from constitutional_ai.runs.manifest import StageManifest, commit, difference, versions
-from constitutional_ai.runs.provenance import Provenance, has_records
-from constitutional_ai.runs.rows import (
-    StoredRows,
-    digest_file,
-    load_json,
-    naming_full_disk,
-    write_atomically,
-)
+from constitutional_ai.runs.durable import discard, remove, sync, sync_tree
+from constitutional_ai.runs.guarded_run import GuardedRun
+from constitutional_ai.runs.manifest import StageManifest, commit, versions
+from constitutional_ai.runs.rows import StoredRows, digest_file, naming_full_disk, write_atomically
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
-from constitutional_ai.runs.written_files import check_written
+from constitutional_ai.runs.written_files import digests_in
 
 Row = TypeVar("Row", bound=HasId)
 Item = TypeVar("Item")
-CHECKED = (layout.DRAFTED, layout.GATE)
-"""Files of records beside ``records.jsonl``, whose digests ``stage.json`` has too."""
 
 
 class Trained(NamedTuple):
@@ -70,100 +52,15 @@ class Output(NamedTuple):
     tokens: tuple[int | None, int | None] = (0, 0)
 
 
-def show_nothing(text: str) -> None:
-    """Show nothing."""
-
-
 @dataclass(frozen=True)
-class Run:
+class Run(GuardedRun):
     """An open run directory. Only ``open_run`` opens one for writing."""
 
-    folder: Path
     progress: Progress = field(default_factory=Silent)
-    settings_source: str = "the recipe"
-    """Name of the source of the settings, in errors."""
-    remedy: str = "Pass --redo {stage}, or use a new run (out=...)."
-    """Advice when the settings have changed, in errors."""
     concurrency: int = 256
     """Records that are worked on at the same time."""
     max_failures: int = 20
     """A stage stops when more records than this have failed."""
-    date: str | None = None
-    """The day that chat templates write, for ``run.json``; None keeps what it says."""
-    provenance: Provenance = field(default_factory=Provenance)
-    """What stages are made with now."""
-    retries_failures: bool = False
-    """Whether the failed records of complete stages are tried again, and later stages follow."""
-    say: Callable[[str], None] = show_nothing
-    """Shows the user a message that must not be missed."""
-
-    # -- reading
-
-    def stage(self, name: str) -> Path:
-        """Return the folder of a stage."""
-        return self.folder / name
-
-    def snapshots(self) -> list[Path]:
-        """Return the folders of the snapshots of reinforcement learning, each named after the prompts seen (RL-6)."""
-        folders = (self.stage(layout.RL_CAI_MODEL) / layout.SNAPSHOTS).glob("*")
-        return sorted(folder for folder in folders if folder.name.isdecimal())
-
-    def manifest(self, stage: str) -> StageManifest | None:
-        """Return the content of ``stage.json``; None while the stage is not complete. Raises InputError."""
-        return load_json(self.stage(stage) / layout.MANIFEST, StageManifest)
-
-    def stored_rows(self, stage: str, row_type: type[Any], file: str = layout.RECORDS) -> StoredRows[Any]:
-        """Return the rows of a file of a stage; none if the file does not exist.
-
-        Reading them raises InputError if the stage is complete and the file is no longer what the stage wrote.
-        """
-        return StoredRows(self.stage(stage) / file, row_type, lambda: self._check(stage, file))
-
-    def rows(self, stage: str, row_type: type[Row], file: str = layout.RECORDS) -> list[Row]:
-        """Return the rows of ``stored_rows`` as a list."""
-        return list(iter(self.stored_rows(stage, row_type, file)))
-
-    def _check(self, stage: str, file: str = layout.RECORDS) -> None:
-        if (manifest := self.manifest(stage)) and not (file == layout.RECORDS and self._is_model(manifest)):
-            expected = manifest.output if file == layout.RECORDS else manifest.files.get(file, "")
-            check_written(self.stage(stage) / file, stage, expected)
-
-    def _is_model(self, manifest: StageManifest) -> bool:
-        return "base_model" in manifest.notes or (self.stage(manifest.stage) / layout.WEIGHTS).is_dir()
-
-    def is_stale(self, stage: str) -> bool:
-        """Return whether a complete stage was made from something else than earlier stages have now."""
-        manifest = self.manifest(stage)
-        inputs = manifest.inputs.items() if manifest else ()
-        earlier = [
-            (m, digest) for name, digest in inputs if name in layout.STAGES and (m := self.manifest(name))
-        ]
-        return any(m.output != digest or self.is_stale(m.stage) for m, digest in earlier)
-
-    def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
-        """Return the budget of the whole run, less the cost of the complete stages other than ``excluding``."""
-        done = [m for m in map(self.manifest, self.started_stages()) if m is not None and m.stage != excluding]
-        unknown = next((m.stage for m in done if m.prompt_tokens is None), None)
-        return Budget(
-            tokens,
-            hours,
-            spent=sum(m.tokens for m in done),
-            seconds=sum(m.seconds for m in done),
-            unknown=unknown and f"the model of {unknown} did not say how many tokens it read and wrote",
-        )
-
-    def output_digest(self, stage: str) -> str:
-        """Return the digest of a complete stage's output, which is an input of later stages.
-
-        Raises InputError if its records are no longer those that the stage wrote. Weights, which are large, are not
-        read.
-        """
-        manifest = self.manifest(stage)
-        assert manifest is not None, f"{stage} is not complete"
-        self._check(stage)
-        return manifest.output
-
-    # -- making
 
     def make_rows(
         self,
@@ -246,18 +143,41 @@ class Run:
         still_fits: Callable[[], bool] | None = None,
     ) -> None:
         """Make the output of a stage and write ``stage.json``, unless the stage is complete."""
-        if self._is_done(stage, config, inputs, still_fits):
-            return
+        if not self.is_done(stage, config, inputs, still_fits):
+            for earlier in inputs.keys() & set(layout.STAGES):
+                self.check(earlier, in_full=True)
+            self._make(stage, config, inputs, make)
+        self._forget_checkpoints(stage)
+
+    def _make(
+        self, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Callable[[], Output]
+    ) -> None:
         before, started = self.manifest(stage), time.monotonic()
         with self._reopened(stage):
             output, records, notes, failures, tokens = make()
         seconds, now = time.monotonic() - started, datetime.now(UTC).isoformat(timespec="seconds")
         seconds += before.seconds if before else 0
-        manifest = StageManifest(
-            stage, config, inputs, output, records, failures, *tokens, seconds, now, notes, versions(), commit(),
-            {name: digest_file(file) for name in CHECKED if (file := self.stage(stage) / name).exists()},
+        self.check_place()
+        self._sync(stage)
+        files = digests_in(self.stage(stage))
+        self._write_manifest(
+            StageManifest(
+                stage, config, inputs, output, records, failures, *tokens, seconds, now, notes, versions(),
+                commit(), files,
+            )
         )  # fmt: skip
-        self._write_manifest(manifest)
+
+    def _sync(self, stage: str) -> None:
+        """Wait until a stage's files, and the names of its folders, are on the disk."""
+        folder = self.stage(stage)
+        sync_tree(folder)
+        for above in folder.parents[: len(folder.relative_to(self.folder).parts)]:
+            sync(above)
+
+    def _forget_checkpoints(self, stage: str) -> None:
+        """Delete that from which the training of a complete stage would have been resumed."""
+        if not self.stage(stage).is_symlink():
+            discard(self.stage(stage) / layout.CHECKPOINTS)
 
     def _write_manifest(self, manifest: StageManifest) -> None:
         path = self.stage(manifest.stage) / layout.MANIFEST
@@ -272,7 +192,7 @@ class Run:
         manifest, lost = self.manifest(stage), lost_tokens(self.stage(stage))
         files = [self.stage(stage) / name for name in (layout.MANIFEST, layout.FAILURES)]
         kept = {file: file.read_text(encoding="utf-8") for file in files if manifest and file.exists()}
-        files[0].unlink(missing_ok=True)
+        remove(files[0])
         try:
             yield
         except BaseException:
@@ -283,79 +203,6 @@ class Run:
                 if any(more):
                     self._write_manifest(manifest.with_more(more))
             raise
-
-    # -- run.json: the settings and inputs of started stages, so that changes are noticed before a stage is complete
-
-    def started_stages(self) -> dict[str, Any]:
-        """Return the ``config`` and ``inputs`` of every stage that was started."""
-        about = load_json(self.folder / layout.RUN, dict[str, Any]) or {}
-        return dict(about.get("stages", {}))
-
-    def write_started_stages(self, stages: dict[str, Any]) -> None:
-        """Write ``run.json``."""
-        date = self.date or (load_json(self.folder / layout.RUN, dict[str, Any]) or {}).get("date")
-        about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "date": date}
-        about["stages"] = stages
-        write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
-
-    def remove_stages(self, *stages: str) -> None:
-        """Delete stages, so that they are made again. Writes ``run.json`` even if ``stages`` is empty."""
-        self.write_started_stages({k: v for k, v in self.started_stages().items() if k not in stages})
-        for stage in stages:
-            shutil.rmtree(self.stage(stage), ignore_errors=True)
-
-    def _is_done(
-        self, stage: str, config: dict[str, Any], inputs: dict[str, str], still_fits: Callable[[], bool] | None
-    ) -> bool:
-        """Return whether a stage is complete. Raises StageChanged if its settings or inputs have changed."""
-        manifest, now = self.manifest(stage), {"config": config, "inputs": inputs}
-        own = manifest and {"config": manifest.config, "inputs": manifest.inputs}
-        then = self.started_stages().get(stage, own)
-        changed = then and difference(stage, then, now, self.settings_source)
-        if changed and has_records(self.stage(stage)):
-            if not (self.retries_failures and then and self._only_earlier_stages_changed(stage, then, now)):
-                raise StageChanged(f"{changed} {self.remedy.format(stage=stage)}")
-            manifest = None
-            self._follow(stage, still_fits)
-        elif manifest and then and not (self.retries_failures and manifest.failures):
-            self._check(stage)
-            if not self.provenance.exists(self.folder):
-                self._begin(stage, then)
-            return True
-        self._begin(stage, now)
-        return False
-
-    def _only_earlier_stages_changed(self, stage: str, then: dict[str, Any], now: dict[str, Any]) -> bool:
-        """Return whether only the outputs of earlier stages have changed since a stage was started."""
-        if difference(stage, then, {**now, "inputs": then["inputs"]}, ""):
-            return False
-        changed = {
-            k for k in {**then["inputs"], **now["inputs"]} if then["inputs"].get(k) != now["inputs"].get(k)
-        }
-        drafts, own = self.manifest(layout.PROMPTS), self.manifest(stage)
-        if drafts and (own is None or drafts.finished > own.finished):
-            changed -= {"prompts"}  # more were drafted since
-        return changed <= set(layout.STAGES)
-
-    def _follow(self, stage: str, still_fits: Callable[[], bool] | None) -> None:
-        """Prepare a stage to be made from what an earlier one has now: to be extended, or else to be made again."""
-        if still_fits and still_fits():
-            self.say(f"{stage} is extended: the records that earlier stages made since are added.")
-            (self.stage(stage) / layout.MANIFEST).unlink(missing_ok=True)
-        else:
-            self.say(f"{stage} is made again: it was made before earlier stages got more records.")
-            self.remove_stages(stage)
-
-    def _begin(self, stage: str, now: dict[str, Any]) -> None:
-        """Write what a stage is made with. Raises StageChanged if a stage on disk was made with something else."""
-        started = self.started_stages()
-        others = {k: then for k, then in started.items() if k != stage and has_records(self.stage(k))}
-        for other, then in others.items():
-            if changed := self.provenance.differs(other, then, self.settings_source):
-                raise StageChanged(f"{changed} {self.remedy.format(stage=other)}")
-        if started.get(stage) != now:
-            self.write_started_stages({**started, stage: now})
-        self.provenance.write(self.folder)
 
 
 def digest_of(names: Iterable[str]) -> str:

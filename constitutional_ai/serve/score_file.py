@@ -83,10 +83,12 @@ def preference_model_folder(name: str) -> Path:
                 f"'{name}' is neither a run nor the folder of a preference model, with its config.json."
             )
         return path
-    if read_run(path).manifest(STAGE) is None:
+    run = read_run(path)
+    if run.manifest(STAGE) is None:
         raise InputError(
             f"{path} has no preference model yet. Make it: cai run RECIPE out={path} --until {STAGE}"
         )
+    run.check(STAGE, in_full=True)
     return path / STAGE / layout.WEIGHTS
 
 

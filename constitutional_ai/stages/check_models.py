@@ -100,6 +100,18 @@ def _check_thinking(recipe: Recipe, field: str, tokenizer: Any, notify: Notify) 
             )
 
 
+def apart(prompts: Mapping[Kind, Prompts], notify: Notify) -> dict[Kind, Prompts]:
+    """Return the prompts without training prompts that the file of any kind holds out, and tell the user how many."""
+    held_out = {prompt.id for file in prompts.values() for prompt in file.held_out}
+    kept = {
+        kind: Prompts([p for p in file.train if p.id not in held_out], file.held_out)
+        for kind, file in prompts.items()
+    }
+    if dropped := sum(len(prompts[kind].train) - len(kept[kind].train) for kind in kept):
+        notify(f"{dropped} training prompts are held out in another file, and are not trained on.")
+    return kept
+
+
 def usable_prompts(recipe: Recipe, prompts: Mapping[Kind, Prompts], notify: Notify) -> dict[Kind, Prompts]:
     """Return the prompts that the chat templates of the recipe's models take, and tell the user how many do not."""
     models = recipe.models

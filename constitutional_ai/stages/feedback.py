@@ -21,7 +21,8 @@ from constitutional_ai.rl_cai.preference_model.settings import HelpfulnessFile
 from constitutional_ai.rl_cai.preference_model.train import train_preference_model
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
-from constitutional_ai.runs.rows import digest_file
+from constitutional_ai.runs.durable import discard, sync_tree
+from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
@@ -43,7 +44,7 @@ def comparisons(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with job.loaded(job.trained_model(layout.SL_CAI_MODEL)) as model:
+        with job.loaded(job.trained_model(layout.SL_CAI_MODEL), layout.COMPARISONS) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
             yield Pass(items, lambda item: compare(*item, **how))
 
@@ -61,7 +62,7 @@ def preference_labels(job: Job) -> None:
     budget = job.budget(layout.PREFERENCE_LABELS)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
-        with job.loaded(job.recipe.models.feedback) as model:
+        with job.loaded(job.recipe.models.feedback, layout.PREFERENCE_LABELS) as model:
             step = partial(
                 label,
                 model=model,
@@ -152,7 +153,7 @@ def preference_model(job: Job) -> None:
         counts = {"sources": dict(sources(rows)), "held_out": dict(sources(held_out)), "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | counts)
 
-    job.run.make_model(
+    job.make_model(
         stage,
         train,
         config=job.config("preference_model", "models.preference_model", "models.pretrained"),
@@ -180,9 +181,12 @@ def _train_beside(
 ) -> None:
     """Train another preference model of the stage, unless it is complete; ``changes`` are fields of its job."""
     folder.mkdir(exist_ok=True)
-    if not (folder / layout.PREFERENCE_MODEL_REPORT).exists():  # written last, so the model is complete
+    if not (folder / layout.TRAINED).exists():
         training = job.training_job(folder, rows, "preference_model")
-        train_preference_model(replace(training, **changes), held_out)
+        checkpoint = train_preference_model(replace(training, **changes), held_out)
+        sync_tree(folder)
+        write_atomically(folder / layout.TRAINED, checkpoint.digest + "\n")
+        discard(folder / layout.CHECKPOINTS)
 
 
 def helpfulness_digest(job: Job) -> dict[str, str]:

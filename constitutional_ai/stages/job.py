@@ -17,8 +17,9 @@ from constitutional_ai.data.prompts import KINDS, Prompts, sample_prompts
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.cached import cached
+from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.models.counted import counted
-from constitutional_ai.models.load import loaded, model_path
+from constitutional_ai.models.load import loaded, model_path, name_of_weights
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.refused_turns import REFUSED
 from constitutional_ai.recipes.recipe import Recipe, flat
@@ -27,10 +28,12 @@ from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
+from constitutional_ai.runs.manifest import FILES_OF
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.runs.run import Run, digest_of
+from constitutional_ai.runs.run import Run, Trained, digest_of
 from constitutional_ai.runs.runner import HasId, Pass
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
+from constitutional_ai.stages.model_files import digest_of_model, engine_of
 from constitutional_ai.training.mixture import mixed
 from constitutional_ai.training.settings import TrainingJob
 
@@ -128,6 +131,19 @@ class Job:
 
     # -- records
 
+    def model_files(self, config: dict[str, Any]) -> dict[str, str]:
+        """Return digests of the files of the local models that ``config`` names, as inputs of a stage."""
+        names = {key: name for key, name in config.items() if key.startswith("models.") and name}
+        digests = {f"{FILES_OF}{key}": digest_of_model(name) for key, name in names.items()}
+        return {key: digest for key, digest in digests.items() if digest}
+
+    def make_model(
+        self, stage: str, train: Callable[[Path], Trained], *, config: dict[str, Any], inputs: dict[str, str]
+    ) -> None:
+        """Train a model, unless the stage is complete (see ``Run.make_model``)."""
+        config = {**config, "date": DATE.isoformat()}
+        self.run.make_model(stage, train, config=config, inputs={**inputs, **self.model_files(config)})
+
     def make_rows(
         self,
         stage: str,
@@ -145,8 +161,8 @@ class Job:
             stage,
             row_type,
             passes,
-            config={**config, "engine": self.recipe.engine},
-            inputs=inputs,
+            config={**config, "engine": self.recipe.engine, "date": DATE.isoformat()},
+            inputs={**inputs, **self.model_files(config)},
             notes=notes,
             budget=budget or self.budget(stage),
             still_fits=still_fits,
@@ -166,13 +182,16 @@ class Job:
         return all(sources.get(row.id) == row for row in own)
 
     @contextmanager
-    def loaded(self, name: str) -> Iterator[Model]:
-        """Load a model for the block. Its calls are cached in the recipe's ``cache``."""
-        with (
-            loaded(name, engine=self.recipe.engine, say=self.notify_once) as model,
-            cached(model, name, self._cache_file(), self.notify) as cached_model,
-        ):
-            yield counted(cached_model)
+    def loaded(self, name: str, stage: str) -> Iterator[Model]:
+        """Load a model that makes records of a stage in the block. Its calls are cached in the recipe's ``cache``.
+
+        Raises StageChanged if the stage has records for which another engine ran the model.
+        """
+        with loaded(name, engine=self.recipe.engine, say=self.notify_once) as model:
+            if engine := engine_of(model):
+                self.run.hold_engine(stage, name_of_weights(str(model_path(name))), engine)
+            with cached(model, name, self._cache_file(), self.notify) as cached_model:
+                yield counted(cached_model)
 
     def _cache_file(self) -> Path | None:
         cache = self.recipe.cache

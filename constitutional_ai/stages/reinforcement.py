@@ -45,7 +45,7 @@ def rl_cai_model(job: Job) -> None:
         inputs = helpfulness_digest(job) | job.outputs(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
         keys += ["preference_model.helpfulness"]
     train = _by_reward if setting.method.samples else _by_pairs
-    job.run.make_model(STAGE, partial(train, job), config=job.config(*keys), inputs=inputs)
+    job.make_model(STAGE, partial(train, job), config=job.config(*keys), inputs=inputs)
 
 
 def _by_reward(job: Job, folder: Path) -> Trained:
@@ -145,7 +145,7 @@ def reward_function(job: Job, policy: adapters.SharedBase | None) -> Iterator[Re
             policy.model, _rating(job, adapters.base_of(policy.model, models.pretrained))
         )
     else:
-        with job.loaded(models.feedback) as model:
+        with job.loaded(models.feedback, STAGE) as model:
             yield _rating(job, model)
 
 

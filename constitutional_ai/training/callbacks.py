@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from transformers import TrainerCallback
 
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.durable import PART, discard
 from constitutional_ai.training import rounding
-
-PART = ".part"
 
 
 class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
@@ -51,8 +49,8 @@ class Snapshots(TrainerCallback):  # type: ignore[misc]
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write whole weights from a copy, because merging and unmerging in bfloat16 would change the policy."""
     part = folder.with_name(folder.name + PART)
+    discard(folder)  # left by a step that is repeated after a kill
     rounding.save(copy.deepcopy(model), tokenizer, part)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a step that is repeated after a kill
     part.rename(folder)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,14 @@ from constitutional_ai.models.local.tokens import NO_CODE, cannot_load
 from constitutional_ai.models.scores_only import refuse_scorer
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.durable import PART, discard, sync, sync_tree
+from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.training import rounding, trackers
 from constitutional_ai.training.settings import OnStep, Training, TrainingJob
 
-CHECKPOINTS, PREFIX, ADAPTER = "checkpoints", "checkpoint-", "adapter"
+PREFIX = "checkpoint-"
+SYNCED = "synced"
+"""File that says that all of a checkpoint is on the disk."""
 
 
 def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     micro = training.micro_batch or training.batch_size
     return {
-        "output_dir": str(job.folder / CHECKPOINTS),
+        "output_dir": str(job.folder / layout.CHECKPOINTS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "num_train_epochs": training.epochs,
@@ -53,7 +56,7 @@ def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
         "disable_tqdm": True,
         "save_strategy": "steps",
         "save_steps": training.checkpoint_steps,
-        "save_total_limit": 1,
+        "save_total_limit": None,  # the trainer would keep the newest by the clock; `Metrics` keeps the last
         "report_to": list(job.report_to) or "none",
         "run_name": str(job.folder),
     }
@@ -85,17 +88,26 @@ def lora(training: Training, task: str, **more: Any) -> LoraConfig | None:
 
 
 class Metrics(TrainerCallback):  # type: ignore[misc]
-    """A callback that writes every logged row to ``metrics.jsonl`` and reports each step."""
+    """A callback that writes logged rows to ``metrics.jsonl``, reports steps, and keeps only the last checkpoint."""
 
     def __init__(self, path: Path, on_step: OnStep) -> None:
         self._path, self._on_step = path, on_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A resumed training has the rows up to its checkpoint, and repeats the later steps.
-        self._path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+        write_atomically(self._path, "".join(map(_line, state.log_history)))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._on_step(state.global_step, state.max_steps)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        sync_tree(self._path.parent)  # with the snapshots, which are not made again
+        newest = Path(args.output_dir) / f"{PREFIX}{state.global_step}"
+        (newest / SYNCED).touch()
+        sync(newest)
+        for older in newest.parent.glob(f"{PREFIX}*"):
+            if older != newest:
+                discard(older)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "train_runtime" not in logs:
@@ -111,27 +123,28 @@ def train(trainer: Trainer, job: TrainingJob[Training]) -> None:
     """Run the training, from its last checkpoint if there is one. ``Metrics`` replaces the callback that prints."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Metrics(job.folder / layout.STEPS, job.on_step))
-    checkpoint = last_checkpoint(job.folder / CHECKPOINTS)
+    checkpoint = last_checkpoint(job.folder / layout.CHECKPOINTS)
     with trackers.tracking(trainer, job.folder):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; its ``trainer_state.json`` is written last."""
-    whole = [state.parent for state in folder.glob(f"{PREFIX}*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
+    """Return the last checkpoint that is whole and on the disk."""
+    whole = [mark.parent for mark in folder.glob(f"{PREFIX}*/{SYNCED}")]
+    steps = {int(path.name.removeprefix(PREFIX)): path for path in whole if path.suffix != PART}
+    return steps[max(steps)] if steps else None
 
 
 def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> Checkpoint:
     """Save whole weights (adapters merged in) under ``model``, in ``machine.best_dtype()``.
 
-    LoRA's adapter is also saved on its own, in peft's format, under ``adapter``.
+    LoRA's adapter is also saved on its own, in peft's format, under ``adapter``. The checkpoints are left, so that a
+    training that is killed before its stage is complete is not repeated.
     """
     if hasattr(model, "merge_and_unload"):
-        _save_adapter(model, job.folder / ADAPTER)
+        _save_adapter(model, job.folder / layout.ADAPTER)
     path = job.folder / layout.WEIGHTS
     rounding.save(model, tokenizer, path)
-    shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
     return Checkpoint(str(path), job.base_name, digest_of_weights(path))
 
 

@@ -115,7 +115,7 @@ def test_other_drafts_are_refused_and_lost_ones_are_made_anew_on_request(asks: d
         make(none)
     before = drafted(whole)
     (whole.stage("00-prompts") / "prompts.jsonl").unlink()
-    with pytest.raises(CaiError, match="Pass --redo 00-prompts"):
+    with pytest.raises(CaiError, match="--redo 00-prompts"):
         make(asks, until="01-responses")
     again, _ = make(asks, until="01-responses", redo="00-prompts")
     assert drafted(again) == before

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.errors import CaiError, GateClosed, InputError, StageChanged
+from constitutional_ai.evaluation.candidates import find_candidates
 from constitutional_ai.models import load
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.pipeline import PIPELINE
 from constitutional_ai.records import Answer
 from constitutional_ai.report.export.parquet import to_parquet
+from constitutional_ai.report.page.page import write_report
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.layout import STAGES
 from constitutional_ai.runs.rows import digest_file, read_rows
+from constitutional_ai.serve.score_file import preference_model_folder
 from constitutional_ai.stages import feedback, job, reinforcement, supervised
 from tests.pipeline.tiny_run import echoing, make, settings
 
@@ -216,6 +221,40 @@ def test_an_edited_record_is_noticed_by_the_run_and_by_its_report(copied: Path, 
         lambda: to_parquet(read_run(copied), copied.parent / "x"),
     ):
         with pytest.raises(InputError, match=f"{stage}/records.jsonl was changed after {stage} was complete"):
+            read()
+
+
+READERS: list[tuple[str, Callable[[Path], object]]] = [
+    ("03-sl-cai-model/model/model.safetensors", lambda folder: find_candidates([str(folder)])),
+    ("07-rl-cai-model/model/tokenizer.json", lambda folder: find_candidates([str(folder)])),
+    ("06-preference-model/model/model.safetensors", lambda folder: preference_model_folder(str(folder))),
+    ("06-preference-model/report.json", lambda folder: write_report(read_run(folder))),
+    ("07-rl-cai-model/metrics.jsonl", lambda folder: write_report(read_run(folder))),
+    ("08-evaluation/metrics.json", lambda folder: to_parquet(read_run(folder), folder.parent / "x")),
+]
+
+
+@pytest.mark.parametrize(("file", "read"), READERS, ids=[file for file, _ in READERS])
+def test_a_changed_file_is_noticed_by_whoever_reads_it(
+    copied: Path, file: str, read: Callable[[Path], object]
+) -> None:
+    content = bytearray((copied / file).read_bytes())
+    content[-2] ^= 1
+    (copied / file).write_bytes(content)
+    with pytest.raises(InputError, match=f"{file} was changed after"):
+        read(copied)
+
+
+def test_a_run_that_lacks_a_tenth_of_its_records_gets_no_report(tmp_path: Path) -> None:
+    asked = echoing(tmp_path / "run", responses={"max_tokens": 8, "per_helpful_prompt": 5})
+    run, _ = make(asked, until="01-responses")
+    write_report(run)
+    records = run.stage("01-responses") / "records.jsonl"
+    lines = records.read_bytes().splitlines(keepends=True)
+    kept = Random(0).sample(range(len(lines)), len(lines) * 9 // 10)
+    records.write_bytes(b"".join(lines[n] for n in sorted(kept)))
+    for read in (lambda: write_report(read_run(run.folder)), lambda: make(asked, until="01-responses")):
+        with pytest.raises(InputError, match=r"01-responses/records\.jsonl was changed after"):
             read()
 
 

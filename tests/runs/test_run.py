@@ -271,7 +271,8 @@ def test_the_error_for_a_missing_run_names_the_runs_that_exist(
 def test_run_json_names_every_stage_that_was_started(run: Run) -> None:
     make(run)
     about = json.loads((run.folder / "run.json").read_text())
-    assert about["stages"] == {"01-responses": {"config": CONFIG, "inputs": INPUTS}}
+    assert about["stages"].keys() == {"01-responses"}
+    assert about["stages"]["01-responses"].items() >= {"config": CONFIG, "inputs": INPUTS}.items()
 
 
 def test_the_digest_of_names_keeps_their_order_and_bounds() -> None:

@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """A run with finished comparisons, and a feedback model that always says (A)."""
 
     @contextmanager
-    def loaded(self: Job, name: str) -> Iterator[ScriptedModel]:
+    def loaded(self: Job, name: str, stage: str) -> Iterator[ScriptedModel]:
         yield ScriptedModel(say=lambda context: "(A)")
 
     async def step(number: int) -> Comparison:
@@ -156,7 +156,7 @@ def test_answers_of_the_gate_that_fail_cost_what_they_cost(run: Run, monkeypatch
             raise error
 
     @contextmanager
-    def loaded(self: Job, name: str) -> Iterator[CountedModel]:
+    def loaded(self: Job, name: str, stage: str) -> Iterator[CountedModel]:
         yield counted(Thinking(say=lambda context: "(A)"))
 
     monkeypatch.setattr(Job, "loaded", loaded)

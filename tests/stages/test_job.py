@@ -32,7 +32,10 @@ def test_calls_are_kept_where_the_recipe_says(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with open_run(tmp_path / "run", {}, Silent()) as run, job(run, cache=cache).loaded(f"hf:{tiny}") as model:
+    with (
+        open_run(tmp_path / "run", {}, Silent()) as run,
+        job(run, cache=cache).loaded(f"hf:{tiny}", layout.RESPONSES) as model,
+    ):
         asyncio.run(model.generate("Hi", Sampling(max_tokens=2)))
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.sqlite")}
     assert found == {None: set(), "run": {f"run/{layout.CALLS}"}}.get(cache, {cache})

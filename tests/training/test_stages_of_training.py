@@ -197,7 +197,14 @@ def test_a_training_killed_twice_and_resumed_ends_at_the_weights_of_the_unbroken
     assert resumed == digest(train, data, tiny, tmp_path / "whole", checkpoint_steps=2)
     logged = [json.loads(x)["step"] for x in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
     assert logged == [*range(1, 9)]
-    assert not (tmp_path / "killed/checkpoints").exists()
+    assert [path.name for path in (tmp_path / "killed/checkpoints").glob("checkpoint-*")] == ["checkpoint-8"]
+    seen.clear()  # killed before the stage was complete: no step is repeated, and no logged row is lost
+    assert (
+        digest(train, data, tiny, tmp_path / "killed", lambda n, _: seen.append(n), checkpoint_steps=2)
+        == resumed
+    )
+    assert seen == []
+    assert (tmp_path / "killed/metrics.jsonl").read_text().count("\n") == 8
 
 
 @TRAINED

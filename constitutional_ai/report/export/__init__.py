@@ -24,4 +24,5 @@ def metrics_of(run: Run) -> tuple[Metric, ...]:
     stage = run.stage(layout.EVALUATION)
     if (metrics := finished_metrics(run.folder)) or not (stage / layout.MANIFEST).exists():
         return metrics
+    run.check(layout.EVALUATION)
     return load_json(stage / layout.METRICS, tuple[Metric, ...]) or ()

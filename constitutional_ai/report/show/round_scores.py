@@ -154,6 +154,7 @@ def round_scores_of(run: Run, record: str) -> RenderableType:
     constitution = load_constitution(run.folder / layout.CONSTITUTION)
     few_shots = load_few_shots(few_shots_folder(recipe.few_shots))
     trained = run.manifest(layout.PREFERENCE_MODEL) is not None
+    run.check(layout.PREFERENCE_MODEL, in_full=True)
     reward = PreferenceModel(run.stage(layout.PREFERENCE_MODEL) / layout.WEIGHTS).reward if trained else None
 
     async def all_chains(ask: Ask) -> list[Rounds]:

@@ -28,9 +28,8 @@ Answer = TypeVar("Answer")
 
 def adapter_of(stage: Path) -> Path | None:
     """Return the folder of the adapter that a training saved beside its weights; None if all weights were trained."""
-    from constitutional_ai.training.launch import ADAPTER
-
-    return stage / ADAPTER if (stage / ADAPTER / WEIGHTS).exists() else None
+    adapter = stage / layout.ADAPTER
+    return adapter if (adapter / WEIGHTS).exists() else None
 
 
 class SharedBase(NamedTuple):
