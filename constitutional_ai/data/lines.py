@@ -7,7 +7,9 @@ them.
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
+import io
 import json
 import re
 import zlib
@@ -18,7 +20,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from constitutional_ai.errors import InputError, did_you_mean, first_fault
+from constitutional_ai.data.yaml_text import YamlFault, parse_yaml
+from constitutional_ai.errors import InputError, did_you_mean, first_fault, unique_keys
 
 Row = TypeVar("Row", bound=BaseModel)
 WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared first
@@ -29,6 +32,8 @@ WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared fir
 }
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # a lone one, which UTF-8 cannot encode
 GZIP = b"\x1f\x8b"
+LEAST_LIMIT, MOST_RATIO = 64 * 2**20, 100
+"""Bytes that a gzip file may always unpack to, and times its size that a larger one may; gzip itself reaches 1,000."""
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 LINE_END = re.compile(r"\r\n|\r|\n")  # not those of splitlines(): JSON strings may hold U+2028
 
@@ -50,14 +55,28 @@ def read_text(path: Path, hint: str = "") -> str:
 def read_bytes(path: Path, hint: str = "") -> bytes:
     """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
     try:
+        if path.is_block_device() or path.is_char_device():
+            raise OSError(errno.EINVAL, "it is a device, not a file")
         data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
+        return _unpacked(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
     except FileNotFoundError as error:
         raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
     except IsADirectoryError as error:
         raise InputError(f"'{path}' is a folder. {hint}".rstrip()) from error
     except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return the content of a gzip file. Raises ValueError for a bomb, EOFError and OSError for a damaged file."""
+    most = max(LEAST_LIMIT, MOST_RATIO * len(data))
+    with gzip.open(io.BytesIO(data)) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(
+            f"it unpacks to more than {MOST_RATIO} times its size; unpack it yourself if you trust it"
+        )
+    return content
 
 
 def _decoded(data: bytes) -> str:
@@ -79,11 +98,11 @@ def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
 
     Raises InputError if the file cannot be read or is not YAML.
     """
-    text = read_text(path)
     try:
-        return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        return parse_yaml(read_text(path))
+    except YamlFault as fault:
+        where = f"{path}:{fault.line}" if fault.line else path
+        raise InputError(f"{where}: {fault}.") from fault
 
 
 def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
@@ -165,7 +184,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, str, Any]]:
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
+            data = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             why = _why_not_json(error)
             raise InputError(f"{path}:{number}: not JSON ({why}). Correct or delete this line.") from error
@@ -182,10 +201,10 @@ def _why_not_json(error: ValueError | RecursionError) -> str:
 
 def _parsed(text: str, path: Path, hint: str) -> Any:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=unique_keys)
         json.dumps(data, ensure_ascii=False).encode()  # raises at a lone surrogate, which UTF-8 cannot encode
         return data
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Correct this line.") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
+    except (RecursionError, ValueError) as error:  # nested too deeply, thousands of digits, or a key twice
         raise InputError(f"{path}: JSON that cannot be read ({error}). {hint}".rstrip()) from error
