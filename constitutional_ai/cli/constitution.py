@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from constitutional_ai.cli.app import PATH, Commands
+from constitutional_ai.cli.app import PATH, Commands, echo
 
 if TYPE_CHECKING:
     from constitutional_ai.constitutions.constitution import Constitution
@@ -26,11 +26,11 @@ def check(constitution: str) -> None:
 
 
 def _summarise(loaded: Constitution) -> None:
-    click.echo(f"{loaded.name}, version {loaded.digest}")
-    click.echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
-    click.echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
+    echo(f"{loaded.name}, version {loaded.digest}")
+    echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
+    echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
     if not (loaded.for_revision and loaded.for_preference):
-        click.echo("  A whole run needs both.")
+        echo("  A whole run needs both.")
 
 
 @click.group(cls=Commands)
@@ -57,9 +57,9 @@ def import_(source: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     imported = load_constitution(out)
-    click.echo(f"{out}: {imported.description}")
+    echo(f"{out}: {imported.description}")
     _summarise(imported)
-    click.echo(f"To find mistakes, run: cai constitution lint {out}")
+    echo(f"To find mistakes, run: cai constitution lint {out}")
 
 
 @constitution.command()
@@ -73,8 +73,8 @@ def lint(ctx: click.Context, file: str) -> None:
     loaded = load_constitution(file)
     findings = lint(loaded)
     for finding in findings:
-        click.echo(str(finding))
-    click.echo(f"{loaded.name}, version {loaded.digest}: {len(findings)} findings")
+        echo(str(finding))
+    echo(f"{loaded.name}, version {loaded.digest}: {len(findings)} findings")
     ctx.exit(1 if findings else 0)
 
 
@@ -86,4 +86,4 @@ def diff(old: str, new: str) -> None:
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import diff
 
-    click.echo("\n".join(diff(load_constitution(old), load_constitution(new))))
+    echo("\n".join(diff(load_constitution(old), load_constitution(new))))
