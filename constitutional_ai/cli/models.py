@@ -166,13 +166,20 @@ def score(model: str, file: Path, out: Path) -> None:
     show_default=True,
     help="Address to listen on. 0.0.0.0 accepts other machines.",
 )
-def serve(model: str, port: int, host: str) -> None:
+@click.option(
+    "--token/--no-token",
+    default=True,
+    show_default=True,
+    help="Whether the address holds a token: CAI_SERVE_TOKEN, or a random one. "
+    "Without one, all who reach the port are served.",
+)
+def serve(model: str, port: int, host: str, token: bool) -> None:
     """Serve the preference model MODEL over HTTP, for other trainers (TRL, OpenRLHF, verl).
 
-    MODEL is a run or the folder of a saved preference model. There is no access control: anybody who can reach the port
-    can use it.
+    MODEL is a run or the folder of a saved preference model. Give the address that is printed to the trainer: whoever
+    knows it can use the server.
     """
     from constitutional_ai.serve import reward_server
     from constitutional_ai.serve.score_file import preference_model_folder
 
-    reward_server.serve(preference_model_folder(model), host, port, echo)
+    reward_server.serve(preference_model_folder(model), host, port, echo, with_token=token)
