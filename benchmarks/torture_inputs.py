@@ -22,6 +22,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +40,7 @@ from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.runs import layout
 
-CASES, CHUNK = 10_000, 250
+CASES, CHUNK = 10_000, 100
 SECONDS, MEGABYTES, CHARACTERS = 5, 500, 1500
 ECHO = ["models.helpful=scripted:echo", "models.feedback=scripted:echo", "feedback.method=votes"]
 FEW = [f"prompts.{kind}.limit=2" for kind in ("red_team", "helpful", "borderline")]
@@ -177,7 +179,7 @@ def _differs(written: Any, read: Any) -> bool:
 def _believed(path: Path, before: bytes, words: list[str]) -> str:
     """Return whether a command of a complete stage went on with other records."""
     now = path.read_bytes() if path.is_file() else b""
-    is_record = path.name == layout.RECORDS and words[0] in ("report", "run", "compare", "export", "show")
+    is_record = path.name == layout.RECORDS and words[0] in ("run", "compare", "export", "show")
     return "changed records are believed" if is_record and now != before else ""
 
 
@@ -198,7 +200,7 @@ def attempt(number: int, start: Path) -> Outcome:
             signal.setitimer(signal.ITIMER_PROF, 0)
         seconds = time.process_time() - began
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
-        os.chdir(start)
+        os.chdir("/")
     if not miss and seconds > SECONDS:
         miss = f"slow: {words[0]}"
     if not miss and grown > MEGABYTES:
@@ -230,18 +232,15 @@ def _miss(result: Any, holds: Callable[[], str]) -> str:
     return "" if re.search("cai: |Error: ", message) else "an exit without a message"
 
 
-def work(numbers: range) -> list[Outcome]:
-    """Run a chunk of cases. The first, which loads the libraries, is not measured."""
+def work(start: Path, numbers: range) -> list[Outcome]:
+    """Run a chunk of cases. What loads the libraries is not measured."""
     signal.signal(signal.SIGPROF, _too_slow)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        prepare(Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(shutil.copytree(start, Path(scratch) / "warm"))
         for words in READING:
             CliRunner().invoke(main, words)
-        shutil.rmtree("new", ignore_errors=True)
-        outcomes = [attempt(number, Path(folder)) for number in numbers]
         os.chdir("/")
-    return outcomes
+    return [attempt(number, start) for number in numbers]
 
 
 def chunks(first: int, cases: int) -> Iterator[range]:
@@ -251,8 +250,15 @@ def chunks(first: int, cases: int) -> Iterator[range]:
 
 def main_program(cases: int = CASES, first: int = 0) -> None:
     """Run the cases on two processes, and report."""
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        outcomes = [one for part in pool.imap(work, chunks(first, cases)) for one in part]
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(2, context, max_tasks_per_child=4) as pool,
+    ):
+        os.chdir(folder)
+        prepare(Path(folder))
+        outcomes = [one for part in pool.map(partial(work, Path(folder)), chunks(first, cases)) for one in part]
+        os.chdir("/")
     misses = [one for one in outcomes if one.miss]
     kinds = Counter(one.miss for one in misses)
     for kind, count in kinds.most_common():

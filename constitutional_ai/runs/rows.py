@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from constitutional_ai.errors import DiskFull, InputError, first_fault
+from constitutional_ai.errors import DiskFull, InputError, first_fault, unique_keys
 from constitutional_ai.records import Usage, uncounted, usage
 
 Row = TypeVar("Row")
@@ -223,12 +224,13 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     """Return the content of a run's JSON file as a ``kind``; None if there is no file. Raises InputError."""
     if not path.is_file():
         return None
+    content = path.read_bytes()
     try:
-        return adapter(kind).validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise InputError(
-            f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."
-        ) from error
+        json.loads(content, object_pairs_hook=unique_keys)  # pydantic would take the last of two
+        return adapter(kind).validate_json(content)
+    except (ValueError, RecursionError) as error:
+        why = first_fault(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} cannot be read: {why}. Make its stage again with --redo.") from error
 
 
 def read_steps(path: Path) -> Steps:

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 from constitutional_ai.errors import StageChanged
 from constitutional_ai.records import Checkpoint, Usage
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.about import read_about
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.manifest import StageManifest, commit, difference, versions
 from constitutional_ai.runs.provenance import Provenance, has_records
@@ -134,11 +135,11 @@ class Run:
     def is_stale(self, stage: str) -> bool:
         """Return whether a complete stage was made from something else than earlier stages have now."""
         manifest = self.manifest(stage)
-        inputs = manifest.inputs.items() if manifest else ()
+        inputs = manifest.inputs if manifest else {}
         earlier = [
-            (m, digest) for name, digest in inputs if name in layout.STAGES and (m := self.manifest(name))
+            (name, m.output) for name in layout.earlier(stage) if name in inputs and (m := self.manifest(name))
         ]
-        return any(m.output != digest or self.is_stale(m.stage) for m, digest in earlier)
+        return any(output != inputs[name] or self.is_stale(name) for name, output in earlier)
 
     def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
         """Return the budget of the whole run, less the cost of the complete stages other than ``excluding``."""
@@ -288,12 +289,11 @@ class Run:
 
     def started_stages(self) -> dict[str, Any]:
         """Return the ``config`` and ``inputs`` of every stage that was started."""
-        about = load_json(self.folder / layout.RUN, dict[str, Any]) or {}
-        return dict(about.get("stages", {}))
+        return dict(read_about(self.folder).get("stages", {}))
 
     def write_started_stages(self, stages: dict[str, Any]) -> None:
         """Write ``run.json``."""
-        date = self.date or (load_json(self.folder / layout.RUN, dict[str, Any]) or {}).get("date")
+        date = self.date or read_about(self.folder).get("date")
         about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "date": date}
         about["stages"] = stages
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
