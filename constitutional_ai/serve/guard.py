@@ -30,7 +30,7 @@ class Guard:
     """An ASGI application that lets requests through to another."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
-        """Without a ``token`` only web pages are refused."""
+        """Guard ``app``; if there is no ``token``, only web pages are refused."""
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -66,8 +66,8 @@ class Bodies:
 class Impatient(H11Protocol):
     """A connection that is closed when no whole header comes; uvicorn waits for one for ever."""
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # uvicorn makes one for each connection
         self._expect_request()
 
     def on_response_complete(self) -> None:

@@ -60,18 +60,33 @@ def refused(words: list[str]) -> None:
     assert len(result.stderr) < 1600
 
 
+@pytest.mark.parametrize("words", READ, ids=lambda words: " ".join(words[:2]))
+def test_every_command_says_in_one_sentence_what_it_cannot_read(words: list[str]) -> None:
+    refused([words[0], LONG, *words[1:]] if words[0] == "show" else [*words, LONG])
+
+
+@pytest.mark.parametrize(
+    "key", ["constitution", "prompts.red_team.file", "few_shots", "preference_model.helpfulness.file"]
+)
+def test_so_does_a_run_before_it_begins(key: str) -> None:
+    words = ["run", "demo", *ECHO, "feedback.format=plain", "--until", "01-responses", "out=o"]
+    refused([*words, f"{key}={LONG}"])
+
+
 @pytest.mark.parametrize("place", [*PLACES, "folder", "circle.yaml", "/dev/zero"], ids=lambda p: ascii(p)[:16])
 def test_what_cannot_be_read_is_one_sentence(place: str) -> None:
-    for words in READ:
-        refused([*words[:1], *([place, *words[1:]] if words[0] == "show" else [*words[1:], place])])
-    for key in ("constitution", "prompts.red_team.file", "few_shots", "preference_model.helpfulness.file"):
-        refused(["run", "demo", f"{key}={place}", "feedback.format=plain", "--until", "01-responses", "out=o"])
+    for words in (["check"], ["report"], ["judge", "scripted:echo", "--data"], ["estimate"]):
+        refused([*words, place])
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: ascii(p)[:16])
 def test_what_cannot_be_written_is_one_sentence(place: str) -> None:
-    for words in WRITE:
+    for words in WRITE[: 4 if place == LONG else 1]:
         refused([*words, place])
+
+
+@pytest.mark.parametrize("place", ["/proc/x", LONG], ids=lambda p: p[:8])
+def test_a_run_that_cannot_be_written_is_one_sentence(place: str) -> None:
     refused(["run", "demo", *ECHO, "--until", "01-responses", f"out={place}"])
 
 
