@@ -40,7 +40,7 @@ from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.runs import layout
 
-CASES, CHUNK = 10_000, 100
+CASES, CHUNK = 10_000, 50
 SECONDS, MEGABYTES, CHARACTERS = 5, 500, 1500
 ECHO = ["models.helpful=scripted:echo", "models.feedback=scripted:echo", "feedback.method=votes"]
 FEW = [f"prompts.{kind}.limit=2" for kind in ("red_team", "helpful", "borderline")]
@@ -253,11 +253,14 @@ def main_program(cases: int = CASES, first: int = 0) -> None:
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(2, context, max_tasks_per_child=4) as pool,
+        ProcessPoolExecutor(2, context) as pool,
     ):
         os.chdir(folder)
         prepare(Path(folder))
-        outcomes = [one for part in pool.map(partial(work, Path(folder)), chunks(first, cases)) for one in part]
+        outcomes: list[Outcome] = []
+        for part in pool.map(partial(work, Path(folder)), chunks(first, cases)):
+            outcomes += part
+            print(f"{len(outcomes)} cases, {sum(bool(one.miss) for one in outcomes)} misses", file=sys.stderr)
         os.chdir("/")
     misses = [one for one in outcomes if one.miss]
     kinds = Counter(one.miss for one in misses)

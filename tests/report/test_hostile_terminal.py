@@ -67,7 +67,6 @@ COMMANDS = [
     ["export", EVIL, "--to", "parquet", "--out", f"{EVIL}/out"],
     ["export", EVIL, "--to", "inspect", "--out", f"{EVIL}/logs"],
     *(["figure", str(number), EVIL, "--out", f"{EVIL}/figures"] for number in (2, 5, 9)),
-    ["chat", EVIL],
     ["chat", f"{EVIL}2"],
     ["score", EVIL, ROWS, "--out", "scores"],
     ["serve", EVIL],
