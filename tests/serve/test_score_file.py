@@ -230,3 +230,5 @@ def test_a_conversation_far_beyond_the_context_is_not_tokenized(
     monkeypatch.setattr(checked, "_tokens", lambda _: pytest.fail("it is tokenized"))
     with pytest.raises(RecordError, match="1000002 characters exceed the model's 512 tokens"):
         checked.check(talk("Hi", "x" * 10**6))
+    with pytest.raises(RecordError, match="1000 turns exceed the model's 512 tokens"):
+        checked.check(talk(*["a"] * 1000))
