@@ -21,6 +21,7 @@ Any other exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,9 +88,34 @@ class OnlyThought(EmptyAnswer):
     """The model thought and gave no answer. A thought is never taken for one."""
 
 
+LONGEST_WORD = 100
+"""Characters of a word that may be a misspelling, and of a value that is repeated in a message."""
+
+
+def shortened(text: str, longest: int = LONGEST_WORD) -> str:
+    """Return a text without its middle if it is longer than ``longest`` characters.
+
+    >>> shortened("a recipe's value", 9)
+    'a re…alue'
+    """
+    head = longest // 2
+    return text if len(text) <= longest else f"{text[:head]}…{text[head + 1 - longest :]}"
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, as ``object_pairs_hook``. Raises ValueError if a key is written twice."""
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key '{shortened(twice)}' is written twice: delete one")
+    return whole
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with a leading space, or a list of the known words when none is close."""
     known = sorted(known)
+    if len(word) > LONGEST_WORD:  # which resembles none, and comparing would take minutes
+        return f" Known: {', '.join(known)}."
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 import os
 import platform
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from constitutional_ai.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +73,25 @@ def cache_folder() -> Path:
     """Return ``CAI_CACHE``, or ``cai`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("CAI_CACHE") or Path(base) / "cai")
+
+
+def own_folder(folder: Path) -> Path:
+    """Return a folder for code that this program will run: the user's own, in which nobody else can write.
+
+    It is created if it is missing. Raises PermissionError if it belongs to, or can be written by, anybody else.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not a folder in which you alone can write")
+    return folder
+
+
+def refuse_open_folder(folder: Path) -> None:
+    """Raise InputError if anybody may write in a folder, and so exchange the models in it."""
+    if folder.stat().st_mode & 0o002:
+        raise InputError(f"anybody may write in {folder}, which holds models. Type: chmod o-w {folder}")
 
 
 def follow_umask(folder: Path) -> None:

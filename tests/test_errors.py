@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import inspect
+import time
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from constitutional_ai import errors
-from constitutional_ai.errors import CaiError, InputError, RecordError, did_you_mean, first_fault
+from constitutional_ai.errors import (
+    CaiError,
+    InputError,
+    RecordError,
+    did_you_mean,
+    first_fault,
+    shortened,
+    unique_keys,
+)
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
@@ -73,3 +82,18 @@ def test_the_first_fault_names_the_field_that_is_wrong(value: Any, fault: str) -
     with pytest.raises(ValidationError) as caught:
         Outer.model_validate(value)
     assert str(first_fault(caught.value)).startswith(fault)
+
+
+def test_a_value_of_a_megabyte_is_neither_compared_nor_repeated() -> None:
+    start = time.process_time()
+    assert did_you_mean("x" * 2**20, ["method", "votes"]) == " Known: method, votes."
+    assert len(shortened("x" * 2**20)) == 100
+    assert time.process_time() - start < 1
+
+
+def test_a_key_that_is_written_twice_is_named_soon() -> None:
+    assert unique_keys([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
+    start = time.process_time()
+    with pytest.raises(ValueError, match="the key '5' is written twice"):
+        unique_keys([(str(n), n) for n in range(100_000)] + [("5", 0)])
+    assert time.process_time() - start < 2

@@ -1,15 +1,24 @@
-"""Define what all commands share: errors as one sentence, common options, and quiet libraries."""
+"""Define what all commands share: the terminal, errors as one sentence, common options, and quiet libraries.
+
+All that is printed passes through ``echo``, ``terminal`` or ``Commands``, where strangers' text loses its control
+characters: names of files, models and values included.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.errors import CaiError
+from constitutional_ai.errors import CaiError, shortened
+from constitutional_ai.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,41 +32,92 @@ EXTRAS = {
 }
 """The extra that brings each optional module."""
 PATH = click.Path(path_type=Path)
+TOKENS = click.IntRange(1, 1_000_000)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 settings_option = partial(click.option, "--set", "changes", multiple=True, metavar="KEY=VALUE")
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 
 
+LONGEST_MESSAGE = 1200
+"""Characters of an error. A longer one loses its middle: its ends say what is wrong, and what to type next."""
+ADVICE = {
+    errno.EMFILE: "Allow more open files with: ulimit -n 4096",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EACCES: "Get permission to it, or name another place.",
+    errno.EPERM: "Get permission to it, or name another place.",
+    errno.EROFS: "Name a place that can be written to.",
+}
+"""What to do about errors of the system, by their number."""
+
+
 class Commands(click.Group):
     """A group of commands that prints errors that a user can fix as one sentence; others keep their traceback."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _safe_usage_errors(ctx):
+            for word in args:
+                if any("\ud800" <= letter <= "\udfff" for letter in word):
+                    raise click.UsageError(f"'{word}' is not UTF-8 text. Rename what it names.", ctx)
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _safe_usage_errors(ctx):
+                return super().invoke(ctx)
         except CaiError as error:
-            click.echo(f"cai: {error}", err=True)
-            ctx.exit(1)
+            _fail(ctx, str(error))
         except ModuleNotFoundError as error:
             if error.name not in EXTRAS:
                 raise
-            missing = f"no module '{error.name}'. Type: pip install 'constitutional-ai[{EXTRAS[error.name]}]'"
-            click.echo(f"cai: {missing}", err=True)
-            ctx.exit(1)
+            _fail(ctx, f"no module '{error.name}'. Type: pip install 'constitutional-ai[{EXTRAS[error.name]}]'")
+        except OSError as error:
+            if error.filename is None:  # a socket's or a pipe's
+                raise
+            advice = ADVICE.get(error.errno or 0, "Correct this path, then type the same command.")
+            _fail(ctx, f"cannot use '{shortened(str(error.filename), 200)}': {error.strerror}. {advice}")
         except KeyboardInterrupt:
-            click.echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
+            echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
             ctx.exit(130)
 
 
-def terminal() -> Console:
-    """Return the terminal. Text printed to it is neither markup nor highlighted."""
-    from rich.console import Console
+@contextmanager
+def _safe_usage_errors(ctx: click.Context) -> Iterator[None]:
+    """Make the errors of click, which repeat what was typed, short and safe to show."""
+    try:
+        yield
+    except click.UsageError as error:
+        message = visible(shortened(error.format_message(), LONGEST_MESSAGE))
+        raise click.UsageError(message, error.ctx or ctx) from error
 
-    return Console(highlight=False, markup=False)
+
+def _fail(ctx: click.Context, message: str) -> None:
+    echo(f"cai: {shortened(message, LONGEST_MESSAGE)}", err=True)
+    ctx.exit(1)
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line, without the control characters of strangers."""
+    click.echo(visible(str(text)), err=err)
+
+
+def terminal() -> Console:
+    """Return the terminal. Text printed to it is neither markup nor highlighted, and has no control characters."""
+    from constitutional_ai.cli.safe_console import SafeConsole
+
+    return SafeConsole(highlight=False, markup=False)
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def quiet_libraries() -> None:
-    """Suppress the progress bars and warnings of libraries."""
+    """Suppress the progress bars and warnings of libraries. What is logged nevertheless is safe to show."""
     import warnings
+
+    if logging.lastResort:
+        logging.lastResort.setFormatter(_SafeFormatter())
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

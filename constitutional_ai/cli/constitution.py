@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, Commands, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import PATH, Commands, echo, seed_option, settings_option, terminal
 
 if TYPE_CHECKING:
     from constitutional_ai.constitutions.constitution import Constitution
@@ -27,19 +27,17 @@ def check(constitution: str) -> None:
     loaded = load_constitution(constitution)
     _summarise(loaded)
     if scoped := sorted({kind for p in loaded.principles for kind in p.applies_to}):
-        click.echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
+        echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
     if findings := lint(loaded):
-        click.echo(
-            f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}"
-        )
+        echo(f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}")
 
 
 def _summarise(loaded: Constitution) -> None:
-    click.echo(f"{loaded.name}, version {loaded.digest}")
-    click.echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
-    click.echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
+    echo(f"{loaded.name}, version {loaded.digest}")
+    echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
+    echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
     if not (loaded.for_revision and loaded.for_preference):
-        click.echo("  A whole run needs both.")
+        echo("  A whole run needs both.")
 
 
 def refuse_to_overwrite(out: Path) -> None:
@@ -52,8 +50,10 @@ def refuse_to_overwrite(out: Path) -> None:
 
 def write_text(out: Path, text: str) -> None:
     """Write a file, and the folders that lead to it."""
+    from constitutional_ai.runs.rows import write_atomically
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_atomically(out, text)
 
 
 @click.group(cls=Commands)
@@ -79,9 +79,9 @@ def import_(source: Path, out: Path) -> None:
     refuse_to_overwrite(out)
     write_text(out, import_constitution(source).to_yaml())
     imported = load_constitution(out)
-    click.echo(f"{out}: {imported.description}")
+    echo(f"{out}: {imported.description}")
     _summarise(imported)
-    click.echo(f"To find mistakes, run: cai constitution lint {out}")
+    echo(f"To find mistakes, run: cai constitution lint {out}")
 
 
 @constitution.command()
@@ -95,8 +95,8 @@ def lint(ctx: click.Context, file: str) -> None:
     loaded = load_constitution(file)
     findings = lint(loaded)
     for finding in findings:
-        click.echo(str(finding))
-    click.echo(f"{loaded.name}, version {loaded.digest}: {len(findings)} findings")
+        echo(str(finding))
+    echo(f"{loaded.name}, version {loaded.digest}: {len(findings)} findings")
     ctx.exit(1 if findings else 0)
 
 
@@ -108,7 +108,7 @@ def diff(old: str, new: str) -> None:
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import diff
 
-    click.echo("\n".join(diff(load_constitution(old), load_constitution(new))))
+    echo("\n".join(diff(load_constitution(old), load_constitution(new))))
 
 
 @constitution.command()
@@ -130,9 +130,9 @@ def export(file: str, form: Form, out: Path) -> None:
     refuse_to_overwrite(out)
     for name, text in exported(loaded, form).items():
         write_text(out / name if name else out, text)
-    click.echo(f"{out}: {loaded.name}, version {loaded.digest}, as {form}")
+    echo(f"{out}: {loaded.name}, version {loaded.digest}, as {form}")
     if lost := left_behind(loaded, form):
-        click.echo(f"Not part of this form, and left behind: {', '.join(lost)}")
+        echo(f"Not part of this form, and left behind: {', '.join(lost)}")
 
 
 @constitution.command()
@@ -194,10 +194,10 @@ def draft(document: Path, out: Path, **options: Any) -> None:
     refuse_to_overwrite(out)
     drafted = draft_document(document, **options)
     write_text(out, drafted.text)
-    click.echo(f"{out}: drafts for {drafted.clauses} clauses, {drafted.without} of them empty")
+    echo(f"{out}: drafts for {drafted.clauses} clauses, {drafted.without} of them empty")
     if drafted.counts:
-        click.echo(f"Candidates: {format_counts(drafted.counts)}")
-    click.echo(f"Edit it. To see what is left to do, type: cai constitution coverage {out} {document}")
+        echo(f"Candidates: {format_counts(drafted.counts)}")
+    echo(f"Edit it. To see what is left to do, type: cai constitution coverage {out} {document}")
 
 
 @constitution.command()
@@ -218,4 +218,4 @@ def coverage(file: str, document: Path, out: Path | None) -> None:
     if out:
         refuse_to_overwrite(out)
         write_text(out, coverage_csv(covered))
-    click.echo("\n".join(coverage_lines(covered)))
+    echo("\n".join(coverage_lines(covered)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import FOLDER, PATH, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import FOLDER, PATH, TOKENS, seed_option, settings_option, terminal
 from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
@@ -51,13 +51,13 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
     help="Maximum number of prompts of each kind, and of questions of each file.",
 )
 @click.option("--paper", type=FOLDER, help="A copy of the paper's repository, with its evaluation files.")
-@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
+@click.option(
+    "--samples", type=click.IntRange(1, 1000), default=1, show_default=True, help="Answers per prompt."
+)
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Sampling temperature."
 )
-@click.option(
-    "--max-tokens", type=click.IntRange(1), default=128, show_default=True, help="Maximum length of an answer."
-)
+@click.option("--max-tokens", type=TOKENS, default=128, show_default=True, help="Maximum length of an answer.")
 @click.option(
     "--pm",
     "pms",
@@ -71,7 +71,9 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 )
 @click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
 @settings_option(help="A setting of the judge, for example method=votes. Repeatable.")
-@click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="User turns of a match.")
+@click.option(
+    "--turns", type=click.IntRange(1, 100), default=1, show_default=True, help="User turns of a match."
+)
 @click.option("--human", metavar="MODEL", help="The model that writes the user turns after the prompt.")
 @click.option(
     "--anchor",

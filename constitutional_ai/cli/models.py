@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import PATH, echo, seed_option, settings_option, terminal
 
 EMBEDDED = "bundled:smollm2-135m"
 NAMED = 10
@@ -46,7 +46,7 @@ def doctor(ctx: click.Context, model: str | None, reference: str | None, engines
     from constitutional_ai.models.doctor import examine, table
 
     def say(doing: str) -> None:
-        click.echo(f"cai doctor {doing} …", err=True)
+        echo(f"cai doctor {doing} …", err=True)
 
     checks = examine(model, reference, say)
     ways = [] if checks[-1].name == "answers" else examine_ways(model, say)
@@ -60,10 +60,10 @@ def _measure_engines(name: str) -> None:
     from constitutional_ai.models.local.measure_engines import measure_engines, rates_table
 
     weights, reasons = model_path(name), list[str]()
-    rates = measure_engines(name, weights, click.echo).rates
+    rates = measure_engines(name, weights, echo).rates
     picked = pick(None, weights, name=name, say=reasons.append)
     terminal().print(rates_table(rates, picked))
-    click.echo(reasons[0])
+    echo(reasons[0])
 
 
 @click.command()
@@ -144,10 +144,11 @@ def score(model: str, file: Path, out: Path) -> None:
 
     scores, reasons = score_file(model, file, out)
     sd = f", standard deviation {stdev(scores):.4g}" if len(scores) > 1 else ""
-    click.echo(f"{out}: {len(scores)} conversations, mean score {fmean(scores):.4g}{sd}")
+    echo(f"{out}: {len(scores)} conversations, mean score {fmean(scores):.4g}{sd}")
     if reasons:
-        click.echo(f"{len(reasons)} rows of {file} could not be scored:", err=True)
-        click.echo("".join(f"  {reason}\n" for reason in reasons[:NAMED]), err=True, nl=False)
+        echo(f"{len(reasons)} rows of {file} could not be scored:", err=True)
+        for reason in reasons[:NAMED]:
+            echo(f"  {reason}", err=True)
 
 
 @click.command()
@@ -165,13 +166,20 @@ def score(model: str, file: Path, out: Path) -> None:
     show_default=True,
     help="Address to listen on. 0.0.0.0 accepts other machines.",
 )
-def serve(model: str, port: int, host: str) -> None:
+@click.option(
+    "--token/--no-token",
+    default=True,
+    show_default=True,
+    help="Whether the address holds a token: CAI_SERVE_TOKEN, or a random one. "
+    "Without one, all who reach the port are served.",
+)
+def serve(model: str, port: int, host: str, token: bool) -> None:
     """Serve the preference model MODEL over HTTP, for other trainers (TRL, OpenRLHF, verl).
 
-    MODEL is a run or the folder of a saved preference model. There is no access control: anybody who can reach the port
-    can use it.
+    MODEL is a run or the folder of a saved preference model. Give the address that is printed to the trainer: whoever
+    knows it can use the server.
     """
     from constitutional_ai.serve import reward_server
     from constitutional_ai.serve.score_file import preference_model_folder
 
-    reward_server.serve(preference_model_folder(model), host, port, click.echo)
+    reward_server.serve(preference_model_folder(model), host, port, echo, with_token=token)

@@ -41,7 +41,7 @@ class Bars:
     def __init__(self, console: Console) -> None:
         self._bars = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description:<21}"),
+            TextColumn("{task.description:<21}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from constitutional_ai.cli.app import PATH, terminal
+from constitutional_ai.cli.app import PATH, TOKENS, echo, terminal
 
 
 @click.command()
@@ -33,7 +33,7 @@ def report(folder: str) -> None:
     from constitutional_ai.report.page.page import write_report
     from constitutional_ai.runs.folder import read_run
 
-    click.echo(f"report: {write_report(read_run(folder))}")
+    echo(f"report: {write_report(read_run(folder))}")
 
 
 @click.command()
@@ -52,8 +52,10 @@ def compare(folders: tuple[str, ...], out: Path | None) -> None:
 
 @click.command()
 @click.argument("folder", metavar="RUN")
-@click.option("--temperature", default=0.4, show_default=True, help="0 is greedy decoding.")
-@click.option("--max-tokens", default=128, show_default=True, help="Maximum length of an answer.")
+@click.option(
+    "--temperature", type=click.FloatRange(0, 10), default=0.4, show_default=True, help="0 is greedy decoding."
+)
+@click.option("--max-tokens", type=TOKENS, default=128, show_default=True, help="Maximum length of an answer.")
 def chat(folder: str, temperature: float, max_tokens: int) -> None:
     """Talk to the three models of RUN side by side."""
     from constitutional_ai.cli.chat import side_by_side
@@ -89,10 +91,10 @@ def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool
     from constitutional_ai.report.figures.paper_figures import write_figure
 
     def say(sentence: str) -> None:
-        click.echo(sentence, err=True)
+        echo(sentence, err=True)
 
     for path in write_figure(number, folders, out=out, behind=behind, say=say):
-        click.echo(path)
+        echo(path)
 
 
 @click.command()
@@ -115,4 +117,4 @@ def export(folder: str, form: str, out: Path) -> None:
     else:
         from constitutional_ai.report.export.inspect_log import to_inspect as write
     for one in write(read_run(folder), out):
-        click.echo(f"{one.file}: {one.rows:,} {'rows' if form == 'parquet' else 'samples'}")
+        echo(f"{one.file}: {one.rows:,} {'rows' if form == 'parquet' else 'samples'}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, quiet_libraries
+from constitutional_ai.cli.app import PATH, quiet_libraries, terminal
 from constitutional_ai.runs import layout
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ def run(
     Where --retry-failures gives new records, 01-responses, 02-revisions and 05-preference-labels are extended by what
     follows from them, and other later stages are repeated; a message names them.
     """
-    from rich.console import Console
-
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.pipeline import run_pipeline
     from constitutional_ai.recipes.recipe_file import load_recipe
@@ -54,7 +52,7 @@ def run(
     from constitutional_ai.report.page.page import write_report
 
     quiet_libraries()
-    console = Console(highlight=False)
+    console = terminal()
     settings = load_recipe(recipe, changes)
     with Bars(console) as bars:
         finished = run_pipeline(
@@ -97,11 +95,8 @@ def estimate(
     Calls are counted from the recipe. Tokens and times need --like, with a run of the same models and settings: a pilot
     of the same recipe with low limits is enough. Amounts of money need both prices as well.
     """
-    from rich.console import Console
-
     from constitutional_ai.errors import InputError
     from constitutional_ai.recipes.recipe_file import load_recipe
-    from constitutional_ai.safe_text import visible
     from constitutional_ai.stages.estimate_cost import estimate as estimated
     from constitutional_ai.stages.estimate_cost import write
 
@@ -111,10 +106,10 @@ def estimate(
     result = estimated(load_recipe(recipe, changes), prices=prices, like=like)
     if out:
         write(out, result)
-    console = Console(highlight=False, markup=False)
+    console = terminal()
     console.print(_table(result))
     for note in dict.fromkeys(one.note for one in result if one.note):
-        console.print(visible(note), style="dim")
+        console.print(note, style="dim")
 
 
 def _table(estimates: Sequence[Estimate]) -> Table:

@@ -7,10 +7,10 @@ them.
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from constitutional_ai.errors import InputError, did_you_mean, first_fault
+from constitutional_ai.data.yaml_text import YamlFault, parse_yaml
+from constitutional_ai.errors import InputError, did_you_mean, first_fault, unique_keys
 
 Row = TypeVar("Row", bound=BaseModel)
 WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared first
@@ -32,7 +33,8 @@ WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared fir
 }
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # a lone one, which UTF-8 cannot encode
 GZIP = b"\x1f\x8b"
-LARGEST_YAML = 1_000_000
+LEAST_LIMIT, MOST_RATIO = 64 * 2**20, 100
+"""Bytes that a gzip file may always unpack to, and times its size that a larger one may; gzip itself reaches 1,000."""
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 LINE_END = re.compile(r"\r\n|\r|\n")  # not those of splitlines(): JSON strings may hold U+2028
 
@@ -56,7 +58,7 @@ def read_bytes(path: Path, hint: str = "") -> bytes:
     """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
     with _errors_of(path, hint):
         data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
+        return _unpacked(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
 
 
 def _read_bounded(path: Path, hint: str, largest: int) -> bytes:
@@ -74,6 +76,8 @@ def _read_bounded(path: Path, hint: str, largest: int) -> bytes:
 def _errors_of(path: Path, hint: str) -> Iterator[None]:
     """Raise InputError for what may go wrong in reading a file."""
     try:
+        if path.is_block_device() or path.is_char_device():
+            raise OSError(errno.EINVAL, "it is a device, not a file")
         yield
     except FileNotFoundError as error:
         raise InputError(f"no file '{path}'. {hint}".rstrip()) from error
@@ -81,6 +85,18 @@ def _errors_of(path: Path, hint: str) -> Iterator[None]:
         raise InputError(f"'{path}' is a folder. {hint}".rstrip()) from error
     except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return the content of a gzip file. Raises ValueError for a bomb, EOFError and OSError for a damaged file."""
+    most = max(LEAST_LIMIT, MOST_RATIO * len(data))
+    with gzip.open(io.BytesIO(data)) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(
+            f"it unpacks to more than {MOST_RATIO} times its size; unpack it yourself if you trust it"
+        )
+    return content
 
 
 def _decoded(data: bytes) -> str:
@@ -103,37 +119,11 @@ def read_yaml(path: Path, largest: int | None = None) -> tuple[Any, yaml.Node | 
     Raises InputError if the file cannot be read, is not YAML, holds more than ``largest`` bytes, or has anchors that
     repeat themselves or one another without end.
     """
-    text = read_text(path, largest=largest)
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is not None and _unfolded(node, {}) > LARGEST_YAML:
-            raise InputError(
-                f"{path} is not YAML that can be read: its anchors (&) repeat more than {LARGEST_YAML:,} values. "
-                "Write out what they stand for."
-            )
-        return None if node is None else loader.construct_document(node), node
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is not YAML that can be read: it is nested too deeply.") from error
-
-
-def _unfolded(node: yaml.Node, counts: dict[int, float]) -> float:
-    """Return the number of values that a node stands for once its aliases are followed; infinite for a cycle."""
-    if id(node) not in counts:
-        counts[id(node)] = math.inf  # until it is known, so that a node within itself is endless
-        match node:
-            case yaml.MappingNode(value=pairs):
-                inner = [part for pair in pairs for part in pair]
-            case yaml.SequenceNode(value=items):
-                inner = list(items)
-            case _:
-                inner = []
-        counts[id(node)] = 1 + sum(_unfolded(part, counts) for part in inner)
-    return counts[id(node)]
+        return parse_yaml(read_text(path, largest=largest))
+    except YamlFault as fault:
+        where = f"{path}:{fault.line}" if fault.line else path
+        raise InputError(f"{where}: {fault}.") from fault
 
 
 def line_of(node: yaml.Node | None, place: Sequence[Any]) -> int:
@@ -215,7 +205,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, str, Any]]:
         if not line.strip():
             continue
         try:
-            data = json.loads(line)
+            data = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             why = _why_not_json(error)
             raise InputError(f"{path}:{number}: not JSON ({why}). Correct or delete this line.") from error
@@ -232,10 +222,10 @@ def _why_not_json(error: ValueError | RecursionError) -> str:
 
 def _parsed(text: str, path: Path, hint: str) -> Any:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=unique_keys)
         json.dumps(data, ensure_ascii=False).encode()  # raises at a lone surrogate, which UTF-8 cannot encode
         return data
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). Correct this line.") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
+    except (RecursionError, ValueError) as error:  # nested too deeply, thousands of digits, or a key twice
         raise InputError(f"{path}: JSON that cannot be read ({error}). {hint}".rstrip()) from error

@@ -52,7 +52,7 @@ class Models(Section):
 class PromptFile(LimitedFile):
     """A file of prompts of one kind."""
 
-    generate: int = Field(default=0, ge=0)
+    generate: int = Field(default=0, ge=0, le=1_000_000)
     """Number of prompts that models.prompts drafts from the file's training prompts (SL-3). Not all are kept."""
 
 
@@ -68,21 +68,21 @@ class PromptFiles(Section):
 class Evaluation(Sampled):
     """Settings of the last stage, in which every model answers held-out prompts."""
 
-    red_team: int | None = Field(default=None, ge=1)
+    red_team: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """How many held-out red-team prompts to use; null uses all."""
-    helpful: int | None = Field(default=None, ge=1)
+    helpful: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """How many held-out helpful prompts to use; null uses all."""
-    borderline: int | None = Field(default=None, ge=1)
+    borderline: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """How many held-out borderline prompts to use; null uses all."""
 
 
 class BudgetLimits(Section):
     """Limits at which a run stops. Higher limits continue it; the records do not depend on them."""
 
-    tokens: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1, lt=2**63)
     """Tokens read and written by models in all stages except trainings, as in ``stage.json``; null: no limit. The
     run stops if a server does not count them."""
-    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    hours: float | None = Field(default=None, gt=0, le=1e6)
     """Hours of all stages; the time of a killed session is not counted. Null: no limit."""
 
 
@@ -122,7 +122,7 @@ class Recipe(Section):
 
     out: str = "runs/run"
     """Folder of the run."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     constitution: str = "default"
     """A file, or a built-in constitution by name."""
     control: str | None = None
@@ -143,9 +143,9 @@ class Recipe(Section):
     preference_model: PreferenceModelTraining = PreferenceModelTraining()
     rl_cai: RLTraining = RLTraining()
     evaluation: Evaluation = Evaluation()
-    concurrency: int = Field(default=256, ge=1)
+    concurrency: int = Field(default=256, ge=1, le=100_000)
     """Number of records in progress at the same time."""
-    max_failures: int = Field(default=20, ge=0)
+    max_failures: int = Field(default=20, ge=0, le=1_000_000_000)
     """A stage stops when more records than this have failed."""
     engine: Engine | None = None
     """The engine that runs local weights; null uses the fastest that was measured here, or a default."""

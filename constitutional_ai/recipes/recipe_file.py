@@ -11,13 +11,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from constitutional_ai.data.lines import find_yaml, line_of, read_yaml
-from constitutional_ai.errors import Fault, InputError, did_you_mean, first_fault
+from constitutional_ai.data.yaml_text import YamlFault, parse_yaml
+from constitutional_ai.errors import Fault, InputError, did_you_mean, first_fault, shortened
 from constitutional_ai.recipes.recipe import Recipe, check_feedback
 from constitutional_ai.runs import layout
 
 BUILT_IN = Path(__file__).parent
 FORMER_KEYS = {"rl_cai": ("truncated", "gae_lambda", "value_learning_rate"), "evaluation": ("snapshots",)}
 """Removed keys, by section. They are ignored in the ``recipe.yaml`` of an old run, and an error in other recipes."""
+
+SECTIONS = {name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel)}
+"""Keys that hold further keys. In a file they may be left empty; other keys mean what is written, also ``null``."""
 
 
 def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
@@ -30,7 +34,7 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold keys such as 'models:'; see {BUILT_IN / 'demo.yaml'}.")
-    data = {key: value for key, value in data.items() if value is not None}  # a section left empty
+    data = {key: value for key, value in data.items() if value is not None or key not in SECTIONS}
     if (path.parent / layout.RUN).exists():
         _drop_former_keys(data)
     changed = [apply_change(data, change) for change in changes]
@@ -54,17 +58,17 @@ def apply_change(data: dict[str, Any], change: str) -> tuple[str, ...]:
     """Set ``a.b=value`` in ``data``, where the value is YAML, and return its keys."""
     key, equals, value = change.partition("=")
     if not equals:
-        raise InputError(f"'{change}' has no '='. Write key=value, for example revisions.rounds=2.")
+        raise InputError(f"'{shortened(change)}' has no '='. Write key=value, for example revisions.rounds=2.")
     *around, last = place = tuple(key.split("."))
     for step in around:
         inner = data[step] = data.get(step) or {}
         if not isinstance(inner, dict):
-            raise InputError(f"'{change}': {step} has no keys. Write {step}=value.")
+            raise InputError(f"'{shortened(change)}': {step} has no keys. Write {step}=value.")
         data = inner
     try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"'{change}': the value is not YAML.") from error
+        data[last] = parse_yaml(value)[0]
+    except YamlFault as fault:
+        raise InputError(f"'{shortened(change)}': {fault}.") from fault
     return place
 
 
@@ -84,9 +88,11 @@ def explained(error: ValidationError, settings: type[BaseModel]) -> Fault:
     first = first_fault(error)
     place, text = tuple(map(str, first.place)), first.message
     if first.kind == "extra_forbidden":
-        text = f"unknown key '{place[-1]}'.{did_you_mean(place[-1], _keys(settings, place[:-1]))}"
+        text = f"unknown key '{shortened(place[-1])}'.{did_you_mean(place[-1], _keys(settings, place[:-1]))}"
     elif first.kind == "literal_error":
-        text = f"unknown value '{first.value}'.{did_you_mean(str(first.value), _literals(text))}"
+        text = (
+            f"unknown value '{shortened(str(first.value))}'.{did_you_mean(str(first.value), _literals(text))}"
+        )
     return first._replace(message=text)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
 from constitutional_ai.constitutions.control import describe_control
@@ -27,6 +27,7 @@ from constitutional_ai.records import (
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.preference_model.held_out_report import PreferenceModelReport
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.about import read_about
 from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, text_or_empty
 from constitutional_ai.runs.run import Run
@@ -143,7 +144,7 @@ def read_contents(run: Run) -> Contents:
     """
     for stage in STAGES:
         run.check(stage.name)
-    about = load_json(run.folder / layout.RUN, dict[str, Any]) or {}
+    about = read_about(run.folder)
     manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
     done = {about.name for about in STAGES if (run.stage(about.name) / layout.MANIFEST).exists()}
     gate = tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE))

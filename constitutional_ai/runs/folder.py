@@ -15,6 +15,7 @@ from constitutional_ai.errors import InputError
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.disk_faults import naming_disk_faults
 from constitutional_ai.runs.durable import PART, clear_parts, sync
+from constitutional_ai.runs.links import check_links
 from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
@@ -56,6 +57,7 @@ def _check_folder(folder: Path, elsewhere: str) -> None:
         raise InputError(f"no permission to write to {folder}. {elsewhere.capitalize()}.") from error
     if not known:
         raise InputError(f"{folder} holds files that are not part of a run. {elsewhere.capitalize()}.")
+    check_links(folder)
 
 
 @contextmanager
@@ -112,4 +114,5 @@ def read_run(folder: str | Path) -> Run:
         known = [str(p.parent) for p in sorted(Path("runs").glob(f"*/{layout.RUN}"))]
         hint = f" Runs here: {', '.join(known)}." if known else " Make one with: cai run demo"
         raise InputError(f"no run in '{folder}'.{hint}")
+    check_links(path)
     return Run(path)

@@ -15,6 +15,7 @@ from typing import Any
 
 from constitutional_ai.errors import InputError, StageChanged
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.about import read_about
 from constitutional_ai.runs.durable import discard, remove
 from constitutional_ai.runs.manifest import changed_inputs, commit, difference, versions
 from constitutional_ai.runs.provenance import Provenance, has_records
@@ -52,7 +53,7 @@ class GuardedRun(StoredRun):
     def write_started_stages(self, stages: dict[str, Any]) -> None:
         """Write ``run.json``."""
         self.check_place()
-        date = self.date or self.about().get("date")
+        date = self.date or read_about(self.folder).get("date")
         about = {"name": self.folder.name, "versions": versions(), "commit": commit(), "date": date}
         about["stages"] = stages
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")

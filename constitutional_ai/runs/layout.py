@@ -28,6 +28,12 @@ STAGES = (
 )
 """All stages, in the order in which they run."""
 
+
+def earlier(stage: str) -> tuple[str, ...]:
+    """Return the stages before a stage; none for a name that is no stage's."""
+    return STAGES[: STAGES.index(stage)] if stage in STAGES else ()
+
+
 START, SL_CAI, RL_CAI = ROLES = ("start", "sl-cai", "rl-cai")
 """The models that a run compares. A snapshot is named ``rl-cai@`` and the number of prompts it has seen."""
 SECOND = "second"

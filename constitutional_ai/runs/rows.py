@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import time
 from array import array
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from constitutional_ai.errors import DiskFull, InputError, first_fault
+from constitutional_ai.errors import DiskFull, InputError, first_fault, unique_keys
 from constitutional_ai.records import Usage, uncounted, usage
 from constitutional_ai.runs.durable import PART, sync
 
@@ -247,11 +248,11 @@ def load_json(path: Path, kind: type[Loaded]) -> Loaded | None:
     if not path.is_file() or not (content := path.read_bytes()).strip(b"\0"):
         return None
     try:
+        json.loads(content, object_pairs_hook=unique_keys)  # pydantic would take the last of two
         return adapter(kind).validate_json(content)
-    except ValidationError as error:
-        raise InputError(
-            f"{path} cannot be read: {first_fault(error)}. Make its stage again with --redo."
-        ) from error
+    except (ValueError, RecursionError) as error:
+        why = first_fault(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} cannot be read: {why}. Make its stage again with --redo.") from error
 
 
 def read_steps(path: Path) -> Steps:

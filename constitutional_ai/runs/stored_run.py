@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.about import read_about
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import StoredRows, load_json
@@ -78,11 +79,11 @@ class StoredRun:
     def is_stale(self, stage: str) -> bool:
         """Return whether a complete stage was made from something else than earlier stages have now."""
         manifest = self.manifest(stage)
-        inputs = manifest.inputs.items() if manifest else ()
+        inputs = manifest.inputs if manifest else {}
         earlier = [
-            (m, digest) for name, digest in inputs if name in layout.STAGES and (m := self.manifest(name))
+            (name, m.output) for name in layout.earlier(stage) if name in inputs and (m := self.manifest(name))
         ]
-        return any(m.output != digest or self.is_stale(m.stage) for m, digest in earlier)
+        return any(output != inputs[name] or self.is_stale(name) for name, output in earlier)
 
     def output_digest(self, stage: str) -> str:
         """Return the digest of a complete stage's output, which is an input of later stages.
@@ -95,13 +96,9 @@ class StoredRun:
         self._check_file(stage)
         return manifest.output
 
-    def about(self) -> dict[str, Any]:
-        """Return the content of ``run.json``; empty if there is none. Raises InputError."""
-        return load_json(self.folder / layout.RUN, dict[str, Any]) or {}
-
     def started_stages(self) -> dict[str, Any]:
         """Return the ``config`` and ``inputs`` of every stage that was started."""
-        return dict(self.about().get("stages", {}))
+        return dict(read_about(self.folder).get("stages", {}))
 
     def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
         """Return the budget of the whole run, less the cost of the complete stages other than ``excluding``."""

@@ -1,6 +1,6 @@
 """Serve a preference model over HTTP to other trainers. docs/reward_server.md describes the requests.
 
-It has no access control and logs no request: it is meant for this machine or a private network.
+It logs no request. Its address holds a token, and it speaks plain HTTP: for this machine or a private network.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from constitutional_ai.errors import InputError, RecordError, first_fault
 from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
+from constitutional_ai.serve.guard import Guard, new_token
+from constitutional_ai.serve.slow_clients import Bodies, Impatient
 
-MAX_BYTES = 8 * 2**20
-"""Maximum size of a request."""
+MOST_CONNECTIONS = 1000
+"""Connections at the same time, which a file descriptor each allows on most systems; more are told to come again."""
 AT_ONCE = 1024
 """Maximum number of conversations of one request that wait for a batch at the same time."""
 
@@ -70,12 +72,17 @@ FORMS: dict[str, type[Messages] | type[OpenRLHF]] = {"/score": Messages, "/get_r
 def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
     """Return the server as an ASGI application. Requests that come at the same time are scored in one batch."""
 
+    bodies = Bodies()
+
     async def score(request: Request) -> Response:
-        body = await _body(request)
-        form, conversations = await asyncio.to_thread(_read, request.url.path, body, scorable)
-        scores: list[float] = []
-        for start in range(0, len(conversations), AT_ONCE):
-            scores += await asyncio.gather(*map(model.reward, conversations[start : start + AT_ONCE]))
+        body = await bodies.read(request)
+        try:
+            form, conversations = await asyncio.to_thread(_read, request.url.path, body, scorable)
+            scores: list[float] = []
+            for start in range(0, len(conversations), AT_ONCE):
+                scores += await asyncio.gather(*map(model.reward, conversations[start : start + AT_ONCE]))
+        finally:
+            bodies.release(body)
         return JSONResponse(form.answer(finite(scores)))
 
     async def health(request: Request) -> Response:
@@ -83,18 +90,6 @@ def reward_app(model: PreferenceModel, scorable: Scorable) -> Starlette:
 
     routes = [Route(path, score, methods=["POST"]) for path in FORMS] + [Route("/health", health)]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
-
-
-async def _body(request: Request) -> bytes:
-    """Read the whole body, even if it is too large, because a client reads no response while it sends."""
-    body, size = bytearray(), 0
-    async for part in request.stream():
-        size += len(part)
-        if size <= MAX_BYTES:
-            body += part
-    if size > MAX_BYTES:
-        raise HTTPException(413, f"a request may have {MAX_BYTES} bytes: send fewer conversations at a time")
-    return bytes(body)
 
 
 def _read(path: str, body: bytes, scorable: Scorable) -> tuple[Messages | OpenRLHF, list[Conversation]]:
@@ -127,8 +122,9 @@ def _failed(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": {"message": "the server failed; its own output says why"}}, 500)
 
 
-def serve(folder: Path, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(folder: Path, host: str, port: int, say: Callable[[str], None], *, with_token: bool = True) -> None:
     """Serve until interrupted. Raises InputError if the address cannot be used."""
+    token = new_token() if with_token else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -137,6 +133,10 @@ def serve(folder: Path, host: str, port: int, say: Callable[[str], None]) -> Non
             f"cannot listen on {host}, port {port}: {error.strerror}. Try another --port."
         ) from error
     with listening:
-        app = reward_app(PreferenceModel(folder), Scorable(folder))
-        say(f"scores on http://{host}:{listening.getsockname()[1]}")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        app = Guard(reward_app(PreferenceModel(folder), Scorable(folder)), token)
+        shown_host = f"[{host}]" if family == socket.AF_INET6 else host
+        say(f"scores on http://{shown_host}:{listening.getsockname()[1]}{f'/{token}' if token else ''}")
+        config = uvicorn.Config(
+            app, http=Impatient, log_level="error", access_log=False, limit_concurrency=MOST_CONNECTIONS
+        )
+        uvicorn.Server(config).run(sockets=[listening])

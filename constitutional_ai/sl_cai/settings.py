@@ -15,21 +15,21 @@ Style = Literal["critiqued", "direct", "restate"]
 class Generation(Sampled):
     """Settings of the drafts of more prompts."""
 
-    shots: int = Field(default=10, ge=1)
+    shots: int = Field(default=10, ge=1, le=1000)
     """Example prompts shown before each draft; about ten in Bai et al. 2022a (SL-3)."""
 
 
 class Responses(Sampled):
     """Settings of the initial responses."""
 
-    per_helpful_prompt: int = Field(default=2, ge=1)
+    per_helpful_prompt: int = Field(default=2, ge=1, le=1000)
     """Responses to each helpful prompt; training on them keeps SL-CAI helpful (SL-16)."""
 
 
 class Revisions(Sampled):
     """Settings of critiques and revisions."""
 
-    rounds: int = Field(default=4, ge=1)
+    rounds: int = Field(default=4, ge=1, le=1000)
     """Revisions of each response (SL-8)."""
     style: Style = "critiqued"
     """critiqued (the paper), direct (the paper's ablation without critiques, SL-14), or restate (ours, for small
@@ -44,7 +44,7 @@ class Revisions(Sampled):
 class FinetuneTraining(Training):
     """The training of SL-CAI."""
 
-    rounds: int | None = Field(default=None, ge=1)
+    rounds: int | None = Field(default=None, ge=1, le=1000)
     """Train only on the revisions of the first rounds: n gives the paper's SL-CAI-n (SL-17). Null: all rounds."""
     helpful_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of helpful responses in the training rows; random rows of the overrepresented kind are dropped. Null keeps

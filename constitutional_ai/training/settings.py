@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from constitutional_ai.models.model import Sampling
 
@@ -21,15 +21,22 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @field_validator("*")
+    @classmethod
+    def _names_a_path_or_model(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds NUL (\\0), which no name has")
+        return value
+
 
 class Sampled(Section):
     """Settings of a step that samples text."""
 
     temperature: float = Field(default=1.0, ge=0, le=10)
     """1 throughout the paper (SL-10)."""
-    max_tokens: int = Field(default=128, ge=1)
+    max_tokens: int = Field(default=128, ge=1, le=1_000_000)
     """The limit of Bai et al. 2022a (SL-13)."""
-    thinking_tokens: int = Field(default=0, ge=0)
+    thinking_tokens: int = Field(default=0, ge=0, le=1_000_000)
     """Tokens that a model may spend on a thought before each text, beside max_tokens. 0 switches thinking off, if its
     chat template or server has a switch."""
 
@@ -42,26 +49,26 @@ class LimitedFile(Section):
     """A data file, and how many of its rows are used."""
 
     file: str = "built-in"
-    limit: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=0, le=1_000_000_000)
     """Number of training prompts to use, drawn at random; null uses all."""
 
 
 class Training(Section):
     """Settings of one training."""
 
-    learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1e6)
     """Constant, as in the paper (SL-19)."""
-    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=8, ge=1)
+    epochs: float = Field(default=1.0, gt=0, le=10_000)
+    batch_size: int = Field(default=8, ge=1, le=1_000_000)
     """Sequences (pairs, for a preference model) in one optimiser step."""
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Sequences of a batch that go through the model at once. Changes memory, not the result. Null: the whole batch."""
-    max_length: int = Field(default=512, ge=8)
+    max_length: int = Field(default=512, ge=8, le=10_000_000)
     """Tokens of prompt and answer together. Longer rows are left out and counted."""
-    lora_rank: int | None = Field(default=None, ge=1)
+    lora_rank: int | None = Field(default=None, ge=1, le=100_000)
     """Rank of LoRA; null trains all weights. If sl_cai and rl_cai have the same rank, RL continues with SL-CAI's
     adapter, and the base in memory is also the KL reference, and the preference model's base if it uses LoRA on it."""
-    checkpoint_steps: int = Field(default=100, ge=1)
+    checkpoint_steps: int = Field(default=100, ge=1, le=1_000_000_000)
     """Optimiser steps between checkpoints: the most that are lost when the process is killed."""
 
     @model_validator(mode="after")

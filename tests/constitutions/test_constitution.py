@@ -33,7 +33,7 @@ principles:
 REFUSED = [  # (text, what the one sentence says after the file's name)
     ("", " must hold 'name:' and 'principles:'"),
     ("- a\n- b\n", " must hold 'name:' and 'principles:'"),
-    ("name: [mine\n", " is not YAML: while parsing"),
+    ("name: [mine\n", ":2: not YAML: "),
     ("name: mine\n", ":1: principles: Field required"),
     ("name: mine\nprinciples: []\n", ":2: principles: Tuple should have at least 1 item"),
     ("name: mine\nprincipals: []\n", "Did you mean 'principles'?"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from constitutional_ai.data import lines
 from constitutional_ai.data.lines import read_items, read_json, read_lines, read_text
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Message
@@ -75,6 +76,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(
         ("[" * 100_000, "not JSON ("),
         ('{"text": "\\ud800"}', "Invalid JSON"),
         ("{}", "text: Field required"),
+        ('{"text": "a", "text": "b"}', "not JSON (the key 'text' is written twice"),
         ('{"text": 1}', "text: Input should be a valid string"),
         (
             '{"text": [{"role": "user", "content": "Hi"}, {"role": "tool", "content": "x"}]}',
@@ -88,3 +90,20 @@ def test_a_bad_line_is_named_with_its_field(tmp_path: Path, line: str, fault: st
     with pytest.raises(InputError) as caught:
         rows(path)
     assert str(caught.value).startswith(f"{path}:3: {fault}")
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LEAST_LIMIT", 1000)
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b" " * 10**6))
+    with pytest.raises(InputError, match="it unpacks to more than 100 times its size"):
+        rows(path)
+    text = b"\n".join(b'{"text": "%x"}' % (7919**n) for n in range(500))
+    path.write_bytes(gzip.compress(text))
+    assert len(rows(path)) == 500
+
+
+def test_a_device_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="it is a device, not a file"):
+        rows(tmp_path / "rows.jsonl")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import Sampling
@@ -139,7 +142,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
     ),
     ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
     ("- a\n", " must hold keys such as 'models:'"),
-    ("seed: [\n", " is not YAML:"),
+    ("seed: [\n", ":2: not YAML:"),
 ]
 
 
@@ -166,7 +169,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
             "on the command line: revisions.style: unknown value 'none'. Known: critiqued",
         ),
         ("revisions.rounds.first=2", "'revisions.rounds.first=2': rounds has no keys."),
-        ("revisions.rounds=[", "'revisions.rounds=[': the value is not YAML."),
+        ("revisions.rounds=[", "'revisions.rounds=[': not YAML: "),
         (
             "sl_cai.rounds=3",
             "on the command line: sl_cai: rounds (3) must not be more than revisions.rounds (2)",
@@ -221,3 +224,43 @@ def test_a_former_key_is_ignored_in_the_recipe_of_an_old_run_and_nowhere_else(tm
         load_recipe(str(path))
     (tmp_path / "run.json").write_text("{}")
     assert load_recipe(str(path)).rl_cai.passes == 2
+
+
+def whole_numbers(section: type[BaseModel], place: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting that is a whole number, in all sections."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from whole_numbers(type(field.default), f"{place}{name}.")
+        elif field.annotation in (int, int | None):
+            yield place + name, field
+
+
+def test_every_whole_number_has_a_largest_value_that_a_machine_can_bear() -> None:
+    fields = dict(whole_numbers(Recipe))
+    bounded = {
+        name for name, f in fields.items() if any(hasattr(m, "le") or hasattr(m, "lt") for m in f.metadata)
+    }
+    assert len(fields) > 30
+    assert fields.keys() - bounded == set()
+
+
+@pytest.mark.parametrize("key", ["responses.per_helpful_prompt", "revisions.rounds", "feedback.votes"])
+def test_a_number_beyond_it_is_refused_before_anything_is_made(key: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"on the command line: {key}: Input should be less than or equal to 1000"
+    ):
+        load_recipe("demo", [f"{key}=1000000000"])
+
+
+def test_null_means_null_where_it_is_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("cache: null\nmodels:\nrevisions: null\n")
+    assert load_recipe(str(path)) == Recipe(cache=None)
+    path.write_text("out: null\n")
+    with pytest.raises(InputError, match=r"mine.yaml:1: out: Input should be a valid string"):
+        load_recipe(str(path))
+
+
+def test_a_name_with_nul_is_refused() -> None:
+    with pytest.raises(InputError, match="constitution: holds NUL"):
+        load_recipe("demo", ['constitution="a\\0b"'])

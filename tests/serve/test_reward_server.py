@@ -60,9 +60,10 @@ class Server:
         """Encode JSON like aiohttp's ``json=``; bytes are sent unchanged."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        host, token = self.url.removeprefix("http://").split("/")
+        connection = http.client.HTTPConnection(host, timeout=60)
         with contextlib.closing(connection):
-            connection.request("POST", path, data, headers)
+            connection.request("POST", f"/{token}{path}", data, headers)
             reply = connection.getresponse()
             assert reply.headers["Content-Type"] == "application/json"  # aiohttp refuses to parse any other
             return reply.status, json.loads(reply.read())

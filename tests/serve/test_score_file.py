@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from constitutional_ai import machine
 from constitutional_ai.cli import main, models
+from constitutional_ai.errors import RecordError
 from constitutional_ai.records import (
     Answer,
     Completion,
@@ -25,7 +26,7 @@ from constitutional_ai.records import (
     Verdict,
     as_messages,
 )
-from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
+from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
 from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.serve import score_file
 
@@ -206,3 +207,28 @@ def test_without_its_libraries_the_server_says_what_to_install(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = cai("serve", tiny_pm)
     assert result.stderr == "cai: no module 'uvicorn'. Type: pip install 'constitutional-ai[serve]'\n"
+
+
+def test_a_row_that_is_too_long_is_counted_and_costs_no_memory(
+    tiny_pm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_file, "MAX_BYTES", 1000)
+    long = {"messages": [HI[0], {**HI[1], "content": "x" * 5000}]}
+    exact = {"id": "", "messages": HI}
+    exact["id"] = "y" * (999 - len(json.dumps(exact)))  # and its line break
+    file = write("rows.jsonl", long, {"messages": HI}, long, exact, long)
+    result = cai("score", tiny_pm, file, "--out", "scores.jsonl")
+    assert [row["line"] for row in scored("scores.jsonl")] == [2, 4]
+    assert "3 rows of rows.jsonl could not be scored" in result.stderr
+    assert "line 1: it has more than 1000 bytes" in result.stderr
+
+
+def test_a_conversation_far_beyond_the_context_is_not_tokenized(
+    tiny_pm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = Scorable(tiny_pm)
+    monkeypatch.setattr(checked, "_tokens", lambda _: pytest.fail("it is tokenized"))
+    with pytest.raises(RecordError, match="1000002 characters exceed the model's 512 tokens"):
+        checked.check(talk("Hi", "x" * 10**6))
+    with pytest.raises(RecordError, match="1000 turns exceed the model's 512 tokens"):
+        checked.check(talk(*["a"] * 1000))

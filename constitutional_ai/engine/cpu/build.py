@@ -69,15 +69,16 @@ def build_library(compiler: str, flags: list[str]) -> Path:
     known = [_output([compiler, "-march=native", "-Q", "--help=target"]), _output([compiler, "--version"])]
     sources = [file.read_text("utf-8") for file in sorted(SOURCES.glob("*.[ch]"))]
     digest = hashlib.sha256("\0".join([*sources, *known, *COMPILE, *LINK, *flags]).encode())
-    path = machine.cache_folder() / f"kernels-{digest.hexdigest()[:16]}.so"
+    path = (
+        machine.own_folder(machine.cache_folder() / f"kernels-{os.getuid()}") / f"{digest.hexdigest()[:16]}.so"
+    )
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             _output([compiler, *COMPILE, *flags, *map(str, SOURCES.glob("*.c"))], folder)
             _output([compiler, *map(str, Path(folder).glob("*.o")), *LINK, "-o", "kernels.so"], folder)
             (Path(folder) / "kernels.so").replace(path)  # whole or not at all
-    if path.stat().st_uid not in (os.getuid(), 0):
-        raise PermissionError(f"{path} belongs to somebody else")  # code, unlike all else that is kept there
+    if path.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to somebody else")
     return path
 
 

@@ -32,10 +32,13 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """Return ``folder``; ``write`` fills it where it is missing.
 
     Two processes may do so at once: the first to finish is kept. One that is killed leaves nothing under this name.
+    Raises InputError if anybody may write there.
     """
-    if folder.is_dir():
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    machine.refuse_open_folder(folder.parent)
+    if folder.is_dir():
+        machine.refuse_open_folder(folder)
+        return folder
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
         write(scratch)

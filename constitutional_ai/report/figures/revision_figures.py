@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.errors import InputError
@@ -18,7 +17,7 @@ from constitutional_ai.report.figures import paper_numbers as paper
 from constitutional_ai.report.figures.figure import Panel, PaperFigure, Series, in_units, short
 from constitutional_ai.report.figures.measured import Evaluation, missing, of_the_paper, point
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.rows import load_json
+from constitutional_ai.runs.about import read_about
 
 NAME = re.compile(r"pm_score\.(?P<pm>.+)\.revision_(?P<round>\d+)")
 GREY = "Grey: Bai et al. 2022, read off the figure; other preference models, so compare shapes only."
@@ -122,10 +121,8 @@ def _scored_runs(evaluation: Evaluation) -> Iterable[ScoredRun]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Return the digests of the preference models' weights that the evaluation recorded."""
-    about: dict[str, Any] = load_json(folder / layout.RUN, dict[str, Any]) or {}
-    stages = {
-        k.partition("/pm-")[2]: v for k, v in about.get("stages", {}).items() if k.startswith("revisions/pm-")
-    }
+    started = read_about(folder).get("stages", {})
+    stages = {k.partition("/pm-")[2]: v for k, v in started.items() if k.startswith("revisions/pm-")}
     return {pm: str(stage["inputs"].get(f"the weights of {pm}", "")) for pm, stage in stages.items()}
 
 

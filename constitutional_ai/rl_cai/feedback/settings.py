@@ -15,7 +15,7 @@ MethodName = Literal["multiple_choice", "chain_of_thought", "votes", "likelihood
 class Comparisons(Sampled):
     """Settings of the pairs of answers that the feedback model compares."""
 
-    per_prompt: int = Field(default=1, ge=1)
+    per_prompt: int = Field(default=1, ge=1, le=1000)
     """FB-2."""
 
 
@@ -25,23 +25,23 @@ class Feedback(Section):
     method: MethodName = "multiple_choice"
     """multiple_choice or chain_of_thought, which are the paper's; votes (for models without log-probabilities),
     likelihood (for small models) or decision (for servers with a decision endpoint), which are ours."""
-    votes: int = Field(default=8, ge=1)
+    votes: int = Field(default=8, ge=1, le=1000)
     """Number of votes sampled for each question by method votes."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """Form of the question: the model's chat template, or the paper's plain text. auto: the model's own format."""
     both_orders: bool = True
     """Whether to ask in both orders of the answers and average; the paper is silent (FB-8)."""
-    principles: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    principles: Annotated[int, Field(ge=1, le=100_000)] | Literal["all"] = 1
     """Number of principles drawn for each comparison, or all; their probabilities are averaged (FB-6)."""
-    chains: int = Field(default=1, ge=1)
+    chains: int = Field(default=1, ge=1, le=1000)
     """Number of chains of thought averaged for each question; the paper averages 5 in evaluation (FB-15)."""
     clamp: tuple[float, float] = (0.4, 0.6)
     """Interval to which labels of chain_of_thought are clamped (FB-13); [0, 1] does not change them."""
     temperature: float = Field(default=1.0, ge=0, le=10)
     """Temperature of chains of thought and votes."""
-    max_tokens: int = Field(default=256, ge=1)
+    max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     """Maximum length of a chain of thought or a vote, in tokens."""
-    thinking_tokens: int = Field(default=0, ge=0)
+    thinking_tokens: int = Field(default=0, ge=0, le=1_000_000)
     """Tokens that the model may spend on a thought before each of them; 0 switches thinking off where it can be."""
     predicates: bool = False
     """Whether ``cai evaluate`` also asks the judge of each answer whether it refuses, and is harmful; and ``cai judge``

@@ -20,7 +20,8 @@ from constitutional_ai.records import Conversation, as_messages
 from constitutional_ai.runs import layout
 
 SCORE_BATCH = 32
-
+MOST_CHARACTERS = 64
+"""Characters for each token of the context: text has 3 to 5, and longer conversations are refused untokenized."""
 
 Outputs = Callable[[list[list[int]]], Any]
 """Returns the scores of tokenized texts, as a tensor of shape (B,)."""
@@ -162,6 +163,11 @@ class Scorable:
             raise RecordError("it does not end with an answer of the assistant")
         if all(m.role != "user" for m in conversation):
             raise RecordError("it has no human turn")
+        characters, limit = sum(len(m.content) for m in conversation), self._limit
+        if limit is not None and characters > limit * MOST_CHARACTERS:
+            raise RecordError(f"its {characters} characters exceed the model's {limit} tokens")
+        if limit is not None and len(conversation) > limit:
+            raise RecordError(f"its {len(conversation)} turns exceed the model's {limit} tokens")
         with self._lock:
             tokens = self._tokens(conversation)
         if self._limit is not None and tokens > self._limit:

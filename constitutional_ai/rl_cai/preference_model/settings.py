@@ -20,9 +20,9 @@ class Pretraining(HelpfulnessFile):
 
     file: str
     """File of pairs of any kind, such as ranked answers of web forums, in the formats of ``helpfulness``."""
-    learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1e6)
     """Ten times the rate of the main training in Bai et al. 2022a."""
-    epochs: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    epochs: float = Field(default=1.0, gt=0, le=10_000)
 
 
 class PreferenceModelTraining(Training):

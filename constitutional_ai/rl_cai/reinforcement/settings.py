@@ -19,19 +19,19 @@ class RLTraining(Training, Sampled):
     the preference model's pairs."""
     reward: Literal["preference_model", "feedback"] = "preference_model"
     """Source of the reward: the preference model's score (the paper), or the feedback model's rating (d-RLAIF)."""
-    kl_weight: float = Field(default=0.001, ge=0, allow_inf_nan=False)
+    kl_weight: float = Field(default=0.001, ge=0, le=1e6)
     """λ of RL-2; β of dpo, where 0.1 is usual."""
-    answers: int = Field(default=4, ge=1)
+    answers: int = Field(default=4, ge=1, le=10_000)
     """Answers per prompt. rloo and grpo compare them with each other, so they need two; the paper's PPO uses 1."""
-    passes: int = Field(default=1, ge=1)
+    passes: int = Field(default=1, ge=1, le=1000)
     """Number of passes over each batch of answers: the K of RL-2, which the paper does not give. With 1, no ratio is
     clipped."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """ε of RL-2: clips the ratio of each token, and PPO's values; under rloo, the ratio of the whole answer."""
     temperature: float = Field(default=1.0, gt=0, le=10)
-    prompts: int | None = Field(default=None, ge=1)
+    prompts: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts, red-team and helpful in the proportion of the files; null uses all."""
-    snapshot_every: int | None = Field(default=None, ge=1)
+    snapshot_every: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
     refusal_gate: Literal["warn", "stop"] = "stop"
     """Action if the reward prefers refusals of harmless prompts more often than not (pitfall 28). Ours."""

@@ -340,7 +340,7 @@ def test_a_draw_is_where_the_probabilities_pass_it(
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("CAI_CACHE", str(tmp_path))
     build._loaded.cache_clear()
-    yield tmp_path
+    yield tmp_path / f"kernels-{os.getuid()}"
     build._loaded.cache_clear()
 
 
@@ -397,6 +397,15 @@ def test_a_library_of_somebody_else_is_not_loaded(anew: Path, monkeypatch: pytes
         os.chown(library, 12345, -1)
     else:
         monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert load_kernels(torch.float32) is None
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_no_library_is_loaded_from_a_folder_in_which_others_can_write(anew: Path, mode: int) -> None:
+    compiled(torch.float32)
+    build._loaded.cache_clear()
+    assert anew.stat().st_mode & 0o777 == 0o700
+    anew.chmod(mode)
     assert load_kernels(torch.float32) is None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from constitutional_ai.errors import InputError
 from constitutional_ai.models.local.exported import digest_of_weights, export_once, local_folder
 
 
@@ -74,3 +75,14 @@ def test_a_folder_is_where_it_is_and_a_hub_id_that_cannot_be_had_is_an_oserror(w
     assert local_folder(weights) == weights
     with pytest.raises(OSError):
         local_folder("no-such-organisation/no-such-model")
+
+
+def test_an_export_that_anybody_may_exchange_is_refused(weights: Path, cache: Path) -> None:
+    export = export_once(weights, "form-1", making)
+    for folder in (export, cache):
+        before = folder.stat().st_mode
+        folder.chmod(0o777)
+        with pytest.raises(InputError, match=f"anybody may write in {folder}.* Type: chmod o-w"):
+            export_once(weights, "form-1", never)
+        folder.chmod(before)
+    assert export_once(weights, "form-1", never) == export
