@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from constitutional_ai.errors import DiskFull, InputError
-from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, decider
+from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, close, decider
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
@@ -94,6 +94,10 @@ class CachedModel:
 
         # The weights may have had another name when they gave this completion.
         return replace(COMPLETION.validate_json(await self._once(key, call)), model=self.name)
+
+    async def close(self) -> None:
+        """See ``Closes``."""
+        await close(self._model)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         key = request_key(self._identity, self.format, "score", context, list(continuations))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.models.abilities import close
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.models.scripted import SCRIPTS, scripted
@@ -50,7 +51,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
         case "anthropic":
             from constitutional_ai.models.hosted.anthropic import AnthropicModel
 
-            return AnthropicModel(rest)
+            return AnthropicModel(rest, say or logging.getLogger(__name__).info)
         case _:
             from constitutional_ai.models.local.choose import LOG, load_weights
 
@@ -61,12 +62,28 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
 def loaded(
     name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
 ) -> Iterator[Model]:
-    """Yield the model of that name, and free its memory after the block."""
+    """Yield the model of that name, and free its memory after the block.
+
+    Its connections end with each event loop of the block. Inside a loop, use ``loaded_in_loop``.
+    """
     model = load_model(name, engine=engine, say=say)
     try:
         yield model
     finally:
         del model
+
+
+@asynccontextmanager
+async def loaded_in_loop(
+    name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
+) -> AsyncIterator[Model]:
+    """Yield the model of that name; close its connections and free its memory after the block."""
+    with loaded(name, engine=engine, say=say) as model:
+        try:
+            yield model
+        finally:
+            await close(model)
+            del model
 
 
 def model_path(name: str) -> Path | str:

@@ -43,7 +43,7 @@ def comparisons(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with job.loaded(job.trained_model(layout.SL_CAI_MODEL)) as model:
+        async with job.loaded_in_loop(job.trained_model(layout.SL_CAI_MODEL)) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
             yield Pass(items, lambda item: compare(*item, **how))
 
@@ -61,7 +61,7 @@ def preference_labels(job: Job) -> None:
     budget = job.budget(layout.PREFERENCE_LABELS)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
-        with job.loaded(job.recipe.models.feedback) as model:
+        async with job.loaded_in_loop(job.recipe.models.feedback) as model:
             step = partial(
                 label,
                 model=model,
