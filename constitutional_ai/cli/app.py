@@ -44,7 +44,9 @@ class Commands(click.Group):
             click.echo(f"cai: {missing}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
+            click.echo(
+                "\ncai: interrupted. What was finished is kept: type the same command to continue.", err=True
+            )
             ctx.exit(130)
 
 

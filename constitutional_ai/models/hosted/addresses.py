@@ -81,7 +81,8 @@ class Address(Generic[Client]):
         if loop in self._clients:
             _, connection = self._clients.pop(loop)
             _OPEN[loop].discard(connection)
-            await connection.aclose()
+            with suppress(RuntimeError):  # the loop ends, and is closing it already
+                await connection.aclose()
 
     async def _open(self) -> AsyncIterator[Client]:
         """Yield a client that is closed by ``close``, or when the loop ends: ``asyncio.run`` closes all generators."""
