@@ -26,7 +26,8 @@ def visible(text: str) -> str:
 
 LEAST_SECRET = 4
 """Characters of the shortest password that is looked for in messages: shorter ones are parts of words."""
-_LOGIN = re.compile(r"(?<=://)[^/\s,?#]*@")
+LOGIN = re.compile(r"(?<=://)[^/\s,?#]*@")
+"""The user name and password of a web address."""
 
 
 def whole_characters(text: str) -> str:
@@ -40,18 +41,18 @@ def without_login(text: str) -> str:
     >>> without_login("server:some-model@http://anna:pa@ss@127.0.0.1:8000/v1")
     'server:some-model@http://127.0.0.1:8000/v1'
     """
-    return _LOGIN.sub("", text)
+    return LOGIN.sub("", text)
 
 
 def secrets_of(addresses: str, *more: str) -> list[str]:
-    """Return every form of the passwords in web addresses that a text may show, and ``more``, the longest first.
+    """Return every form of the logins in web addresses that a text may show, and ``more``, the longest first.
 
     >>> secrets_of("http://anna:p%40ss@127.0.0.1/v1")
-    ['YW5uYTpwQHNz', 'anna:p%40ss', 'p%40ss', 'p@ss']
+    ['YW5uYTpwQHNz', 'anna:p%40ss', 'p%40ss', 'anna', 'p@ss']
     """
     secrets = set(more)
-    for login in _LOGIN.findall(addresses):
+    for login in LOGIN.findall(addresses):
         name, _, password = login.removesuffix("@").partition(":")
         plain = f"{unquote(name)}:{unquote(password)}".encode()
-        secrets |= {login.removesuffix("@"), password, unquote(password), b64encode(plain).decode()}
+        secrets |= {login.removesuffix("@"), name, password, unquote(password), b64encode(plain).decode()}
     return sorted((s for s in secrets if len(s) >= LEAST_SECRET), key=lambda secret: (-len(secret), secret))

@@ -64,6 +64,7 @@ class FaultyServer:
         self.met: dict[str, int] = {}
         self.answered: list[str] = []
         self.headers: list[str] = []
+        self.error = "not now"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -145,7 +146,7 @@ class FaultyServer:
         whole = json.dumps(self._reply(request)).encode()
         match name:
             case "status":
-                await _send(writer, int(status), b'{"error": {"message": "not now"}}')
+                await _send(writer, int(status), json.dumps({"error": {"message": self.error}}).encode())
             case "wait":
                 await _send(writer, 429, b'{"error": {"message": "slowly"}}', f"Retry-After: {WAIT_SECONDS}")
             case "redirect":

@@ -31,6 +31,15 @@ seed_option = click.option("--seed", default=0, show_default=True, help="Seed of
 class Commands(click.Group):
     """A group of commands that prints errors that a user can fix as one sentence; others keep their traceback."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click. Passwords in the addresses of servers are kept in memory alone from here on."""
+        if any("server:" in arg and "://" in arg for arg in args):
+            from constitutional_ai.models.logins import hide_in_title, keep_logins
+
+            args = [keep_logins(arg) if "server:" in arg else arg for arg in args]
+            hide_in_title()
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -11,10 +11,12 @@ from typing import Literal
 
 from constitutional_ai.errors import InputError, did_you_mean
 from constitutional_ai.models.abilities import close
+from constitutional_ai.models.logins import keep_logins
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.models.scripted import SCRIPTS, scripted
 from constitutional_ai.runs import layout
+from constitutional_ai.safe_text import without_login
 
 Engine = Literal[
     "native", "native-int8", "openvino", "openvino-int8", "transformers", "vllm", "transformers-int8"
@@ -37,6 +39,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
     ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that ``pick`` knows of. The choice is
     reported to ``say``, or to the log without it.
     """
+    name = keep_logins(name)
     check_name(name)
     check_writes(name)
     scheme, _, rest = name.partition(":")
@@ -135,6 +138,7 @@ def hub_id(model: str) -> str | None:
 
 def check_name(name: str) -> None:
     """Raise InputError if the name is invalid. Nothing is loaded."""
+    name = without_login(name)
     scheme, _, rest = name.partition(":")
     if scheme not in SCHEMES:
         forms = ", ".join(SCHEMES.values())
@@ -170,6 +174,8 @@ def _fault(scheme: str, rest: str) -> str | None:
                 return f"'{rest}' holds no config.json, so it is not a model. Name the folder that has it."
         case "server":
             model, urls = server_of(rest)
+            if any("@" in url for url in urls.split(",")):
+                return "a server's address has an @ too many: write %40, %2F, %3F and %23 for @ / ? # in a password"
             if not (model and all("://" in url for url in urls.split(","))):
                 return f"'{scheme}:{rest}' lacks a part: write server:<model>@http://<host>:<port>/v1"
     return None

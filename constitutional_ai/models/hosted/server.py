@@ -30,9 +30,10 @@ from constitutional_ai.models.hosted.letters import LetterReader
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice, read_reply, tokens_of
 from constitutional_ai.models.hosted.resend import whole_answer
+from constitutional_ai.models.logins import keep_logins, with_login
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
-from constitutional_ai.safe_text import secrets_of, whole_characters, without_login
+from constitutional_ai.safe_text import secrets_of, whole_characters
 
 LOG = logging.getLogger(__name__)
 NO_KEY = "none"
@@ -59,11 +60,12 @@ class ServerModel:
 
     def __init__(self, model: str, url: str, say: Callable[[str], None] = LOG.info) -> None:
         """``say`` receives what the user should know: a wait, or a field that the server refuses."""
-        self._model, self._url = model, without_login(url)
+        self._model, self._url = model, keep_logins(url)
         self.name = f"server:{model}@{self._url}"
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
-        self._secrets = secrets_of(url, *([] if self._key == NO_KEY else [self._key]))
-        self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError, say)
+        urls = [with_login(address) for address in self._url.split(",")]
+        self._secrets = secrets_of(",".join(urls), *([] if self._key == NO_KEY else [self._key]))
+        self._pool = Pool(urls, self._connect, openai.APIConnectionError, say)
         self._fields = ServerFields(self._url, say)
         self._continues = Probe(self._test_continuing)
         self._decisions = DecisionEndpoint(self.name, model, self._pool, self._message)
@@ -201,7 +203,8 @@ class ServerModel:
             openai.OpenAIError,
             self._message,
             unreachable=f"cannot reach {self._url}. Is the server running? Start it, then type the same command.",
-            refused=f"{self._url} refuses the key. Set CAI_API_KEY.",
+            refused=f"{self._url} refuses the key. Set CAI_API_KEY, or write http://USER:PASSWORD@HOST in its address, "
+            "which is never written anywhere.",
             unknown=f"{self._url} does not know this model or address",
         )
 
