@@ -5,6 +5,7 @@
 # make check            check lint, formatting, types, import layers and docs
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
 # make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
+# make torture          meet 10,000 calls with the faults of servers, and check every promise of docs/reliability.md
 # make lock             write the versions that are installed to requirements.lock
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation 
 	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser test-processors check bench planted setup lock clean
+.PHONY: demo test test-browser test-processors check bench torture planted setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -39,6 +40,9 @@ bench: setup
 	@missed=0; for each in spine "training $(PAIRS)" elo growth engines busy rl int8 peers detectors predicates; do \
 		set -- $$each; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" || missed=1; \
 	done; exit $$missed
+
+torture: setup
+	PYTHONPATH=. $(BIN)/python benchmarks/torture_servers.py
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py

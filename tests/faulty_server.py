@@ -23,6 +23,7 @@ FAULTS = (
 )  # fmt: skip
 """Names of the faults; ``wait`` is a 429 with ``Retry-After``."""
 WAIT_SECONDS = 1
+REFUSAL = "I cannot help with that."
 LATE_SECONDS = 0.1
 
 
@@ -192,7 +193,7 @@ class FaultyServer:
                 changes = {"message": {"content": ""}, "logprobs": None} if chat else {"text": ""}
             case "refusal":
                 changes = {
-                    "message": {"content": None, "refusal": "I cannot help with that."},
+                    "message": {"content": None, "refusal": REFUSAL},
                     "logprobs": None,
                 }
             case "huge":

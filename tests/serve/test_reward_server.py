@@ -317,8 +317,8 @@ def test_a_client_says_that_a_prompt_cannot_be_read(server: Server) -> None:
 def test_a_client_survives_what_a_server_does_once_and_is_bounded(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded, "SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(bounded, "TOTAL_SECONDS", 0.6)
+    monkeypatch.setattr(bounded, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(bounded, "TOTAL_SECONDS", 1.0)
     monkeypatch.setattr(bounded, "REPLY_BYTES", 10_000)
     monkeypatch.setattr(addresses, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(FaultyServer, "_reply", lambda self, request: {"scores": [1.5]})

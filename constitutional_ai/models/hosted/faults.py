@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from constitutional_ai.errors import BrokenReply, CaiError, ModelError, RecordError
-from constitutional_ai.models.hosted.bounded import SILENT_SECONDS, TOTAL_SECONDS
+from constitutional_ai.models.hosted import bounded
 from constitutional_ai.safe_text import whole_characters
 
 Fault = Literal["away", "overloaded", "silent", "failing", "final"]
@@ -90,7 +90,8 @@ def translating_errors(
         raise BrokenReply(f"the server's reply cannot be read: {message(error)[:200]}") from None
     except (sdk.APITimeoutError, TimeoutError):
         raise BrokenReply(
-            f"no answer: nothing came for {SILENT_SECONDS:.0f} s, or no end within {TOTAL_SECONDS:.0f} s"
+            f"no answer: nothing came for {bounded.SILENT_SECONDS:.0f} s, or no end within "
+            f"{bounded.TOTAL_SECONDS:.0f} s"
         ) from None
     except sdk.APIConnectionError:
         raise ModelError(unreachable) from None
