@@ -78,8 +78,8 @@ class Bars:
             task = self._bars.tasks[self._tasks[stage]]
             failed = task.fields["failed"]
             more = f", {failed} failed" if failed else ""
-            made = f"{task.completed - failed:.0f} made" if failed else f"{task.completed:.0f} done"
-            self._bars.console.print(f"{stage}: {made}{more} in {task.elapsed or 0:.0f} s")
+            count = f"{task.completed - failed:.0f} made" if failed else f"{task.completed:.0f} done"
+            self._bars.console.print(f"{stage}: {count}{more} in {task.elapsed or 0:.0f} s")
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
