@@ -89,6 +89,8 @@ def run_pipeline(
                 notify(f"{stage}: {failed[stage] - left} of {failed[stage]} failed records were made.")
             if not run.provenance.unwritten(run.folder):
                 after_stage(run, recipe, constitution)
+        if owed := failures(run, wanted):
+            notify(f"failed: {_counts(owed)}. The same command with --retry-failures tries them again.")
         tell_what_differs(run, wanted, notify)
         return run
 
@@ -122,8 +124,13 @@ def _job(
 
 
 def _owed(failed: dict[str, int]) -> str:
-    owed = ", ".join(f"{count} of {stage}" for stage, count in failed.items())
-    return f"failed records are tried again: {owed}." if failed else "no complete stage has failed records."
+    if not failed:
+        return "no complete stage has failed records."
+    return f"failed records are tried again: {_counts(failed)}."
+
+
+def _counts(failed: dict[str, int]) -> str:
+    return ", ".join(f"{count} of {stage}" for stage, count in failed.items())
 
 
 def _unfinished(run: Run, wanted: list[str], redo: str | None) -> set[str]:

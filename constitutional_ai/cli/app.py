@@ -54,6 +54,12 @@ class Commands(click.Group):
     """A group of commands that prints errors that a user can fix as one sentence; others keep their traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click. Passwords in the addresses of servers are kept in memory alone from here on."""
+        if any("server:" in arg and "://" in arg for arg in args):
+            from constitutional_ai.models.logins import hide_in_title, keep_logins
+
+            args = [keep_logins(arg) if "server:" in arg else arg for arg in args]
+            hide_in_title()
         with _safe_usage_errors(ctx):
             for word in args:
                 if any("\ud800" <= letter <= "\udfff" for letter in word):
@@ -76,7 +82,7 @@ class Commands(click.Group):
             advice = ADVICE.get(error.errno or 0, "Correct this path, then type the same command.")
             _fail(ctx, f"cannot use '{shortened(str(error.filename), 200)}': {error.strerror}. {advice}")
         except KeyboardInterrupt:
-            echo("\ncai: interrupted. Nothing is lost: run the same command again to continue.", err=True)
+            echo("\ncai: interrupted. What was finished is kept: type the same command to continue.", err=True)
             ctx.exit(130)
 
 

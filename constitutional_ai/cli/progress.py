@@ -76,7 +76,10 @@ class Bars:
     def finish(self, stage: str) -> None:
         if not self._bars.console.is_terminal and stage in self._tasks:
             task = self._bars.tasks[self._tasks[stage]]
-            self._bars.console.print(f"{stage}: {task.completed:.0f} done in {task.elapsed or 0:.0f} s")
+            failed = task.fields["failed"]
+            more = f", {failed} failed" if failed else ""
+            count = f"{task.completed - failed:.0f} made" if failed else f"{task.completed:.0f} done"
+            self._bars.console.print(f"{stage}: {count}{more} in {task.elapsed or 0:.0f} s")
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)

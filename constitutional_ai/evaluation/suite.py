@@ -7,7 +7,7 @@ evaluation resumes, and does not mix answers that were sampled with different se
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.models.cached import cached
-from constitutional_ai.models.load import loaded
+from constitutional_ai.models.load import loaded_in_loop
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Candidate, Conversation, Kind, Message, Prompt
@@ -88,11 +88,12 @@ class Suite:
     limit: int | None = None
     """Maximum number of prompts of each kind, and of questions of each file; None uses all."""
 
-    @contextmanager
-    def loaded(self, name: str) -> Iterator[Model]:
-        """Load a model whose calls are cached, for one pass. Free its memory afterwards."""
-        with loaded(name) as model, cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
-            yield caching
+    @asynccontextmanager
+    async def loaded(self, name: str) -> AsyncIterator[Model]:
+        """Load a model whose calls are cached, for one pass. Close its connections and free its memory afterwards."""
+        async with loaded_in_loop(name, say=self.say) as model:
+            with cached(model, name, self.run.folder / layout.CALLS, self.say) as caching:
+                yield caching
 
     @property
     def sampling_config(self) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class Suite:
         async def passes() -> AsyncIterator[Pass[Item, Row]]:
             for label, name in (by or {one.label: one.model for one in self.candidates}).items():
                 if items := items_of(label):
-                    with self.loaded(name) as model:
+                    async with self.loaded(name) as model:
                         if not needs_scores or await self.gives_scores(label, model, stage):
                             yield Pass(items, partial(step, model, label))
                     del model  # free it before the next is loaded

@@ -65,6 +65,21 @@ class ReadsLetters(Protocol):
         ...
 
 
+@runtime_checkable
+class Closes(Protocol):
+    """A model with connections, which belong to the event loop in which they were opened."""
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop. A later request opens new ones."""
+        ...
+
+
+async def close(model: Model) -> None:
+    """Close the model's connections of the running event loop, if it has any."""
+    if isinstance(model, Closes):
+        await model.close()
+
+
 def decider(model: Model) -> Decides:
     """Return the model as one that answers decision questions. Raises ModelError if it does not."""
     if isinstance(model, Decides):

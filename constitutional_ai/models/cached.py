@@ -1,10 +1,14 @@
 """Cache the calls of a model in a file, so that no identical call is made twice.
 
 A call is cached if repeating it would give the same result: every score, every reading of a question's options, every
-completion at temperature 0, and every completion of a model in this process, where the request's seed fixes it. Few
-servers honour seeds, so a repeated call is a new sample, which may be readable where the first was not.
+completion at temperature 0, and every completion of a model in this process, where the request's seed fixes it.
 
-Failures, empty completions and scores that are not finite are not cached. Values are JSON; nothing is unpickled.
+Few servers honour seeds. What they draw at a temperature is cached until the record that needs it is written, or fails
+by it (``runs/meter.py``). So nothing that was paid for is asked for again after a kill, a record that failed by an
+unreadable answer gets a new draw, and so does a stage that is made again. Outside of a record every draw is new.
+
+Failures, empty completions that another try may mend, and scores that are not finite are not cached. Values are JSON;
+nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -25,11 +29,12 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from constitutional_ai.errors import DiskFull, InputError
-from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, decider
+from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, close, decider
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion, Conversation
+from constitutional_ai.runs.meter import may_be_forgotten
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -82,18 +87,24 @@ class CachedModel:
         return self._model.format
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
-        if sampling.temperature > 0 and not self._seeded:
-            return await self._model.generate(context, sampling)
         how = [sampling.temperature, sampling.max_tokens, sampling.seed, *sampling.stop]
         how += [{"thinking": sampling.thinking}] if sampling.thinking else []
         key = request_key(self._identity, self.format, "generate", context, how)
+        is_drawn = sampling.temperature > 0 and not self._seeded
+        if is_drawn and not may_be_forgotten(lambda: self._calls.forget(key)):
+            return await self._model.generate(context, sampling)
 
         async def call() -> str:
             completion = await self._model.generate(context, sampling)
-            return self._keep(key, COMPLETION.dump_json(completion).decode(), when=bool(completion.text))
+            kept = COMPLETION.dump_json(completion).decode()
+            return self._keep(key, kept, when=is_drawn or bool(completion.text))
 
         # The weights may have had another name when they gave this completion.
         return replace(COMPLETION.validate_json(await self._once(key, call)), model=self.name)
+
+    async def close(self) -> None:
+        """See ``Closes``."""
+        await close(self._model)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         key = request_key(self._identity, self.format, "score", context, list(continuations))
@@ -182,6 +193,10 @@ class CallFile:
     def put(self, key: str, value: str) -> None:
         """Store a value."""
         self._do("INSERT OR REPLACE INTO calls VALUES (?, ?)", key, f"{_check(value)} {value}")
+
+    def forget(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        self._do("DELETE FROM calls WHERE key = ?", key)
 
     def digest_of(self, file: Path) -> str:
         """Return the sha256 of a file. It is read again only when its time or size has changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from constitutional_ai.errors import RecordError
-from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, decider
+from constitutional_ai.models.abilities import DecisionQuestion, Reading, ReadsLetters, close, decider
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.records import Completion, Conversation
 from constitutional_ai.runs import meter
@@ -40,6 +40,10 @@ class CountedModel:
             raise
         meter.count(completion.prompt_tokens, completion.completion_tokens, allowed)
         return completion
+
+    async def close(self) -> None:
+        """See ``Closes``."""
+        await close(self._model)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         """See ``Model``. Scores report no tokens."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 from constitutional_ai.errors import InputError, did_you_mean
+from constitutional_ai.models.abilities import close
+from constitutional_ai.models.logins import keep_logins
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.models.scripted import SCRIPTS, scripted
 from constitutional_ai.runs import layout
+from constitutional_ai.safe_text import without_login
 
 Engine = Literal[
     "native", "native-int8", "openvino", "openvino-int8", "transformers", "vllm", "transformers-int8"
@@ -36,6 +39,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
     ``engine`` runs local weights; None takes ``CAI_ENGINE``, or the fastest that ``pick`` knows of. The choice is
     reported to ``say``, or to the log without it.
     """
+    name = keep_logins(name)
     check_name(name)
     check_writes(name)
     scheme, _, rest = name.partition(":")
@@ -50,7 +54,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
         case "anthropic":
             from constitutional_ai.models.hosted.anthropic import AnthropicModel
 
-            return AnthropicModel(rest)
+            return AnthropicModel(rest, say or logging.getLogger(__name__).info)
         case _:
             from constitutional_ai.models.local.choose import LOG, load_weights
 
@@ -61,12 +65,28 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
 def loaded(
     name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
 ) -> Iterator[Model]:
-    """Yield the model of that name, and free its memory after the block."""
+    """Yield the model of that name, and free its memory after the block.
+
+    Its connections end with each event loop of the block. Inside a loop, use ``loaded_in_loop``.
+    """
     model = load_model(name, engine=engine, say=say)
     try:
         yield model
     finally:
         del model
+
+
+@asynccontextmanager
+async def loaded_in_loop(
+    name: str, *, engine: str | None = None, say: Callable[[str], None] | None = None
+) -> AsyncIterator[Model]:
+    """Yield the model of that name; close its connections and free its memory after the block."""
+    with loaded(name, engine=engine, say=say) as model:
+        try:
+            yield model
+        finally:
+            await close(model)
+            del model
 
 
 def model_path(name: str) -> Path | str:
@@ -118,6 +138,7 @@ def hub_id(model: str) -> str | None:
 
 def check_name(name: str) -> None:
     """Raise InputError if the name is invalid. Nothing is loaded."""
+    name = without_login(name)
     scheme, _, rest = name.partition(":")
     if scheme not in SCHEMES:
         forms = ", ".join(SCHEMES.values())
@@ -153,6 +174,8 @@ def _fault(scheme: str, rest: str) -> str | None:
                 return f"'{rest}' holds no config.json, so it is not a model. Name the folder that has it."
         case "server":
             model, urls = server_of(rest)
+            if any("@" in url for url in urls.split(",")):
+                return "a server's address has an @ too many: write %40, %2F, %3F and %23 for @ / ? # in a password"
             if not (model and all("://" in url for url in urls.split(","))):
                 return f"'{scheme}:{rest}' lacks a part: write server:<model>@http://<host>:<port>/v1"
     return None

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from constitutional_ai.constitutions.control import check_control
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.load import Engine, check_name
+from constitutional_ai.models.logins import keep_logins
 from constitutional_ai.models.scores_only import check_writes
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.feedback.method import FeedbackMethod
@@ -43,6 +44,7 @@ class Models(Section):
     @classmethod
     def _known(cls, name: str | None, info: ValidationInfo) -> str | None:
         if name is not None:
+            name = keep_logins(name)
             check_name(name)
             if info.field_name != "preference_model":  # whose base may have scored before
                 check_writes(name)

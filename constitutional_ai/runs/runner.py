@@ -8,17 +8,28 @@ there are more than ``max_failures``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from constitutional_ai.errors import RecordError, TooManyFailures
+from constitutional_ai.errors import BrokenReply, RecordError, TooManyFailures
 from constitutional_ai.records import Failure, Usage, total, uncounted, usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.meter import metered
 from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows, read_rows
+from constitutional_ai.safe_text import whole_characters
 
 Item = TypeVar("Item")
 
@@ -116,14 +127,15 @@ async def run_rows(
             folder, failures, index, writer, failure_writer, lost_writer, budget, progress, max_failures, say,
             lost=lost_before,
         )  # fmt: skip
-        async for items, step, spent in passes:
-            spent_beside = total((spent_beside, spent))
-            budget.add_spent(sum(spent))
-            names += items
-            progress.start(folder.name, sum(name in index for name in names), len(names))
-            missing = ((name, item) for name, item in items.items() if name not in index)
-            await _all_of([loop.work(step, missing) for _ in range(concurrency)])
-            del step, missing  # they hold the pass's model, which must be freed before the next is loaded
+        async with _closing(passes):
+            async for items, step, spent in passes:
+                spent_beside = total((spent_beside, spent))
+                budget.add_spent(sum(spent))
+                names += items
+                progress.start(folder.name, sum(name in index for name in names), len(names))
+                missing = ((name, item) for name, item in items.items() if name not in index)
+                await _all_of([loop.work(step, missing) for _ in range(concurrency)])
+                del step, missing  # they hold the pass's model, which must be freed before the next is loaded
     if not any(loop.lost):
         lost.unlink()
     if not loop.failed:
@@ -170,13 +182,19 @@ class _Loop(Generic[Row]):
                     tokens, finished = usage(record), True
                 except RecordError as error:
                     tokens = meter.tokens
-                    self._keep(Failure(name, type(error).__name__, str(error)), error, tokens)
+                    if not isinstance(
+                        error, BrokenReply
+                    ):  # no answer came, so the earlier ones are not to blame
+                        meter.forget()
+                    message = whole_characters(str(error))  # it may quote half an emoji
+                    self._keep(Failure(name, type(error).__name__, message), error, tokens)
                     continue
                 finally:
                     self.budget.charge(tokens, allowed=meter.allowed, known=finished or any(tokens))
             if record.id != name:
                 raise AssertionError(f"step made record {record.id!r} for item {name!r}")
             self.index.add(name, self.writer.append(record), tokens)
+            meter.forget()  # the record holds what was drawn for it
             self.progress.advance(self.folder.name, tokens, failed=False)
             if model := uncounted(record):
                 self._note_uncounted(model)
@@ -210,6 +228,16 @@ class _Loop(Generic[Row]):
 
     def _last_failure(self) -> str:
         return f"the last with {self.failed[-1].error}: {self.failed[-1].message}"
+
+
+@asynccontextmanager
+async def _closing(passes: AsyncIterable[Any]) -> AsyncIterator[None]:
+    """Close the passes after the block, so that a model is let go in its own event loop, however the block ends."""
+    try:
+        yield
+    finally:
+        if isinstance(passes, AsyncGenerator):
+            await passes.aclose()
 
 
 async def _all_of(workers: list[Coroutine[Any, Any, None]]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -10,9 +14,20 @@ import openai
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
 from constitutional_ai.errors import InputError, ModelError, RecordError
+from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.hosted.bounded import CONNECT_SECONDS, PLAIN, SILENT_SECONDS
+from constitutional_ai.models.hosted.faults import UNPARSED
+from constitutional_ai.models.hosted.resend import whole_answer
+from constitutional_ai.models.hosted.server import BoundedClient
+from constitutional_ai.models.logins import keep_logins, with_login
 from constitutional_ai.records import as_messages
+from constitutional_ai.safe_text import secrets_of, whole_characters, without_login
 
-RETRIES, TIMEOUT_SECONDS = 4, 600.0
+LOG = logging.getLogger(__name__)
+LONGEST = 300
+"""Characters to which the error message of a server is cut. It may be a page."""
+MOST = 1e30
+"""A number that is larger, infinite or NaN is no score."""
 
 
 def remote_reward(url: str) -> Callable[..., list[float]]:
@@ -53,22 +68,66 @@ def _messages(prompt: Any, completion: Any) -> list[dict[str, Any]]:
     return [*before, *(dict(m) for m in completion)]
 
 
+class _Rewards:
+    """A reward server, asked from one event loop in a thread of its own: trainers have loops of theirs."""
+
+    def __init__(self, url: str) -> None:
+        self._url = with_login(keep_logins(url))
+        # The path may be the token that ``cai serve`` demands.
+        self.shown = "/".join(without_login(url).split("/")[:3])
+        self._pool = Pool([self._url], _connect, openai.APIConnectionError, LOG.warning)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def ask(self, conversations: list[list[dict[str, Any]]]) -> Any:
+        """Return the server's reply. Raises ModelError."""
+        return asyncio.run_coroutine_threadsafe(self._ask(conversations), self._loop).result()
+
+    async def _ask(self, conversations: list[list[dict[str, Any]]]) -> Any:
+        body = {"conversations": conversations}
+        try:
+            return await whole_answer(
+                lambda: self._pool.send(lambda client: client.post("/score", cast_to=object, body=body))
+            )
+        except openai.APIStatusError as error:
+            raise ModelError(f"the reward server at {self.shown} says: {self._safe(error.message)}") from None
+        except (openai.OpenAIError, TimeoutError, RecordError, *UNPARSED) as error:
+            raise ModelError(
+                f"no answer from the reward server at {self.shown}: {self._safe(str(error))} "
+                "Start one with: cai serve"
+            ) from None
+
+    def _safe(self, message: str) -> str:
+        for secret in secrets_of(self._url):
+            message = message.replace(secret, "(key)")
+        return whole_characters(message)[:LONGEST]
+
+
+def _connect(address: Address[openai.AsyncOpenAI]) -> openai.AsyncOpenAI:
+    """Return OpenAI's client, bounded in size and time. It connects to its address only, and sends no key."""
+    return openai.AsyncOpenAI(
+        base_url=address.url,
+        api_key="none",
+        max_retries=0,  # the pool tries again
+        timeout=openai.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+        http_client=BoundedClient(headers=PLAIN),
+    )
+
+
 @cache
-def _client(url: str) -> openai.OpenAI:
-    """Return OpenAI's client, which is used for its retries. It connects to ``url`` only, and sends no key."""
-    return openai.OpenAI(base_url=url, api_key="none", max_retries=RETRIES, timeout=TIMEOUT_SECONDS)
+def _rewards(url: str, process: int) -> _Rewards:
+    """Return the server at an address. A process that was forked has none of its parent's threads."""
+    return _Rewards(url)
 
 
 def _scores(url: str, conversations: list[list[dict[str, Any]]]) -> list[float]:
-    try:
-        reply: Any = _client(url).post("/score", cast_to=object, body={"conversations": conversations})
-    except openai.APIStatusError as error:
-        raise ModelError(f"the reward server at {url} says: {error.message}") from error
-    except openai.OpenAIError as error:
-        raise ModelError(
-            f"no answer from the reward server at {url}: {error} Start one with: cai serve"
-        ) from error
+    server = _rewards(url, os.getpid())
+    reply = server.ask(conversations)
     scores = reply.get("scores") if isinstance(reply, dict) else None
-    if not isinstance(scores, list) or len(scores) != len(conversations):
-        raise ModelError(f"the server at {url} is not one of cai serve. Start one with: cai serve")
+    if (
+        not isinstance(scores, list)
+        or len(scores) != len(conversations)
+        or not all(type(score) in (int, float) and abs(score) <= MOST for score in scores)
+    ):
+        raise ModelError(f"the server at {server.shown} is not one of cai serve. Start one with: cai serve")
     return [float(score) for score in scores]

@@ -44,7 +44,7 @@ def comparisons(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
-        with job.loaded(job.trained_model(layout.SL_CAI_MODEL), layout.COMPARISONS) as model:
+        async with job.loaded_in_loop(job.trained_model(layout.SL_CAI_MODEL), layout.COMPARISONS) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
             yield Pass(items, lambda item: compare(*item, **how))
 
@@ -62,7 +62,7 @@ def preference_labels(job: Job) -> None:
     budget = job.budget(layout.PREFERENCE_LABELS)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
-        with job.loaded(job.recipe.models.feedback, layout.PREFERENCE_LABELS) as model:
+        async with job.loaded_in_loop(job.recipe.models.feedback, layout.PREFERENCE_LABELS) as model:
             step = partial(
                 label,
                 model=model,

@@ -35,7 +35,7 @@ def evaluation(job: Job) -> None:
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
         rewards = job.preference_model()
         for role, name in models.items():
-            with job.loaded(name, layout.EVALUATION) as model:
+            async with job.loaded_in_loop(name, layout.EVALUATION) as model:
 
                 async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
                     # Not `respond`: an empty answer is measured here, not a failure.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from constitutional_ai.data.lines import format_counts
 from constitutional_ai.data.prompts import KINDS, Prompts, sample_prompts
 from constitutional_ai.data.worked_examples import few_shots_folder
 from constitutional_ai.errors import InputError
+from constitutional_ai.models.abilities import close
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.models.counted import counted
@@ -192,6 +193,16 @@ class Job:
                 self.run.hold_engine(stage, name_of_weights(str(model_path(name))), engine)
             with cached(model, name, self._cache_file(), self.notify) as cached_model:
                 yield counted(cached_model)
+
+    @asynccontextmanager
+    async def loaded_in_loop(self, name: str, stage: str) -> AsyncIterator[Model]:
+        """Load a model as ``loaded`` does, inside an event loop, and close its connections after the block."""
+        with self.loaded(name, stage) as model:
+            try:
+                yield model
+            finally:
+                await close(model)
+                del model
 
     def _cache_file(self) -> Path | None:
         cache = self.recipe.cache

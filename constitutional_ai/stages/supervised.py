@@ -34,7 +34,7 @@ def drafts(job: Job) -> None:
     }
 
     async def passes() -> AsyncIterator[Pass[tuple[Kind, int], Draft]]:
-        with job.loaded(recipe.models.prompts, stage) as model:
+        async with job.loaded_in_loop(recipe.models.prompts, stage) as model:
             how: Any = {"model": model, "settings": setting, "seed": recipe.seed}
             items = {
                 f"{kind}.{n}": (kind, n) for kind, count in job.drafts_wanted.items() for n in range(count)
@@ -66,7 +66,7 @@ def responses(job: Job) -> None:
         items = {f"{p.id}.0": (p, 0) for p in job.training_prompts("red_team")}
         for p in job.training_prompts("helpful", "borderline"):
             items |= {f"{p.id}.{n}": (p, n) for n in range(setting.per_helpful_prompt)}
-        with job.loaded(job.recipe.models.helpful, layout.RESPONSES) as model:
+        async with job.loaded_in_loop(job.recipe.models.helpful, layout.RESPONSES) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": seed}
             yield Pass(items, lambda item: respond(*item, **how))
 
@@ -87,7 +87,7 @@ def revisions(job: Job) -> None:
 
     async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
         initial = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind == "red_team"]
-        with job.loaded(job.recipe.models.helpful, layout.REVISIONS) as model:
+        async with job.loaded_in_loop(job.recipe.models.helpful, layout.REVISIONS) as model:
             step = partial(
                 revise,
                 model=model,

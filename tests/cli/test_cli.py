@@ -118,7 +118,10 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pipeline, "run_pipeline", interrupted)
     result = cai("run", "demo", "out=mine")
     assert result.exit_code == 130
-    assert result.stderr.strip() == "cai: interrupted. Nothing is lost: run the same command again to continue."
+    assert (
+        result.stderr.strip()
+        == "cai: interrupted. What was finished is kept: type the same command to continue."
+    )
 
 
 def test_an_error_leaves_the_process_with_a_failure() -> None:

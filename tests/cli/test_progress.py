@@ -24,7 +24,7 @@ def shown(terminal: bool) -> str:
 def test_a_log_gets_one_line_a_stage() -> None:
     lines = shown(terminal=False).splitlines()
     assert lines[0] == "gate: [bold] is no markup here"
-    assert lines[1].startswith("01-responses: 3 done in ")
+    assert lines[1].startswith("01-responses: 2 made, 1 failed in ")
     assert len([line for line in lines if line.strip()]) == 2
 
 

@@ -24,6 +24,7 @@ from constitutional_ai.models.load import load_model
 from constitutional_ai.models.model import Context, Format, Model, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Completion, Message
+from constitutional_ai.runs.meter import metered
 from constitutional_ai.seeding import seed_of
 
 HI = (Message("user", "Hi"),)
@@ -147,6 +148,16 @@ def test_samples_of_a_server_are_not_cached(path: Path, temperature: float, aske
     for _ in range(2):
         text(server, temperature=temperature)
     assert len(model.asked) == asked
+
+
+def test_draws_of_a_server_are_kept_for_their_record_until_they_are_forgotten(path: Path) -> None:
+    model = Counting()
+    for asked, forgets in [(1, False), (1, True), (2, False)]:
+        with metered() as meter:
+            text(wrapped(model, path, seeded=False), temperature=0.7)
+            assert len(model.asked) == asked
+            if forgets:
+                meter.forget()
 
 
 def test_scores_of_a_server_are_cached(path: Path) -> None:

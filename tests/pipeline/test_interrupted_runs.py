@@ -101,7 +101,9 @@ def test_an_interrupted_run_says_how_to_go_on(model: str, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.strip().endswith("cai: interrupted. Nothing is lost: run the same command again to continue.")
+    assert said.strip().endswith(
+        "cai: interrupted. What was finished is kept: type the same command to continue."
+    )
     assert "Traceback" not in said
 
 

@@ -71,10 +71,12 @@ def states(folder: Path) -> dict[str, bytes]:
 
 
 def test_later_stages_are_extended_or_made_again_and_said_to_be(moody: Moody, asked: dict[str, Any]) -> None:
-    run, _ = make(asked, until="03-sl-cai-model")
+    run, told = make(asked, until="03-sl-cai-model")
     first = {row.id: row for row in run.rows("02-revisions", RevisionChain)}
     failed = {stage: run.manifest(stage).failures for stage in ("01-responses", "02-revisions")}
     assert failed["01-responses"] > 0 < len(first)
+    counts = ", ".join(f"{count} of {stage}" for stage, count in failed.items() if count)
+    assert told[-1] == f"failed: {counts}. The same command with --retry-failures tries them again."
     moody.is_mended, moody.asked = True, 0
     _, said = make(asked, until="03-sl-cai-model", retry_failures=True)
     again = {row.id: row for row in run.rows("02-revisions", RevisionChain)}

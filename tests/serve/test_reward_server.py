@@ -24,10 +24,12 @@ import torch
 
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError, ModelError
+from constitutional_ai.models.hosted import addresses, bounded
 from constitutional_ai.records import Conversation, Message, as_messages
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable
 from constitutional_ai.serve.remote_reward import compute_score, remote_reward
 from constitutional_ai.serve.reward_server import reward_app
+from tests.faulty_server import FaultyServer
 
 DOC = Path(__file__).parents[2] / "docs" / "reward_server.md"
 SERVE = """
@@ -312,8 +314,27 @@ def test_a_client_says_that_a_prompt_cannot_be_read(server: Server) -> None:
         remote_reward(server.url)(["<|user|>\nHi</s>\n<|assistant|>\n"], ["Hello"])
 
 
-def test_a_client_says_when_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("constitutional_ai.serve.remote_reward.RETRIES", 0)
+@pytest.mark.parametrize("fault", ["flood", "drip", "half", "status 500", "reset"])
+def test_a_client_survives_what_a_server_does_once_and_is_bounded(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(bounded, "TOTAL_SECONDS", 1.0)
+    monkeypatch.setattr(bounded, "REPLY_BYTES", 10_000)
+    monkeypatch.setattr(addresses, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(FaultyServer, "_reply", lambda self, request: {"scores": [1.5]})
+    with FaultyServer(lambda number, request: "" if number % 2 == 0 else fault) as server:
+        for _ in range(2):
+            assert remote_reward(server.url)(["Hi"], ["Hello"]) == [1.5]
+        assert server.received == 3
+    with FaultyServer(lambda number, request: fault) as server:
+        address = server.url.replace("://", "://anna:secret@")
+        with pytest.raises(ModelError, match="reward server at") as caught:
+            remote_reward(address)(["Hi"], ["Hello"])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_client_says_when_there_is_no_server() -> None:
     with pytest.raises(ModelError, match=r"no answer from the reward server at http://127\.0\.0\.1:9: "):
         remote_reward("http://127.0.0.1:9")(["Hi"], ["Hello"])
 

@@ -1,27 +1,27 @@
 """A model behind Anthropic's Messages API: conversations only, no log-probabilities, no seeds.
 
 The key is read from ``ANTHROPIC_API_KEY`` and never written anywhere; ``ANTHROPIC_BASE_URL`` may name another address.
-The ``anthropic`` client handles retries, ``Retry-After`` and time-outs.
+The ``anthropic`` client sends and reads; ``addresses.py`` tries again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from constitutional_ai.errors import ModelError, RecordError
-from constitutional_ai.models.hosted.addresses import (
-    RETRIES,
-    TIMEOUT_SECONDS,
-    Address,
-    Pool,
-    translating_errors,
-)
+from constitutional_ai.errors import BrokenReply, ModelError, RecordError
+from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.hosted.bounded import CONNECT_SECONDS, PLAIN, SILENT_SECONDS, Bounded
+from constitutional_ai.models.hosted.faults import translating_errors
+from constitutional_ai.models.hosted.reply import tokens_of
+from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.model import Context, Format, Sampling, cut_at_stop
 from constitutional_ai.models.thinking import Reply, completion_of
 from constitutional_ai.records import Completion, Conversation, FinishReason
+from constitutional_ai.safe_text import secrets_of, whole_characters
 
 try:
     import anthropic
@@ -31,10 +31,17 @@ except ModuleNotFoundError as error:
     ) from error
 
 URL = "https://api.anthropic.com"
+LOG = logging.getLogger(__name__)
+LONGEST = 300
+"""Characters to which the error message of a server is cut. It may be a page."""
 LEAST_THINKING = 1024
 """Tokens of the smallest thought that the API allows."""
 WHOLE, CUT = ("end_turn", "stop_sequence", "refusal"), ("max_tokens", "model_context_window_exceeded")
 """Reasons for which an answer ends. A refusal is what the model answers."""
+
+
+class BoundedClient(Bounded, anthropic.DefaultAsyncHttpxClient):
+    """The HTTP client of the ``anthropic`` package, with bounds."""
 
 
 class AnthropicModel:
@@ -42,34 +49,44 @@ class AnthropicModel:
 
     format: Format = "chat"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, say: Callable[[str], None] = LOG.info) -> None:
+        """``say`` receives what the user should know, such as a wait."""
         self.name = f"anthropic:{model}"
         self._model = model
         self._key = os.environ.get("ANTHROPIC_API_KEY")
         if not self._key:
             raise ModelError(f"{self.name} needs a key. Set ANTHROPIC_API_KEY.")
-        urls = [os.environ.get("ANTHROPIC_BASE_URL") or URL]
-        self._pool = Pool(urls, self._connect, anthropic.APIConnectionError)
+        url = os.environ.get("ANTHROPIC_BASE_URL") or URL
+        self._secrets = secrets_of(url, self._key)
+        self._pool = Pool([url], self._connect, anthropic.APIConnectionError, say)
 
     def _connect(self, address: Address[anthropic.AsyncAnthropic]) -> anthropic.AsyncAnthropic:
         return anthropic.AsyncAnthropic(
             base_url=address.url,
             api_key=self._key,
             open_telemetry={"traces": False, "propagation": False},
-            max_retries=RETRIES,
-            timeout=TIMEOUT_SECONDS,
-            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [address.on_response]}),
+            max_retries=0,  # the pool tries again
+            timeout=anthropic.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+            http_client=BoundedClient(headers=PLAIN),
         )
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._pool.close()
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         if isinstance(context, str):
             raise ModelError(f"{self.name} cannot continue raw text. Set format=chat, or auto.")
         settings = _settings(context, sampling)
-        with self._translating_errors():
+
+        async def ask() -> Completion:
             reply: Any = await self._pool.send(
                 lambda client: client.messages.create(model=self._model, **settings)
             )
-        return _completion(reply, self.name, sampling)
+            return _completion(reply, self.name, sampling)
+
+        with self._translating_errors():
+            return await whole_answer(ask, lambda completion: not completion.text)
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         raise ModelError(
@@ -80,11 +97,18 @@ class AnthropicModel:
         return translating_errors(
             anthropic,
             anthropic.AnthropicError,
-            lambda error: str(error).replace(self._key or "", "(key)"),
-            unreachable=f"cannot reach {self._pool.addresses[0].url}. Is this machine on the network?",
+            self._message,
+            unreachable=f"cannot reach {self._pool.addresses[0].shown}. Is this machine on the network?",
             refused="the API refuses the key. Set ANTHROPIC_API_KEY.",
             unknown=f"the API does not know the model '{self._model}'",
         )
+
+    def _message(self, error: Exception) -> str:
+        """Return the server's message in one line, without the key."""
+        message = str(error)
+        for secret in self._secrets:
+            message = message.replace(secret, "(key)")
+        return " ".join(whole_characters(message).split())[:LONGEST]
 
 
 def _settings(conversation: Conversation, sampling: Sampling) -> dict[str, Any]:
@@ -106,11 +130,22 @@ def _completion(reply: Any, name: str, sampling: Sampling) -> Completion:
     """Return the completion of a reply. Raises RecordError when it is no whole answer: the server may send anything."""
     parts, usage = getattr(reply, "content", None), getattr(reply, "usage", None)
     if not isinstance(parts, list) or usage is None:
-        raise RecordError("the reply holds no answer")
-    thoughts = [part.thinking for part in parts if part.type == "thinking"]
-    text, stopped = cut_at_stop("".join(part.text for part in parts if part.type == "text"), sampling.stop)
-    if not stopped and reply.stop_reason not in (*WHOLE, *CUT):
-        raise RecordError(f"the server broke the answer off, with stop_reason '{reply.stop_reason}'")
-    finish: FinishReason = "length" if reply.stop_reason in CUT and not stopped else "stop"
-    parted = Reply("\n\n".join(thoughts) if thoughts else None, text.strip())
-    return completion_of(parted, name, finish, usage.input_tokens, usage.output_tokens, sampling)
+        raise BrokenReply("the reply holds no answer")
+    thoughts, texts = _texts(parts, "thinking"), _texts(parts, "text")
+    text, stopped = cut_at_stop(whole_characters("".join(texts)), sampling.stop)
+    reason = getattr(reply, "stop_reason", None)
+    if not stopped and reason not in (*WHOLE, *CUT):
+        raise RecordError(f"the server broke the answer off, with stop_reason '{str(reason)[:40]}'")
+    finish: FinishReason = "length" if reason in CUT and not stopped else "stop"
+    thought = whole_characters("\n\n".join(thoughts)) if thoughts else None
+    read, written = tokens_of(usage)
+    return completion_of(Reply(thought, text.strip()), name, finish, read, written, sampling)
+
+
+def _texts(parts: list[Any], kind: str) -> list[str]:
+    """Return the texts of all parts of a kind. Raises BrokenReply if one is no text."""
+    texts = [getattr(part, kind, None) for part in parts if getattr(part, "type", None) == kind]
+    whole = [text for text in texts if isinstance(text, str)]
+    if len(whole) < len(texts):
+        raise BrokenReply("the reply's text is no text")
+    return whole

@@ -21,7 +21,8 @@ from constitutional_ai.models.decision_answer import (
     read_decision,
     systemone_question,
 )
-from constitutional_ai.models.hosted.addresses import OVERLOADED, Pool
+from constitutional_ai.models.hosted.addresses import Pool
+from constitutional_ai.models.hosted.faults import OVERLOADED, UNPARSED
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.resend import whole_answer
 
@@ -70,7 +71,7 @@ class DecisionEndpoint:
                 if error.status_code in OVERLOADED or error.status_code not in LACKING:
                     raise
                 faults.append(f"{path}: {self._message(error)}")
-            except (RecordError, ValueError, RecursionError) as error:  # of the client's JSON, too
+            except (RecordError, *UNPARSED) as error:
                 faults.append(f"{path}: {error}")
             else:
                 return request
@@ -93,4 +94,4 @@ async def _ask_systemone(client: Client, model: str, state: str, question: Decis
 async def _ask_decisions(client: Client, model: str, state: str, question: DecisionQuestion) -> Any:
     questions: Any = [decisions_question(question)]
     reply: Any = await client.decisions.create(model=model, input=state, questions=questions)
-    return reply.to_dict() if isinstance(reply, openai.BaseModel) else reply
+    return reply.to_dict(warnings=False) if isinstance(reply, openai.BaseModel) else reply

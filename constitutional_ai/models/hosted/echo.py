@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import openai
 
 from constitutional_ai.errors import BrokenReply, ModelError, RecordError
-from constitutional_ai.models.hosted.addresses import Pool
+from constitutional_ai.models.hosted.addresses import Address, Pool
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice
 from constitutional_ai.models.hosted.resend import whole_answer
@@ -75,7 +75,7 @@ class ScoreReader:
         try:
             for address in [a for a in addresses if not a.is_out] or addresses:
                 for probe in PROBES:
-                    await self._test(await address.client(), probe)
+                    await self._test(address, probe)
         except _NoLogprobs as error:
             raise ModelError(f"{error}. {VOTES}") from None
         except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
@@ -92,10 +92,11 @@ class ScoreReader:
             raise _NoLogprobs(f"{self._name} returns no log-probabilities as 'completions' do")
         return first_choice(reply).text, logprobs[0]
 
-    async def _test(self, client: Client, probe: str) -> None:
-        token, generated = await whole_answer(partial(self._generated, probe, client))
+    async def _test(self, address: Address[Client], probe: str) -> None:
+        send = partial(self._pool.send, only=address)
+        token, generated = await whole_answer(partial(send, partial(self._generated, probe)))
         before, whole = await asyncio.gather(
-            *[whole_answer(partial(self._echo, text, client)) for text in (probe, probe + token)]
+            *[whole_answer(partial(send, partial(self._echo, text))) for text in (probe, probe + token)]
         )
         if len(whole.texts) != len(before.texts) + 1 or whole.texts[:-1] != before.texts:
             return  # an end of sequence or half a character is another token in a prompt, and tests nothing

@@ -18,10 +18,11 @@ from constitutional_ai.errors import BrokenReply, ModelError, OnlyThought, Refus
 from constitutional_ai.models.abilities import Reading
 from constitutional_ai.models.hosted.fields import Fields
 from constitutional_ai.models.hosted.probe import Probe
-from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice, whole_characters
+from constitutional_ai.models.hosted.reply import THOUGHT_FIELDS, first_choice, tokens_of
 from constitutional_ai.models.hosted.resend import whole_answer
 from constitutional_ai.models.thinking import CHANNEL, OPENING
 from constitutional_ai.records import Conversation, Message, as_messages
+from constitutional_ai.safe_text import whole_characters
 
 MARKS = r"[\s(\[{<*_`\"'“‘]*"
 OPENS = re.compile(MARKS)
@@ -140,13 +141,13 @@ class LetterReader:
                 else BrokenReply("the server's reply holds no log-probabilities")
             )
         masses = letter_masses(places, letters)
-        total, usage = sum(masses), getattr(reply, "usage", None)
+        total, (read, written) = sum(masses), tokens_of(getattr(reply, "usage", None))
         return Reading(
             tuple(mass / total if total else 0.0 for mass in masses),
             min(1.0, total),
             whole_characters("".join(place.token for place in places)),
-            getattr(usage, "prompt_tokens", None) or 0,
-            getattr(usage, "completion_tokens", None) or 0,
+            read,
+            written,
         )
 
     async def _probe(self) -> Fields:

@@ -13,6 +13,8 @@ from types import TracebackType
 
 FIRST, HIGHEST = 8, 512
 """The limits on requests at once: at the start, and ever."""
+FEW = 1 / 8
+"""Share of the requests of a window that may be refused without a change of the limit."""
 GAIN = 1.1
 """Factor by which the rate of answers must grow to justify a doubled limit."""
 
@@ -28,7 +30,7 @@ class Pace:
         self._busy, self._waiting = 0, deque[asyncio.Future[None]]()
         self._climbing, self._rate = True, 0.0
         self._answered, self._since, self._all_busy = 0, time.monotonic(), False
-        self._not_before = 0.0
+        self._overloads, self._not_before = 0, 0.0
 
     @property
     def free(self) -> float:
@@ -67,9 +69,15 @@ class Pace:
             self._wake()
 
     def overloaded(self, seconds: float = 0.0) -> None:
-        """Halve the limit, and send nothing for so many seconds."""
+        """Halve the limit, and send nothing for so many seconds.
+
+        A few requests that are refused without a demand to wait, among many that are answered, change nothing.
+        """
         now = time.monotonic()
         self._not_before = max(self._not_before, now + seconds)
+        self._overloads += 1
+        if not seconds and self._overloads <= FEW * self.limit:
+            return
         if self._answered or now - self._since > 1:  # many requests report one overload; it counts once
             self.limit, self._climbing = max(1, self.limit // 2), False
             self._begin_window()
@@ -88,6 +96,7 @@ class Pace:
 
     def _begin_window(self) -> None:
         self._answered, self._since, self._all_busy = 0, time.monotonic(), False
+        self._overloads = 0
 
     def _pause(self) -> float:
         """Return the seconds for which nothing may be sent."""

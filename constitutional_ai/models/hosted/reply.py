@@ -11,12 +11,17 @@ from constitutional_ai.errors import BrokenReply, RecordError
 from constitutional_ai.models.model import Sampling, cut_at_stop
 from constitutional_ai.models.thinking import Reply, completion_of, split_thought
 from constitutional_ai.records import Completion, FinishReason
+from constitutional_ai.safe_text import whole_characters
 
 WHOLE = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "completed", "complete"}
 CUT = {"length", "max_tokens", "max_length", "max_output_tokens", "model_length"}
 """Names of the reasons for which servers end an answer, in lower case."""
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Fields of a message in which servers put a thought: vLLM and SGLang, newer vLLM and OpenRouter, Ollama."""
+LONGEST_TOKEN = 512
+"""Bytes that no token exceeds; the longest that people use are 128 blanks or dashes."""
+MOST_TOKENS = 2**40
+"""A count of tokens that is as large is none."""
 TEXT_PARTS = {"text", "output_text"}
 THOUGHT_PARTS = {"thinking", "reasoning", "reasoning_text", "summary_text"}
 
@@ -44,9 +49,12 @@ def read_reply(reply: Any, name: str, sampling: Sampling) -> Completion:
     message = getattr(choice, "message", None)
     parts = Reply(None, choice.text) if message is None else _message(message)
     answer, stopped = cut_at_stop(whole_characters(parts.answer), sampling.stop)
-    read, written = _tokens(getattr(reply, "usage", None))
+    read, written = tokens_of(getattr(reply, "usage", None))
     thought = None if parts.thought is None else whole_characters(parts.thought)
-    most_written = written or len(f"{thought or ''}{answer}".encode())  # a token is a byte or more
+    size = len(f"{thought or ''}{answer}".encode())
+    if size > LONGEST_TOKEN * (sampling.max_tokens + sampling.thinking):
+        raise BrokenReply(f"the server does not keep max_tokens: its answer has {size} bytes")
+    most_written = written or size  # a token is a byte or more
     may_be_full = most_written >= sampling.max_tokens + sampling.thinking
     finish = "stop" if stopped else _finish(getattr(choice, "finish_reason", None), may_be_full)
     if (answer.strip() or thought) and not written:
@@ -75,7 +83,7 @@ def _content(content: Any) -> tuple[list[str], str]:
     if content is None or isinstance(content, str):
         return [], content or ""
     if not isinstance(content, list):
-        raise RecordError(f"the server's content is no text: {str(content)[:80]}")
+        raise BrokenReply(f"the server's content is no text: {str(content)[:80]}")
     thoughts: list[str] = []
     texts: list[str] = []
     for part in content:
@@ -87,7 +95,7 @@ def _content(content: Any) -> tuple[list[str], str]:
         elif kind == "refusal":
             return thoughts, str(_field(part, "refusal") or "")
         else:
-            raise RecordError(f"the server's content holds a part that is no text: {kind[:80]}")
+            raise BrokenReply(f"the server's content holds a part that is no text: {kind[:80]}")
     return thoughts, "".join(texts)
 
 
@@ -119,7 +127,7 @@ def _finish(reason: Any, may_be_full: bool) -> FinishReason:
     raise RecordError(f"the server broke the answer off, with finish_reason '{str(reason)[:40]}'")
 
 
-def _tokens(usage: Any) -> tuple[int, int]:
+def tokens_of(usage: Any) -> tuple[int, int]:
     """Return the tokens that a server says it read and wrote; 0 for what it does not say.
 
     Some servers name them as the newer API of OpenAI does, and some give one of the two and the sum.
@@ -134,12 +142,7 @@ def _tokens(usage: Any) -> tuple[int, int]:
 
 def _count(usage: Any, field: str) -> int:
     count = _field(usage, field)
-    return count if isinstance(count, int) and count > 0 else 0
-
-
-def whole_characters(text: str) -> str:
-    """Return a text that every file can hold: one that is cut inside an emoji may hold half of it."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return count if type(count) is int and 0 < count < MOST_TOKENS else 0
 
 
 def _error_inside(reply: Any) -> str:

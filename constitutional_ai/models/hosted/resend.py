@@ -1,6 +1,6 @@
 """Send a request again whose reply is broken: half a body, JSON that no parser takes, or no answer inside.
 
-The ``openai`` client does so for statuses and connections. A status of 200 is a success to it, whatever comes with it.
+``Pool`` does so for statuses and connections. A status of 200 is a success to it, whatever comes with it.
 """
 
 from __future__ import annotations
@@ -8,38 +8,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import openai
-
 from constitutional_ai.errors import BrokenReply
+from constitutional_ai.models.hosted import addresses
+from constitutional_ai.models.hosted.faults import UNPARSED
 
 Answer = TypeVar("Answer")
 
-TRIES = 3
+TRIES = 4
 """How often a request is sent whose replies are broken; one whose reply is empty is sent twice."""
 
 
 async def whole_answer(
     ask: Callable[[], Awaitable[Answer]], is_empty: Callable[[Answer], bool] = lambda answer: False
 ) -> Answer:
-    """Return what ``ask`` returns, which sends a request and reads the reply.
+    """Return what ``ask`` returns, which sends a request and reads the reply; another address is asked if there is one.
 
     After the last try, the last error is raised, or the empty answer returned.
     """
-    for tries_left in reversed(range(TRIES)):
-        try:
-            answer = await ask()
-        except Exception as error:
-            if not tries_left or not _is_transient(error):
-                raise
-            continue
-        if tries_left < TRIES - 1 or not is_empty(answer):
-            break
-    return answer
-
-
-def _is_transient(error: Exception) -> bool:
-    """Return whether another try may go well. The client's JSON parser raises ValueError and RecursionError."""
-    if isinstance(error, openai.APIConnectionError):
-        # The body ended too early. By name, because the client's HTTP library changes from version to version.
-        return type(error.__cause__).__name__ == "RemoteProtocolError"
-    return isinstance(error, BrokenReply | ValueError | RecursionError)
+    token = addresses.AVOIDED.set(set())
+    try:
+        for number in range(1, TRIES + 1):
+            try:
+                answer = await ask()
+            except (BrokenReply, *UNPARSED):
+                if number == TRIES:
+                    raise
+                await addresses.back_off(number)
+                continue
+            if number > 1 or not is_empty(answer):
+                break
+        return answer
+    finally:
+        addresses.AVOIDED.reset(token)

@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server: vLLM, llama.cpp, SGLang, Ollama, hosted ones.
 
-The ``openai`` client handles retries, ``Retry-After`` and time-outs. The key is read from ``CAI_API_KEY`` or
-``OPENAI_API_KEY`` and never written anywhere.
+The ``openai`` client sends and reads; ``addresses.py`` tries again. The key is read from ``CAI_API_KEY`` or
+``OPENAI_API_KEY``, and a user name and password from the address; they are never written anywhere.
 
 All these servers generate. What else they tell is tested before the first question: decisions (``decisions.py``), and
 the probabilities of what they say (``letters.py``), and scores of a prompt (``echo.py``).
@@ -20,22 +20,20 @@ import openai
 
 from constitutional_ai.errors import ModelError
 from constitutional_ai.models.abilities import DecisionQuestion, Reading
-from constitutional_ai.models.hosted.addresses import (
-    RETRIES,
-    TIMEOUT_SECONDS,
-    Address,
-    Pool,
-    translating_errors,
-)
+from constitutional_ai.models.hosted.addresses import Address, Pool
+from constitutional_ai.models.hosted.bounded import CONNECT_SECONDS, PLAIN, SILENT_SECONDS, Bounded
 from constitutional_ai.models.hosted.decisions import DecisionEndpoint
 from constitutional_ai.models.hosted.echo import ScoreReader
+from constitutional_ai.models.hosted.faults import translating_errors
 from constitutional_ai.models.hosted.fields import EFFORTS, EXTRAS, Fields, ServerFields, without_extras
 from constitutional_ai.models.hosted.letters import LetterReader
 from constitutional_ai.models.hosted.probe import Probe
-from constitutional_ai.models.hosted.reply import first_choice, read_reply
+from constitutional_ai.models.hosted.reply import first_choice, read_reply, tokens_of
 from constitutional_ai.models.hosted.resend import whole_answer
+from constitutional_ai.models.logins import keep_logins, with_login
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
+from constitutional_ai.safe_text import secrets_of, whole_characters
 
 LOG = logging.getLogger(__name__)
 NO_KEY = "none"
@@ -48,6 +46,10 @@ LONGEST = 300
 """Characters to which the error message of a server is cut. It may be a page."""
 
 
+class BoundedClient(Bounded, openai.DefaultAsyncHttpxClient):
+    """The HTTP client of the ``openai`` package, with bounds."""
+
+
 class ServerModel:
     """The model ``server:<model>@<url>``; several addresses are separated by commas.
 
@@ -58,11 +60,13 @@ class ServerModel:
 
     def __init__(self, model: str, url: str, say: Callable[[str], None] = LOG.info) -> None:
         """``say`` receives what the user should know: a wait, or a field that the server refuses."""
-        self.name = f"server:{model}@{url}"
-        self._model, self._url = model, url
+        self._model, self._url = model, keep_logins(url)
+        self.name = f"server:{model}@{self._url}"
         self._key = os.environ.get("CAI_API_KEY") or os.environ.get("OPENAI_API_KEY") or NO_KEY
-        self._pool = Pool(url.split(","), self._connect, openai.APIConnectionError, say)
-        self._fields = ServerFields(url, say)
+        urls = [with_login(address) for address in self._url.split(",")]
+        self._secrets = secrets_of(",".join(urls), *([] if self._key == NO_KEY else [self._key]))
+        self._pool = Pool(urls, self._connect, openai.APIConnectionError, say)
+        self._fields = ServerFields(self._url, say)
         self._continues = Probe(self._test_continuing)
         self._decisions = DecisionEndpoint(self.name, model, self._pool, self._message)
         self._letters = LetterReader(self.name, model, self._send, _thinking(0))
@@ -72,11 +76,14 @@ class ServerModel:
         return openai.AsyncOpenAI(
             base_url=address.url,
             api_key=self._key,
-            # When there are other addresses, these are tried instead.
-            max_retries=RETRIES if len(self._pool.addresses) == 1 else 1,
-            timeout=TIMEOUT_SECONDS,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [address.on_response]}),
+            max_retries=0,  # the pool tries again
+            timeout=openai.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+            http_client=BoundedClient(headers=PLAIN),
         )
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._pool.close()
 
     async def generate(self, context: Context, sampling: Sampling) -> Completion:
         """See ``Model``. Raises RecordError when the reply is no whole answer, after it was tried again."""
@@ -161,16 +168,15 @@ class ServerModel:
         """Return the tokens of a prompt that ends in an assistant's turn; 0 if the server does not say."""
         fields = {"model": self._model, "messages": OPEN_TURN, "max_tokens": 1, **flags}
 
-        async def ask() -> Any:
+        async def ask() -> int:
             reply = await self._send(fields)
             first_choice(reply)
-            return getattr(reply, "usage", None)
+            return tokens_of(getattr(reply, "usage", None))[0]
 
         try:
-            usage = await whole_answer(ask)
+            return await whole_answer(ask)
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             return 0
-        return getattr(usage, "prompt_tokens", None) or 0
 
     async def decide(self, state: str, question: DecisionQuestion) -> Reading:
         """See ``Decides``. Raises ModelError if the server has no decision endpoint."""
@@ -197,7 +203,8 @@ class ServerModel:
             openai.OpenAIError,
             self._message,
             unreachable=f"cannot reach {self._url}. Is the server running? Start it, then type the same command.",
-            refused=f"{self._url} refuses the key. Set CAI_API_KEY.",
+            refused=f"{self._url} refuses the key. Set CAI_API_KEY, or write http://USER:PASSWORD@HOST in its address, "
+            "which is never written anywhere.",
             unknown=f"{self._url} does not know this model or address",
         )
 
@@ -212,8 +219,9 @@ class ServerModel:
             # The client repeats a message only where OpenAI puts it. FastAPI puts it under "detail".
             detail = error.body.get("detail", error.body) if isinstance(error.body, dict) else error.body
             message += f" - {detail}"
-        message = message.replace(self._key, "(key)") if self._key != NO_KEY else message
-        return " ".join(message.split())[:LONGEST]
+        for secret in self._secrets:
+            message = message.replace(secret, "(key)")
+        return " ".join(whole_characters(message).split())[:LONGEST]
 
 
 def _thinking(tokens: int) -> Fields:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from constitutional_ai.errors import ModelError
-from constitutional_ai.models.hosted import echo
-from constitutional_ai.models.hosted import server as server_module
-from constitutional_ai.models.hosted.addresses import Address
+from constitutional_ai.models.hosted import addresses, echo
+from constitutional_ai.models.hosted.faults import seconds_of
 from constitutional_ai.models.hosted.pace import FIRST, Pace
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
@@ -95,18 +93,12 @@ def test_a_cancelled_waiter_passes_its_turn_on() -> None:
     ("said", "seconds"), [("2", 2.0), ("1e9", 1e9), ("-3", 0.0), ("Wed, 21 Oct", 0.0), (None, 0.0)]
 )
 def test_retry_after_is_read(said: str | None, seconds: float) -> None:
-    class Response:
-        status_code, headers = 429, {} if said is None else {"retry-after": said}
-
-    address: Address[None] = Address("http://x", lambda _: contextlib.nullcontext())  # type: ignore[arg-type]
-    asyncio.run(address.on_response(Response()))
-    assert address.pace._pause() == pytest.approx(seconds, abs=0.5)
-    assert address.pace.limit in (FIRST, FIRST // 2)
+    assert seconds_of(said) == pytest.approx(seconds, abs=0.5)
 
 
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
-    monkeypatch.setattr(server_module, "RETRIES", 0)
+    monkeypatch.setattr(addresses, "BACKOFF_SECONDS", 0.01)
     with Server() as a, Server() as b, Server() as c:
         yield [a, b, c]
 

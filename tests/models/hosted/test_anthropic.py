@@ -37,7 +37,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server() as running:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url.removesuffix("/v1"))
-        monkeypatch.setattr(anthropic, "RETRIES", 0)
+        monkeypatch.setattr(addresses, "RETRIES", 0)
+        monkeypatch.setattr(addresses, "BACKOFF_SECONDS", 0.01)
         monkeypatch.setattr(addresses, "LONGEST_OVERLOAD_SECONDS", 0.5)
         running.reply = message(" Hello ", "there. ")
         yield running

@@ -37,7 +37,7 @@ def test_a_failed_probe_that_others_waited_for_is_repeated_in_the_next_event_loo
 
     for _ in range(3):
         raised = asyncio.run(at_once())
-        assert {type(error) for error in raised} <= {ModelError, RecordError}
+        assert all(isinstance(error, ModelError | RecordError) for error in raised)
         assert len(raised) == 4
 
 

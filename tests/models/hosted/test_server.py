@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from constitutional_ai.errors import CaiError, ModelError, RecordError
-from constitutional_ai.models.hosted import echo
+from constitutional_ai.models.hosted import addresses, echo
 from constitutional_ai.models.hosted import server as server_module
 from constitutional_ai.models.hosted.server import ServerModel
 from constitutional_ai.models.model import Sampling
@@ -212,7 +212,7 @@ def test_a_server_that_refuses_every_score_stops_the_run(server: Server, status:
 
 
 def test_an_unreachable_server_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "RETRIES", 0)
+    monkeypatch.setattr(addresses, "BACKOFF_SECONDS", 0.01)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
