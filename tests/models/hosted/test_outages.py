@@ -131,7 +131,7 @@ def test_a_socket_that_nobody_reads_any_more_is_noticed_by_the_loop(monkeypatch:
                 await asyncio.sleep(0.01)
             loop: Any = asyncio.get_running_loop()
             for key in list(loop._selector.get_map().values()):
-                if key.fileobj is not loop._ssock:
+                if key.fd != loop._ssock.fileno():  # by which threads wake the loop
                     loop._selector.unregister(key.fileobj)
             return await asked
 
