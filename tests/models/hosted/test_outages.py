@@ -131,7 +131,7 @@ def test_a_socket_that_nobody_reads_any_more_is_noticed_by_the_loop(monkeypatch:
                 await asyncio.sleep(0.01)
             loop: Any = asyncio.get_running_loop()
             for key in list(loop._selector.get_map().values()):
-                if key.fileobj is not loop._ssock:
+                if key.fd != loop._ssock.fileno():  # by which threads wake the loop
                     loop._selector.unregister(key.fileobj)
             return await asked
 
@@ -179,14 +179,14 @@ def test_clients_are_closed_where_their_model_is_let_go() -> None:
 
         async def several() -> list[int]:
             counts = []
-            for _ in range(4):
+            for _ in range(8):
                 async with loaded_in_loop(f"server:m@{server.url}") as model:
                     await model.generate(ASKED, Sampling())
                 counts.append(open_sockets())
             return counts
 
         counts = asyncio.run(several())
-    assert max(counts) == counts[0]
+    assert max(counts) <= counts[0] + 2  # the server, in this process too, closes its end a little later
 
 
 def test_a_model_that_is_dropped_unclosed_stalls_no_other_in_the_same_loop() -> None:

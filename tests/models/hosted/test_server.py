@@ -163,8 +163,8 @@ def test_the_error_for_a_chat_that_cannot_be_scored_names_a_recipe_key(server: S
         (429, ModelError, "is overloaded, and asks to wait 1 s more"),
         (503, ModelError, "type the same command later"),
         (500, RecordError, "too long"),
-        (401, ModelError, "refuses the key. Set CAI_API_KEY."),
-        (403, ModelError, "refuses the key. Set CAI_API_KEY."),
+        (401, ModelError, "refuses the key. Set CAI_API_KEY, or write"),
+        (403, ModelError, "refuses the key. Set CAI_API_KEY, or write"),
         (404, ModelError, "does not know this model or address"),
     ],
 )
