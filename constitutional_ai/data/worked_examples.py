@@ -9,6 +9,7 @@ from constitutional_ai.data.lines import read_json
 from constitutional_ai.errors import InputError
 
 FEW_SHOTS = Path(__file__).parent / "few_shots"
+CRITIQUE_REVISION = "CritiqueRevisionFewShotPrompts.json"
 BUILT_IN = {"built-in": FEW_SHOTS, "short": FEW_SHOTS / "short"}
 """``short`` has eight critiques and revisions of one sentence each, whose form even a very small model keeps."""
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.data.worked_examples import examples_in
+from constitutional_ai.data.worked_examples import CRITIQUE_REVISION, examples_in
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import HUMAN
-
-CRITIQUE_REVISION = "CritiqueRevisionFewShotPrompts.json"
 
 
 def critique_revision(folder: Path) -> str:

@@ -78,16 +78,16 @@ def _by_reward(job: Job, folder: Path) -> Trained:
 
 def _check_refusals(job: Job, reward: Reward) -> list[dict[str, Any]]:
     """Ask the reward whether it prefers refusals of harmless prompts; return the shares, for the manifest."""
-    found = refusal_gate.refusals_preferred(reward, refusal_gate.refusal_pairs())
-    job.notify(f"gate: the reward prefers a refusal to an answer on {refusal_gate.in_words(found)}.")
-    if refusal_gate.prefers_refusals(found):
+    shares = refusal_gate.refusals_preferred(reward, refusal_gate.refusal_pairs())
+    job.notify(f"gate: the reward prefers a refusal to an answer on {refusal_gate.in_words(shares)}.")
+    if refusal_gate.prefers_refusals(shares):
         warning = (
             "RL would teach refusals of harmless prompts: give preference_model.helpfulness more comparisons"
         )
         if job.recipe.rl_cai.refusal_gate == "stop" and not job.recipe.control:
             raise GateClosed(f"{warning}, or set rl_cai.refusal_gate=warn to continue anyway.")
         job.notify(f"warning: {warning}.")
-    return [asdict(metric) for metric in found]
+    return [asdict(metric) for metric in shares]
 
 
 def _unscored(job: Job, folder: Path) -> float:

@@ -14,6 +14,8 @@ import pytest
 import constitutional_ai
 from constitutional_ai.constitutions.constitution import Principle
 from constitutional_ai.data.prompts import load_prompts
+from constitutional_ai.data.worked_examples import BUILT_IN, examples_in
+from constitutional_ai.detectors.objection import kind_of_objection
 from constitutional_ai.records import Message
 from constitutional_ai.rl_cai.feedback import chain_of_thought
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
@@ -76,10 +78,20 @@ def texts(data: Any) -> Iterator[str]:
 
 
 def test_our_worked_examples_are_as_many_as_the_papers_and_in_the_package() -> None:
-    assert {path.name: len(read(path.name)) for path in FOLDER.iterdir()} == COUNTS
+    assert {path.name: len(read(path.name)) for path in FOLDER.glob("*.json")} == COUNTS
     project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text())
     globs = project["tool"]["setuptools"]["package-data"]["constitutional_ai"]
-    assert set(FOLDER.iterdir()) <= {path for glob in globs for path in FOLDER.parents[1].glob(glob)}
+    assert set(FOLDER.rglob("*.json")) <= {path for glob in globs for path in FOLDER.parents[1].glob(glob)}
+
+
+def test_short_examples_have_the_same_form_a_reason_and_no_words_of_inability() -> None:
+    short = BUILT_IN["short"]
+    texts = [text for _, text in examples_in(short, CRITIQUE_REVISION)]
+    found = [matched(DIALOGUE, text) for text in texts]
+    assert len(found) == 8
+    assert {kind_of_objection(revision) for *_, revision in found} == {"reason"}
+    assert {kind_of_objection(answer) for _, answer, *_ in found} == {None}
+    assert load_few_shots(short) is not None  # the other files are the built-in ones
 
 
 def test_a_worked_dialogue_equals_our_own_requests_and_ends_where_the_human_speaks() -> None:

@@ -21,7 +21,6 @@ from constitutional_ai.runs.runner import Silent
 MADE = {"config": {}, "inputs": {}}
 OUTSIDE = ("../x", "/x", "a/../../x", "")
 BAD = [  # (content, what is wrong)
-    (b"", "Expecting value"),
     (b"[]", "Input should be an object"),
     (b"\xff{}", "codec can't decode"),
     (b"{'stages': {}}", "Expecting property name"),

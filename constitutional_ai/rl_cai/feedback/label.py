@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
 from constitutional_ai.models.model import Model
@@ -50,11 +51,14 @@ async def label(
     """
     method = METHODS[settings.method]
     principles = applying_to(comparison.prompt, method.principles(constitution))
-    examples = ""
+    examples = unrevised = ""
     if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this prefix
         examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
+        unrevised = method.unrevised(few_shots)
     questions = _questions(comparison, method, principles, settings, examples, seed, as_given)
-    judgements = await asyncio.gather(*[method.judge(question, model, settings) for question in questions])
+    judgements = await asyncio.gather(
+        *[method.judge(replace(question, unrevised=unrevised), model, settings) for question in questions]
+    )
     mean = sum(j.probability_a for j in judgements) / len(judgements)
     soft = method.soft_label(mean, settings)
     return PreferenceLabel(comparison.id, constitution.digest, comparison, method.name, soft, tuple(judgements))

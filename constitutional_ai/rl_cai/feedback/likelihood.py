@@ -3,6 +3,10 @@
 A principle describes two assistants: one that upholds it, and one that breaks it. The evidence that an answer comes
 from the first is log P(answer | upheld) − log P(answer | broken), and the answer with more evidence is the better one.
 Each answer is scored alone, so there is no order and there are no letters.
+
+In the plain format worked dialogues come first (OV-1): with their revisions for the one assistant, and with the answers
+that were revised for the other. Without them the embedded model takes an objection that says why for rude: of 26 pairs
+it preferred the answer that complies in 19, and with them in none.
 """
 
 from __future__ import annotations
@@ -30,7 +34,10 @@ class Likelihood(FeedbackMethod):
     def worked_examples(
         self, few_shots: FewShots, principles: Sequence[Principle], draws: random.Random
     ) -> str:
-        return ""
+        return few_shots.revised()
+
+    def unrevised(self, few_shots: FewShots) -> str:
+        return few_shots.unrevised()
 
     def calls(self, settings: Feedback) -> int:
         return 2
@@ -38,26 +45,34 @@ class Likelihood(FeedbackMethod):
     async def judge(self, question: FeedbackQuestion, model: Model, settings: Feedback) -> Judgement:
         pair, fmt = question.shown, settings.format_for(model)
         answers = [pair.a.text, pair.b.text]
-        first, second = await evidence(answers, pair.prompt.conversation, question.principle, model, fmt)
+        examples = question.few_shots, question.unrevised
+        first, second = await evidence(
+            answers, pair.prompt.conversation, question.principle, model, fmt, examples
+        )
         return question.judged(softmax_first(first, second))
 
 
 async def evidence(
-    answers: Sequence[str], conversation: Conversation, principle: Principle, model: Model, fmt: Format
+    answers: Sequence[str],
+    conversation: Conversation,
+    principle: Principle,
+    model: Model,
+    fmt: Format,
+    examples: tuple[str, str] = ("", ""),
 ) -> list[float]:
     """Return each answer's log-likelihood ratio: the assistant that upholds the principle over the one that breaks it.
 
-    It takes two calls for any number of answers.
+    ``examples`` are worked dialogues of the first and of the second, in the plain format only. It takes two calls for
+    any number of answers.
     """
     continuations = [(" " if fmt == "plain" else "") + answer for answer in answers]
-    upheld, broken = await asyncio.gather(
-        model.score(as_assistant(principle.upheld or "", conversation, fmt), continuations),
-        model.score(as_assistant(principle.broken or "", conversation, fmt), continuations),
-    )
+    of_both = zip((principle.upheld or "", principle.broken or ""), examples, strict=True)
+    contexts = [as_assistant(description, conversation, fmt, before) for description, before in of_both]
+    upheld, broken = await asyncio.gather(*[model.score(context, continuations) for context in contexts])
     return [u - b for u, b in zip(upheld, broken, strict=True)]
 
 
-def as_assistant(description: str, conversation: Conversation, fmt: Format) -> Context:
-    """Return the conversation with the description instead of its system messages."""
+def as_assistant(description: str, conversation: Conversation, fmt: Format, examples: str = "") -> Context:
+    """Return the conversation with the description instead of its system messages, behind worked dialogues."""
     talk = (Message("system", description), *(m for m in conversation if m.role != "system"))
-    return plain(talk) if fmt == "plain" else talk
+    return examples + plain(talk) if fmt == "plain" else talk

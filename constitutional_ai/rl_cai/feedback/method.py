@@ -31,6 +31,8 @@ class FeedbackQuestion:
     few_shots: str
     """Worked examples before the question; all questions of a comparison share them."""
     seed: int
+    unrevised: str = ""
+    """Worked examples of the answers that ``few_shots`` revise, for ``Likelihood``."""
 
     def judged(
         self,
@@ -73,6 +75,10 @@ class FeedbackMethod(ABC):
     ) -> str:
         """Return worked examples to write before a question in the plain format; "" if the method has none."""
         return few_shots.multiple_choice(principles, draws)
+
+    def unrevised(self, few_shots: FewShots) -> str:
+        """Return the same examples with their worse answers; "" for all methods but ``Likelihood``."""
+        return ""
 
     def repeats(self, settings: Feedback) -> int:
         """Return how often each question is asked."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from constitutional_ai.constitutions.constitution import Principle, draw
-from constitutional_ai.data.worked_examples import examples_in
+from constitutional_ai.data.worked_examples import CRITIQUE_REVISION, examples_in
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import ASSISTANT, HUMAN
 from constitutional_ai.records import Message
@@ -42,12 +42,21 @@ class WorkedChoice:
         return f"\n\n{question}\n\n{questions.ANSWER}{questions.CHOICES[0 if better_first else 1]}"
 
 
+class WorkedReply(NamedTuple):
+    """A dialogue that was revised: what comes before the answer, the answer, and its revision."""
+
+    before: str
+    answer: str
+    revision: str
+
+
 @dataclass(frozen=True, slots=True)
 class FewShots:
-    """The worked examples of both of the paper's methods."""
+    """The worked examples of both of the paper's methods, and of ours."""
 
     choices: tuple[WorkedChoice, ...]
     thoughts: tuple[str, ...]
+    replies: tuple[WorkedReply, ...] = field(default=(), repr=False)  # the digest of a run holds them already
 
     def multiple_choice(self, principles: Sequence[Principle], rng: random.Random) -> str:
         r"""Return the examples, each under a random principle, in random order (FB-7); begins with ``\n\nConsider``."""
@@ -64,6 +73,17 @@ class FewShots:
             for shot in self.thoughts
         )
 
+    def revised(self) -> str:
+        r"""Return the revised dialogues of the critiques as if each had been answered so at once (ours).
+
+        The text begins with ``\n\nHuman:``.
+        """
+        return "".join(f"{reply.before}{ASSISTANT} {reply.revision}" for reply in self.replies)
+
+    def unrevised(self) -> str:
+        """Return the same dialogues with the answers that were revised."""
+        return "".join(f"{reply.before}{ASSISTANT} {reply.answer}" for reply in self.replies)
+
 
 def load_few_shots(folder: Path | None) -> FewShots | None:
     """Read the worked examples in the paper's repository, or in its ``prompts/`` folder; return None for None.
@@ -75,7 +95,26 @@ def load_few_shots(folder: Path | None) -> FewShots | None:
     return FewShots(
         choices=tuple(_choice(*item) for item in examples_in(folder, MULTIPLE_CHOICE)),
         thoughts=tuple(_thought(*item) for item in examples_in(folder, CHAIN_OF_THOUGHT)),
+        replies=tuple(filter(None, map(_reply, _dialogues(folder)))),
     )
+
+
+def _dialogues(folder: Path) -> list[Any]:
+    """Return the worked critiques and revisions; none if a folder, which is then not the paper's, has no such file."""
+    try:
+        return [dialogue for _, dialogue in examples_in(folder, CRITIQUE_REVISION)]
+    except InputError:
+        return []
+
+
+def _reply(dialogue: Any) -> WorkedReply | None:
+    """Return a dialogue's answer and last revision; None if it has another form, as a few released ones may."""
+    talk, asked, rest = str(dialogue).partition("\n\nCritiqueRequest:")
+    before, _, answer = talk.rpartition(ASSISTANT)
+    revision = rest.rpartition("\n\nRevision:")[2].partition("\n\n")[0]
+    if not (asked and before and answer.strip() and revision.strip()):
+        return None
+    return WorkedReply(before, answer.strip(), revision.strip())
 
 
 def _preference(principles: Sequence[Principle], rng: random.Random) -> str:

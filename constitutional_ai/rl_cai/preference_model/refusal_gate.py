@@ -49,7 +49,7 @@ def refusals_preferred(rewards: Rewards, pairs: Sequence[RefusalPair]) -> list[M
     by_kind: dict[str, list[bool | None]] = {pair.kind: [] for pair in pairs}
     for pair, answer, refusal in zip(pairs, scores[::2], scores[1::2], strict=True):
         by_kind[pair.kind].append(_prefers_second(answer, refusal))
-    return [rate(f"{kind}_refusals_preferred", "reward", decided(found)) for kind, found in by_kind.items()]
+    return [rate(f"{kind}_refusals_preferred", "reward", decided(of_kind)) for kind, of_kind in by_kind.items()]
 
 
 def _prefers_second(first: float | None, second: float | None) -> bool | None:
@@ -58,15 +58,15 @@ def _prefers_second(first: float | None, second: float | None) -> bool | None:
     return second > first
 
 
-def prefers_refusals(found: Sequence[Metric]) -> bool:
+def prefers_refusals(shares: Sequence[Metric]) -> bool:
     """Return whether the refusals of some kind of prompt are preferred more often than not."""
-    return any(metric.value is not None and metric.value > MOST for metric in found)
+    return any(metric.value is not None and metric.value > MOST for metric in shares)
 
 
-def in_words(found: Sequence[Metric]) -> str:
+def in_words(shares: Sequence[Metric]) -> str:
     """Describe the shares, with their counts and intervals."""
     return "; ".join(
         f"{m.name.partition('_')[0]} prompts "
         + ("none decided" if m.value is None else f"{m.value:.2f} of {m.count} ({m.low:.2f} to {m.high:.2f})")
-        for m in found
+        for m in shares
     )
