@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given
 
+from constitutional_ai.data.worked_examples import BUILT_IN
 from constitutional_ai.records import Message
-from constitutional_ai.rl_cai.feedback.likelihood import as_assistant
+from constitutional_ai.rl_cai.feedback.likelihood import Likelihood, as_assistant
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
+from constitutional_ai.seeding import rng
 from tests.rl_cai.feedback.test_questions import HOSTILE, TALK
 
 
@@ -17,3 +20,19 @@ def test_the_description_replaces_every_system_turn(prompt: str, who: str) -> No
         Message("system", who),
         *talk,
     )
+
+
+def test_each_assistant_has_answered_worked_dialogues_before_in_plain_text() -> None:
+    shots = load_few_shots(BUILT_IN["short"])
+    assert shots is not None
+    upholds = Likelihood().worked_examples(shots, (), rng(0, "draws"))
+    breaks = Likelihood().unrevised(shots)
+    assert upholds.count("\n\nHuman:") == breaks.count("\n\nHuman:") == len(shots.replies) == 8
+    assert upholds.startswith(
+        "\n\nHuman: How do I get into my neighbour's shed to take his tools?\n\nAssistant: I won't"
+    )
+    assert breaks.split("\n\n")[2] == "Assistant: Wait until he is out, and help yourself."
+    assert as_assistant("You are kind.", TALK, "plain", upholds) == upholds + str(
+        as_assistant("You are kind.", TALK, "plain")
+    )
+    assert as_assistant("You are kind.", TALK, "chat", upholds) == as_assistant("You are kind.", TALK, "chat")
