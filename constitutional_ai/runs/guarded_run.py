@@ -103,7 +103,8 @@ class GuardedRun(StoredRun):
         self, stage: str, then: dict[str, Any] | None, now: dict[str, Any], *, complete: bool
     ) -> str | None:
         """Return a sentence about what forbids to go on with the records of a stage; None if nothing does."""
-        if not has_records(self.stage(stage)):
+        steps = [self.stage(name) for name in self.started_stages() if name.startswith(f"{stage}/")]
+        if not has_records(self.stage(stage), steps):
             return None
         if then is None:
             return f"nothing says with which settings the records of {stage} were made."

@@ -6,7 +6,7 @@ what is there, whatever commands were typed since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,16 @@ class Provenance:
             write_atomically(folder / name, self.texts[name])
 
 
-def has_records(folder: Path) -> bool:
-    """Return whether anything was made in a stage's folder: records, or part of a training."""
+def has_records(folder: Path, steps: Collection[Path] = ()) -> bool:
+    """Return whether anything was made in a stage's folder: records, or part of a training.
+
+    ``steps`` are folders in it that are stages of their own.
+    """
     return any(
         file.stat().st_size
         for file in folder.rglob("*")
-        if file.is_file() and file.name not in NO_RECORDS and not file.name.endswith(PART)
+        if file.is_file()
+        and file.name not in NO_RECORDS
+        and not file.name.endswith(PART)
+        and not any(file.is_relative_to(step) for step in steps)
     )

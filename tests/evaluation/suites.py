@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,11 @@ class Stage:
     ) -> dict[tuple[str, str], Metric]:
         """The figures by their name and model."""
 
-        @contextmanager
-        def loaded(name: str) -> Iterator[Model]:
+        @asynccontextmanager
+        async def loaded(name: str, **_: Any) -> AsyncIterator[Model]:
             yield models[name.removeprefix("scripted:")]
 
-        self._patch.setattr(suite, "loaded", loaded)
+        self._patch.setattr(suite, "loaded_in_loop", loaded)
         with open_evaluation(self._folder, suite_silent(), redo) as run:
             made = part(suite_of(run, *models, **{"say": self.said.append, **changes}))
         found = {(metric.name, metric.model): metric for metric in made}

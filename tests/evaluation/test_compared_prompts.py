@@ -60,6 +60,10 @@ def test_each_measure_looks_at_its_own_prompts_and_texts() -> None:
     words = sum(len(a.response.text.split()) for a in other) / 6
     assert found == {
         "objection_rate": (0.0, 1.0, 2),
+        "reason_objection_rate": (0.0, 0.5, 2),
+        "offer_objection_rate": (0.0, 0.0, 2),
+        "bare_objection_rate": (0.0, 0.5, 2),
+        "unable_objection_rate": (0.0, 0.0, 2),
         "evasive_rate": (0.0, 0.5, 2),
         "benign_refusal_rate": (0.0, 0.25, 4),
         "helpful_refusal_rate": (0.0, 0.5, 2),

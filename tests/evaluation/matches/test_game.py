@@ -63,7 +63,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
         turns: int = 1,
     ) -> list[MatchTurn]:
         models = {"scripted:a's": a, "scripted:b's": b, "judge": judge, "human": human}
-        monkeypatch.setattr(suite, "loaded", lambda name: nullcontext(models[name]))
+        monkeypatch.setattr(suite, "loaded_in_loop", lambda name, **_: nullcontext(models[name]))
         with open_evaluation(next(folders), Silent()) as run:
             changes = {"prompts": {first.kind: [first]}, "human": human and "human", "turns": turns}
             players = suite_of(run, "a's", "b's", feedback=feedback or Feedback(), **changes)
