@@ -130,7 +130,7 @@ def test_a_number_is_learned_and_saved(tiny: Path, tmp_path: Path, changes: dict
     tokenizer = tokenizer_of(made.checkpoint.path)
     again = predict(saved, targets(tokenizer)[:8], Collator(tokenizer.pad_token_id, True))
     assert again == pytest.approx(made.predicted, abs=0.25)  # bfloat16
-    assert list((tmp_path / "model").glob("*.safetensors")) and not list(tmp_path.rglob("*.bin"))
+    assert list((tmp_path / "model").glob("*.safetensors")) and not list((tmp_path / "model").rglob("*.bin"))
 
 
 @pytest.mark.skipif(machine.best_dtype() != torch.bfloat16, reason="no bfloat16 here")

@@ -251,11 +251,11 @@ def test_answers_that_nobody_could_score_teach_nothing_and_are_counted(
     exact: None, tiny: Path, tmp_path: Path, algorithm: AlgorithmName
 ) -> None:
     how = changed(HOW, algorithm=algorithm, kl_weight=0.0)
-    made = run(tiny, tmp_path, how, reward=lambda talks: [None] * len(talks))
+    made = run(tiny, tmp_path / "none", how, reward=lambda talks: [None] * len(talks))
     before = weights(tiny)
     assert all(torch.equal(w, before[name]) for name, w in weights(made.path).items())
-    run(tiny, tmp_path, how, reward=lambda talks: [None, *tenths(talks[1:])])
-    assert [row["unscored"] for row in logged(tmp_path)] == [0.25, 0.25]
+    made = run(tiny, tmp_path / "some", how, reward=lambda talks: [None, *tenths(talks[1:])])
+    assert [row["unscored"] for row in logged(tmp_path / "some")] == [0.25, 0.25]
     assert all(torch.isfinite(w).all() for w in weights(made.path).values())
 
 
@@ -336,7 +336,7 @@ def test_whoever_watches_sees_every_answer_and_is_written_down(tiny: Path, tmp_p
 
     def watch(talks: list[Conversation], rewards: list[float], kinds: list[str]) -> dict[str, float]:
         assert rewards == tenths(talks)
-        assert kinds == ["helpful"] * len(talks)
+        assert kinds == ["red_team"] * len(talks)
         seen.extend(talks)
         return {"watched": len(talks)}
 
