@@ -15,6 +15,7 @@ from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, P
 from constitutional_ai.rl_cai.feedback.compare import compare
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
+from constitutional_ai.rl_cai.feedback.likelihood import Likelihood
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.rl_cai.preference_model.settings import HelpfulnessFile
@@ -57,6 +58,13 @@ def comparisons(job: Job) -> None:
     )
 
 
+def _dialogues_before(job: Job) -> dict[str, str]:
+    """Return that worked dialogues precede a likelihood, which they did not in early runs."""
+    setting = job.recipe.feedback
+    shown = setting.method == Likelihood.name and setting.format == "plain" and job.few_shots
+    return {"worked_dialogues": "before each assistant"} if shown else {}
+
+
 def preference_labels(job: Job) -> None:
     """Label the pairs with the feedback model, under the constitution and after the gate (FB-3 to FB-7)."""
     budget = job.budget(layout.PREFERENCE_LABELS)
@@ -79,7 +87,7 @@ def preference_labels(job: Job) -> None:
         layout.PREFERENCE_LABELS,
         PreferenceLabel,
         passes,
-        config=job.config("feedback", "models.feedback") | job.few_shots_digest(),
+        config=job.config("feedback", "models.feedback") | job.few_shots_digest() | _dialogues_before(job),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
         budget=budget,
         still_fits=lambda: job.is_from(

@@ -109,10 +109,10 @@ def _dialogues(folder: Path) -> list[Any]:
 
 def _reply(dialogue: Any) -> WorkedReply | None:
     """Return a dialogue's answer and last revision; None if it has another form, as a few released ones may."""
-    talk, asked, rest = str(dialogue).partition("\n\nCritiqueRequest:")
+    talk, request, rest = str(dialogue).partition("\n\nCritiqueRequest:")
     before, _, answer = talk.rpartition(ASSISTANT)
     revision = rest.rpartition("\n\nRevision:")[2].partition("\n\n")[0]
-    if not (asked and before and answer.strip() and revision.strip()):
+    if not (request and before and answer.strip() and revision.strip()):
         return None
     return WorkedReply(before, answer.strip(), revision.strip())
 
