@@ -22,6 +22,7 @@ from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Kind, Response
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.label import METHODS, calls_per_comparison
+from constitutional_ai.rl_cai.preference_model.refusal_gate import refusal_pairs
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
@@ -237,7 +238,8 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         preferred += pretraining * pm.pretraining.epochs
     rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
     seen = int(rows * rl.epochs)
-    ratings = seen * rl.answers * (2 if method.needs_assistants else 1) if rl.reward == "feedback" else 0
+    rated = seen * rl.answers + 2 * len(refusal_pairs()) if rl.reward == "feedback" else 0
+    ratings = rated * (2 if method.needs_assistants else 1)
     answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: 2 * held_out})
     return [
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),

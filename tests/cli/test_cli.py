@@ -159,11 +159,11 @@ def test_a_run_until_a_stage_says_where_it_is_and_running_again_is_quiet() -> No
 
 def test_a_changed_recipe_is_refused_until_redo_is_said() -> None:
     assert cai("run", "demo", "out=mine", "--until", "02-revisions", *ECHO, *FEW).exit_code == 0
-    changed = ["run", "demo", "out=mine", "--until", "02-revisions", *ECHO, *FEW, "revisions.rounds=1"]
+    changed = ["run", "demo", "out=mine", "--until", "02-revisions", *ECHO, *FEW, "revisions.rounds=2"]
     refused = cai(*changed)
     assert refused.exit_code == 1
     assert refused.stderr.strip() == (
-        "cai: 02-revisions was made with revisions.rounds: 2, the recipe now says 1. "
+        "cai: 02-revisions was made with revisions.rounds: 1, the recipe now says 2. "
         "Pass --redo 02-revisions, or use a new run (out=...)."
     )
     assert cai(*changed, "--redo", "02-revisions").exit_code == 0

@@ -172,7 +172,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
         ("revisions.rounds=[", "'revisions.rounds=[': not YAML: "),
         (
             "sl_cai.rounds=3",
-            "on the command line: sl_cai: rounds (3) must not be more than revisions.rounds (2)",
+            "on the command line: sl_cai: rounds (3) must not be more than revisions.rounds (1)",
         ),
         ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
         ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),

@@ -109,7 +109,7 @@ def test_colours_of_our_own_stay() -> None:
 
 
 def test_all_printing_goes_through_one_file() -> None:
-    """Two bars of progress, which print no stranger's text, stand aside."""
+    """Four bars of progress, which print no stranger's text, stand aside."""
     printing = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -117,4 +117,10 @@ def test_all_printing_goes_through_one_file() -> None:
         if isinstance(node, ast.Call)
         and re.search(r"^print$|^Console$|click\.s?echo|stdout\.write|stderr\.write", ast.unparse(node.func))
     }
-    assert printing == {"cli/app.py", "evaluation/judge/judge.py", "serve/score_file.py"}
+    assert printing == {
+        "cli/app.py",
+        "evaluation/judge/judge.py",
+        "evaluation/principles/draft_principles.py",
+        "evaluation/principles/examine.py",
+        "serve/score_file.py",
+    }

@@ -34,6 +34,12 @@ SMALL = [
     "evaluation.red_team=4",
     "evaluation.helpful=2",
     "evaluation.borderline=2",
+    "responses.per_helpful_prompt=1",
+    "revisions.rounds=2",
+    "revisions.style=restate",
+    "rl_cai.stop_above={}",
+    "comparisons.per_prompt=1",
+    "preference_model.helpfulness.limit=32",
 ]
 
 
@@ -116,9 +122,9 @@ def test_drafted_prompts_are_counted_as_if_all_were_kept() -> None:
 
 
 def test_ratings_in_reinforcement_are_counted() -> None:
-    recipe = load_recipe("demo", ["rl_cai.reward=feedback"])
+    recipe = load_recipe("demo", ["rl_cai.reward=feedback", "rl_cai.prompts=32"])
     (found,) = [e for e in estimate(recipe) if e.stage == "07-rl-cai-model"]
-    assert found.calls == {recipe.models.feedback: 32 * 4 * 2}
+    assert found.calls == {recipe.models.feedback: (32 * 4 + 40 * 2) * 2}  # 40 pairs of the refusal gate
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ question, then counted letters."""
 SETTINGS = {
     "scores by echo": "feedback.method=multiple_choice feedback.format=plain",
     "letters by top_logprobs": "feedback.method=multiple_choice feedback.format=chat",
-    "decisions": "feedback.method=decision",
-    "votes": "feedback.method=votes",
+    "decisions": "feedback.method=decision feedback.format=auto",
+    "votes": "feedback.method=votes feedback.format=auto",
 }
 READABLE_SHARE = 0.5
 """Share of the questions that must get a label in a way that works."""

@@ -127,7 +127,7 @@ def test_the_errors_for_raw_text_and_scores_name_the_setting_to_change(server: S
         asyncio.run(load_model("anthropic:m").score(ASKED, [" (A)"]))
     with pytest.raises(InputError, match=r"Set feedback\.method=votes"):
         load_recipe("demo", ["models.feedback=anthropic:m"])
-    assert load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=votes"])
+    assert load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=votes", "feedback.format=auto"])
 
 
 def test_a_missing_key_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,13 +287,14 @@ def test_a_recipe_says_what_a_server_can_do() -> None:
     server = "models.feedback=server:m@http://127.0.0.1:1/v1"
     for settings in (["method=decision"], ["method=multiple_choice"], ["method=votes"]):
         assert load_recipe("demo", [server, *(f"feedback.{s}" for s in settings), "feedback.format=auto"])
-    assert load_recipe("demo", [server, "feedback.method=decision", "rl_cai.reward=feedback"])
+    auto = [server, "feedback.format=auto"]
+    assert load_recipe("demo", [*auto, "feedback.method=decision", "rl_cai.reward=feedback"])
     for changes, message in (
         (["feedback.method=chain_of_thought"], r"scores no continuations in chat format.*multiple_choice"),
         (["rl_cai.reward=feedback", "feedback.method=votes"], r"feedback\.method=decision"),
         (["feedback.method=decision", "feedback.format=plain"], r"set format to auto"),
     ):
         with pytest.raises(InputError, match=message):
-            load_recipe("demo", [server, *changes])
+            load_recipe("demo", [*auto, *changes])
     with pytest.raises(InputError, match=r"returns no log-probabilities"):
-        load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=decision"])
+        load_recipe("demo", ["models.feedback=anthropic:m", "feedback.method=decision", "feedback.format=auto"])
