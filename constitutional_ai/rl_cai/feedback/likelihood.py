@@ -5,8 +5,8 @@ from the first is log P(answer | upheld) − log P(answer | broken), and the ans
 Each answer is scored alone, so there is no order and there are no letters.
 
 In the plain format worked dialogues come first (OV-1): with their revisions for the one assistant, and with the answers
-that were revised for the other. Without them the embedded model takes an objection that says why for rude: of 26 pairs
-it preferred the answer that complies in 19, and with them in none.
+that were revised for the other. Without them the embedded model preferred an answer that complies to an objection that
+says why in 19 of 26 pairs, and with them in none.
 """
 
 from __future__ import annotations
