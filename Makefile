@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/cai run demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-browser: setup
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[browser]'
