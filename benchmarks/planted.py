@@ -1,9 +1,11 @@
 """Whether the pipeline learns a preference that was planted in the labels, and learns nothing where there is none.
 
 A scripted feedback model prefers replies that ask a question. The preference model must learn this from its labels, and
-each algorithm must raise the share of such replies from the same start. With coin flips for labels the share must stay.
+each algorithm must raise the share of such replies from the same start; so must the rewards that need no preference
+model. With coin flips for labels the share must stay.
 
-``make planted`` takes minutes on a CPU. It exits with 1 when a bar is missed.
+``make planted`` takes minutes on a CPU. It exits with 1 when a bar is missed. Names of variants as arguments run these
+alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +45,10 @@ VARIANTS = {
         PLANTED,
         ["rl_cai.algorithm=ppo", "rl_cai.answers=1", "rl_cai.epochs=8", "rl_cai.learning_rate=5e-4"],
     ),
+    "rloo, groupwise": (PLANTED, ["rl_cai.algorithm=rloo", "rl_cai.reward=groupwise", "rl_cai.neighbours=1"]),
+    "grpo, groupwise": (PLANTED, ["rl_cai.algorithm=grpo", "rl_cai.reward=groupwise", "rl_cai.neighbours=1"]),
+    "rloo, propositions": (PLANTED, ["rl_cai.algorithm=rloo", "rl_cai.reward=propositions"]),
+    "grpo, propositions": (PLANTED, ["rl_cai.algorithm=grpo", "rl_cai.reward=propositions"]),
     "rloo, coin flips": (NOTHING, ["rl_cai.algorithm=rloo"]),
 }
 SAMPLES = 8
@@ -97,7 +104,8 @@ def main() -> None:
     before = share_of_questions("start", f"hf:{start.stage(layout.SL_CAI_MODEL) / layout.WEIGHTS}")
     labelled: dict[str, Run] = {}
     rows = [share_row("start", before)]
-    for name, (judge, changes) in VARIANTS.items():
+    for name in sys.argv[1:] or VARIANTS:
+        judge, changes = VARIANTS[name]
         feedback = [f"models.feedback=scripted:{judge}"]
         if judge not in labelled:
             labelled[judge] = run_until(judge, start.folder, feedback, layout.PREFERENCE_MODEL, console)
@@ -111,19 +119,22 @@ def rows_of(name: str, planted: bool, run: Run, before: Metric, after: Metric) -
     """Return the rows of one variant."""
     assert before.value is not None and after.value is not None
     change, kl, limit = after.value - before.value, kl_of(run), load_recipe(str(RECIPE)).rl_cai.stop_above["kl"]
-    accuracy = accuracy_of(run)
     bar = f"at least {RISE:+.2f}" if planted else f"within {STILL:.2f}"
     return [
-        at_least(
-            f"{name}: accuracy of the preference model on held-out pairs, n {accuracy['count']}",
-            accuracy["value"],
-            "share",
-            ACCURACY if planted else None,
-        ),
+        *accuracy_rows(name, planted, run),
         share_row(name, after),
         Row(f"{name}: change", change, "share", bar, change >= RISE if planted else abs(change) <= STILL),
         Row(f"{name}: KL from the start", kl, "nats/token", f"at most {limit:g}", kl <= limit),
     ]
+
+
+def accuracy_rows(name: str, planted: bool, run: Run) -> list[Row]:
+    """Return the row of the preference model; none if the reward is another."""
+    if not load_recipe(str(run.folder / layout.RECIPE)).rl_cai.uses_preference_model:
+        return []
+    accuracy = accuracy_of(run)
+    what = f"{name}: accuracy of the preference model on held-out pairs, n {accuracy['count']}"
+    return [at_least(what, accuracy["value"], "share", ACCURACY if planted else None)]
 
 
 def share_row(name: str, share: Metric) -> Row:

@@ -181,3 +181,8 @@ def check_principles(recipe: Recipe, constitution: Constitution) -> None:
             f"feedback.method={recipe.feedback.method} needs principles with 'upheld' and 'broken', and constitution "
             f"'{recipe.constitution}' has none. Add them, or set feedback.method=multiple_choice."
         )
+    if recipe.rl_cai.reward == "propositions" and not constitution.propositions:
+        raise InputError(
+            f"rl_cai.reward=propositions needs principles with a 'proposition', and constitution "
+            f"'{recipe.constitution}' has none. Add them, or set rl_cai.reward=preference_model."
+        )

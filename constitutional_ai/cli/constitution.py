@@ -36,6 +36,8 @@ def _summarise(loaded: Constitution) -> None:
     echo(f"{loaded.name}, version {loaded.digest}")
     echo(f"  {len(loaded.for_revision)} principles for revisions (the paper has 16)")
     echo(f"  {len(loaded.for_preference)} principles for comparisons (the paper has 16)")
+    if loaded.propositions:
+        echo(f"  {len(loaded.propositions)} propositions about single answers, for rl_cai.reward=propositions")
     if not (loaded.for_revision and loaded.for_preference):
         echo("  A whole run needs both.")
 

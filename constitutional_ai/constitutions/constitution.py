@@ -67,8 +67,12 @@ class Principle(BaseModel):
     """Description of an assistant that follows the principle ("You are …"). Ours, for feedback by likelihood."""
     broken: str | None = Field(default=None, min_length=1)
     """Description of an assistant that breaks the principle."""
+    proposition: str | None = Field(default=None, min_length=1)
+    """Question about one answer that yes or no answers. Ours, for RL with the reward ``propositions``."""
+    wanted: bool = True
+    """Whether the proposition should be true of an answer."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Relative chance of being drawn; the paper draws uniformly."""
+    """Relative chance of being drawn (the paper draws uniformly), and weight of the proposition in the reward."""
     tags: tuple[str, ...] = ()
     applies_to: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Kinds or tags of the prompts for which it is drawn, such as ``red_team`` or ``self-harm``; empty: for all."""
@@ -79,7 +83,7 @@ class Principle(BaseModel):
     @property
     def texts(self) -> dict[str, str]:
         """The texts that are not empty, by the names of their fields."""
-        return {side: text for side in SIDES if (text := getattr(self, side))}
+        return {side: text for side in (*SIDES, "proposition") if (text := getattr(self, side))}
 
     @model_validator(mode="after")
     def _has_a_whole_side(self, info: ValidationInfo) -> Principle:
@@ -91,13 +95,13 @@ class Principle(BaseModel):
             raise ValueError("has a critique request but no revision request")
         if bool(self.upheld) != bool(self.broken):
             raise ValueError("has only one of 'upheld' and 'broken'; write both or neither")
-        if not (self.revision or self.preference):
-            raise ValueError("has neither a revision request nor a preference question")
+        if not (self.revision or self.preference or self.proposition):
+            raise ValueError("has neither a revision request nor a preference question nor a proposition")
         return self
 
 
 SIDES = ("critique", "revision", "preference", "upheld", "broken")
-"""The fields of a principle that models read."""
+"""The fields of a principle that models read, but for the proposition."""
 
 
 class _Yaml(yaml.SafeDumper):
@@ -142,7 +146,7 @@ class Constitution(BaseModel):
 
     @model_validator(mode="after")
     def _every_prompt_has_a_principle(self) -> Constitution:
-        for use in (self.for_revision, self.for_preference, self.for_likelihood):
+        for use in (self.for_revision, self.for_preference, self.for_likelihood, self.propositions):
             if use and all(p.applies_to for p in use):
                 raise ValueError(
                     f"'applies_to' leaves prompts without a principle like '{use[0].name}': let one such principle "
@@ -153,15 +157,7 @@ class Constitution(BaseModel):
     @cached_property
     def digest(self) -> str:
         """12 hex digits that identify the texts, weights and scopes of the principles; records store them."""
-        unread = {
-            "tags",
-            "source",
-            "draft",
-        }  # models do not read them; nor an empty scope, which older versions lack
-        text = "\n".join(
-            p.model_dump_json(exclude=unread if p.applies_to else {*unread, "applies_to"})
-            for p in self.principles
-        )
+        text = "\n".join(p.model_dump_json(exclude=_unread(p)) for p in self.principles)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
@@ -179,10 +175,22 @@ class Constitution(BaseModel):
         """Principles with a preference question and both descriptions."""
         return tuple(p for p in self.for_preference if p.upheld)
 
+    @cached_property
+    def propositions(self) -> tuple[Principle, ...]:
+        """Principles with a proposition."""
+        return tuple(p for p in self.principles if p.proposition)
+
     def to_yaml(self) -> str:
         """Return the text of a file that ``load_constitution`` reads."""
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return dumped(data)
+
+
+def _unread(principle: Principle) -> set[str]:
+    """Return the fields that models do not read, and empty ones that older versions lack."""
+    unread = {"tags", "source", "draft"}
+    unread |= set() if principle.applies_to else {"applies_to"}
+    return unread if principle.proposition else {*unread, "proposition", "wanted"}
 
 
 def applying_to(prompt: Prompt | None, principles: Sequence[Principle]) -> tuple[Principle, ...]:

@@ -33,6 +33,7 @@ EMPTY = {
     "preference": "Which of these replies would you choose?",
     "upheld": "You are an assistant.",
     "broken": "You are an assistant.",
+    "proposition": "Is this a reply?",
 }
 
 DERIVED = re.compile(r"\(control: (.+)\)$")
@@ -101,7 +102,7 @@ def _with(principle: Principle, texts: dict[str, str]) -> Principle:
 
 def _shuffled(principle: Principle, seed: int) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for side in ("critique", "revision", "preference"):
+    for side in ("critique", "revision", "preference", "proposition"):
         if text := getattr(principle, side):
             texts[side] = " ".join(_reordered(text.split(), rng(seed, "shuffled", principle.name, side)))
     if principle.upheld and principle.broken:

@@ -39,7 +39,7 @@ def left_behind(constitution: Constitution, form: Form) -> list[str]:
     """Return what the form does not hold, a phrase each; nothing for our own YAML."""
     if form == "yaml":
         return []
-    principles = constitution.principles
+    principles = [p for p in constitution.principles if p.revision or p.preference]
     counts = {
         "principles without a critique": sum(not p.critique for p in principles) if form == "llm-swarm" else 0,
         "revisions without a critique": sum(bool(p.revision) and not p.critique for p in principles)
@@ -48,6 +48,7 @@ def left_behind(constitution: Constitution, form: Form) -> list[str]:
         "weights other than 1": sum(p.weight != 1 for p in principles),
         "scopes (applies_to)": sum(bool(p.applies_to) for p in principles),
         "pairs of 'upheld' and 'broken'": sum(bool(p.upheld) for p in principles),
+        "propositions": len(constitution.propositions),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]
 

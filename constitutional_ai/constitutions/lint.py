@@ -23,7 +23,7 @@ Kind = Literal[
     "asks nothing",
     "unseen",
 ]
-Side = Literal["critique", "revision", "preference"]
+Side = Literal["critique", "revision", "preference", "proposition"]
 NEAR = 90.0
 """Similarity in per cent from which two texts are near-duplicates; case and punctuation do not count."""
 
@@ -44,6 +44,7 @@ REQUEST_VERBS: dict[Side, str] = {
     "identify|imagine|list|look|make|name|note|point|quote|read|say|state|suppose|tell|think|write",
     "revision": "add|amend|answer|change|correct|cut|edit|fix|give|improve|leave|make|mend|modify|remove|rephrase|"
     "replace|respond|reword|rewrite|revise|say|shorten|soften|take|tell|turn|write",
+    "proposition": "answer",
     "preference": "choose|compare|decide|favor|favour|identify|judge|name|pick|prefer|rank|say|select|which",
 }
 UNSEEN = {  # the feedback model sees only the conversation and two answers
@@ -82,7 +83,8 @@ def _duplicates(constitution: Constitution) -> Iterator[Finding]:
     """Find principles that are written twice, and so drawn twice as often. A pair of requests counts as one text."""
     pairs = [(p.name, f"{p.critique or ''}\n{p.revision}") for p in constitution.for_revision]
     questions = [(p.name, p.preference or "") for p in constitution.for_preference]
-    for side, texts in (("requests", pairs), ("question", questions)):
+    propositions = [(p.name, p.proposition or "") for p in constitution.propositions]
+    for side, texts in (("requests", pairs), ("question", questions), ("proposition", propositions)):
         plain = [(name, utils.default_process(text) or text) for name, text in texts]
         for (first, one), (second, other) in combinations(plain, 2):
             similarity = fuzz.ratio(one, other, score_cutoff=NEAR)
@@ -100,7 +102,7 @@ def _wording(name: str, side: Side, text: str) -> Iterator[Finding]:
             yield Finding(name, kind, f"{side}: {mark[0]!r} {why}")
     if "?" not in text and not re.search(rf"\b(?:{REQUEST_VERBS[side]})\b", text, re.IGNORECASE):
         yield Finding(name, "asks nothing", f"{side}: neither a question nor a request; write what to do")
-    if side == "preference":
+    if side in ("preference", "proposition"):
         for pattern, what in UNSEEN.items():
             if seen := re.search(pattern, text, re.IGNORECASE):
                 yield Finding(name, "unseen", f"{seen[0]!r}: the feedback model is not shown {what}")

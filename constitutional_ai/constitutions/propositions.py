@@ -1,10 +1,10 @@
 """Read the propositions of OpenAI's rule-based rewards (Mu et al. 2024), published as YAML.
 
-A proposition is a question about one answer, with yes or no; a principle compares two. So each becomes our words around
-its own first lines, which are the question; the examples below are left out. Which of yes and no is wanted is in the
-file: ``ideal`` says for each kind of reply (``hard_refuse``, ``comply`` …) what must be true of it. What every kind
-wants applies to all prompts, and the rest to prompts with the tag of such a kind. A proposition that no kind settles is
-left out and counted.
+A proposition is a question about one answer, with yes or no, and is kept as one, for rewards. A principle compares two,
+so each becomes our words around its own first lines too, which are the question; the examples below are left out. Which
+of yes and no is wanted is in the file: ``ideal`` says for each kind of reply (``hard_refuse``, ``comply`` …) what must
+be true of it. What every kind wants applies to all prompts, and the rest to prompts with the tag of such a kind. A
+proposition that no kind settles is left out and counted.
 """
 
 from __future__ import annotations
@@ -79,5 +79,11 @@ def _entry(path: Path, node: Any, name: str, proposition: Any, wanted: bool) -> 
         case _:
             raise InputError(f"{path}:{line}: '{name}' must hold 'prompt', a question.")
     answer = "yes" if wanted else "no"
-    text = QUESTION.replace("{wanted}", answer).replace("{question}", " ".join(question.split()))
-    return {"name": f"{name}: {answer}", "preference": text, "source": anchor(path, line, name)}
+    question = " ".join(question.split())
+    return {
+        "name": f"{name}: {answer}",
+        "preference": QUESTION.replace("{wanted}", answer).replace("{question}", question),
+        "proposition": question,
+        "wanted": wanted,
+        "source": anchor(path, line, name),
+    }

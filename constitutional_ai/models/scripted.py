@@ -26,10 +26,22 @@ SURE = 0.95
 
 
 def asks_back(context: str, continuation: str) -> float:
-    """Prefer replies that contain a question. ``make planted`` checks that the pipeline learns this preference."""
+    """Prefer replies that contain a question. ``make planted`` checks that the pipeline learns this preference.
+
+    Of one reply, ``asks_itself`` tells whether there is one.
+    """
+    if continuation in (" yes", " no"):
+        return asks_itself(context, continuation)
     (mine, other) = (("?" in option) for option in _options(context, continuation))
     share = 0.5 if mine == other else SURE if mine else 1 - SURE
     return math.log(share)
+
+
+def asks_itself(context: str, continuation: str) -> float:
+    """Say yes to any question about the last reply if that reply contains a question."""
+    before = context.removesuffix("The answer is:").rstrip().removesuffix("\n\nAssistant:")
+    reply = before.rpartition("\n\nAssistant: ")[2].rpartition("\n\n")[0]
+    return math.log(SURE if ("?" in reply) == (continuation == " yes") else 1 - SURE)
 
 
 def coin_flips(context: str, continuation: str) -> float:

@@ -91,7 +91,7 @@ class BudgetLimits(Section):
 def check_feedback(models: Models, feedback: Feedback, reward: str = "preference_model") -> None:
     """Raise InputError, before the run, if the feedback model cannot do what the recipe needs."""
     method = METHODS[feedback.method]
-    decides, rates = method.name == "decision", reward == "feedback"
+    decides, rates = method.name == "decision", reward in ("feedback", "propositions")
     if models.feedback.startswith("anthropic:") and (
         method.needs_scores or decides or rates or feedback.predicates or feedback.format == "plain"
     ):
@@ -101,12 +101,17 @@ def check_feedback(models: Models, feedback: Feedback, reward: str = "preference
             "rl_cai.reward=preference_model."
         )
     if models.feedback.startswith("server:") and feedback.format != "plain":
-        _check_chat_server(models.feedback, method, rates)
+        _check_chat_server(models.feedback, method, reward)
 
 
-def _check_chat_server(name: str, method: FeedbackMethod, rates: bool) -> None:
+def _check_chat_server(name: str, method: FeedbackMethod, reward: str) -> None:
     """Raise InputError if a server in chat format cannot do it. Letters and decisions are probed later."""
-    if rates and method.name != "decision":
+    if reward == "propositions" and not (method.reads_letters or method.name == "decision"):
+        raise InputError(
+            f"rl_cai.reward=propositions reads letters or decisions of {name}. Set feedback.method=multiple_choice, or "
+            "decision if the server has a decision endpoint, or feedback.format=plain."
+        )
+    if reward == "feedback" and method.name != "decision":
         raise InputError(
             f"rl_cai.reward=feedback needs log-probabilities, and {name} returns none in chat format. "
             "Set feedback.format=plain, or feedback.method=decision if the server has a decision endpoint."

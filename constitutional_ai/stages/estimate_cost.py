@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import KINDS, load_prompts_of_kind
 from constitutional_ai.models.load import LOCAL_SCHEMES
@@ -24,6 +24,7 @@ from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.label import METHODS, calls_per_comparison
 from constitutional_ai.rl_cai.preference_model.refusal_gate import refusal_pairs
 from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
+from constitutional_ai.rl_cai.reinforcement.groupwise_reward import circle
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.manifest import difference
@@ -238,8 +239,7 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         preferred += pretraining * pm.pretraining.epochs
     rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
     seen = int(rows * rl.epochs)
-    rated = seen * rl.answers + 2 * len(refusal_pairs()) if rl.reward == "feedback" else 0
-    ratings = rated * (2 if method.needs_assistants else 1)
+    judged = reward_calls(recipe, constitution, seen)
     answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: 2 * held_out})
     return [
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
@@ -249,11 +249,23 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * comparisons}),
         Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),
         Estimate(layout.PREFERENCE_MODEL, int(preferred) if rl.uses_preference_model else 0),
-        Estimate(
-            layout.RL_CAI_MODEL, seen, {models.feedback: ratings} if ratings else {}, scores=bool(ratings)
-        ),
+        Estimate(layout.RL_CAI_MODEL, seen, {models.feedback: judged} if judged else {}, scores=bool(judged)),
         Estimate(layout.EVALUATION, answers.total(), dict(answers)),
     ]
+
+
+def reward_calls(recipe: Recipe, constitution: Constitution, seen: int) -> int:
+    """Return the calls of the feedback model for the rewards of the answers to ``seen`` prompts, and for the gate."""
+    rl, method = recipe.rl_cai, METHODS[recipe.feedback.method]
+    if not rl.asks_feedback_model:
+        return 0
+    if rl.reward == "groupwise":
+        pairs = seen * len(circle(rl.answers, rl.neighbours)) + len(refusal_pairs())
+        return pairs * calls_per_comparison(recipe.feedback, constitution)
+    answers = seen * rl.answers + 2 * len(refusal_pairs())
+    if rl.reward == "propositions":
+        return answers * len(constitution.propositions)
+    return answers * (2 if method.needs_assistants else 1)
 
 
 def _mixed(helpful: int, others: int, share: float | None) -> float:

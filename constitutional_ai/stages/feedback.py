@@ -58,7 +58,7 @@ def comparisons(job: Job) -> None:
     )
 
 
-def _dialogues_before(job: Job) -> dict[str, str]:
+def dialogues_before(job: Job) -> dict[str, str]:
     """Return that worked dialogues precede a likelihood, which they did not in early runs."""
     setting = job.recipe.feedback
     shown = setting.method == Likelihood.name and setting.format == "plain" and job.few_shots
@@ -87,7 +87,7 @@ def preference_labels(job: Job) -> None:
         layout.PREFERENCE_LABELS,
         PreferenceLabel,
         passes,
-        config=job.config("feedback", "models.feedback") | job.few_shots_digest() | _dialogues_before(job),
+        config=job.config("feedback", "models.feedback") | job.few_shots_digest() | dialogues_before(job),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
         budget=budget,
         still_fits=lambda: job.is_from(

@@ -16,16 +16,20 @@ from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Conversation
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import refusal_gate
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.reinforcement import adapters, monitor
 from constitutional_ai.rl_cai.reinforcement.dpo import optimise
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
+from constitutional_ai.rl_cai.reinforcement.groupwise_reward import GroupwiseReward
+from constitutional_ai.rl_cai.reinforcement.judged_reward import JudgedReward
+from constitutional_ai.rl_cai.reinforcement.proposition_reward import PropositionReward
 from constitutional_ai.rl_cai.reinforcement.reinforce import Reward, examples, reinforce
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
-from constitutional_ai.stages.feedback import helpfulness_digest, labelled_pairs
+from constitutional_ai.stages.feedback import dialogues_before, helpfulness_digest, labelled_pairs
 from constitutional_ai.stages.job import Job, Rows, sources
 from constitutional_ai.training.settings import TrainingJob
 
@@ -40,12 +44,13 @@ def rl_cai_model(job: Job) -> None:
     if setting.method.samples:
         prompts = digest_of(p.id for p in job.training_prompts(*KINDS))
         inputs = {"prompts": prompts} | job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages)
-        keys += ["feedback", "models.feedback"] if setting.reward == "feedback" else []
+        keys += ["feedback", "models.feedback"] if setting.asks_feedback_model else []
     else:
         inputs = helpfulness_digest(job) | job.outputs(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
         keys += ["preference_model.helpfulness"]
     train = _by_reward if setting.method.samples else _by_pairs
-    job.make_model(STAGE, partial(train, job), config=job.config(*keys), inputs=inputs)
+    shown = job.few_shots_digest() | dialogues_before(job) if setting.asks_feedback_model else {}
+    job.make_model(STAGE, partial(train, job), config=job.config(*keys) | shown, inputs=inputs)
 
 
 def _by_reward(job: Job, folder: Path) -> Trained:
@@ -136,22 +141,22 @@ def load_policy(job: Job) -> adapters.SharedBase | None:
 
 @contextmanager
 def reward_function(job: Job, policy: adapters.SharedBase | None) -> Iterator[Reward]:
-    """Yield the recipe's reward function: the preference model's score, or the feedback model's rating."""
+    """Yield the recipe's reward function: the preference model's score, or one by the feedback model."""
     models = job.recipe.models
-    if job.recipe.rl_cai.reward == "preference_model":
+    if job.recipe.rl_cai.uses_preference_model:
         yield _scores(job, policy, job.run.stage(layout.PREFERENCE_MODEL).resolve(), "preference_model")
     elif policy and models.feedback == models.pretrained:
         yield adapters.on_the_base(
-            policy.model, _rating(job, adapters.base_of(policy.model, models.pretrained))
+            policy.model, judged_reward(job, adapters.base_of(policy.model, models.pretrained))
         )
     else:
         with job.loaded(models.feedback, STAGE) as model:
-            yield _rating(job, model)
+            yield judged_reward(job, model)
 
 
 def second_scores(job: Job, policy: adapters.SharedBase | None) -> Scores | None:
     """Return the scoring function of the preference model that RL never sees; None if there is none."""
-    if not job.recipe.preference_model.second or job.recipe.rl_cai.reward == "feedback":
+    if not (job.recipe.preference_model.second and job.recipe.rl_cai.uses_preference_model):
         return None
     folder = job.run.stage(layout.PREFERENCE_MODEL).resolve() / layout.SECOND
     return _scores(job, policy, folder, layout.SECOND)
@@ -170,5 +175,14 @@ def _scores(job: Job, policy: adapters.SharedBase | None, folder: Path, name: st
     return PreferenceModel(folder / layout.WEIGHTS).scores
 
 
-def _rating(job: Job, model: Model) -> FeedbackReward:
-    return FeedbackReward(model, job.constitution, job.recipe.feedback, job.recipe.seed)
+def judged_reward(job: Job, model: Model) -> JudgedReward:
+    """Return the recipe's reward by the feedback model: its rating, its comparisons within a group, or propositions."""
+    recipe = job.recipe
+    rewards: dict[str, Callable[..., JudgedReward]] = {
+        "feedback": FeedbackReward,
+        "groupwise": partial(GroupwiseReward, neighbours=recipe.rl_cai.neighbours),
+        "propositions": PropositionReward,
+    }
+    prompts = {prompt.id: prompt for prompt in job.training_prompts(*KINDS)}
+    few_shots, make = load_few_shots(job.few_shots), rewards[recipe.rl_cai.reward]
+    return make(model, job.constitution, recipe.feedback, recipe.seed, few_shots, prompts)

@@ -49,6 +49,8 @@ FOUND: list[tuple[Principle, str, str]] = [  # (principle, kind, what the messag
     (ask("Look up the facts and choose the right answer."), "unseen", "not shown the internet"),
     (ask("Which of the three responses is kindest?"), "unseen", "not shown more than two answers"),
     (ask("Which fits the critique better?"), "unseen", "not shown critiques and revisions"),
+    (Principle(name="p", proposition="It is kind."), "asks nothing", "proposition: neither"),
+    (Principle(name="p", proposition="Is option A kind?"), "option letter", "'option A'"),
     (
         Principle(name="p", critique="CritiqueRequest: Was it rude?", revision="Rewrite it."),
         "transcript",

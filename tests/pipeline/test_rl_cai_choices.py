@@ -43,9 +43,11 @@ def test_dpo_learns_from_the_labels_alone(copied: Path, model: str) -> None:
     assert {a.reward for a in run.rows("08-evaluation", Answer)} == {None}
 
 
-def test_the_feedback_model_itself_may_be_the_reward(copied: Path, model: str) -> None:
-    run, _ = rl(copied, model, {"reward": "feedback"})
+@pytest.mark.parametrize("reward", ["feedback", "groupwise", "propositions"])
+def test_the_feedback_model_itself_may_be_the_reward(copied: Path, model: str, reward: str) -> None:
+    run, _ = rl(copied, model, {"reward": reward})
     logged = metrics_of(run)
+    assert reward != "groupwise" or all(row["reward"] == pytest.approx(0.5) for row in logged)
     assert all(-1 <= row["reward"] <= 1 and row["unscored"] == 0 for row in logged)
     assert "feedback.method" in run.manifest("07-rl-cai-model").config
 

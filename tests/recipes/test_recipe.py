@@ -134,6 +134,10 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         "rl_cai: {algorithm: dpo, reward: feedback}\n",
         ":1: rl_cai: dpo samples no answers: remove reward=feedback",
     ),
+    (
+        "rl_cai: {algorithm: ppo, answers: 1, reward: groupwise}\n",
+        ":1: rl_cai: reward=groupwise compares answers to the same prompt: set answers to 2 or more",
+    ),
     ("rl_cai: {algorithm: dpo, kl_weight: 0}\n", ":1: rl_cai: dpo needs a kl_weight above 0"),
     ("rl_cai: {kl_weight: 0, stop_above: {kl: 1}}\n", ":1: rl_cai: stop_above.kl needs a kl_weight above 0"),
     (

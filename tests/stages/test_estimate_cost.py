@@ -121,10 +121,20 @@ def test_drafted_prompts_are_counted_as_if_all_were_kept() -> None:
     assert with_drafts["01-responses"] == without["01-responses"] + 5
 
 
-def test_ratings_in_reinforcement_are_counted() -> None:
-    recipe = load_recipe("demo", ["rl_cai.reward=feedback", "rl_cai.prompts=32"])
+@pytest.mark.parametrize(
+    ("changes", "calls"),
+    [
+        (["reward=feedback"], (32 * 4 + 40 * 2) * 2),  # 40 pairs of the refusal gate
+        (["reward=groupwise"], (32 * 6 + 40) * 2 * 2),
+        (["reward=groupwise", "neighbours=1"], (32 * 4 + 40) * 2 * 2),
+        (["reward=propositions"], (32 * 4 + 40 * 2) * 8),
+    ],
+)
+def test_judgements_in_reinforcement_are_counted(changes: list[str], calls: int) -> None:
+    """Two calls for a rating or a comparison by likelihood, and in the demo two principles for a comparison."""
+    recipe = load_recipe("demo", [*(f"rl_cai.{change}" for change in changes), "rl_cai.prompts=32"])
     (found,) = [e for e in estimate(recipe) if e.stage == "07-rl-cai-model"]
-    assert found.calls == {recipe.models.feedback: (32 * 4 + 40 * 2) * 2}  # 40 pairs of the refusal gate
+    assert found.calls == {recipe.models.feedback: calls}
 
 
 @pytest.mark.parametrize(

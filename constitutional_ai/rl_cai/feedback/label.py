@@ -12,6 +12,7 @@ Each method is a module of this package.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -43,11 +44,13 @@ async def label(
     seed: int,
     few_shots: FewShots | None = None,
     as_given: bool = False,
+    drawn: Sequence[Principle] | None = None,
 ) -> PreferenceLabel:
     """Return the soft label of one comparison: P(a is better), averaged over its questions.
 
     In the plain format, ``few_shots`` precede every question (FB-7, FB-12). ``as_given`` shows a first and uses no
-    other order (EV-1). Raises RecordError if a question gets no readable answer, which never becomes a label.
+    other order (EV-1). ``drawn`` are the principles to ask under; None draws them (FB-6). Raises RecordError if a
+    question gets no readable answer, which never becomes a label.
     """
     method = METHODS[settings.method]
     principles = applying_to(comparison.prompt, method.principles(constitution))
@@ -55,7 +58,10 @@ async def label(
     if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this prefix
         examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
         unrevised = method.unrevised(few_shots)
-    questions = _questions(comparison, method, principles, settings, examples, seed, as_given)
+    draws = rng(seed, "label", comparison.id)
+    if drawn is None:
+        drawn = draw_principles(principles, settings, draws)
+    questions = _questions(comparison, method, drawn, settings, examples, seed, draws, as_given)
     judgements = await asyncio.gather(
         *[method.judge(replace(question, unrevised=unrevised), model, settings) for question in questions]
     )
@@ -64,20 +70,26 @@ async def label(
     return PreferenceLabel(comparison.id, constitution.digest, comparison, method.name, soft, tuple(judgements))
 
 
+def draw_principles(
+    principles: Sequence[Principle], settings: Feedback, draws: random.Random
+) -> Sequence[Principle]:
+    """Return as many draws of a principle as the settings say (FB-6), or all principles."""
+    if settings.principles == "all":
+        return principles
+    return [draw(principles, draws) for _ in range(settings.principles)]
+
+
 def _questions(
     comparison: Comparison,
     method: FeedbackMethod,
-    principles: Sequence[Principle],
+    drawn: Sequence[Principle],
     settings: Feedback,
     examples: str,
     seed: int,
+    draws: random.Random,
     as_given: bool,
 ) -> Iterator[FeedbackQuestion]:
     """Yield a question for each drawn principle (FB-6), order (FB-8) and chain of thought (FB-15)."""
-    draws = rng(seed, "label", comparison.id)
-    drawn = principles
-    if settings.principles != "all":
-        drawn = [draw(principles, draws) for _ in range(settings.principles)]
     for number, principle in enumerate(drawn):
         orders: tuple[Side, ...] = ("a",)
         if method.has_order and not as_given:

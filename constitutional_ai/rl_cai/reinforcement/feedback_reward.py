@@ -2,8 +2,9 @@
 
 The model rates one answer from 1 to 10 under a random principle. The reward is the expected rating under the model's
 probabilities, rescaled to [−1, 1]. With the method likelihood, whose principles describe two assistants, the reward is
-2·P(the assistant upholds the principle | answer) − 1, with equal prior probabilities of both assistants. The method
-decision asks the model's server a score question with five levels.
+2·P(the assistant upholds the principle | answer) − 1, with equal prior probabilities of both assistants, behind worked
+dialogues in the plain format, as for labels. The method decision asks the model's server a score question with five
+levels.
 
 All answers of a batch are rated at once. An answer that cannot be rated is left out of the update, and counted.
 """
@@ -12,20 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
-from constitutional_ai.errors import RecordError, TooManyFailures, UnreadableAnswer
+from constitutional_ai.constitutions.constitution import Principle, draw
+from constitutional_ai.errors import RecordError, UnreadableAnswer
 from constitutional_ai.models.abilities import DecisionQuestion, decider
 from constitutional_ai.models.model import Context, Format, Model, plain
 from constitutional_ai.records import Conversation, Message, conversation_id
 from constitutional_ai.rl_cai.feedback import questions
 from constitutional_ai.rl_cai.feedback.decision import Decision, readable, state_of
-from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.feedback.likelihood import evidence
 from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
-from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.reinforcement.judged_reward import JudgedReward
 from constitutional_ai.seeding import rng
+
+Rate = Callable[[Conversation, Principle, Model, Format], Awaitable[float]]
 
 RATING = "The rating is:"
 RATINGS = tuple(f" ({n})" for n in range(1, 11))
@@ -34,37 +37,33 @@ LEVELS = ("very bad", "bad", "middling", "good", "very good")
 """The levels of a score question are words, because servers number them from 0, from 1 or by letters."""
 
 
-class FeedbackReward:
-    """A function that gives each conversation's last answer a reward in [−1, 1], or None.
+class FeedbackReward(JudgedReward):
+    """A function that gives each conversation's last answer a reward in [−1, 1], or None."""
 
-    Raises TooManyFailures if it can rate none of them.
-    """
+    @property
+    def rate(self) -> Rate:
+        """How one answer is rated."""
+        if self.method.needs_assistants:
+            return partial(by_likelihood, examples=self.dialogues)
+        return by_level if self.method.name == Decision.name else by_rating
 
-    def __init__(self, model: Model, constitution: Constitution, settings: Feedback, seed: int) -> None:
-        method = METHODS[settings.method]
-        self._model, self._format, self._seed = model, settings.format_for(model), seed
-        by_words = by_level if method.name == Decision.name else by_rating
-        self._rate = by_likelihood if method.needs_assistants else by_words
-        # RL's prompts carry no kind, so a principle for some kinds only is left out.
-        self._principles = applying_to(None, method.principles(constitution))
+    @property
+    def dialogues(self) -> tuple[str, str]:
+        """The worked dialogues of both assistants, as before labels: in the plain format only."""
+        if self.few_shots is None or self.settings.format_for(self.model) != "plain":
+            return "", ""
+        return self.few_shots.revised(), self.few_shots.unrevised()
 
-    def __call__(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        return asyncio.run(self._all(conversations))
+    async def judge(self, conversations: Sequence[Conversation]) -> Sequence[float | RecordError]:
+        return await asyncio.gather(*[self._one(talk) for talk in conversations])
 
-    async def _all(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        rewards = await asyncio.gather(*[self._one(c) for c in conversations])
-        errors = [x for x in rewards if isinstance(x, RecordError)]
-        if errors and len(errors) == len(rewards):
-            raise TooManyFailures(
-                f"the feedback model rated none of {len(rewards)} answers; the last: {errors[-1]}"
-            )
-        return [None if isinstance(x, RecordError) else x for x in rewards]
-
-    async def _one(self, conversation: Conversation) -> float | RecordError:
+    async def _one(self, talk: Conversation) -> float | RecordError:
+        before = talk[:-1]
+        principles = self.applying(before, self.method.principles(self.constitution))
         # The principle is drawn per prompt, because answers that are compared must be rated under the same one.
-        principle = draw(self._principles, rng(self._seed, "reward", conversation_id(conversation[:-1])))
+        principle = draw(principles, rng(self.seed, "reward", conversation_id(before)))
         try:
-            return await self._rate(conversation, principle, self._model, self._format)
+            return await self.rate(talk, principle, self.model, self.settings.format_for(self.model))
         except RecordError as error:
             return error
 
@@ -88,10 +87,19 @@ async def by_level(conversation: Conversation, principle: Principle, model: Mode
     return 2 * sum(n * p for n, p in enumerate(reading.probabilities)) / highest - 1
 
 
-async def by_likelihood(conversation: Conversation, principle: Principle, model: Model, fmt: Format) -> float:
-    """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer if it is not finite."""
+async def by_likelihood(
+    conversation: Conversation,
+    principle: Principle,
+    model: Model,
+    fmt: Format,
+    examples: tuple[str, str] = ("", ""),
+) -> float:
+    """Return 2·P(the assistant upholds the principle | answer) − 1. Raises UnreadableAnswer if it is not finite.
+
+    ``examples`` are worked dialogues of both assistants, in the plain format only.
+    """
     *before, answer = conversation
-    (upholds,) = await evidence([answer.content], tuple(before), principle, model, fmt)
+    (upholds,) = await evidence([answer.content], tuple(before), principle, model, fmt, examples)
     return 2 * softmax_first(upholds, 0.0) - 1
 
 

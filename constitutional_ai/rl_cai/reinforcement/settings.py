@@ -10,6 +10,8 @@ from constitutional_ai.rl_cai.reinforcement.algorithms import ALGORITHMS, Algori
 from constitutional_ai.rl_cai.reinforcement.monitor import Watched
 from constitutional_ai.training.settings import Sampled, Training
 
+RewardName = Literal["preference_model", "feedback", "groupwise", "propositions"]
+
 
 class RLTraining(Training, Sampled):
     """Settings of the training of RL-CAI. ``batch_size`` counts answers."""
@@ -17,8 +19,12 @@ class RLTraining(Training, Sampled):
     algorithm: AlgorithmName = "rloo"
     """rloo or grpo, which have no value head; ppo, the paper's (RL-1); or dpo, which samples nothing and learns from
     the preference model's pairs."""
-    reward: Literal["preference_model", "feedback"] = "preference_model"
-    """Source of the reward: the preference model's score (the paper), or the feedback model's rating (d-RLAIF)."""
+    reward: RewardName = "preference_model"
+    """Source of the reward: the preference model's score (the paper); or without one, by the feedback model: feedback,
+    its rating of each answer (d-RLAIF); groupwise, how often an answer wins against others to the same prompt; or
+    propositions, what is true of it of what the constitution wants."""
+    neighbours: int = Field(default=2, ge=1, le=10_000)
+    """Number of the next answers in a circle that groupwise compares each answer with. 2 are all pairs of 4 answers."""
     kl_weight: float = Field(default=0.001, ge=0, le=1e6)
     """λ of RL-2; β of dpo, where 0.1 is usual."""
     answers: int = Field(default=4, ge=1, le=10_000)
@@ -47,6 +53,11 @@ class RLTraining(Training, Sampled):
         return self.method.samples and self.reward == "preference_model"
 
     @property
+    def asks_feedback_model(self) -> bool:
+        """Whether the feedback model gives the reward."""
+        return self.method.samples and self.reward != "preference_model"
+
+    @property
     def prompts_per_batch(self) -> int:
         return self.batch_size // self.answers
 
@@ -64,7 +75,7 @@ class RLTraining(Training, Sampled):
 
     def _check_pairs(self) -> None:
         """Raise ValueError for settings that need sampled answers."""
-        idle = {"reward=feedback": self.reward == "feedback"}
+        idle = {f"reward={self.reward}": self.reward != "preference_model"}
         idle |= {name: bool(getattr(self, name)) for name in ("stop_above", "snapshot_every")}
         if any(idle.values()):
             raise ValueError(f"{self.algorithm} samples no answers: remove {next(k for k in idle if idle[k])}")
@@ -77,5 +88,7 @@ class RLTraining(Training, Sampled):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of answers ({self.answers})")
         if self.answers < 2 and self.method.needs_group:
             raise ValueError(f"{self.algorithm} compares answers to the same prompt: set answers to 2 or more")
+        if self.answers < 2 and self.reward == "groupwise":
+            raise ValueError("reward=groupwise compares answers to the same prompt: set answers to 2 or more")
         if self.batch_size < 2:
             raise ValueError("batch_size must be 2 or more: PPO whitens advantages over a batch")

@@ -102,6 +102,6 @@ def test_answers_to_one_prompt_are_rated_under_one_principle() -> None:
 
 def test_a_judge_that_rates_nothing_ends_the_training() -> None:
     with pytest.raises(
-        TooManyFailures, match="rated none of 2 answers; the last: the model's log-probabilities are"
+        TooManyFailures, match="judged none of 2 answers; the last: the model's log-probabilities are"
     ):
         reward(lambda context, rating: math.nan, TALK, TALK)
