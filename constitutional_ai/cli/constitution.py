@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def check(constitution: str) -> None:
     """Check CONSTITUTION and print a summary.
 
-    CONSTITUTION is a YAML file or the name of a built-in constitution.
+    CONSTITUTION is a YAML file or the name of a built-in constitution. Beside mine.yaml, the folder mine.test of cai
+    constitution test says which principles have a fault.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import lint
+    from constitutional_ai.evaluation.principles.tested import warnings_beside
 
     loaded = load_constitution(constitution)
     _summarise(loaded)
@@ -30,6 +32,8 @@ def check(constitution: str) -> None:
         echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
     if findings := lint(loaded):
         echo(f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}")
+    for warning in warnings_beside(Path(constitution), loaded.digest):
+        echo(f"  {warning}")
 
 
 def _summarise(loaded: Constitution) -> None:
@@ -148,8 +152,10 @@ def export(file: str, form: Form, out: Path) -> None:
 )
 @settings_option(help="A setting from the recipe's section feedback, for example method=likelihood.")
 @seed_option
-@click.option("--out", type=PATH, help="Folder for the tables as CSV.")
-def test(file: str, judge: str, **options: Any) -> None:
+@click.option(
+    "--out", type=PATH, help="Folder for the tables and the figure; cai check mine.yaml reads mine.test."
+)
+def test(file: str, judge: str, out: Path | None, **options: Any) -> None:
     """Test each principle of FILE before you use it: how does it judge 46 fixed pairs of answers?
 
     Shown with 95 % intervals: the share of pairs that it decides with confidence, whose winner changes with the order,
@@ -164,8 +170,14 @@ def test(file: str, judge: str, **options: Any) -> None:
         principles_table,
     )
 
-    answers = examine_principles(file, judge, **options)
-    terminal().print(principles_table(principle_reports(answers), agreements(answers)))
+    answers = examine_principles(file, judge, out=out, **options)
+    related = agreements(answers)
+    if out:
+        from constitutional_ai.report.figures.agreement_matrix import agreement_matrix
+
+        for kind, content in agreement_matrix(list(answers), related).items():
+            (out / f"agreement.{kind}").write_bytes(content)
+    terminal().print(principles_table(principle_reports(answers), related))
 
 
 @constitution.command()

@@ -47,4 +47,33 @@ def test_an_export_and_a_test_of_principles(tmp_path: Path, monkeypatch: pytest.
     code, printed = cai("constitution", "test", "general", "--judge", "scripted:coin-flips", "--out", "t")
     assert code == 0
     assert "good-for-everyone" in printed
-    assert sorted(path.name for path in Path("t").iterdir()) == ["agreement.csv", "principles.csv"]
+    assert sorted(path.name for path in Path("t").iterdir()) == [
+        "agreement.csv",
+        "principles.csv",
+        "tested.json",
+    ]
+
+
+def test_a_check_warns_of_what_a_test_of_this_version_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coin flips depend on no order, and their negation reverses nothing."""
+    monkeypatch.chdir(tmp_path)
+    mine = "name: mine\nprinciples:\n- {name: a, preference: Which?}\n- {name: b, preference: 'Which one?'}\n"
+    Path("mine.yaml").write_text(mine)
+    assert "tested" not in cai("check", "mine.yaml")[1]
+    assert (
+        cai("constitution", "test", "mine.yaml", "--judge", "scripted:coin-flips", "--out", "mine.test")[0] == 0
+    )
+    assert {path.name for path in Path("mine.test").iterdir()} > {"agreement.svg", "agreement.png"}
+    assert ">100</text>" in Path("mine.test/agreement.svg").read_text()  # both principles flip the same coins
+    printed = cai("check", "mine.yaml")[1]
+    assert (
+        "tested by scripted:coin-flips with method multiple_choice: 2 of 2 principles have a fault" in printed
+    )
+    assert "  a: its negation does not reverse it" in printed
+    Path("mine.yaml").write_text(mine.replace("Which?", "Who?"))
+    assert ": test this version, too\n" in cai("check", "mine.yaml")[1]
+    Path("mine.test/tested.json").write_text("[]")
+    code, printed = cai("check", "mine.yaml")
+    assert (code, "is no result of cai constitution test. Delete it" in printed) == (1, True)

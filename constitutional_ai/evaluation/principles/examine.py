@@ -20,6 +20,7 @@ from constitutional_ai.evaluation.principles.principle_report import (
     principle_reports,
     principles_csv,
 )
+from constitutional_ai.evaluation.principles.tested import TESTED, tested_as
 from constitutional_ai.models.load import loaded
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.rl_cai.feedback.label import METHODS
@@ -30,7 +31,7 @@ from constitutional_ai.runs.rows import write_atomically
 def examine_principles(
     constitution: str, judge: str, *, few_shots: str, changes: Sequence[str], seed: int, out: Path | None
 ) -> Answers:
-    """Return the judge's answers under each principle, and write both tables to the folder ``out``.
+    """Return the judge's answers under each principle; write both tables and the faults to the folder ``out``.
 
     ``changes`` are settings of a recipe's ``feedback``, as ``key=value``; the others are the paper's. Raises InputError
     for a model, file or setting that cannot be used, or a constitution without a principle for the method.
@@ -56,6 +57,9 @@ def examine_principles(
         )
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "principles.csv", principles_csv(principle_reports(answers)))
+        reports = principle_reports(answers)
+        faults = tested_as(principles.digest, judge, settings.method, reports)
+        write_atomically(out / "principles.csv", principles_csv(reports))
         write_atomically(out / "agreement.csv", agreements_csv(agreements(answers)))
+        write_atomically(out / TESTED, faults)
     return answers
