@@ -73,6 +73,8 @@ class Principle(BaseModel):
     """Whether the proposition should be true of an answer."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Relative chance of being drawn (the paper draws uniformly), and weight of the proposition in the reward."""
+    rank: int = Field(default=1, ge=1, le=100)
+    """Priority in comparisons, 1 first: a rank decides what the ranks above it leave open (``decided_by_rank``)."""
     tags: tuple[str, ...] = ()
     applies_to: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Kinds or tags of the prompts for which it is drawn, such as ``red_team`` or ``self-harm``; empty: for all."""
@@ -190,6 +192,7 @@ def _unread(principle: Principle) -> set[str]:
     """Return the fields that models do not read, and empty ones that older versions lack."""
     unread = {"tags", "source", "draft"}
     unread |= set() if principle.applies_to else {"applies_to"}
+    unread |= set() if principle.rank > 1 else {"rank"}
     return unread if principle.proposition else {*unread, "proposition", "wanted"}
 
 
@@ -208,7 +211,11 @@ def draw(principles: Sequence[Principle], rng: random.Random) -> Principle:
     Each principle gets an exponentially distributed number, seeded by its name and with its weight as the rate; the
     smallest wins. So adding or removing a principle changes only the draws that this principle wins.
     """
-    start = rng.random()
+    return race(principles, rng.random())
+
+
+def race(principles: Sequence[Principle], start: float) -> Principle:
+    """Return the winner of one draw, of which ``start`` is the seed."""
     return min(principles, key=lambda p: -math.log((seed_of(start, p.name) + 1) / 2**63) / p.weight)
 
 

@@ -2,7 +2,8 @@
 
 For each comparison a principle is drawn from the constitution (FB-6). The question shows both answers as options (A)
 and (B), and the softmax of the two letters' log-probabilities is P(the answer shown first is better) (FB-5). The paper
-is silent on the order (FB-8): we ask in both orders, or draw one. The mean over all questions is the soft label.
+is silent on the order (FB-8): we ask in both orders, or draw one. The mean over all questions is the soft label; with
+principles of several ranks, it is that of ``decided_by_rank``.
 
 This is the method ``multiple_choice``. ``chain_of_thought`` is the paper's too. ``votes``, for models that give no
 log-probabilities, ``likelihood``, for small models, and ``decision``, for servers with a decision endpoint, are ours.
@@ -16,7 +17,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
+from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, race
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Comparison, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.chain_of_thought import ChainOfThought
@@ -65,18 +66,43 @@ async def label(
     judgements = await asyncio.gather(
         *[method.judge(replace(question, unrevised=unrevised), model, settings) for question in questions]
     )
-    mean = sum(j.probability_a for j in judgements) / len(judgements)
-    soft = method.soft_label(mean, settings)
+    ranks = {principle.name: principle.rank for principle in drawn}
+    by_rank: dict[int, list[float]] = {}
+    for judgement in judgements:
+        by_rank.setdefault(ranks[judgement.principle], []).append(judgement.probability_a)
+    soft = method.soft_label(
+        decided_by_rank([sum(of) / len(of) for _, of in sorted(by_rank.items())]), settings
+    )
     return PreferenceLabel(comparison.id, constitution.digest, comparison, method.name, soft, tuple(judgements))
 
 
 def draw_principles(
     principles: Sequence[Principle], settings: Feedback, draws: random.Random
 ) -> Sequence[Principle]:
-    """Return as many draws of a principle as the settings say (FB-6), or all principles."""
+    """Return as many draws of a principle as the settings say (FB-6), from each rank; or all principles."""
     if settings.principles == "all":
         return principles
-    return [draw(principles, draws) for _ in range(settings.principles)]
+    ranks = [[p for p in principles if p.rank == rank] for rank in sorted({p.rank for p in principles})]
+    starts = [draws.random() for _ in range(settings.principles)]
+    return [race(of_rank, start) for start in starts for of_rank in ranks]
+
+
+def decided_by_rank(chances: Sequence[float]) -> float:
+    """Return P(a is better), in [0, 1], given that of each rank, the highest first. Ours, not the paper's.
+
+    A chance p is as good as a decision with probability |2p − 1|, and a coin flip otherwise. Where a rank would flip a
+    coin, the ranks below decide. So one half overrules nothing, certainty everything, and nothing jumps between.
+
+    >>> decided_by_rank([0.75]), decided_by_rank([0.5, 0.9]), decided_by_rank([1.0, 0.1])
+    (0.75, 0.9, 1.0)
+    >>> round(decided_by_rank([0.51, 0.95]), 3), round(decided_by_rank([0.95, 0.05]), 3)
+    (0.951, 0.905)
+    """
+    *above, label = chances
+    for chance in reversed(above):
+        decision = abs(2 * chance - 1)
+        label = decision * (chance > 0.5) + (1 - decision) * label
+    return label
 
 
 def _questions(
@@ -104,7 +130,9 @@ def _questions(
 def calls_per_comparison(settings: Feedback, constitution: Constitution) -> int:
     """Return the number of model calls that one label takes."""
     method = METHODS[settings.method]
-    drawn = len(method.principles(constitution)) if settings.principles == "all" else settings.principles
+    principles = method.principles(constitution)
+    ranks = len({principle.rank for principle in principles})
+    drawn = len(principles) if settings.principles == "all" else settings.principles * ranks
     orders = 2 if method.has_order and settings.both_orders else 1
     return drawn * orders * method.repeats(settings) * method.calls(settings)
 

@@ -32,7 +32,8 @@ class Feedback(Section):
     both_orders: bool = True
     """Whether to ask in both orders of the answers and average; the paper is silent (FB-8)."""
     principles: Annotated[int, Field(ge=1, le=100_000)] | Literal["all"] = 1
-    """Number of principles drawn for each comparison, or all; their probabilities are averaged (FB-6)."""
+    """Number of principles drawn for each comparison, from each rank, or all; their probabilities are averaged
+    (FB-6)."""
     chains: int = Field(default=1, ge=1, le=1000)
     """Number of chains of thought averaged for each question; the paper averages 5 in evaluation (FB-15)."""
     clamp: tuple[float, float] = (0.4, 0.6)

@@ -15,7 +15,7 @@ from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import UnreadableAnswer
 from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
-from constitutional_ai.rl_cai.feedback.label import METHODS, label
+from constitutional_ai.rl_cai.feedback.label import METHODS, calls_per_comparison, decided_by_rank, label
 from constitutional_ai.rl_cai.feedback.multiple_choice import softmax_first
 from constitutional_ai.rl_cai.feedback.settings import Feedback, MethodName
 from constitutional_ai.rl_cai.feedback.worked_choices import FewShots, WorkedChoice
@@ -266,4 +266,45 @@ def test_chains_of_thought_are_averaged_before_the_clamp() -> None:
     thoughts = iter(["sure", "unsure"])
     assert labelled(says_a, model=model, **settings).probability_a == pytest.approx(
         0.6 if first == "a" else 0.4
+    )
+
+
+# -- ranks
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_rank_decides_what_the_one_above_leaves_open(high: float, low: float, lower: float) -> None:
+    soft = decided_by_rank([high, low])
+    assert 0 <= soft <= 1
+    assert decided_by_rank([1 - high, 1 - low]) == pytest.approx(1 - soft)  # the sides are alike
+    assert decided_by_rank([high, 0.5]) == pytest.approx(high)  # a coin below adds nothing
+    assert decided_by_rank([0.5, low, lower]) == pytest.approx(decided_by_rank([low, lower]))
+    assert decided_by_rank([high, low, lower]) == pytest.approx(
+        decided_by_rank([high, decided_by_rank([low, lower])])
+    )
+
+
+@given(st.floats(0, 0.999), st.floats(0, 1))
+def test_no_small_step_of_a_judge_makes_the_label_jump(high: float, low: float) -> None:
+    """From 0.499 to 0.501 a strict order would let the label jump from the lower principle's to the higher one's."""
+    step = decided_by_rank([high + 1e-3, low]) - decided_by_rank([high, low])
+    assert -1e-9 <= step <= 2.1e-3
+
+
+def test_one_principle_is_drawn_from_each_rank_and_ranks_change_no_draw() -> None:
+    first = MINE.principles
+    second = [p.model_copy(update={"name": f"second-{p.name}", "rank": 2}) for p in first]
+    both = Constitution(name="both", principles=(*first, *second))
+    alone = labelled(prefers("GOOD", 0.9), both_orders=False)
+    soft = labelled(prefers("GOOD", 0.9), constitution=both, both_orders=False)
+    assert soft.judgements[0].principle == alone.judgements[0].principle
+    assert soft.judgements[1].principle.startswith("second-")
+    assert soft.judgements[0].shown_first == alone.judgements[0].shown_first
+    assert soft.probability_a == pytest.approx(0.8 + 0.2 * 0.9)
+    assert calls_per_comparison(Feedback(), both) == 2 * calls_per_comparison(Feedback(), MINE)
+    assert (
+        both.digest
+        != Constitution(
+            name="both", principles=(*first, *[p.model_copy(update={"rank": 1}) for p in second])
+        ).digest
     )
