@@ -19,6 +19,8 @@ from constitutional_ai.data.lines import read_text
 from constitutional_ai.errors import InputError
 
 MOST_CLAUSES = 5_000
+MOST_LINES = 100_000
+"""Lines of the longest document: a million headings without a clause would take 14 s."""
 LONGEST_HEADING = 12
 """Words of a heading without marks, which is a line by itself without a full stop."""
 MARKED = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t#]*$")
@@ -66,9 +68,12 @@ class Block(NamedTuple):
 def read_clauses(path: Path) -> list[Clause]:
     """Return the clauses of a document, in order.
 
-    Raises InputError if it is no text, holds scripts, has no clause, or more than ``MOST_CLAUSES``, or is too large.
+    Raises InputError if it is no text, holds scripts, has no clause, or more than ``MOST_CLAUSES``, or is too large or
+    too long.
     """
     text = read_text(path, largest=LARGEST)
+    if len(text.splitlines()) > MOST_LINES:
+        raise InputError(f"{path} has more than {MOST_LINES:,} lines. Split it, and name one part.")
     if is_html(text):
         blocks: Iterable[Block] = (_of_html(*block) for block in blocks_of_html(path, text))
     else:

@@ -128,6 +128,7 @@ REFUSED = [
     ),
     ("<p>x</p>" * (MOST_CLAUSES + 1), ":1: more than 5,000 clauses. Split the document."),
     ("1. a\n" * 1_000_000, " holds more than 4 MB of text. Split it"),
+    ("Hm\r\r" * 900_000, " has more than 100,000 lines. Split it"),
 ]
 
 
