@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -20,9 +22,14 @@ from constitutional_ai.records import Conversation, Message, Prompt
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.feedback.yes_or_no import probability_of_yes
+from constitutional_ai.rl_cai.reinforcement.algorithms import AlgorithmName
 from constitutional_ai.rl_cai.reinforcement.feedback_reward import FeedbackReward
 from constitutional_ai.rl_cai.reinforcement.groupwise_reward import GroupwiseReward, circle, mean_win
+from constitutional_ai.rl_cai.reinforcement.judged_reward import JudgedReward
 from constitutional_ai.rl_cai.reinforcement.proposition_reward import PropositionReward
+from constitutional_ai.rl_cai.reinforcement.reinforce import examples, reinforce
+from tests.rl_cai.reinforcement.test_reinforce import HOW, changed
+from tests.training.jobs import training_job
 
 FAULT = UnreadableAnswer("no")
 PLANTED = scripted("asks-back")
@@ -232,3 +239,30 @@ def test_each_assistant_is_rated_behind_its_worked_dialogues_in_plain_text_alone
     settings = Feedback(method="likelihood", format=fmt)
     rate = FeedbackReward(ScriptedModel(weigh=weigh), mine, settings, 0, shots)
     assert rate(answered("Fine.")) == [pytest.approx(0.5)]
+
+
+# -- the planted preference
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [("rloo", GroupwiseReward), ("grpo", PropositionReward)],
+    ids=["groupwise", "propositions"],
+)
+def test_each_reward_teaches_the_preference_that_was_planted(
+    tiny: Path, tmp_path: Path, algorithm: AlgorithmName, kind: type[JudgedReward]
+) -> None:
+    """A tiny random model asks in 3 % of its answers; with coin flips for comparisons it stays below 15 %."""
+    mine = principles({"preference": "Which asks back?", "proposition": "Does it ask?"})
+    reward, shares = kind(PLANTED, mine, Feedback(), 0), []
+
+    def watched(talks: list[Conversation]) -> Sequence[float | None]:
+        shares.append(fmean("?" in talk[-1].content for talk in talks))
+        return reward(talks)
+
+    sampling = {"algorithm": algorithm, "answers": 8, "batch_size": 64, "micro_batch": 64, "max_tokens": 24}
+    how = changed(HOW, **sampling, epochs=12, learning_rate=1e-2, kl_weight=0, checkpoint_steps=1000)
+    asked = [Prompt.of((Message("user", f"Tell me {n}."),), "red_team", "test") for n in range(8)]
+    reinforce(training_job(examples(asked), tiny, tmp_path, how, base_name="sl-cai"), reward=watched)
+    assert shares[0] < 0.2
+    assert shares[-1] > 0.5
