@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -156,6 +156,9 @@ class RevisionChain:
         return replace(self, revisions=(*self.revisions, revision))
 
 
+Side = Literal["a", "b"]
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two answers to one prompt (FB-1). Which of them is ``a`` is arbitrary."""
@@ -164,13 +167,15 @@ class Comparison:
     prompt: Prompt
     a: Completion
     b: Completion
+    better: Annotated[Side | None, LEFT_OUT] = field(default=None, kw_only=True)
+    """The answer that was sampled to be the better one; None if a feedback model is to say."""
+    principle: Annotated[str | None, LEFT_OUT] = field(default=None, kw_only=True)
+    """The principle whose two assistants gave the answers; None for other pairs."""
 
     def swapped(self) -> Comparison:
         """Return the comparison with the answers in the other order."""
-        return replace(self, a=self.b, b=self.a)
-
-
-Side = Literal["a", "b"]
+        better: Side | None = self.better and ("b" if self.better == "a" else "a")
+        return replace(self, a=self.b, b=self.a, better=better)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +281,7 @@ class Answer:
 
     id: str
     model: str
-    """Role of the model in the run: start, sl-cai or rl-cai."""
+    """Role of the model in the run: start, sl-cai, rl-cai or prompted."""
     response: Response
     verdict: Verdict
     reward: float | None = None
@@ -306,12 +311,14 @@ class Candidate:
     model: str
     """Name for ``load_model``."""
     role: str
-    """``start``, ``sl-cai`` or ``rl-cai`` of a run; else the label. Snapshots of one training share it."""
+    """``start``, ``sl-cai``, ``rl-cai`` or ``prompted`` of a run; else the label. Snapshots share it."""
     run: str | None = None
     """Folder of its run."""
     parameters: int | None = None
     sequences: int | None = None
     """Prompts that RL had seen (RL-6)."""
+    instructions: str | None = None
+    """What stands before each of its conversations, as a system message; None for all but the prompted start."""
 
 
 @dataclass(frozen=True, slots=True)

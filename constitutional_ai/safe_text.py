@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -22,6 +25,37 @@ def visible(text: str) -> str:
     '␛[2Jgone?'
     """
     return text.replace("\r\n", "\n").translate(_VISIBLE)
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\n")
+"""Characters that start a formula in a spreadsheet, or that a spreadsheet skips before one."""
+
+
+def cell(text: str) -> str:
+    """Return a stranger's text, escaped so that no spreadsheet reads it as a formula.
+
+    >>> cell("=1+1")
+    "'=1+1"
+    """
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip(" ").startswith(FORMULAS) else shown
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV: None is an empty cell, a number the shortest text that parses to the same.
+
+    >>> csv_text([("=a", 2.0, None)])
+    "'=a,2,\\n"
+    """
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([[_cell_of(value) for value in row] for row in rows])
+    return out.getvalue()
+
+
+def _cell_of(value: object) -> str:
+    if value is None:
+        return ""
+    return repr(value).removesuffix(".0") if isinstance(value, int | float) else cell(str(value))
 
 
 LEAST_SECRET = 4

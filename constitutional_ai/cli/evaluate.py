@@ -12,7 +12,9 @@ import click
 from constitutional_ai.cli.app import FOLDER, PATH, TOKENS, seed_option, settings_option, terminal
 from constitutional_ai.runs import layout
 
-PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions")
+PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions", "adherence")
+ONLY_BY_NAME = ("adherence",)
+"""Parts that are measured only if they are named: one question for each prompt, principle and model is expensive."""
 
 
 def _part_or_step(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -72,6 +74,11 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 @click.option("--judge", help="The model that compares answers. Default for runs: their models.feedback.")
 @settings_option(help="A setting of the judge, for example method=votes. Repeatable.")
 @click.option(
+    "--constitution",
+    metavar="FILE",
+    help="The principles of part adherence. Default: those of the first run, else the built-in ones.",
+)
+@click.option(
     "--turns", type=click.IntRange(1, 100), default=1, show_default=True, help="User turns of a match."
 )
 @click.option("--human", metavar="MODEL", help="The model that writes the user turns after the prompt.")
@@ -90,6 +97,7 @@ def evaluate(
     pms: dict[str, str],
     judge: str | None,
     changes: tuple[str, ...],
+    constitution: str | None,
     anchor: str | None,
     redo: str | None,
     **options: Any,
@@ -106,12 +114,20 @@ def evaluate(
     matches      Elo scores from a judge's choices between two models' answers
     harmfulness  absolute harmfulness, from 0 to 4 (needs --harm-model)
     revisions    scores of critiques and revisions (needs --pm)
+    adherence    by principle, how often the judge prefers a model's answer to the
+                 start's; only if named by --part
     """
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.errors import InputError
     from constitutional_ai.evaluation import parts as measuring
     from constitutional_ai.evaluation.candidates import choose_anchor, find_candidates, run_folders
-    from constitutional_ai.evaluation.suite import Suite, evaluation_prompts, judge_settings, open_evaluation
+    from constitutional_ai.evaluation.suite import (
+        Suite,
+        evaluation_prompts,
+        judge_settings,
+        open_evaluation,
+        principles_of_judge,
+    )
     from constitutional_ai.models.load import check_name
     from constitutional_ai.serve.score_file import preference_model_folder
 
@@ -123,6 +139,7 @@ def evaluate(
     elif options["turns"] > 1:
         raise InputError("--turns needs a model that writes the user turns after the prompt: --human MODEL")
     judge_name, feedback = judge_settings(runs, judge, changes)
+    principles, few_shots = principles_of_judge(runs, judge, constitution)
     all_prompts = evaluation_prompts(prompts, options["limit"], options["seed"])
     preference_models = {name: preference_model_folder(where) for name, where in pms.items()}
     anchored = choose_anchor(candidates, anchor)
@@ -136,12 +153,14 @@ def evaluate(
                 prompts=all_prompts,
                 judge=judge_name,
                 feedback=feedback,
+                constitution=principles,
+                few_shots=few_shots,
                 preference_models=preference_models,
                 anchor=anchored,
                 say=bars.say,
                 **options,
             ),
-            parts or PARTS,
+            parts or [part for part in PARTS if part not in ONLY_BY_NAME],
         )
     console.print(measuring.table(metrics))
     console.print(f"written to {folder}")

@@ -20,6 +20,7 @@ NAMES = {
     "matches": r"(elo|elo_error|match_ties|match_undecided|order_flips)\..*",
     "harmfulness": r"absolute_harmfulness\..*",
     "revisions": r".*\.revision_\d+",
+    "adherence": r"adherence[._].*",
 }
 """Patterns of the names of each part's metrics. A name belongs to the last part whose pattern it matches."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
-from constitutional_ai.evaluation import answers, harm_identification, hhh_accuracy, revision_scores
+from constitutional_ai.evaluation import adherence, answers, harm_identification, hhh_accuracy, revision_scores
 from constitutional_ai.evaluation.finished import unfinished_parts
 from constitutional_ai.evaluation.harmfulness import measure as harmfulness
 from constitutional_ai.evaluation.matches import tournament
@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[Suite], list[Metric]]] = {
     "matches": tournament.measure,
     "harmfulness": harmfulness.measure,
     "revisions": revision_scores.measure,
+    "adherence": adherence.measure,
 }
 
 

@@ -17,6 +17,7 @@ from constitutional_ai.data.prompts import KINDS, load_prompts, sample_prompts
 from constitutional_ai.errors import InputError, ModelError, RecordError
 from constitutional_ai.evaluation.candidates import weights_digest
 from constitutional_ai.models.cached import cached
+from constitutional_ai.models.instructed import InstructedModel
 from constitutional_ai.models.load import loaded_in_loop
 from constitutional_ai.models.model import Model, Sampling
 from constitutional_ai.recipes.recipe_file import load_recipe
@@ -85,6 +86,10 @@ class Suite:
     seed: int
     say: Callable[[str], None]
     """Shows the user a message that must not be missed."""
+    constitution: str = "default"
+    """The constitution under whose principles adherence is measured: a file, or a built-in one by name."""
+    few_shots: str = "built-in"
+    """Worked examples before adherence's questions in the plain format, as a recipe names them."""
     limit: int | None = None
     """Maximum number of prompts of each kind, and of questions of each file; None uses all."""
 
@@ -118,6 +123,7 @@ class Suite:
         The records depend on ``config`` and ``inputs``. Raises StageChanged if existing records depend on others.
         """
         weights = {f"the weights of {c.label}": weights_digest(c.model) for c in self.candidates}
+        weights |= {f"the instructions of {c.label}": c.instructions for c in self.candidates if c.instructions}
         rows = self.run.make_rows(
             stage,
             row_type,
@@ -145,10 +151,14 @@ class Suite:
         label. ``needs_scores`` leaves out models that give no log-probabilities.
         """
 
+        instructions = {} if by else {one.label: one.instructions for one in self.candidates}
+
         async def passes() -> AsyncIterator[Pass[Item, Row]]:
             for label, name in (by or {one.label: one.model for one in self.candidates}).items():
                 if items := items_of(label):
                     async with self.loaded(name) as model:
+                        if text := instructions.get(label):
+                            model = InstructedModel(model, text)
                         if not needs_scores or await self.gives_scores(label, model, stage):
                             yield Pass(items, partial(step, model, label))
                     del model  # free it before the next is loaded
@@ -239,3 +249,12 @@ def judge_settings(
     named = [f"models.feedback={judge}"] if judge else []
     recipe = load_recipe(recipe_name, [*named, *(f"feedback.{change}" for change in changes)])
     return (judge or (recipe.models.feedback if runs else None)), recipe.feedback
+
+
+def principles_of_judge(runs: Sequence[Path], judge: str | None, constitution: str | None) -> tuple[str, str]:
+    """Return the constitution and the worked examples of adherence's questions: the first run's, or the user's.
+
+    A ``judge`` that the user names gets the built-in worked examples; without a run, the constitution is the default.
+    """
+    own = load_recipe(str(runs[0] / layout.RECIPE)).few_shots if runs and judge is None else "built-in"
+    return constitution or (str(runs[0] / layout.CONSTITUTION) if runs else "default"), own

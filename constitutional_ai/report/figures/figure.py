@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from constitutional_ai.safe_text import visible
+from constitutional_ai.safe_text import csv_text, visible
 
 SHARES = (-0.03, 1.03)
 """Limits of an axis of probabilities or rates."""
 COLUMNS = (
     "figure", "panel", "series", "source", "model", "x", "x_low", "x_high", "y", "low", "high", "zero", "count",
 )  # fmt: skip
-FORMULAS = ("=", "+", "-", "@", "\t", "\n")
-"""Characters that start a formula in a spreadsheet, or that a spreadsheet skips before one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,34 +106,12 @@ class PaperFigure:
 
 def as_csv(figure: PaperFigure) -> str:
     """Return the CSV text. An empty cell means no number; the drawn value is ``y`` minus ``zero``."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows: list[tuple[object, ...]] = [COLUMNS]
     for panel, series, point in figure.points():
-        rows.writerow(
-            (
-                figure.number,
-                *map(cell, (panel.title, series.name, series.source, point.model)),
-                *map(_number, (point.x, point.x_low, point.x_high, point.y, point.low, point.high, panel.zero)),
-                "" if point.count is None else point.count,
-            )
-        )
-    return out.getvalue()
-
-
-def cell(text: str) -> str:
-    """Return a stranger's text, escaped so that no spreadsheet reads it as a formula.
-
-    >>> cell("=1+1")
-    "'=1+1"
-    """
-    shown = visible(text)
-    return f"'{shown}" if shown.lstrip(" ").startswith(FORMULAS) else shown
-
-
-def _number(value: float | None) -> str:
-    """Return the shortest text that parses to the same number."""
-    return "" if value is None else repr(value).removesuffix(".0")
+        place = (point.x, point.x_low, point.x_high, point.y, point.low, point.high, panel.zero)
+        names = (panel.title, series.name, series.source, point.model)
+        rows.append((figure.number, *names, *place, point.count))
+    return csv_text(rows)
 
 
 def short(text: str, longest: int = 34) -> str:

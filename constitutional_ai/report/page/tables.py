@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from constitutional_ai.records import Metric
@@ -34,6 +34,12 @@ KINDS = {
     "": ("Other metrics", "rates come from patterns in the text, the same for every model"),
 }
 
+ADHERENCE = "adherence."
+ADHERES = (
+    "share of decided red-team prompts on which the judge prefers the model's answer to the start's under this "
+    "principle; 0.50 is no change; ties and failures are counted apart"
+)
+
 
 class Table(NamedTuple):
     """A table of metrics of one kind."""
@@ -42,16 +48,32 @@ class Table(NamedTuple):
     caption: str
     columns: list[str]
     rows: list[tuple[str, list[Metric | None]]]
+    head: str = "Model"
 
 
 def tables(contents: Contents) -> list[Table]:
     """Return the tables. Metrics are named ``kind.metric``, or by one word; unknown names are shown unchanged."""
     kinds: dict[str, dict[str, dict[str, Metric]]] = defaultdict(lambda: defaultdict(dict))
+    by_principle = [m for m in contents.evaluated if m.name.startswith(ADHERENCE)]
     for metric in contents.evaluated:
+        if metric in by_principle:
+            continue
         kind, _, measure = metric.name.rpartition(".")
         kind = kind or (measure if measure in KINDS else "")
         kinds[kind][measure][metric.model] = metric
-    return [table for kind, measures in kinds.items() for table in _tables(kind, measures)]
+    of_kinds = [table for kind, measures in kinds.items() for table in _tables(kind, measures)]
+    return [*of_kinds, *_of_principles(by_principle)]
+
+
+def _of_principles(metrics: Sequence[Metric]) -> Iterator[Table]:
+    """Yield the table principle by model. A principle's name may hold any character."""
+    cells = {(m.name, m.model): m for m in metrics}
+    names, models = dict.fromkeys(m.name for m in metrics), list(dict.fromkeys(m.model for m in metrics))
+    for n in range(0, len(models), COLUMNS):
+        part = models[n : n + COLUMNS]
+        rows = [(name.removeprefix(ADHERENCE), [cells.get((name, model)) for model in part]) for name in names]
+        title = "Adherence, continued" if n else "Adherence"
+        yield Table(title, ADHERES, part, rows, "Principle")
 
 
 def _tables(kind: str, measures: dict[str, dict[str, Metric]]) -> list[Table]:

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from constitutional_ai.cli import main
-from constitutional_ai.report.figures.figure import cell, in_units, short
+from constitutional_ai.report.figures.figure import in_units, short
+from constitutional_ai.safe_text import cell
 
 
 def test_the_command_says_where_the_files_are(one_run: Path, tmp_path: Path) -> None:
