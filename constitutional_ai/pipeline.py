@@ -176,6 +176,11 @@ def check_principles(recipe: Recipe, constitution: Constitution) -> None:
             f"constitution '{recipe.constitution}' needs a principle with 'revision' and one with 'preference'. "
             "Add the missing one."
         )
+    if recipe.comparisons.contrast == "personas" and not constitution.for_likelihood:
+        raise InputError(
+            f"comparisons.contrast=personas needs principles with 'upheld' and 'broken', and constitution "
+            f"'{recipe.constitution}' has none. Add them, or set comparisons.contrast=prompt."
+        )
     if not METHODS[recipe.feedback.method].principles(constitution):
         raise InputError(
             f"feedback.method={recipe.feedback.method} needs principles with 'upheld' and 'broken', and constitution "

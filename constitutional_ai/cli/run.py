@@ -34,8 +34,8 @@ def run(
 ) -> None:
     """Run RECIPE, or continue a run that was interrupted.
 
-    RECIPE is a YAML file or a built-in recipe, by name (demo, paper). KEY=VALUE changes any key of the recipe, for
-    example revisions.rounds=2 or out=runs/mine.
+    RECIPE is a YAML file or a built-in recipe, by name (demo, paper, rlhf-helpful, rlhf-hh). KEY=VALUE changes any key
+    of the recipe, for example revisions.rounds=2 or out=runs/mine.
 
     \b
     STAGE is one of 00-prompts, 01-responses, 02-revisions, 03-sl-cai-model, 04-comparisons,

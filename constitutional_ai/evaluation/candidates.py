@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.constitutions.in_context import as_instructions
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.load import check_name, model_path
 from constitutional_ai.models.scores_only import check_writes
@@ -75,17 +77,44 @@ def _of_run(folder: Path, *, with_folder: bool) -> list[Candidate]:
     run, prefix = read_run(folder), f"{folder.resolve().name}:" if with_folder else ""
     recipe = load_recipe(str(folder / layout.RECIPE))
     models: list[tuple[str, str, str, int | None]] = [(layout.START, recipe.models.helpful, layout.START, 0)]
+    names = _baseline_names(recipe)
     for role, stage in ((layout.SL_CAI, layout.SL_CAI_MODEL), (layout.RL_CAI, layout.RL_CAI_MODEL)):
         if run.manifest(stage):
             run.check(stage, in_full=True)
             seen = _prompts_seen(run, recipe) if role == layout.RL_CAI else 0
-            models.append((role, f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}", role, seen))
+            models.append(
+                (names.get(role, role), f"hf:{(run.stage(stage) / layout.WEIGHTS).resolve()}", role, seen)
+            )
     for path in run.snapshots():
-        models.append((f"{layout.RL_CAI}@{path.name}", f"hf:{path.resolve()}", layout.RL_CAI, int(path.name)))
-    return [
+        models.append(
+            (
+                f"{names.get(layout.RL_CAI, layout.RL_CAI)}@{path.name}",
+                f"hf:{path.resolve()}",
+                layout.RL_CAI,
+                int(path.name),
+            )
+        )
+    candidates = [
         Candidate(f"{prefix}{label}", model, role, str(folder), sequences=sequences)
         for label, model, role, sequences in models
     ]
+    return [*candidates, *_prompted(folder, prefix, recipe)]
+
+
+def _baseline_names(recipe: Recipe) -> dict[str, str]:
+    """Return other labels for the models of a run without revisions, or without AI feedback, by role (OV-4)."""
+    names = {layout.SL_CAI: "sft"} if layout.REVISIONS in recipe.left_out else {}
+    by_people = layout.PREFERENCE_LABELS in recipe.left_out and recipe.rl_cai.reward == "preference_model"
+    return names | ({layout.RL_CAI: "rlhf"} if by_people else {})
+
+
+def _prompted(folder: Path, prefix: str, recipe: Recipe) -> list[Candidate]:
+    """Return the start with the run's constitution in its context, if the recipe measures it."""
+    if not recipe.evaluation.prompted:
+        return []
+    text = as_instructions(load_constitution(folder / layout.CONSTITUTION))
+    label, model = f"{prefix}{layout.PROMPTED}", recipe.models.helpful
+    return [Candidate(label, model, layout.PROMPTED, str(folder), sequences=0, instructions=text)]
 
 
 def _prompts_seen(run: Run, recipe: Recipe) -> int | None:

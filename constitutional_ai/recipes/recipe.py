@@ -21,6 +21,7 @@ from constitutional_ai.rl_cai.feedback.method import FeedbackMethod
 from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback
 from constitutional_ai.rl_cai.preference_model.settings import PreferenceModelTraining
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
+from constitutional_ai.runs import layout
 from constitutional_ai.sl_cai.settings import FinetuneTraining, Generation, Responses, Revisions
 from constitutional_ai.training.settings import LimitedFile, Sampled, Section
 from constitutional_ai.training.trackers import Tracker
@@ -76,6 +77,8 @@ class Evaluation(Sampled):
     """How many held-out helpful prompts to use; null uses all."""
     borderline: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """How many held-out borderline prompts to use; null uses all."""
+    prompted: bool = False
+    """Whether to measure the start with the constitution in its context, too: the baseline that trains nothing."""
 
 
 class BudgetLimits(Section):
@@ -183,6 +186,23 @@ class Recipe(Section):
         if self.preference_model.second and not self.rl_cai.uses_preference_model:
             raise ValueError("preference_model.second must be false, because RL uses no preference model")
         return self
+
+    @model_validator(mode="after")
+    def _shares_have_two_sides(self) -> Recipe:
+        sides = {
+            "sl_cai": (layout.REVISIONS, "revisions.rounds"),
+            "preference_model": (layout.PREFERENCE_LABELS, "comparisons.per_prompt"),
+        }
+        for section, (stage, key) in sides.items():
+            if stage in self.left_out and getattr(self, section).helpful_share:
+                raise ValueError(f"{section}.helpful_share must be null, because {key} is 0")
+        return self
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The stages between the answers and the trainings that this recipe does not make: those of RLHF (OV-4)."""
+        pairs = () if self.comparisons.per_prompt else (layout.COMPARISONS, layout.PREFERENCE_LABELS)
+        return frozenset(pairs if self.revisions.rounds else (layout.REVISIONS, *pairs))
 
     def to_yaml(self) -> str:
         """Return the text of ``recipe.yaml``, with every setting."""

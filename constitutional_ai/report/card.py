@@ -63,8 +63,8 @@ def write_cards(run: Run, recipe: Recipe, constitution: Constitution) -> None:
     """Write the cards of the models that the run has trained so far. A card that would not change is not written."""
     for stage in ABOUT:
         path, manifest = run.stage(stage) / layout.WEIGHTS / "README.md", run.manifest(stage)
-        if manifest is None or not path.parent.is_dir():
-            continue
+        if manifest is None or not path.parent.is_dir() or run.stage(stage).is_symlink():
+            continue  # the card of a linked stage is the other run's
         text = card(run, manifest, recipe, constitution)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_atomically(path, text)

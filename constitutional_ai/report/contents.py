@@ -32,8 +32,15 @@ from constitutional_ai.runs.manifest import StageManifest
 from constitutional_ai.runs.rows import Loaded, Steps, load_json, read_steps, text_or_empty
 from constitutional_ai.runs.run import Run
 
-LABEL = {layout.START: "start", layout.SL_CAI: "SL-CAI", layout.RL_CAI: "RL-CAI"}
-"""Names of a run's models for readers, by role."""
+LABEL = {
+    layout.START: "start",
+    layout.SL_CAI: "SL-CAI",
+    layout.RL_CAI: "RL-CAI",
+    layout.PROMPTED: "prompted start",
+    "sft": "SFT",
+    "rlhf": "RLHF",
+}
+"""Names of a run's models for readers, by role or by label."""
 
 
 class About(NamedTuple):
@@ -80,6 +87,7 @@ class Contents:
     constitution: Constitution | None
     constitution_text: str
     stages: tuple[Stage, ...]
+    """The stages that the recipe makes."""
     chains: tuple[RevisionChain, ...]
     gate: tuple[GateAnswer, ...]
     gate_failures: tuple[Failure, ...]
@@ -107,6 +115,12 @@ class Contents:
     def complete(self, stage: str) -> bool:
         """Return whether a stage is complete. No table and no figure draws on the records of another."""
         return any(one.manifest is not None for one in self.stages if one.about.name == stage)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the models that the last stage measured, or is to measure."""
+        prompted = any(metric.model == layout.PROMPTED for metric in self.metrics)
+        return (*layout.ROLES, layout.PROMPTED) if prompted else layout.ROLES
 
     @property
     def control(self) -> str | None:
@@ -144,7 +158,8 @@ def read_contents(run: Run) -> Contents:
     """
     for stage in STAGES:
         run.check(stage.name)
-    about = read_about(run.folder)
+    about, recipe = read_about(run.folder), _or_none(load_recipe, run.folder / layout.RECIPE)
+    left_out = {layout.PROMPTS, *(recipe.left_out if recipe else ())}
     manifests = sorted(run.stage(layout.SUITE).rglob(layout.MANIFEST))
     done = {about.name for about in STAGES if (run.stage(about.name) / layout.MANIFEST).exists()}
     gate = tuple(run.rows(layout.PREFERENCE_LABELS, GateAnswer, layout.GATE))
@@ -156,7 +171,7 @@ def read_contents(run: Run) -> Contents:
     return Contents(
         name=str(about.get("name", run.folder.name)),
         folder=run.folder,
-        recipe=_or_none(load_recipe, run.folder / layout.RECIPE),
+        recipe=recipe,
         recipe_text=text_or_empty(run.folder / layout.RECIPE),
         constitution=_or_none(load_constitution, run.folder / layout.CONSTITUTION),
         constitution_text=text_or_empty(run.folder / layout.CONSTITUTION),
@@ -164,7 +179,7 @@ def read_contents(run: Run) -> Contents:
         stages=tuple(
             _stage(run, about)
             for about in STAGES
-            if about.name != layout.PROMPTS or run.stage(about.name).exists()
+            if about.name not in left_out or run.stage(about.name).exists()
         ),
         chains=tuple(run.rows(layout.REVISIONS, RevisionChain)) if layout.REVISIONS in done else (),
         gate=gate if gate_complete else (),

@@ -36,6 +36,8 @@ def earlier(stage: str) -> tuple[str, ...]:
 
 START, SL_CAI, RL_CAI = ROLES = ("start", "sl-cai", "rl-cai")
 """The models that a run compares. A snapshot is named ``rl-cai@`` and the number of prompts it has seen."""
+PROMPTED = "prompted"
+"""The start with the constitution in its context, which a run measures beside them if its recipe says so."""
 SECOND = "second"
 """Folder, in the stage, of the second preference model, which reinforcement learning never sees."""
 PRETRAINING = "pretraining"

@@ -5,7 +5,8 @@ critique request with a critique of the response, and the revision request with 
 the revision, and earlier critiques are dropped (SL-7).
 
 The style ``direct`` leaves the critique out (SL-14). The style ``restate`` is ours: it repeats the prompt with the
-revision request, for models too small to criticise themselves.
+revision request, for models too small to criticise themselves. So is ``prompted``, a baseline: the prompt is answered
+again with the whole constitution as the system message, in the model's own format.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import replace
 from functools import partial
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, draw
+from constitutional_ai.constitutions.in_context import as_instructions
+from constitutional_ai.models.instructed import InstructedModel
 from constitutional_ai.models.model import Context, Format, Model
 from constitutional_ai.records import Completion, Response, Revision, RevisionChain
 from constitutional_ai.seeding import rng, seed_of
@@ -23,6 +26,8 @@ from constitutional_ai.sl_cai.clean import cleaned
 from constitutional_ai.sl_cai.respond import sample, sample_text
 from constitutional_ai.sl_cai.settings import Revisions, Style
 
+WHOLE = "the whole constitution"
+"""What stands for the principle of a revision in the style ``prompted``."""
 Write = Callable[[str, Context], Awaitable[Completion]]
 """A function that samples a completion of a context for a purpose: critique, revise or restate."""
 
@@ -54,7 +59,15 @@ async def revise(
         draw_completion = sample_text if purpose == "critique" else sample
         return await draw_completion(model, context, sampling, seed_of(seed, chain.id, number), purpose)
 
+    instructed = InstructedModel(model, as_instructions(constitution))
     for number in range(1, settings.rounds + 1):
+        if settings.style == "prompted":
+            seeded = seed_of(seed, chain.id, number)
+            answer = await sample(
+                instructed, response.prompt.conversation, settings.sampling, seeded, "prompted"
+            )
+            chain = chain.revised_by(cleaned(Revision(WHOLE, None, answer), chain.answer, settings.clean))
+            continue
         principle = draw(principles, rng(seed, chain.id, "principle", number))
         revision = await _revision(chain, principle, settings.style, fmt, partial(write, number))
         chain = chain.revised_by(cleaned(revision, chain.answer, settings.clean))

@@ -9,7 +9,7 @@ from pydantic import Field
 from constitutional_ai.sl_cai.clean import RULES, Rule
 from constitutional_ai.training.settings import Sampled, Training
 
-Style = Literal["critiqued", "direct", "restate"]
+Style = Literal["critiqued", "direct", "restate", "prompted"]
 
 
 class Generation(Sampled):
@@ -29,11 +29,13 @@ class Responses(Sampled):
 class Revisions(Sampled):
     """Settings of critiques and revisions."""
 
-    rounds: int = Field(default=4, ge=1, le=1000)
-    """Revisions of each response (SL-8)."""
+    rounds: int = Field(default=4, ge=0, le=1000)
+    """Revisions of each response (SL-8). 0: none, so that SL-CAI is finetuned on helpful responses only, as the paper's
+    RLHF models are before RL (OV-4)."""
     style: Style = "critiqued"
     """critiqued (the paper), direct (the paper's ablation without critiques, SL-14), or restate (ours, for small
-    models)."""
+    models). Or prompted, a baseline of ours: what the model answers with the whole constitution in its context is
+    trained on without it (context distillation)."""
     format: Literal["auto", "chat", "plain"] = "auto"
     """Form of the requests: the model's chat template, or the paper's plain text. auto: the model's own format."""
     clean: tuple[Rule, ...] = RULES

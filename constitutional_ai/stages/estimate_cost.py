@@ -229,6 +229,8 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     comparisons = red_team * recipe.comparisons.per_prompt
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     questions = calls_per_comparison(recipe.feedback, constitution) * (comparisons + len(gate_questions()))
+    if recipe.comparisons.contrast or not comparisons:
+        questions = 0  # nobody is asked, at the gate neither
     method = METHODS[recipe.feedback.method]
     people, pretraining = [
         len(helpfulness(pairs.file, pairs.limit, recipe.seed, pairs.stronger_than).rows) if pairs else 0
@@ -240,11 +242,12 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
     seen = int(rows * rl.epochs)
     judged = reward_calls(recipe, constitution, seen)
-    answers = Counter({models.helpful: held_out}) + Counter({models.pretrained: 2 * held_out})
+    starts = 2 if recipe.evaluation.prompted else 1
+    answers = Counter({models.helpful: starts * held_out}) + Counter({models.pretrained: 2 * held_out})
     return [
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
         Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),
-        Estimate(layout.REVISIONS, red_team, {models.helpful: requests}),
+        Estimate(layout.REVISIONS, red_team if revisions.rounds else 0, {models.helpful: requests}),
         Estimate(layout.SL_CAI_MODEL, int(finetuned)),
         Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * comparisons}),
         Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),

@@ -13,6 +13,7 @@ from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage
 from constitutional_ai.rl_cai.feedback.compare import compare
+from constitutional_ai.rl_cai.feedback.contrast import contrast, known_label
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.likelihood import Likelihood
@@ -42,19 +43,28 @@ FAULTS: dict[Verdict, str] = {
 def comparisons(job: Job) -> None:
     """Make pairs of the SL-CAI model's answers to red-team prompts (FB-1, FB-2)."""
     setting, prompts = job.recipe.comparisons, job.training_prompts("red_team")
+    if not job.in_recipe(layout.COMPARISONS):
+        return
 
     async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
         async with job.loaded_in_loop(job.trained_model(layout.SL_CAI_MODEL), layout.COMPARISONS) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
-            yield Pass(items, lambda item: compare(*item, **how))
+            step: Any = compare
+            if setting.contrast:
+                step = partial(contrast, constitution=job.constitution, kind=setting.contrast)
+            yield Pass(items, lambda item: step(*item, **how))
 
     job.make_rows(
         layout.COMPARISONS,
         Comparison,
         passes,
         config=job.config("comparisons"),
-        inputs={"prompts": digest_of(p.id for p in prompts), **job.outputs(layout.SL_CAI_MODEL)},
+        inputs={
+            "prompts": digest_of(p.id for p in prompts),
+            **({"constitution": job.constitution.digest} if setting.contrast else {}),
+            **job.outputs(layout.SL_CAI_MODEL),
+        },
     )
 
 
@@ -66,10 +76,20 @@ def dialogues_before(job: Job) -> dict[str, str]:
 
 
 def preference_labels(job: Job) -> None:
-    """Label the pairs with the feedback model, under the constitution and after the gate (FB-3 to FB-7)."""
+    """Label the pairs with the feedback model, under the constitution and after the gate (FB-3 to FB-7).
+
+    Pairs whose better answer is known are labelled so, and neither the model nor the gate is asked.
+    """
+    if not job.in_recipe(layout.PREFERENCE_LABELS):
+        return
+    known = job.recipe.comparisons.contrast is not None
     budget = job.budget(layout.PREFERENCE_LABELS)
 
     async def passes() -> AsyncIterator[Pass[Comparison, PreferenceLabel]]:
+        if known:
+            certain = partial(known_label, constitution=job.constitution)
+            yield Pass({c.id: c for c in job.run.rows(layout.COMPARISONS, Comparison)}, certain)
+            return
         async with job.loaded_in_loop(job.recipe.models.feedback, layout.PREFERENCE_LABELS) as model:
             step = partial(
                 label,
@@ -87,7 +107,9 @@ def preference_labels(job: Job) -> None:
         layout.PREFERENCE_LABELS,
         PreferenceLabel,
         passes,
-        config=job.config("feedback", "models.feedback") | job.few_shots_digest() | dialogues_before(job),
+        config=job.config()
+        if known
+        else job.config("feedback", "models.feedback") | job.few_shots_digest() | dialogues_before(job),
         inputs={"constitution": job.constitution.digest, **job.outputs(layout.COMPARISONS)},
         budget=budget,
         still_fits=lambda: job.is_from(
@@ -168,7 +190,7 @@ def preference_model(job: Job) -> None:
         inputs={
             **helpfulness_digest(job),
             **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
-            **job.outputs(layout.PREFERENCE_LABELS),
+            **job.outputs(*job.in_recipe(layout.PREFERENCE_LABELS)),
         },
     )
 

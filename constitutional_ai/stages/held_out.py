@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from constitutional_ai.constitutions.in_context import as_instructions
 from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.evaluation import answer_rates
+from constitutional_ai.models.instructed import InstructedModel
 from constitutional_ai.records import Answer, Message, Prompt, Response
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
@@ -26,16 +28,19 @@ def evaluation(job: Job) -> None:
         for kind in KINDS
         for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
-    models = {
+    models: dict[str, str] = {
         layout.START: job.recipe.models.helpful,
         layout.SL_CAI: job.trained_model(layout.SL_CAI_MODEL),
         layout.RL_CAI: job.trained_model(layout.RL_CAI_MODEL),
+        **({layout.PROMPTED: job.recipe.models.helpful} if setting.prompted else {}),
     }
 
     async def passes() -> AsyncIterator[Pass[Prompt, Answer]]:
         rewards = job.preference_model()
         for role, name in models.items():
             async with job.loaded_in_loop(name, layout.EVALUATION) as model:
+                if role == layout.PROMPTED:
+                    model = InstructedModel(model, as_instructions(job.constitution))
 
                 async def step(prompt: Prompt, model: Any = model, role: str = role) -> Answer:
                     # Not `respond`: an empty answer is measured here, not a failure.
@@ -62,6 +67,7 @@ def evaluation(job: Job) -> None:
         config=job.config("evaluation", "models.helpful"),
         inputs={
             "prompts": digest_of(p.id for p in prompts),
+            **({"constitution": job.constitution.digest} if setting.prompted else {}),
             **job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages, layout.RL_CAI_MODEL),
         },
         notes=notes,

@@ -119,6 +119,10 @@ class Job:
         """Return the name, for ``load_model``, of the model that a stage trained."""
         return f"hf:{self.weights(stage)}"
 
+    def in_recipe(self, *stages: str) -> tuple[str, ...]:
+        """Return those of some stages that the recipe does not leave out."""
+        return tuple(stage for stage in stages if stage not in self.recipe.left_out)
+
     @property
     def preference_model_stages(self) -> tuple[str, ...]:
         """The preference model's stage; empty if RL uses no preference model (DPO, d-RLAIF)."""

@@ -46,7 +46,8 @@ def rl_cai_model(job: Job) -> None:
         inputs = {"prompts": prompts} | job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages)
         keys += ["feedback", "models.feedback"] if setting.asks_feedback_model else []
     else:
-        inputs = helpfulness_digest(job) | job.outputs(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS)
+        inputs = helpfulness_digest(job)
+        inputs |= job.outputs(*job.in_recipe(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS))
         keys += ["preference_model.helpfulness"]
     train = _by_reward if setting.method.samples else _by_pairs
     shown = job.few_shots_digest() | dialogues_before(job) if setting.asks_feedback_model else {}

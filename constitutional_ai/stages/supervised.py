@@ -84,6 +84,8 @@ def responses(job: Job) -> None:
 def revisions(job: Job) -> None:
     """Criticise and revise the responses to red-team prompts under the constitution (SL-6 to SL-9)."""
     setting = job.recipe.revisions
+    if not job.in_recipe(layout.REVISIONS):
+        return
 
     async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
         initial = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind == "red_team"]
@@ -132,5 +134,5 @@ def sl_cai_model(job: Job) -> None:
         layout.SL_CAI_MODEL,
         train,
         config=job.config("sl_cai", "models.pretrained"),
-        inputs=job.outputs(layout.RESPONSES, layout.REVISIONS),
+        inputs=job.outputs(*job.in_recipe(layout.RESPONSES, layout.REVISIONS)),
     )

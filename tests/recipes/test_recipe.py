@@ -103,7 +103,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         ":1: feedback.method: unknown value 'polls'. Known: chain_of_thought, decision, likelihood, multiple_choice, "
         "votes.",
     ),
-    ("revisions:\n  rounds: 0\n", ":2: revisions.rounds: Input should be greater than or equal to 1"),
+    ("revisions:\n  rounds: -1\n", ":2: revisions.rounds: Input should be greater than or equal to 0"),
     ("revisions:\n  rounds: many\n", ":2: revisions.rounds: Input should be a valid integer"),
     (
         "prompts:\n  red_team:\n    fil: x\n",

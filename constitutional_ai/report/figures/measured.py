@@ -175,9 +175,9 @@ def by_size(models: Iterable[Measured], *, join_named: bool) -> list[tuple[str, 
     groups: dict[str, list[Measured]] = {}
     for training in trainings(models):
         last = training[-1]
-        role = LABEL.get(last.candidate.role, last.candidate.role)
+        role = last.candidate.label.rpartition(":")[2].partition("@")[0]
         alone = NAMED if join_named else last.label
-        groups.setdefault(role if last.candidate.run else alone, []).append(last)
+        groups.setdefault(LABEL.get(role, role) if last.candidate.run else alone, []).append(last)
     return [line for name, group in groups.items() for line in _line(name, group)]
 
 

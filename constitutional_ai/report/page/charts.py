@@ -97,16 +97,20 @@ def by_role(panel: Panel, **more: Any) -> Callable[[Axes], object]:
 
 def intervals(title: str, metrics: Iterable[Metric]) -> Chart | None:
     """Draw a rate with its 95 % interval for each model, or return None if nothing was measured."""
+    metrics = list(metrics)
+    roles = [*layout.ROLES, *{m.model for m in metrics if m.model == layout.PROMPTED}]
     series = tuple(
         Series(role, (Point(m.value, n, x_low=m.low, x_high=m.high, note=number(m.value)),), colour=role)
         for m in metrics
-        for n, role in enumerate(layout.ROLES)
+        for n, role in enumerate(roles)
         if m.model == role and m.value is not None
     )
-    panel = Panel("", "", "", series, x_span=SHARES, y_span=(2.6, -0.4))
+    panel = Panel("", "", "", series, x_span=SHARES, y_span=(len(roles) - 0.4, -0.4))
     description = "; ".join(f"{LABEL[one.name]} {one.points[0].note}" for one in series)
-    draw = by_role(panel, yticks=range(len(LABEL)), yticklabels=LABEL.values())
-    return chart(title, "share of answers", description, draw, height=1.3) if series else None
+    draw = by_role(panel, yticks=range(len(roles)), yticklabels=[LABEL[role] for role in roles])
+    return (
+        chart(title, "share of answers", description, draw, height=0.4 + 0.3 * len(roles)) if series else None
+    )
 
 
 def curve(

@@ -57,7 +57,7 @@ def render(contents: Contents) -> str:
         summary=summary(contents),
         headline=headline(contents),
         frontiers=[each for each in frontiers if each],
-        rows=[(row, [contents.metric(row.name, role) for role in layout.ROLES]) for row in MEASURED],
+        rows=[(row, [contents.metric(row.name, role) for role in contents.roles]) for row in MEASURED],
         definitions=DEFINITIONS,
         reads=READS,
         unread=sum(not_read(answer) for answer in contents.answers),
@@ -77,7 +77,7 @@ def render(contents: Contents) -> str:
         costs=costs(contents),
         cleaned=in_words(contents.chains),
         left_out=WHY,
-        roles=[(role, LABEL[role]) for role in layout.ROLES],
+        roles=[(role, LABEL[role]) for role in contents.roles],
     )
 
 

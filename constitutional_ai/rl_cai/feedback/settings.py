@@ -10,13 +10,19 @@ from constitutional_ai.models.model import Format, Model, Sampling
 from constitutional_ai.training.settings import Sampled, Section
 
 MethodName = Literal["multiple_choice", "chain_of_thought", "votes", "likelihood", "decision"]
+ContrastName = Literal["personas", "prompt"]
 
 
 class Comparisons(Sampled):
     """Settings of the pairs of answers that the feedback model compares."""
 
-    per_prompt: int = Field(default=1, ge=1, le=1000)
-    """FB-2."""
+    per_prompt: int = Field(default=1, ge=0, le=1000)
+    """FB-2. 0: no pairs and no AI feedback, so that the preference model learns from people's comparisons only, as for
+    the paper's RLHF (OV-4)."""
+    contrast: ContrastName | None = None
+    """Null: two draws of SL-CAI, which the feedback model compares. Or pairs whose better answer is known, and no judge
+    is asked: personas (RLCD: one answer by the assistant that upholds a principle, one by the one that breaks it) or
+    prompt (one with the constitution in the context, one without). Baselines; not the paper's."""
 
 
 class Feedback(Section):
