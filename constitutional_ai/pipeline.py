@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,13 +53,15 @@ def run_pipeline(
     redo: str | None = None,
     retry_failures: bool = False,
     after_stage: Callable[[Run, Recipe, Constitution], object] = lambda *_: None,
+    siblings: Sequence[Path] = (),
 ) -> Run:
     """Complete the stages of a run, in order, up to and including ``until``.
 
     ``redo`` names a stage that is first removed, with all later ones, which depend on it. ``retry_failures`` tries the
     failed records of complete stages again; a later stage of which each record has one source is extended by what is
     new, and all others are made again. ``after_stage`` is called after each stage, unless the run was made with another
-    recipe or constitution. Raises CaiError when a stage cannot be completed; complete stages are kept.
+    recipe or constitution. A stage that a run in ``siblings`` completed with the same settings and inputs is linked.
+    Raises CaiError when a stage cannot be completed; complete stages are kept.
     """
     wanted = list(PIPELINE)[: list(PIPELINE).index(until) + 1 if until else None]
     if redo and redo not in wanted:
@@ -75,6 +77,7 @@ def run_pipeline(
     with open_run(Path(recipe.out), _texts(recipe, constitution), progress) as opened:
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, apart(prompts, notify), notify)
+        opened = replace(opened, siblings=tuple(siblings))
         job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
         run = job.run
         failed = failures(run, wanted) if retry_failures else {}

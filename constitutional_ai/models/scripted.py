@@ -44,6 +44,12 @@ def asks_itself(context: str, continuation: str) -> float:
     return math.log(SURE if ("?" in reply) == (continuation == " yes") else 1 - SURE)
 
 
+def fewer_words(context: str, continuation: str) -> float:
+    """Prefer the reply with fewer words: RL must find this although answers tend to grow (``planted_brief.py``)."""
+    mine, other = (len(option.split()) for option in _options(context, continuation))
+    return math.log(0.5 if mine == other else SURE if mine < other else 1 - SURE)
+
+
 def coin_flips(context: str, continuation: str) -> float:
     """Prefer a random answer of each pair, the same one in both orders, so that nothing can be learned."""
     mine, other = _options(context, continuation)
@@ -88,7 +94,7 @@ class ScriptedModel:
         return [self.weigh(prompt, continuation) for continuation in continuations]
 
 
-JUDGES = {"asks-back": asks_back, "coin-flips": coin_flips}
+JUDGES = {"asks-back": asks_back, "coin-flips": coin_flips, "fewer-words": fewer_words}
 SCRIPTS = ("echo", *JUDGES)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import hashlib
 import json
+import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from constitutional_ai.runs.guarded_run import GuardedRun
 from constitutional_ai.runs.manifest import StageManifest, commit, versions
 from constitutional_ai.runs.rows import StoredRows, digest_file, naming_full_disk, write_atomically
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
+from constitutional_ai.runs.stored_run import StoredRun
 from constitutional_ai.runs.written_files import digests_in
 
 Row = TypeVar("Row", bound=HasId)
@@ -61,6 +63,8 @@ class Run(GuardedRun):
     """Records that are worked on at the same time."""
     max_failures: int = 20
     """A stage stops when more records than this have failed."""
+    siblings: tuple[Path, ...] = ()
+    """Folders of runs whose complete stages are linked where they were made with the same settings and inputs."""
 
     def make_rows(
         self,
@@ -143,11 +147,28 @@ class Run(GuardedRun):
         still_fits: Callable[[], bool] | None = None,
     ) -> None:
         """Make the output of a stage and write ``stage.json``, unless the stage is complete."""
+        self._share(stage, config, inputs)
         if not self.is_done(stage, config, inputs, still_fits):
             for earlier in inputs.keys() & set(layout.STAGES):
                 self.check(earlier, in_full=True)
             self._make(stage, config, inputs, make)
         self._forget_checkpoints(stage)
+
+    def _share(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
+        """Link a stage that is not begun to that of a sibling, if a sibling completed it with the same."""
+        own = self.stage(stage)
+        if own.exists() or own.is_symlink():
+            return
+        now = json.loads(json.dumps([config, inputs]))
+        for other in map(StoredRun, self.siblings):  # its own folder may be among them: the stage is not there
+            done = other.manifest(stage)
+            if done and [done.config, done.inputs] == now:
+                self.check_place()
+                there = os.path.relpath(other.stage(stage).resolve(), own.parent.resolve())
+                own.symlink_to(there, target_is_directory=True)
+                sync(own.parent)
+                self.say(f"{stage} is that of {other.folder.name}: it has the same settings and inputs.")
+                return
 
     def _make(
         self, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Callable[[], Output]
