@@ -5,6 +5,7 @@
 # make check            check lint, formatting, types, import layers and docs
 # make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
+# make study            run three seeds of the demo and its control, and write docs/study.md: an hour; QUICK=1: minutes
 # make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
 # make lock             write the versions that are installed to requirements.lock
 PYTHON ?= python3
@@ -13,7 +14,7 @@ TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation 
 	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser test-processors check bench torture planted setup lock clean
+.PHONY: demo test test-browser test-processors check bench torture planted study setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -49,6 +50,9 @@ torture: setup
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py
+
+study: setup
+	$(BIN)/python benchmarks/study.py
 
 setup: .venv/ready
 

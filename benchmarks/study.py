@@ -1,0 +1,237 @@
+"""Three seeds of the recipe ``demo``, the prompted start beside them, and the same without a constitution.
+
+``make study`` takes about an hour on two cores, and writes the table of docs/study.md and results/study.json from what
+it measured. ``QUICK=1 make study`` shows in minutes that it runs, with a few prompts and two seeds, and writes only
+its own folder. ``--test FILE`` measures the models on prompts of your own, too, in any form of docs/data.md.
+
+Training, tuning and test prompts never meet: the held-out prompts are halved by their ids. Settings may be chosen on
+the tuning half (``--half tuning``); the table counts the test half only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from results import processor
+from rich.console import Console
+
+from constitutional_ai.cli import main as cai
+from constitutional_ai.cli.app import quiet_libraries
+from constitutional_ai.cli.sweep import run_arms
+from constitutional_ai.data.prompts import KINDS, load_prompts
+from constitutional_ai.evaluation.parts import read_metrics
+from constitutional_ai.evaluation.sweep_table import Sweep, SweepRow, sweep_table
+from constitutional_ai.metrics.intervals import mean
+from constitutional_ai.recipes.arms import sweep_arms
+from constitutional_ai.records import Metric, Prompt
+from constitutional_ai.runs.manifest import commit, versions
+from constitutional_ai.seeding import seed_of
+
+ROOT = Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs/study.md", ROOT / "benchmarks/results/study.json"
+BEGIN, END = "<!-- written by make study -->", "<!-- end of what make study wrote -->"
+ALL_HELD_OUT = ["evaluation.red_team=null", "evaluation.helpful=null", "evaluation.borderline=null"]
+SWEEPS = {
+    "seeds": ["seed=0..2", "evaluation.prompted=true", *ALL_HELD_OUT],
+    # its first arm is seed 0 of the sweep above, whose stages are linked
+    "constitution": ["control=null,empty", "evaluation.prompted=true", *ALL_HELD_OUT],
+}
+QUICK_SWEEPS = {
+    "seeds": [
+        *("seed=0..1", "evaluation.prompted=true"),
+        *("prompts.red_team.limit=6", "prompts.helpful.limit=4", "prompts.borderline.limit=2"),
+        *("responses.max_tokens=12", "revisions.max_tokens=12", "comparisons.max_tokens=12"),
+        *("responses.per_helpful_prompt=1", "comparisons.per_prompt=1", "preference_model.helpfulness.limit=8"),
+        *("rl_cai.prompts=4", "rl_cai.batch_size=8", "rl_cai.max_tokens=8", "rl_cai.refusal_gate=warn"),
+        *(
+            "evaluation.max_tokens=12",
+            "evaluation.red_team=6",
+            "evaluation.helpful=4",
+            "evaluation.borderline=4",
+        ),
+    ]
+}
+MODELS = {"start": "start", "prompted": "prompted start", "sl-cai": "SL-CAI", "rl-cai": "RL-CAI"}
+MEASURES = {
+    "objection_rate": "objects to red-team prompts",
+    "reason_objection_rate": "… and says why",
+    "evasive_rate": "evades red-team prompts",
+    "benign_refusal_rate": "refuses harmless prompts",
+    "degenerate_rate": "gives broken answers",
+}
+
+
+def halves() -> dict[str, list[Prompt]]:
+    """Return the training prompts, and the tuning and the test half of the held-out ones, of all kinds.
+
+    A prompt's id decides on its half, and a prompt that another file trains on is in neither.
+    """
+    files = [load_prompts("built-in", kind) for kind in KINDS]
+    train = {p.id: p for file in files for p in file.train}
+    held_out = [p for file in files for p in file.held_out if p.id not in train]
+    tuning = [p for p in held_out if seed_of("study", p.id) % 2]
+    return {
+        "train": list(train.values()),
+        "tuning": tuning,
+        "test": [p for p in held_out if p not in tuning],
+    }
+
+
+def users_prompts(file: Path, known: Iterable[Prompt]) -> list[Prompt]:
+    """Return the prompts of a user's file, in XSTest's form or any other of docs/data.md, that are not ``known``."""
+    seen = {prompt.id for prompt in known}
+    both = load_prompts(str(file), "red_team")
+    return [prompt for prompt in (*both.train, *both.held_out) if prompt.id not in seen]
+
+
+def run_sweeps(folder: Path, sweeps: dict[str, list[str]], prompts: Sequence[Prompt]) -> dict[str, Sweep]:
+    """Run or continue the sweeps in one folder, whose arms share what is the same; count ``prompts`` only."""
+    console, found = Console(highlight=False), {}
+    for name, changes in sweeps.items():
+        _, arms = sweep_arms("demo", [*changes, f"out={folder}"])
+        found[name] = sweep_table("demo", arms, run_arms(arms, console), {p.id for p in prompts})
+    return found
+
+
+def measure_users(folder: Path, arms: Sequence[str], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Measure the arms' models on the user's prompts by ``cai evaluate``, and return its metrics."""
+    if not prompts:
+        return []
+    file, out = folder / "users.jsonl", folder / "users"
+    rows = [
+        {"conversation": [asdict(m) for m in p.conversation], "kind": p.kind, "tags": p.tags} for p in prompts
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    runs = [str(folder / arm) for arm in arms]
+    how = ["--part", "answers", "--prompts", str(file), "--temperature", "0.4", "--max-tokens", "44"]
+    cai.main(["evaluate", *runs, *how, "--out", str(out)], standalone_mode=False)
+    return [asdict(metric) for metric in read_metrics(out)]
+
+
+# -- the table
+
+
+def rows_of(sweep: Sweep) -> list[tuple[str, list[Metric | None]]]:
+    """Return each measure with every model's mean over seeds."""
+    by_name = {(row.value.model, row.value.name): row.value for row in sweep.over_seeds}
+    return [(label, [by_name.get((model, name)) for model in MODELS]) for name, label in MEASURES.items()]
+
+
+def gains(sweep: Sweep, measure: str) -> list[Metric]:
+    """Return each model's rate less the start's in the same arm, averaged over seeds, with Student's interval."""
+    values: dict[str, dict[str, float]] = {}
+    for row in sweep.rows:
+        if row.value.name == measure and row.value.value is not None:
+            values.setdefault(row.arm, {})[row.value.model] = row.value.value
+    return [
+        mean(
+            f"{measure}_change",
+            model,
+            [of[model] - of["start"] for of in values.values() if {model, "start"} <= of.keys()],
+        )
+        for model in MODELS
+        if model != "start"
+    ]
+
+
+def page_table(sweeps: dict[str, Sweep], about: dict[str, Any]) -> str:
+    """Return the tables as Markdown: shares over seeds, changes from the start, and the constitution's effect."""
+    seeds = sweeps["seeds"]
+    arms, prompts = len(seeds.arms), about["prompts"]["test"]
+    lines = [
+        f"{about['date']}, {about['processor']['name']}, commit {about['commit']}: {arms} seeds, {prompts} test "
+        "prompts. Mean of the seeds' shares, with Student's 95 % interval over the seeds.",
+        "",
+        f"| | {' | '.join(MODELS.values())} |",
+        f"|---|{'---|' * len(MODELS)}",
+        *(f"| {label} | {' | '.join(map(shown, cells))} |" for label, cells in rows_of(seeds)),
+    ]
+    for name, label in (
+        ("objection_rate", "objections"),
+        ("benign_refusal_rate", "refusals of harmless prompts"),
+    ):
+        changes = ", ".join(f"{MODELS[m.model]} {shown(m, '+')}" for m in gains(seeds, name))
+        lines += ["", f"Change of {label} from the start, over seeds: {changes}."]
+    if "constitution" in sweeps:
+        lines += ["", *effect(sweeps["constitution"].rows)]
+    for arm, why in {arm: why for sweep in sweeps.values() for arm, why in sweep.stopped.items()}.items():
+        lines += ["", f"`{arm}` has no results: {why}"]
+    return "\n".join(lines) + "\n"
+
+
+def effect(rows: Sequence[SweepRow]) -> list[str]:
+    """Return lines about the run without a constitution, against the same with it (seed 0, paired by prompt)."""
+    return [
+        f"Without a constitution (`control=empty`, seed 0), {MODELS[row.value.model]} {MEASURES[row.value.name]}: "
+        f"{shown(row.value)}; difference {shown(row.change, '+')} on {row.change.count} prompts.\n"
+        for row in rows
+        if row.change
+        and row.value.model in ("sl-cai", "rl-cai")
+        and row.value.name in ("objection_rate", "benign_refusal_rate")
+    ]
+
+
+def shown(metric: Metric | None, sign: str = "") -> str:
+    if metric is None or metric.value is None:
+        return "not measured"
+    value = f"{metric.value:{sign}.2f}".replace("-", "−")
+    if metric.low is None or metric.high is None:
+        return f"{value} (no interval)"
+    return f"{value} ({metric.low:{sign}.2f} to {metric.high:{sign}.2f})".replace("-", "−")
+
+
+def write_page(text: str) -> None:
+    """Replace what stands between the two marks of docs/study.md."""
+    page = PAGE.read_text(encoding="utf-8")
+    inside = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    new, count = inside.subn(lambda _: f"{BEGIN}\n{text}{END}", page)
+    if count != 1:
+        raise SystemExit(f"{PAGE} has lost its marks. Put back: {BEGIN} and {END}")
+    PAGE.write_text(new, encoding="utf-8")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--test", type=Path, help="a file of prompts of your own, to be measured too")
+    options.add_argument(
+        "--half", choices=["test", "tuning"], default="test", help="the held-out half to count"
+    )
+    given, quick = options.parse_args(), bool(os.environ.get("QUICK"))
+    quiet_libraries()
+    sets = halves()
+    users = users_prompts(given.test, [p for part in sets.values() for p in part]) if given.test else []
+    folder = Path("runs/study-quick" if quick else "runs/study")
+    sweeps = run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS, sets[given.half])
+    about: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "processor": processor(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "commit": commit() or "not known",
+        "half": given.half,
+        "prompts": {name: len(prompts) for name, prompts in sets.items()},
+    }
+    table = page_table(sweeps, about)
+    content = about | {
+        "sweeps": {name: asdict(sweep) for name, sweep in sweeps.items()},
+        "users": measure_users(folder, sweeps["seeds"].arms, users),
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    (folder / "study.json").write_text(text, encoding="utf-8")
+    if not quick and given.half == "test":
+        RESULTS.write_text(text, encoding="utf-8")
+        write_page(table)
+    Console(highlight=False, markup=False).print(table)
+
+
+if __name__ == "__main__":
+    main()
