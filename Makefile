@@ -6,6 +6,7 @@
 # make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
 # make study            run three seeds of the demo and its control, and write docs/study.md: an hour; QUICK=1: minutes
+# make scale            records on many workers: identical, through kills, and how fast; Ray's part where it is installed
 # make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
 # make lock             write the versions that are installed to requirements.lock
 PYTHON ?= python3
@@ -14,7 +15,7 @@ TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation 
 	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser test-processors check bench torture planted study setup lock clean
+.PHONY: demo test test-browser test-processors check bench scale torture planted study setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -47,6 +48,9 @@ torture: setup
 	@missed=0; for each in torture torture_servers torture_inputs; do \
 		PYTHONPATH=. $(BIN)/python benchmarks/$$each.py || missed=1; \
 	done; exit $$missed
+
+scale: setup
+	PYTHONPATH=. $(BIN)/python benchmarks/scale.py
 
 planted: setup
 	$(BIN)/python benchmarks/planted.py

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,17 @@ from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts_of_kind
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.recipes.recipe import Recipe, flat
+from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Kind
 from constitutional_ai.rl_cai.feedback.label import METHODS
 from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.folder import check_folder, open_run
 from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
+from constitutional_ai.runs.shards import Shard, shards_of
+from constitutional_ai.runs.share import Share
 from constitutional_ai.stages.check_models import apart, check_models, usable_prompts
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
@@ -54,6 +58,9 @@ def run_pipeline(
     retry_failures: bool = False,
     after_stage: Callable[[Run, Recipe, Constitution], object] = lambda *_: None,
     siblings: Sequence[Path] = (),
+    constitution: Constitution | None = None,
+    share: Share | None = None,
+    make_shards: Callable[[str, Progress], None] | None = None,
 ) -> Run:
     """Complete the stages of a run, in order, up to and including ``until``.
 
@@ -61,7 +68,9 @@ def run_pipeline(
     failed records of complete stages again; a later stage of which each record has one source is extended by what is
     new, and all others are made again. ``after_stage`` is called after each stage, unless the run was made with another
     recipe or constitution. A stage that a run in ``siblings`` completed with the same settings and inputs is linked.
-    Raises CaiError when a stage cannot be completed; complete stages are kept.
+    ``constitution`` is that of the recipe, with its control applied, if it is known. Of a ``share`` only that shard is
+    made; ``make_shards`` makes all shards of a stage elsewhere. Raises CaiError when a stage cannot be completed;
+    complete stages are kept.
     """
     wanted = list(PIPELINE)[: list(PIPELINE).index(until) + 1 if until else None]
     if redo and redo not in wanted:
@@ -69,15 +78,18 @@ def run_pipeline(
             f"--redo {redo} would do nothing: {until} comes before it. Leave out --until, or name a later stage."
         )
     trackers.check(recipe.report_to)
-    constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
+    constitution = constitution or constitution_of(recipe)
     check_principles(recipe, constitution)
     prompts = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
-    with open_run(Path(recipe.out), _texts(recipe, constitution), progress) as opened:
+    folder = share.folder if share else Path(recipe.out)
+    with open_run(folder, _texts(recipe, constitution), progress) as opened:
+        opened = replace(opened, share=share, make_shards=make_shards, siblings=tuple(siblings))
+        if share:
+            share.link_earlier_stages(opened, drafts=recipe.drafts)
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, apart(prompts, notify), notify)
-        opened = replace(opened, siblings=tuple(siblings))
         job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
         run = job.run
         failed = failures(run, wanted) if retry_failures else {}
@@ -92,10 +104,54 @@ def run_pipeline(
                 notify(f"{stage}: {failed[stage] - left} of {failed[stage]} failed records were made.")
             if not run.provenance.unwritten(run.folder):
                 after_stage(run, recipe, constitution)
-        if owed := failures(run, wanted):
+        if owed := {} if share else failures(run, wanted):
             notify(f"failed: {_counts(owed)}. The same command with --retry-failures tries them again.")
         tell_what_differs(run, wanted, notify)
         return run
+
+
+def make_shard(
+    recipe: Recipe,
+    stage: str,
+    shard: Shard,
+    *,
+    progress: Progress,
+    notify: Callable[[str], None],
+    constitution: Constitution | None = None,
+) -> None:
+    """Complete one shard of a stage of a run whose earlier stages are complete, in the shard's own folder.
+
+    Nothing is done if the run has the stage already. Raises CaiError.
+    """
+    share = Share(Path(recipe.out), stage, shard)
+    check_folder(share.run)
+    share.check()
+    if share.is_merged:
+        notify(f"{stage} is complete in {share.run}: shard {shard} has nothing to do.")
+        return
+    run_pipeline(recipe, progress=progress, notify=notify, until=stage, constitution=constitution, share=share)
+    notify(f"shard {shard} of {stage} is complete in {share.folder}.")
+
+
+def merge_shards(folder: Path, *, progress: Progress, notify: Callable[[str], None]) -> list[str]:
+    """Merge the shards that a run has, and return the names of the stages. Raises CaiError."""
+    stages = [stage for stage in layout.SHARDED if shards_of(folder, stage)]
+    for stage in stages:
+        place = folder if (folder / layout.RECIPE).exists() else shards_of(folder, stage)[0].folder(folder)
+        recipe, constitution = rebuilt(place, out=folder)
+        run_pipeline(recipe, progress=progress, notify=notify, until=stage, constitution=constitution)
+    return stages
+
+
+def rebuilt(place: Path, *, out: Path) -> tuple[Recipe, Constitution]:
+    """Return the recipe and the constitution of a run, from its own files. Raises InputError."""
+    recipe = load_recipe(str(place / layout.RECIPE), [f"out={json.dumps(str(out))}"])
+    return recipe, load_constitution(place / layout.CONSTITUTION)
+
+
+def constitution_of(recipe: Recipe) -> Constitution:
+    """Return the recipe's constitution, with its control applied. Raises InputError."""
+    return apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
 
 
 def _texts(recipe: Recipe, constitution: Constitution) -> dict[str, str]:
@@ -116,7 +172,7 @@ def _job(
     settings = flat(recipe.model_dump(mode="json")) | job.few_shots_digest()
     run = replace(
         opened,
-        concurrency=recipe.concurrency,
+        concurrency=-(-recipe.concurrency // (opened.share.shard.of if opened.share else 1)),
         max_failures=recipe.max_failures,
         provenance=Provenance(_texts(recipe, constitution), settings, {"constitution": constitution.digest}),
         retries_failures=retries_failures,

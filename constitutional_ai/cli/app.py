@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "inspect_ai": "inspect",
     "pyarrow": "local",
+    "ray": "ray",
     "starlette": "serve",
     "torch": "local",
     "uvicorn": "serve",

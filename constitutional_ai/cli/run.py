@@ -29,8 +29,28 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Try the failed records of complete stages again; extend or repeat later stages.",
 )
+@click.option("--shard", metavar="I/N", help="Make only shard I of N of the stage that --until names.")
+@click.option(
+    "--on", metavar="ray|ray://HOST:PORT", help="Make the records on a Ray cluster, in --workers shards."
+)
+@click.option("--workers", type=click.IntRange(1, 4096), default=1, show_default=True, help="Workers of --on.")
+@click.option(
+    "--gpus",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="GPUs of each worker, or a share.",
+)
 def run(
-    recipe: str, changes: tuple[str, ...], until: str | None, redo: str | None, retry_failures: bool
+    recipe: str,
+    changes: tuple[str, ...],
+    until: str | None,
+    redo: str | None,
+    retry_failures: bool,
+    shard: str | None,
+    on: str | None,
+    workers: int,
+    gpus: float,
 ) -> None:
     """Run RECIPE, or continue a run that was interrupted.
 
@@ -44,7 +64,11 @@ def run(
 
     Where --retry-failures gives new records, 01-responses, 02-revisions and 05-preference-labels are extended by what
     follows from them, and other later stages are repeated; a message names them.
+
+    --shard makes a part of 00-prompts, 01-responses, 02-revisions, 04-comparisons or 05-preference-labels, on any
+    machine that sees the run's folder. The next run without --shard merges the shards, and so does cai merge.
     """
+    from constitutional_ai.cli.many_machines import check_options, make_one_shard, workers_on
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.pipeline import run_pipeline
     from constitutional_ai.recipes.recipe_file import load_recipe
@@ -54,7 +78,11 @@ def run(
     quiet_libraries()
     console = terminal()
     settings = load_recipe(recipe, changes)
-    with Bars(console) as bars:
+    check_options(shard=shard, on=on, until=until, again=bool(redo or retry_failures))
+    if shard and until:
+        make_one_shard(settings, until, shard, console)
+        return
+    with Bars(console) as bars, workers_on(on, workers, gpus, Path(settings.out), bars.say) as make_shards:
         finished = run_pipeline(
             settings,
             progress=bars,
@@ -63,6 +91,7 @@ def run(
             redo=redo,
             retry_failures=retry_failures,
             after_stage=write_cards,
+            make_shards=make_shards,
         )
     if until is None or until == layout.STAGES[-1]:
         console.print(f"report: {write_report(finished)}")

@@ -204,6 +204,13 @@ class Recipe(Section):
         pairs = () if self.comparisons.per_prompt else (layout.COMPARISONS, layout.PREFERENCE_LABELS)
         return frozenset(pairs if self.revisions.rounds else (layout.REVISIONS, *pairs))
 
+    @property
+    def drafts(self) -> bool:
+        """Whether prompts are to be drafted."""
+        return any(
+            file.generate for file in (self.prompts.red_team, self.prompts.helpful, self.prompts.borderline)
+        )
+
     def to_yaml(self) -> str:
         """Return the text of ``recipe.yaml``, with every setting."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from constitutional_ai.errors import CaiError
 from constitutional_ai.records import Usage
@@ -43,6 +44,8 @@ class Budget:
         """
         self._tokens, self._hours, self._unknown = tokens, hours, unknown
         self._spent, self._started = spent, time.monotonic() - seconds
+        self._claim: Callable[[int, int], int] | None = None
+        self._before, self._claimed = spent, 0
         self._dearest: int | None = None
         self._read = self._allowed = 0
         self._ended = self._in_progress = 0
@@ -54,7 +57,14 @@ class Budget:
         What it spends is not counted here: add it with ``add_spent``.
         """
         seconds = time.monotonic() - self._started
-        return Budget(self._tokens, self._hours, spent=self._spent, seconds=seconds, unknown=self._unknown)
+        other = Budget(self._tokens, self._hours, spent=self._spent, seconds=seconds, unknown=self._unknown)
+        other._claim, other._before = self._claim, self._before
+        return other
+
+    def shared(self, claim: Callable[[int, int], int]) -> Budget:
+        """Return this budget, shared with other shards: what is spent from now on must be claimed (``Tally.claim``)."""
+        self._claim = claim
+        return self
 
     def add_spent(self, tokens: int, dearest: int | None = None, records: int = 0) -> None:
         """Count tokens that earlier sessions spent on ``records``, and those of the most expensive of these."""
@@ -110,13 +120,19 @@ class Budget:
 
     def _fits(self, tokens: int) -> bool:
         if self._dearest is None:
-            return not self._in_progress and self._spent < tokens
+            return not self._in_progress and self._has(self._spent + 1, tokens)
         if not self._in_progress:
-            return self._spent + self._dearest <= tokens
+            return self._has(self._spent + self._dearest, tokens)
         # A stage whose records cost nothing, such as scores, reserves nothing.
         reserved = max(self._dearest, self._read + self._allowed) if self._dearest else 0
         ahead = self._in_progress + 1
-        return ahead <= self._ended and self._spent + ahead * reserved <= tokens
+        return ahead <= self._ended and self._has(self._spent + ahead * reserved, tokens)
+
+    def _has(self, needed: int, tokens: int) -> bool:
+        """Return whether ``needed`` tokens are within the limit and, in a shard, are or can be claimed."""
+        if self._claim and self._before + self._claimed < needed <= tokens:
+            self._claimed = self._claim(needed - self._before, tokens - self._before)
+        return needed <= (min(tokens, self._before + self._claimed) if self._claim else tokens)
 
     def _is_late(self) -> bool:
         return self._hours is not None and time.monotonic() - self._started >= 3600 * self._hours

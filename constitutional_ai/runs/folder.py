@@ -20,8 +20,12 @@ from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 
-FIRST_FILES = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK}
-"""Files that a run may have before its ``run.json`` is written."""
+FIRST_FILES = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK, layout.SHARDS}
+"""What a run may have before its ``run.json`` is written."""
+
+
+class RunInUse(InputError):
+    """Another process works on the run."""
 
 
 @contextmanager
@@ -35,14 +39,14 @@ def open_run(
     of the user's command. Faults of the disk in the block are raised as InputError or DiskFull.
     """
     with naming_disk_faults(folder):
-        _check_folder(folder, elsewhere)
+        check_folder(folder, elsewhere)
         with _locked(folder, elsewhere) as lock:
             _clear(folder)
             here = partial(_check_place, folder, lock, elsewhere)
             yield Run(folder, progress=progress, provenance=Provenance(texts), check_place=here)
 
 
-def _check_folder(folder: Path, elsewhere: str) -> None:
+def check_folder(folder: Path, elsewhere: str = "set out= to another place") -> None:
     """Create the folder. Raises InputError when that fails, or when the folder has files that are not a run's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,7 @@ def _locked(folder: Path, elsewhere: str) -> Iterator[IO[bytes]]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another process is working on {folder}. Wait for it, or {elsewhere}.") from error
+            raise RunInUse(f"another process is working on {folder}. Wait for it, or {elsewhere}.") from error
         except OSError as error:
             raise InputError(
                 f"the disk of {folder} locks no files: {error.strerror}. {elsewhere.capitalize()}."
@@ -97,8 +101,10 @@ def _check_place(folder: Path, lock: IO[bytes], elsewhere: str) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what a killed process was writing, save in a folder that others may be writing, which has its own lock."""
+    """Delete what a killed process was writing, save in folders with locks of their own."""
     for path in folder.iterdir():
+        if path.name == layout.SHARDS:
+            continue
         if path.name.removesuffix(PART) in FIRST_FILES and path.suffix == PART:
             path.unlink()
         elif path.is_dir() and path.suffix == PART:

@@ -20,6 +20,7 @@ from constitutional_ai.runs.durable import discard, remove
 from constitutional_ai.runs.manifest import changed_inputs, commit, difference, versions
 from constitutional_ai.runs.provenance import Provenance, has_records
 from constitutional_ai.runs.rows import write_atomically
+from constitutional_ai.runs.shards import discard_shards
 from constitutional_ai.runs.stored_run import StoredRun
 
 PACKAGE = "constitutional-ai"
@@ -59,11 +60,12 @@ class GuardedRun(StoredRun):
         write_atomically(self.folder / layout.RUN, json.dumps(about, indent=1) + "\n")
 
     def remove_stages(self, *stages: str) -> None:
-        """Delete stages, so that they are made again. Writes ``run.json`` even if ``stages`` is empty.
+        """Delete stages and their shards, so that they are made again. Writes ``run.json`` even if ``stages`` is empty.
 
         What a link leads to is kept. A stage is gone, whole, before its settings are.
         """
         for stage in stages:
+            discard_shards(self.folder, stage)
             if (link := self.stage(stage)).is_symlink():
                 self.say(f"{link} is a link, and is removed. {link.readlink()} is kept.")
             discard(link)

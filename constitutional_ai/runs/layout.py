@@ -28,6 +28,9 @@ STAGES = (
 )
 """All stages, in the order in which they run."""
 
+SHARDED = (PROMPTS, RESPONSES, REVISIONS, COMPARISONS, PREFERENCE_LABELS)
+"""Stages whose records can be made in shards, on several machines."""
+
 
 def earlier(stage: str) -> tuple[str, ...]:
     """Return the stages before a stage; none for a name that is no stage's."""
@@ -51,6 +54,8 @@ CONSTITUTION = "constitution.yaml"
 CALLS = "calls.sqlite"
 """Cached model calls."""
 REPORT_PAGE = "report.html"
+SHARDS = "shards"
+"""Folder of the shards of a stage, until they are merged: each is a run directory of its own."""
 LOCK = ".lock"
 """Locked by the process that writes to the run."""
 
@@ -60,6 +65,10 @@ RECORDS = "records.jsonl"
 FAILURES = "failures.jsonl"
 LOST = "lost.jsonl"
 """Tokens of the records that failed, in all sessions: they were paid for, whatever becomes of the records."""
+ITEMS = "items.jsonl"
+"""The items of a shard and their places among those of all shards, in the stage's folder in a shard."""
+COUNTS = "counts.json"
+"""What a shard has made, lost and spent so far, for the other shards and the display, in the same folder."""
 DATASET = "dataset.jsonl"
 """Exactly the rows that the trainer saw."""
 METRICS = "metrics.json"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
+from constitutional_ai.runs import layout
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -31,8 +32,12 @@ def check_links(run: Path) -> None:
 
 
 def _unusual(folder: Path) -> Iterator[Path]:
-    """Yield everything below a folder that is neither a file nor a folder nor a link to a folder."""
-    for place, _, names in os.walk(folder):
+    """Yield everything below a folder that is neither a file nor a folder nor a link to a folder.
+
+    Shards are not looked at: each is a run, of which this is found when it is opened or merged.
+    """
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if name != layout.SHARDS or Path(place) != folder]
         for name in names:
             path = Path(place, name)
             if path.suffix not in WEIGHTS and (path.is_symlink() or not path.is_file()):

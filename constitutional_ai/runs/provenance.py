@@ -16,7 +16,10 @@ from constitutional_ai.runs.durable import PART
 from constitutional_ai.runs.manifest import difference
 from constitutional_ai.runs.rows import text_or_empty, write_atomically
 
-NO_RECORDS = {layout.FAILURES, layout.GATE_FAILURES, layout.LOST, layout.GATE_LOST, layout.DATASET}
+NO_RECORDS = {
+    *(layout.FAILURES, layout.GATE_FAILURES, layout.LOST, layout.GATE_LOST),
+    *(layout.DATASET, layout.ITEMS, layout.COUNTS),
+}
 """Files that a stage may have before anything is made in it."""
 
 

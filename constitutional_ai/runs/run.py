@@ -25,8 +25,11 @@ from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.durable import discard, remove, sync, sync_tree
 from constitutional_ai.runs.guarded_run import GuardedRun
 from constitutional_ai.runs.manifest import StageManifest, commit, versions
+from constitutional_ai.runs.merge_shards import StageShards, whole_shards
 from constitutional_ai.runs.rows import StoredRows, digest_file, naming_full_disk, write_atomically
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
+from constitutional_ai.runs.shards import discard_shards
+from constitutional_ai.runs.share import Counted, Share, refuse_begun
 from constitutional_ai.runs.stored_run import StoredRun
 from constitutional_ai.runs.written_files import digests_in
 
@@ -52,6 +55,8 @@ class Output(NamedTuple):
     notes: dict[str, Any]
     failures: int = 0
     tokens: tuple[int | None, int | None] = (0, 0)
+    seconds: float = 0.0
+    """Time that it took elsewhere, in shards."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Run(GuardedRun):
     """A stage stops when more records than this have failed."""
     siblings: tuple[Path, ...] = ()
     """Folders of runs whose complete stages are linked where they were made with the same settings and inputs."""
+    share: Share | None = None
+    """The shard that is made here, in its own folder; None for a whole run."""
+    make_shards: Callable[[str, Progress], None] | None = None
+    """Makes all shards of a stage on other machines."""
 
     def make_rows(
         self,
@@ -88,12 +97,36 @@ class Run(GuardedRun):
         records = self.stage(stage) / layout.RECORDS
 
         def make() -> Output:
-            result = asyncio.run(self._run_rows(stage, row_type, passes(), budget=budget))
-            known, tokens = notes(result.records), result.tokens if result.counted else (None, None)
-            return Output(digest_file(records), len(result.records), known, result.failures, tokens)
+            shards = self._whole_shards(stage)
+            if shards:
+                shards.check(config, inputs, self.settings_source)
+                self._hold_engines(stage, shards)
+                result = shards.merge(row_type, self.max_failures)
+            else:
+                result = asyncio.run(self._run_rows(stage, row_type, passes(), budget=budget, share=self.share))
+            known = self.share.notes if self.share else notes(result.records)
+            tokens = result.tokens if result.counted else (None, None)
+            digest, seconds = digest_file(records), shards.seconds if shards else 0.0
+            return Output(digest, len(result.records), known, result.failures, tokens, seconds)
 
         self._complete(stage, config, inputs, make, still_fits)
         return self.stored_rows(stage, row_type)
+
+    def _whole_shards(self, stage: str) -> StageShards | None:
+        """Return the complete shards of a stage, made now where other machines make them; None if it has none."""
+        if self.make_shards and stage in layout.SHARDED:
+            refuse_begun(self, stage)
+            self.make_shards(stage, self.progress)
+        return whole_shards(self.folder, stage)
+
+    def _hold_engines(self, stage: str, shards: StageShards) -> None:
+        for model, engine in shards.engines(shards.shards[0]).items():
+            self.hold_engine(stage, model, engine)
+
+    def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
+        """See ``StoredRun``. In a shard, the budget holds over all shards of the stage."""
+        budget = super().budget(tokens, hours, excluding=excluding)
+        return budget.shared(self.share.tally.claim) if self.share else budget
 
     async def make_extra_rows(
         self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, budget: Budget
@@ -109,18 +142,28 @@ class Run(GuardedRun):
         return await self._run_rows(stage, row_type, one_pass(), file=file, budget=budget)
 
     async def _run_rows(
-        self, stage: str, row_type: type[Row], passes: AsyncIterable[Pass[Item, Row]], **options: Any
+        self,
+        stage: str,
+        row_type: type[Row],
+        passes: AsyncIterable[Pass[Item, Row]],
+        share: Share | None = None,
+        **options: Any,
     ) -> StageRows[Row]:
-        return await run_rows(
+        if share:
+            options |= {"part": share.part, "failed_elsewhere": share.tally.failed_elsewhere}
+        result = await run_rows(
             self.stage(stage),
             passes,
             row_type,
             concurrency=self.concurrency,
             max_failures=self.max_failures,
-            progress=self.progress,
+            progress=Counted(self.progress, share.tally) if share else self.progress,
             say=self.say,
             **options,
         )
+        if share:
+            share.tally.finish(result.tokens)
+        return result
 
     def make_model(
         self, stage: str, train: Callable[[Path], Trained], *, config: dict[str, Any], inputs: dict[str, str]
@@ -153,6 +196,7 @@ class Run(GuardedRun):
                 self.check(earlier, in_full=True)
             self._make(stage, config, inputs, make)
         self._forget_checkpoints(stage)
+        discard_shards(self.folder, stage)
 
     def _share(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
         """Link a stage that is not begun to that of a sibling, if a sibling completed it with the same."""
@@ -175,8 +219,11 @@ class Run(GuardedRun):
     ) -> None:
         before, started = self.manifest(stage), time.monotonic()
         with self._reopened(stage):
-            output, records, notes, failures, tokens = make()
-        seconds, now = time.monotonic() - started, datetime.now(UTC).isoformat(timespec="seconds")
+            output, records, notes, failures, tokens, elsewhere = make()
+        seconds, now = (
+            max(elsewhere, time.monotonic() - started),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
         seconds += before.seconds if before else 0
         self.check_place()
         self._sync(stage)

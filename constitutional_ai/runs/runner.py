@@ -17,6 +17,7 @@ from collections.abc import (
     Coroutine,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.meter import metered
 from constitutional_ai.runs.rows import RowIndex, RowWriter, StoredRows, read_rows
+from constitutional_ai.runs.shards import Part
 from constitutional_ai.safe_text import whole_characters
 
 Item = TypeVar("Item")
@@ -98,13 +100,16 @@ async def run_rows(
     file: str = layout.RECORDS,
     budget: Budget | None = None,
     say: Callable[[str], object] = lambda text: None,
+    part: Part | None = None,
+    failed_elsewhere: Callable[[], int] = lambda: 0,
 ) -> StageRows[Row]:
-    """Make one record for every item of every pass.
+    """Make one record for every item of every pass; in a shard, of its ``part`` of the items.
 
     Passes run one after another, so that a generator of passes can load a model for each and free it afterwards. A
     record is not kept in memory once it is written. ``say`` is told when a model's tokens are not counted. Raises
     TooManyFailures once more than ``max_failures`` records have failed, or if there are items and all have failed;
-    BudgetSpent when ``budget`` allows no further record and none is in progress; and TokensUnknown.
+    BudgetSpent when ``budget`` allows no further record and none is in progress; and TokensUnknown. The records that
+    ``failed_elsewhere``, in other shards, count as failed here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index, budget = RowIndex(folder / file, row_type), budget or Budget()
@@ -125,10 +130,11 @@ async def run_rows(
     ):
         loop = _Loop(
             folder, failures, index, writer, failure_writer, lost_writer, budget, progress, max_failures, say,
-            lost=lost_before,
+            failed_elsewhere, lost=lost_before,
         )  # fmt: skip
         async with _closing(passes):
             async for items, step, spent in passes:
+                items = part.of(items) if part else items
                 spent_beside = total((spent_beside, spent))
                 budget.add_spent(sum(spent))
                 names += items
@@ -140,8 +146,10 @@ async def run_rows(
         lost.unlink()
     if not loop.failed:
         failures.unlink()
-    elif not any(name in index for name in names):
-        raise loop.all_failed_error()
+    elif not part and not any(name in index for name in names):
+        raise all_failed(folder.name, loop.failed, failures)
+    if part:
+        part.write(folder)
     progress.finish(folder.name)
     # Records were appended as they finished; the order that later stages read must not depend on timing.
     tokens = total((spent_beside, loop.lost, index.sort_file(names)))
@@ -167,6 +175,7 @@ class _Loop(Generic[Row]):
     progress: Progress
     max_failures: int
     say: Callable[[str], object]
+    failed_elsewhere: Callable[[], int]
     failed: list[Failure] = field(default_factory=list)
     lost: Usage = field(default_factory=lambda: Usage(0, 0))
     """Tokens of the records that failed, in all sessions, as far as they are known."""
@@ -199,13 +208,6 @@ class _Loop(Generic[Row]):
             if model := uncounted(record):
                 self._note_uncounted(model)
 
-    def all_failed_error(self) -> TooManyFailures:
-        """Return the error of a stage in which every record failed."""
-        return TooManyFailures(
-            f"nothing was made in {self.folder.name}: all {len(self.failed)} records failed, {self._last_failure()}. "
-            f"See {self.failures}; remove the cause, then type the same command."
-        )
-
     def _note_uncounted(self, model: str) -> None:
         self.budget.add_unknown(model)
         self.budget.check_counted()
@@ -220,14 +222,27 @@ class _Loop(Generic[Row]):
             self.lost = total((self.lost, tokens))
             self.lost_writer.append(tokens)
         self.progress.advance(self.folder.name, tokens, failed=True)
-        if len(self.failed) > self.max_failures:
-            raise TooManyFailures(
-                f"{len(self.failed)} records of {self.folder.name} failed, {self._last_failure()}. "
-                f"See {self.failures}; set max_failures higher to continue."
-            ) from error
+        if (count := len(self.failed) + self.failed_elsewhere()) > self.max_failures:
+            raise too_many(count, self.folder.name, failure, self.failures) from error
 
-    def _last_failure(self) -> str:
-        return f"the last with {self.failed[-1].error}: {self.failed[-1].message}"
+
+def all_failed(stage: str, failed: Sequence[Failure], file: Path) -> TooManyFailures:
+    """Return the error of a stage in which every record failed."""
+    return TooManyFailures(
+        f"nothing was made in {stage}: all {len(failed)} records failed, {_last(failed[-1])}. "
+        f"See {file}; remove the cause, then type the same command."
+    )
+
+
+def too_many(count: int, stage: str, last: Failure, file: Path) -> TooManyFailures:
+    """Return the error of a stage in which more records failed than are allowed."""
+    return TooManyFailures(
+        f"{count} records of {stage} failed, {_last(last)}. See {file}; set max_failures higher to continue."
+    )
+
+
+def _last(failure: Failure) -> str:
+    return f"the last with {failure.error}: {failure.message}"
 
 
 @asynccontextmanager

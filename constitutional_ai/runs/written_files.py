@@ -20,6 +20,7 @@ FILES = (
     layout.GATE,
     layout.GATE_FAILURES,
     layout.FAILURES,
+    layout.ITEMS,
     layout.DATASET,
     layout.STEPS,
     layout.HELD_OUT_PAIRS,

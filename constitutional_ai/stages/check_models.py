@@ -26,7 +26,7 @@ def check_models(recipe: Recipe, stages: Set[str], notify: Notify) -> None:
     """
     models = recipe.models
     users = {
-        "prompts": [layout.PROMPTS] if _drafts(recipe) else [],
+        "prompts": [layout.PROMPTS] if recipe.drafts else [],
         "helpful": [layout.RESPONSES, layout.REVISIONS, layout.EVALUATION],
         "pretrained": [layout.SL_CAI_MODEL],
         "feedback": [layout.PREFERENCE_LABELS],
@@ -37,11 +37,6 @@ def check_models(recipe: Recipe, stages: Set[str], notify: Notify) -> None:
     base = models.preference_model or models.pretrained
     if recipe.rl_cai.uses_preference_model and layout.PREFERENCE_MODEL in stages and _is_read(base):
         _check_head(base)
-
-
-def _drafts(recipe: Recipe) -> bool:
-    files = recipe.prompts
-    return any(file.generate for file in (files.red_team, files.helpful, files.borderline))
 
 
 def _is_read(name: str) -> bool:

@@ -212,7 +212,9 @@ class Job:
         cache = self.recipe.cache
         if cache is None:
             return None
-        return self.run.folder / layout.CALLS if cache == "run" else Path(cache).expanduser()
+        # Shards never share a file: SQLite's WAL mode is unsafe on a disk that several machines share.
+        is_own = cache == "run" or self.run.share
+        return self.run.folder / layout.CALLS if is_own else Path(cache).expanduser()
 
     def notify_once(self, text: str) -> None:
         """Show a message, unless it was shown before."""

@@ -1,0 +1,260 @@
+"""Records on many workers: identical, through kills, at what rate, and merged by the million. ``make scale``.
+
+A loopback server answers from the seed of each request, after a fixed time, and counts what it answers. Ray runs on
+this machine, or on the cluster that ``RAY_ADDRESS`` names. Workers share the machine's processors: the rates say how
+much a worker computes beside waiting, and nothing about networks. ``QUICK`` makes all sizes small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from results import Row, at_least, report, under
+
+from constitutional_ai.models.model import Sampling
+from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.records import Message, Prompt, Response
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import open_run, read_run
+from constitutional_ai.runs.merge_shards import whole_shards
+from constitutional_ai.runs.runner import Pass, Silent
+from constitutional_ai.runs.shards import Shard
+from constitutional_ai.runs.share import Share
+from constitutional_ai.sl_cai.respond import respond
+from tests.faulty_server import FaultyServer
+
+QUICK = bool(os.environ.get("QUICK"))
+RECORDS, PROMPTS = (20_000, 80) if QUICK else (1_000_000, 600)
+WORKERS = (1, 2, 4) if QUICK else (1, 2, 4, 8, 16, 32, 64)
+SHARDS, IN_FLIGHT, LATENCY = 16, 8, 0.2
+STAGE = layout.REVISIONS
+ROOT = Path(__file__).parent.parent
+
+
+# -- a million records
+
+
+def prompt(number: int) -> Prompt:
+    return Prompt.of(
+        (Message("user", f"Question {number}: " + "how would you answer this? " * 6),), "helpful", "scale"
+    )
+
+
+def make_shards(run: Path) -> dict[str, float]:
+    """Write all shards of answers to all prompts, one after another."""
+    items = {f"{p.id}.0": p for p in map(prompt, range(RECORDS))}
+    step = partial(respond, number=0, model=ScriptedModel(say=lambda c: c[-120:]), sampling=Sampling(), seed=0)
+
+    async def passes() -> AsyncIterator[Pass[Prompt, Response]]:
+        yield Pass(items, step)
+
+    start = time.process_time()
+    for shard in Shard.all_of(SHARDS):
+        share = Share(run, layout.RESPONSES, shard)
+        with open_run(share.folder, {}, Silent()) as opened:
+            replace(opened, share=share).make_rows(layout.RESPONSES, Response, passes, config={}, inputs={})
+    return {"cpu": time.process_time() - start}
+
+
+def merge_all(run: Path) -> dict[str, float]:
+    """Merge the shards in this process."""
+    start, cpu = time.perf_counter(), time.process_time()
+    shards = whole_shards(run, layout.RESPONSES)
+    assert shards
+    shards.check({}, {}, "the recipe")
+    merged = shards.merge(Response, 0)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert len(merged.records) == RECORDS
+    return {"seconds": seconds, "cpu": cpu, "peak": peak}
+
+
+def in_process(*words: object) -> dict[str, float]:
+    command = [sys.executable, __file__, *map(str, words)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+    return {key: float(value) for key, value in json.loads(out.stdout).items()}
+
+
+def merging(place: Path) -> list[Row]:
+    made = in_process("shards", place / "run")["cpu"]
+    merged = in_process("merge", place / "run")
+    return [
+        under(f"peak memory of merging {RECORDS:,} records of {SHARDS} shards", merged["peak"], "MiB", 954),
+        Row("CPU time of merging them", merged["cpu"], "s"),
+        Row("that over the CPU time of making them without a model", merged["cpu"] / made, "times"),
+    ]
+
+
+# -- runs on Ray
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    return {**os.environ, "PYTHONPATH": path, "CAI_API_KEY": "none"}
+
+
+def recipe(server: FaultyServer, out: Path, prompts: int, concurrency: int) -> list[str]:
+    """Write a recipe of one round of revisions, and return the command that runs it."""
+    model = f"server:m@{server.url}"
+    settings = {
+        "out": str(out),
+        "models": {"helpful": model, "pretrained": "scripted:echo", "feedback": "scripted:coin-flips"},
+        "prompts": {"red_team": {"limit": prompts, "file": str(prompt_file(out.parent, prompts))}}
+        | {kind: {"limit": 1} for kind in ("helpful", "borderline")},
+        "responses": {"per_helpful_prompt": 1},
+        "revisions": {"rounds": 1, "style": "critiqued", "clean": []},
+        "concurrency": concurrency,
+    }
+    file = out.parent / f"{out.name}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return [sys.executable, "-m", "constitutional_ai", "run", str(file), "--until", STAGE]
+
+
+def prompt_file(folder: Path, prompts: int) -> Path:
+    file = folder / f"{prompts}.jsonl"
+    rows = [{"prompt": f"Tell me secret number {n}.", "split": "train"} for n in range(prompts)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def records(run: Path) -> str:
+    """Return a digest of all records."""
+    texts = [(run / stage / layout.RECORDS).read_bytes() for stage in (layout.RESPONSES, STAGE)]
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+def finish(command: list[str]) -> None:
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def workers_of_ray() -> list[int]:
+    """Return the processes of our actors."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::ShardWorker"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_worker(driver: subprocess.Popen[str]) -> None:
+    os.kill(workers_of_ray()[0], signal.SIGKILL)
+
+
+def kill_driver(driver: subprocess.Popen[str]) -> None:
+    driver.kill()
+    driver.wait()
+
+
+def kill_both(driver: subprocess.Popen[str]) -> None:
+    kill_worker(driver)
+    kill_driver(driver)
+
+
+def killed(server: FaultyServer, command: list[str], answers: int, kill: Callable[[Any], None]) -> None:
+    """Run a command, kill something after so many answers, and type it again if it has ended by that."""
+    before = server.received
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        while server.received - before < answers and run.poll() is None:
+            time.sleep(0.01)
+        assert run.poll() is None, run.communicate()[0]
+        kill(run)
+        run.communicate()
+    if run.returncode:
+        finish(command)
+
+
+def identity_and_kills(place: Path) -> list[Row]:
+    """Compare runs on Ray, broken and unbroken, with the run of one process."""
+    rows, expected, calls = [], "", 3 * PROMPTS + 2
+    cases: list[tuple[str, int, Callable[[Any], None] | None]] = [("one process", 0, None)]
+    cases += [(f"Ray, {n} workers", n, None) for n in WORKERS[:3]]
+    cases += [
+        ("a worker killed", 2, kill_worker),
+        ("the driver killed", 2, kill_driver),
+        ("both killed", 2, kill_both),
+    ]
+    with FaultyServer(lambda number, request: "", seconds=LATENCY) as server:
+        for name, workers, kill in cases:
+            out, before = place / name.replace(" ", "-") / "run", len(server.answered)
+            out.parent.mkdir()
+            command = recipe(server, out, PROMPTS, IN_FLIGHT)
+            command += ["--on", "ray", "--workers", str(workers)] if workers else []
+            if kill:
+                killed(server, command, calls // 2, kill)
+            else:
+                finish(command)
+            expected = expected or records(out)
+            differ = float(records(out) != expected)
+            repeated = sum(count - 1 for count in Counter(server.answered[before:]).values())
+            rows.append(
+                under(f"{name}: records that differ from those of one process (1: some)", differ, "", 1)
+            )
+            rows.append(
+                under(f"{name}: calls made again of {calls}", repeated, "", IN_FLIGHT + 1 if kill else 1)
+            )
+            print(rows[-2:], flush=True)
+    return rows
+
+
+def rates(place: Path) -> list[Row]:
+    """Measure the rate of revisions with so many workers, each with as many calls in flight and as much to do."""
+    rows: list[Row] = []
+    first = 0.0
+    for workers in WORKERS:
+        with FaultyServer(lambda number, request: "", seconds=LATENCY) as server:
+            out = place / f"rate-{workers}" / "run"
+            out.parent.mkdir()
+            command = recipe(server, out, PROMPTS * workers, IN_FLIGHT * workers)
+            finish([*command, "--on", "ray", "--workers", str(workers)])
+            manifest = read_run(out).manifest(STAGE)
+            assert manifest
+        rate = manifest.records / manifest.seconds
+        first = first or rate
+        rows.append(Row(f"revisions of {workers} workers, a call takes {LATENCY} s", rate, "records/s"))
+        rows.append(at_least(f"share of linear, {workers} workers", rate / workers / first, "", None))
+        print(rows[-2:], flush=True)
+    return rows
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        rows = merging(place)
+        try:
+            import ray  # noqa: F401
+        except ModuleNotFoundError:
+            print("Runs on Ray are not measured: type pip install 'constitutional-ai[ray]' first.")
+        else:
+            rows += identity_and_kills(place) + rates(place)
+    report("scale", rows)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["shards", run]:
+            print(json.dumps(make_shards(Path(run))))
+        case ["merge", run]:
+            print(json.dumps(merge_all(Path(run))))
+        case _:
+            main()
