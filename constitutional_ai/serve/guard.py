@@ -42,7 +42,7 @@ class Guard:
         if b"origin" in headers:
             await _refusal(403, "web pages may not use this server")(scope, receive, send)
         elif path is None:
-            await _refusal(401, "the token is missing or wrong: use the address that cai serve printed")(
+            await _refusal(401, "the token is missing or wrong: use the address that the command printed")(
                 scope, receive, send
             )
         else:

@@ -1,17 +1,12 @@
-"""Serve a preference model over HTTP to other trainers. docs/reward_server.md describes the requests.
-
-It logs no request. Its address holds a token, and it speaks plain HTTP: for this machine or a private network.
-"""
+"""Serve a preference model over HTTP to other trainers. docs/reward_server.md describes the requests."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,11 +19,10 @@ from constitutional_ai.errors import InputError, RecordError, first_fault
 from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Conversation
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
-from constitutional_ai.serve.guard import Guard, new_token
-from constitutional_ai.serve.slow_clients import Bodies, Impatient
+from constitutional_ai.serve.guard import new_token
+from constitutional_ai.serve.listening import serve_app
+from constitutional_ai.serve.slow_clients import Bodies
 
-MOST_CONNECTIONS = 1000
-"""Connections at the same time, which a file descriptor each allows on most systems; more are told to come again."""
 AT_ONCE = 1024
 """Maximum number of conversations of one request that wait for a batch at the same time."""
 
@@ -125,18 +119,10 @@ def _failed(request: Request, error: Exception) -> Response:
 def serve(folder: Path, host: str, port: int, say: Callable[[str], None], *, with_token: bool = True) -> None:
     """Serve until interrupted. Raises InputError if the address cannot be used."""
     token = new_token() if with_token else None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host}, port {port}: {error.strerror}. Try another --port."
-        ) from error
-    with listening:
-        app = Guard(reward_app(PreferenceModel(folder), Scorable(folder)), token)
-        shown_host = f"[{host}]" if family == socket.AF_INET6 else host
-        say(f"scores on http://{shown_host}:{listening.getsockname()[1]}{f'/{token}' if token else ''}")
-        config = uvicorn.Config(
-            app, http=Impatient, log_level="error", access_log=False, limit_concurrency=MOST_CONNECTIONS
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+    serve_app(
+        lambda: reward_app(PreferenceModel(folder), Scorable(folder)),
+        host,
+        port,
+        token,
+        lambda address: say(f"scores on {address}"),
+    )
