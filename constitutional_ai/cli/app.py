@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "inspect_ai": "inspect",
+    "krippendorff": "label",
     "pyarrow": "local",
     "ray": "ray",
     "starlette": "serve",

@@ -153,6 +153,8 @@ class _Batch:
                 self._note_logps(logits_BV, tokens_B, decoding.temperature)
             for sequence, token in zip(self.running, tokens, strict=True):
                 sequence.tokens.append(token)
+                if decoding.watch:
+                    decoding.watch(sequence.index, sequence.completion)
                 ended.append(step + 1 == decoding.max_tokens or stopping(sequence.completion))
             self._drop(ended)
             if cancelled.is_set() or not self.running:

@@ -5,7 +5,7 @@ Axes: B sequences, S steps, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,8 @@ class Decoding(NamedTuple):
     """Texts that end a completion, beside the tokenizer's own end."""
     logps: bool = False
     """Whether the log-probabilities of the drawn tokens are wanted too."""
+    watch: Callable[[int, list[int]], None] | None = None
+    """Gets the index of a prompt and its completion so far, after every token. Plain transformers call it never."""
 
 
 class Sampled(NamedTuple):

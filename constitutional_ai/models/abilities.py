@@ -1,4 +1,4 @@
-"""What some models can do beside generating and scoring: read how probable the options of a question are.
+"""What some models can do beside generating and scoring: show an answer as it grows, or weigh a question's options.
 
 ``Model`` stays two methods. An ability is a protocol of its own, which a model has or lacks. Who needs it and does not
 find it raises ModelError, which says what to set instead.
@@ -6,13 +6,13 @@ find it raises ModelError, which says what to set instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from constitutional_ai.errors import ModelError
-from constitutional_ai.models.model import Model
-from constitutional_ai.records import Conversation, Usage
+from constitutional_ai.models.model import Context, Model, Sampling
+from constitutional_ai.records import Completion, Conversation, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,19 @@ class ReadsLetters(Protocol):
 
 
 @runtime_checkable
+class Streams(Protocol):
+    """A model that shows an answer as it grows."""
+
+    async def stream(self, context: Context, sampling: Sampling, show: Callable[[str], None]) -> Completion:
+        """Return what ``generate`` returns; until then ``show`` gets all of the answer so far, again and again.
+
+        It is called in the running event loop. What it got last may differ from the answer, at whose ends blanks, a
+        stop string or a thought are cut off.
+        """
+        ...
+
+
+@runtime_checkable
 class Closes(Protocol):
     """A model with connections, which belong to the event loop in which they were opened."""
 
@@ -88,3 +101,12 @@ def decider(model: Model) -> Decides:
         f"{model.name} answers no decision questions. Set feedback.method=multiple_choice, or votes for a model "
         "without log-probabilities, and feedback.predicates=false."
     )
+
+
+async def streamed(
+    model: Model, context: Context, sampling: Sampling, show: Callable[[str], None]
+) -> Completion:
+    """Return the model's completion, which is shown as it grows if the model can. Raises what ``generate`` raises."""
+    if isinstance(model, Streams):
+        return await model.stream(context, sampling, show)
+    return await model.generate(context, sampling)

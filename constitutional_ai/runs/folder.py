@@ -40,7 +40,7 @@ def open_run(
     """
     with naming_disk_faults(folder):
         check_folder(folder, elsewhere)
-        with _locked(folder, elsewhere) as lock:
+        with locked(folder, elsewhere) as lock:
             _clear(folder)
             here = partial(_check_place, folder, lock, elsewhere)
             yield Run(folder, progress=progress, provenance=Provenance(texts), check_place=here)
@@ -65,7 +65,7 @@ def check_folder(folder: Path, elsewhere: str = "set out= to another place") -> 
 
 
 @contextmanager
-def _locked(folder: Path, elsewhere: str) -> Iterator[IO[bytes]]:
+def locked(folder: Path, elsewhere: str) -> Iterator[IO[bytes]]:
     """Keep a second process from writing the run. The system releases the lock when the process ends."""
     with _lock_file(folder / layout.LOCK, elsewhere) as file:
         try:

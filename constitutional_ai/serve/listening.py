@@ -26,6 +26,20 @@ def serve_app(
 
     ``say`` receives the address, ``http://HOST:PORT/TOKEN``. Raises InputError if the address cannot be used.
     """
+
+    def guarded(address: str) -> ASGIApp:
+        app = Guard(make_app(), token)
+        say(f"{address}/{token}" if token else address)
+        return app
+
+    serve_guarded(guarded, host, port)
+
+
+def serve_guarded(make_app: Callable[[str], ASGIApp], host: str, port: int) -> None:
+    """Serve what ``make_app`` returns, which gets the address, ``http://HOST:PORT``, once its port is known to be free.
+
+    Raises InputError if the address cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -34,9 +48,8 @@ def serve_app(
             f"cannot listen on {host}, port {port}: {error.strerror}. Try another --port."
         ) from error
     with listening:
-        app = Guard(make_app(), token)
         shown_host = f"[{host}]" if family == socket.AF_INET6 else host
-        say(f"http://{shown_host}:{listening.getsockname()[1]}{f'/{token}' if token else ''}")
+        app = make_app(f"http://{shown_host}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
             app, http=Impatient, log_level="error", access_log=False, limit_concurrency=MOST_CONNECTIONS
         )

@@ -7,6 +7,8 @@ sockets, so that a request whose socket nobody reads any more ends too.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from constitutional_ai.errors import BrokenReply
@@ -23,6 +25,9 @@ REPLY_FACTOR = 64
 PLAIN = {"Accept-Encoding": "identity"}
 """Header that asks for a reply without compression: a megabyte could hold gigabytes."""
 
+WATCH: ContextVar[Callable[[bytes], None] | None] = ContextVar("WATCH", default=None)
+"""Gets the bytes of the replies to the requests that this task sends, while they arrive."""
+
 
 class Redirected(BrokenReply):
     """The server sends the request elsewhere, where neither the prompt nor the key may go unasked."""
@@ -35,7 +40,7 @@ class Bounded:
         """Return the whole response to a request. Raises BrokenReply, and TimeoutError when it takes too long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + TOTAL_SECONDS
-        limit = REPLY_BYTES + REPLY_FACTOR * len(request.content)
+        limit, watch = REPLY_BYTES + REPLY_FACTOR * len(request.content), WATCH.get()
         async with asyncio.timeout(SILENT_SECONDS) as silence:
             send: Any = super().send  # type: ignore[misc]
             response = await send(request, **options | {"stream": True, "follow_redirects": False})
@@ -45,6 +50,8 @@ class Bounded:
                 async for chunk in _chunks(response):
                     silence.reschedule(min(end, loop.time() + SILENT_SECONDS))
                     body += chunk
+                    if watch:
+                        watch(chunk)
                     if len(body) > limit:
                         raise BrokenReply(f"the server's reply is longer than {limit} bytes")
             finally:

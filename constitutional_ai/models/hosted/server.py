@@ -30,6 +30,7 @@ from constitutional_ai.models.hosted.letters import LetterReader
 from constitutional_ai.models.hosted.probe import Probe
 from constitutional_ai.models.hosted.reply import first_choice, read_reply, tokens_of
 from constitutional_ai.models.hosted.resend import whole_answer
+from constitutional_ai.models.hosted.streaming import SHOW, showing, streamed_reply
 from constitutional_ai.models.logins import keep_logins, with_login
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.records import Completion, Conversation, as_messages
@@ -109,6 +110,11 @@ class ServerModel:
         # llama.cpp's reply begins with the turn that it continues.
         return replace(completion, text=completion.text.removeprefix(context[-1].content.strip()).strip())
 
+    async def stream(self, context: Context, sampling: Sampling, show: Callable[[str], None]) -> Completion:
+        """See ``Streams``. Raw text and a turn that is continued come at once."""
+        with showing(show):
+            return await self.generate(context, sampling)
+
     async def _ask(self, fields: Fields, sampling: Sampling) -> Completion:
         """Return the answer to a request."""
 
@@ -140,6 +146,10 @@ class ServerModel:
     async def _request(self, sent: Fields) -> Any:
         known = {name: value for name, value in sent.items() if name not in EXTENSIONS}
         more = {name: sent[name] for name in EXTENSIONS if name in sent}
+        show = SHOW.get()
+        if show and "messages" in known and not more.get("continue_final_message"):
+            streamed = {**known, "stream_options": {"include_usage": True}, "extra_body": more or None}
+            return await self._pool.send(lambda client: streamed_reply(client, streamed, show))
         return await self._pool.send(
             lambda client: (client.completions if "prompt" in known else client.chat.completions).create(
                 **known, **({"extra_body": more} if more else {})

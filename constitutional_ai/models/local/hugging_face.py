@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,11 @@ class HuggingFaceModel:
         """See ``Model``. Raises RecordError where the context leaves no room for a completion."""
         return await self._generations.ask(self._tokens.generation(context, sampling))
 
+    async def stream(self, context: Context, sampling: Sampling, show: Callable[[str], None]) -> Completion:
+        """See ``Streams``. Plain transformers show nothing before the end."""
+        shown = partial(asyncio.get_running_loop().call_soon_threadsafe, show)
+        return await self._generations.ask(self._tokens.generation(context, sampling)._replace(show=shown))
+
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         """See ``Model``. Raises RecordError for an empty continuation or a context that is too long."""
         return await self._scorings.ask(self._tokens.scoring(context, continuations))
@@ -114,6 +119,8 @@ class HuggingFaceModel:
     def _generate(self, requests: list[Generation], cancelled: threading.Event) -> list[Completion]:
         sampling, seeds = requests[0].sampling, [r.sampling.seed for r in requests]
         decoding = Decoding(seeds, sampling.temperature, sampling.max_tokens, requests[0].stop)
+        if any(request.show for request in requests):
+            decoding = decoding._replace(watch=lambda index, tokens: self._tokens.show(requests[index], tokens))
         with all_threads():
             completions = self._engine.generate([r.tokens for r in requests], decoding, cancelled)
         return [self._tokens.completion(*each) for each in zip(requests, completions, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Generation(NamedTuple):
     """Texts that end the completion, beside the tokenizer's own end."""
     in_thought: bool = False
     """Whether the prompt ends inside a thought, so that the completion begins in it."""
+    show: Callable[[str], None] | None = None
+    """Gets the answer so far, from the thread that generates."""
 
 
 class Scoring(NamedTuple):
@@ -122,6 +124,12 @@ class Tokens:
         count = len(tokens) - (ended and stopped)
         reply = Reply(reply.thought, answer.strip())
         return completion_of(reply, self.name, finish, len(request.tokens), count, request.sampling)
+
+    def show(self, request: Generation, tokens: list[int]) -> None:
+        """Show the answer so far, if somebody wants to see it, without a letter of which bytes are missing yet."""
+        if request.show:
+            answer = cut_at_stop(self._reply(request, tokens).answer, request.stop)[0]
+            request.show(answer.rstrip("\ufffd").lstrip())
 
     def _reply(self, request: Generation, tokens: list[int]) -> Reply:
         """Return the thought and the answer. Some tags of thoughts are control tokens, which a text lacks."""
