@@ -31,7 +31,7 @@ from constitutional_ai.sl_cai.finetune import REVISIONS
 
 Row = dict[str, Any]
 PAIRS = ("compare", "pairs")
-TASKS_OF = {
+FORMS_OF_TASKS = {
     "matches": PAIRS,
     "judge": PAIRS,
     "harmfulness": ("harm",),
@@ -48,8 +48,8 @@ def write_export(study: Study, form: str, out: Path) -> str:
     Raises InputError if the study's answers have another form, there are none, or the file exists.
     """
     task = study.settings.task
-    if task not in TASKS_OF[form]:
-        fitting = ", ".join(name for name, tasks in TASKS_OF.items() if task in tasks)
+    if task not in FORMS_OF_TASKS[form]:
+        fitting = ", ".join(name for name, tasks in FORMS_OF_TASKS.items() if task in tasks)
         raise InputError(f"{study.folder} holds answers of the kind '{task}'. Set --to to one of: {fitting}.")
     if out.exists():
         raise InputError(f"{out} exists already. Name another file with --out, or delete it.")

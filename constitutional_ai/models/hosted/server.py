@@ -103,6 +103,8 @@ class ServerModel:
             fields |= {"messages": as_messages(context), **_thinking(sampling.thinking)}
             if context[-1].role == "assistant":
                 fields |= await self._continuing()
+            elif SHOW.get():
+                fields["stream_options"] = {"include_usage": True}
         with self._translating_errors():
             completion = await self._ask(fields, sampling)
         if isinstance(context, str) or context[-1].role != "assistant":
@@ -112,6 +114,8 @@ class ServerModel:
 
     async def stream(self, context: Context, sampling: Sampling, show: Callable[[str], None]) -> Completion:
         """See ``Streams``. Raw text and a turn that is continued come at once."""
+        if isinstance(context, str) or context[-1].role == "assistant":
+            return await self.generate(context, sampling)
         with showing(show):
             return await self.generate(context, sampling)
 
@@ -147,8 +151,8 @@ class ServerModel:
         known = {name: value for name, value in sent.items() if name not in EXTENSIONS}
         more = {name: sent[name] for name in EXTENSIONS if name in sent}
         show = SHOW.get()
-        if show and "messages" in known and not more.get("continue_final_message"):
-            streamed = {**known, "stream_options": {"include_usage": True}, "extra_body": more or None}
+        if show:
+            streamed = {**known, "extra_body": more or None}
             return await self._pool.send(lambda client: streamed_reply(client, streamed, show))
         return await self._pool.send(
             lambda client: (client.completions if "prompt" in known else client.chat.completions).create(
