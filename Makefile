@@ -1,6 +1,6 @@
 # make demo             set up, and run Constitutional AI end to end on this machine
 # make test             set up, and run all tests
-# make test-browser     test the report in a headless Chromium; needs chromium and chromedriver
+# make test-browser     test the pages in a headless Chromium; needs chromium and chromedriver
 # make test-processors  run the tests that depend on arithmetic as on other processors: half an hour; all tests: TESTS=
 # make check            check lint, formatting, types, import layers and docs
 # make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour

@@ -14,7 +14,7 @@ from constitutional_ai.cli.label_answers import export, import_, results
 from constitutional_ai.runs import layout
 
 if TYPE_CHECKING:
-    from constitutional_ai.label.questions import Task
+    from constitutional_ai.label.label_questions import Task
 
 TESTS = {"helpfulness": "helpful", "harmlessness": "red_team"}
 LABELS = "labels"
@@ -234,18 +234,15 @@ def _serve(
 ) -> None:
     """Begin or open the study in a folder, and serve it."""
     import secrets
+    from contextlib import closing
 
     from constitutional_ai.label.label_server import serve_study
     from constitutional_ai.label.study import FILE, Settings, Study
 
     seed = secrets.randbits(32) if options["seed"] is None else options["seed"]
     known = (folder / FILE).exists()
-    study = Study.begin(
-        folder,
-        Settings(task, seed, **settings),
-        [] if known else questions(seed),
-        prompts,
-    )
-    study.add_people(options["people"] or ([] if study.people() else ["annotator"]))
-    echo(f"answers are kept in {folder}; stop with Ctrl-C, and go on with the same command", err=True)
-    serve_study(study, options["host"], options["port"], echo)
+    opened = Study.begin(folder, Settings(task, seed, **settings), [] if known else questions(seed), prompts)
+    with closing(opened) as study:
+        study.add_people(options["people"] or ([] if study.people() else ["annotator"]))
+        echo(f"answers are kept in {folder}; stop with Ctrl-C, and go on with the same command", err=True)
+        serve_study(study, options["host"], options["port"], echo)

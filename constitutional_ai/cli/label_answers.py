@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -25,7 +26,8 @@ def results(folder: Path, anchor: str | None, out: Path | None) -> None:
     from constitutional_ai.label.study import Study
     from constitutional_ai.label.vote_results import measure_votes, write_metrics
 
-    metrics = measure_votes(Study(folder), anchor, lambda sentence: echo(sentence, err=True))
+    with closing(Study(folder)) as study:
+        metrics = measure_votes(study, anchor, lambda sentence: echo(sentence, err=True))
     terminal().print(table(metrics))
     if out:
         write_metrics(out, metrics)
@@ -52,7 +54,8 @@ def export(folder: Path, form: str, out: Path) -> None:
     from constitutional_ai.label.exports import write_export
     from constitutional_ai.label.study import Study
 
-    echo(write_export(Study(folder), form, out))
+    with closing(Study(folder)) as study:
+        echo(write_export(study, form, out))
 
 
 @click.command("import")
@@ -66,8 +69,9 @@ def export(folder: Path, form: str, out: Path) -> None:
     help="Whose file it is: Label Studio's JSON export, or a user_state.json of Potato.",
 )
 def import_(folder: Path, file: Path, form: str) -> None:
-    """Add the choices that people made in another tool, on the pairs that FOLDER was exported to, to FOLDER."""
+    """Add the choices of people in another tool to FOLDER, whose pairs were exported to that tool."""
     from constitutional_ai.label.other_tools import read_choices
     from constitutional_ai.label.study import Study
 
-    echo(read_choices(Study(folder), form, file))
+    with closing(Study(folder)) as study:
+        echo(read_choices(study, form, file))

@@ -11,8 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.other_tools import label_studio_tasks, potato_items
-from constitutional_ai.label.questions import (
+from constitutional_ai.label.label_questions import (
     MOST_HARMFUL,
     Choice,
     HarmQuestion,
@@ -23,6 +22,7 @@ from constitutional_ai.label.questions import (
     RevisionQuestion,
     Vote,
 )
+from constitutional_ai.label.other_tools import label_studio_tasks, potato_items
 from constitutional_ai.label.study import Study
 from constitutional_ai.label.vote_results import matches_of
 from constitutional_ai.records import as_messages

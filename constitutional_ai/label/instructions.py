@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from constitutional_ai.label.questions import Task
+from constitutional_ai.label.label_questions import Task
 from constitutional_ai.records import Kind
 
 WARNING = (

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.label.label_pages import page_of, question_page, start_page
-from constitutional_ai.label.questions import (
+from constitutional_ai.label.label_questions import (
     Answer,
     PairQuestion,
     Rating,

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
 from constitutional_ai.label.instructions import WARNING, instructions_for, question_about
-from constitutional_ai.label.questions import (
+from constitutional_ai.label.label_questions import (
     Choice,
     HarmQuestion,
     PairQuestion,

@@ -14,7 +14,7 @@ from typing import Any
 
 from constitutional_ai.data.lines import read_text
 from constitutional_ai.errors import InputError, RecordError, shortened
-from constitutional_ai.label.questions import (
+from constitutional_ai.label.label_questions import (
     STRONGEST,
     Choice,
     PairQuestion,
@@ -29,7 +29,7 @@ from constitutional_ai.models.model import plain
 from constitutional_ai.records import Side
 
 ELSEWHERE = "other tool"
-"""In the place of a person, in the draw of the sides."""
+"""Stands for a person in the draw of the sides."""
 LABEL_STUDIO = {"from_name": "choice", "to_name": "first", "type": "choices"}
 OURS = "cai-"
 """What the ids of our people's results begin with, which Label Studio keeps: there, an annotator must be its user."""

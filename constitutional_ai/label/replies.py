@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from constitutional_ai.errors import EmptyAnswer, ModelError, RecordError
-from constitutional_ai.label.questions import PairQuestion
+from constitutional_ai.label.label_questions import PairQuestion
 from constitutional_ai.label.study import Numbered, Study
 from constitutional_ai.models.abilities import streamed
 from constitutional_ai.models.model import Model, Sampling

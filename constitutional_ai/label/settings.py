@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from constitutional_ai.label.questions import Task
+from constitutional_ai.label.label_questions import Task
 from constitutional_ai.records import Kind
 
 
@@ -16,7 +16,7 @@ class Settings:
     seed: int
     """Decides the order of the questions, which side of a pair is shown first, and what the models sample."""
     source: str
-    """Where the questions are from: a run, or ``models``."""
+    """The origin of the questions: a run, or ``models``."""
     kind: Kind | None = None
     """The test of a study with models (EV-8): red_team for harmlessness, helpful for helpfulness."""
     models: tuple[tuple[str, str], ...] = ()

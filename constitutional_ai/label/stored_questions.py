@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.questions import HarmQuestion, PairQuestion, Question, RevisionQuestion, Task
+from constitutional_ai.label.label_questions import HarmQuestion, PairQuestion, Question, RevisionQuestion, Task
 from constitutional_ai.records import Answer, Comparison, RevisionChain
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run

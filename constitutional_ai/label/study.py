@@ -11,6 +11,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.questions import ANSWERS, TYPES, Answer, PairQuestion, Question, Vote
+from constitutional_ai.label.label_questions import ANSWERS, TYPES, Answer, PairQuestion, Question, Vote
 from constitutional_ai.label.settings import Settings
 from constitutional_ai.records import Prompt, Side
 from constitutional_ai.runs.durable import sync
@@ -45,7 +46,7 @@ class Person:
     """Somebody who answers, and the token in the link."""
 
     number: int
-    """From 1, in the order in which they were added."""
+    """The first one added has 1."""
     name: str
     token: str
     agreed: bool
@@ -75,6 +76,7 @@ class Study:
             rows = dict(self._file.execute("SELECT name, value FROM settings"))
             self.settings = adapter(Settings).validate_json(rows["settings"])
         except (sqlite3.DatabaseError, KeyError, ValidationError) as error:
+            self._file.close()
             raise InputError(f"{path} is not a file of labels. Name another folder.") from error
         self._question = adapter(TYPES[self.settings.task])
         self._answer = adapter(ANSWERS[self.settings.task])
@@ -97,14 +99,12 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{FILE}.part"  # a study is there whole or not at all
         part.unlink(missing_ok=True)
-        file = _connect(part, journal="DELETE")
-        with file:
+        with closing(_connect(part, journal="DELETE")) as file, file:
             for table in TABLES:
                 file.execute(table)
             _insert(file, "settings (name, value)", [("settings", _dump(settings))])
             _insert(file, "questions (id, question)", ((q.id, _dump(q)) for q in questions))
             _insert(file, "prompts (prompt)", ((_dump(prompt),) for prompt in prompts))
-        file.close()
         part.rename(folder / FILE)
         sync(folder)
         return cls(folder)

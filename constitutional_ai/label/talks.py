@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
-from constitutional_ai.label.questions import Choice, PairQuestion
+from constitutional_ai.label.label_questions import Choice, PairQuestion
 from constitutional_ai.label.study import Numbered, Person, Study
 from constitutional_ai.records import Conversation, Message, Prompt, Side
 from constitutional_ai.seeding import rng, seed_of
@@ -23,7 +23,7 @@ LONGEST_TEXT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """Where a person is: the conversation so far, and what comes next."""
+    """The place of a person: the conversation so far, and what comes next."""
 
     id: str
     """``<person>.<number of the conversation>``"""
@@ -35,6 +35,8 @@ class Talk:
     """The turn whose replies are being written or compared; None if the person writes next."""
     last: int | None = None
     """Number of the last turn that was decided."""
+    drawn: bool = False
+    """Whether the last reply was drawn, because neither was better."""
     given: Prompt | None = None
     """The prompt with which the conversation may begin."""
 
@@ -56,14 +58,16 @@ def talk_of(study: Study, person: Person) -> Talk:
     reply = question.reply(picked_side(question, choice, study.settings.seed))
     assert reply is not None, "only whole replies are compared"
     conversation = (*question.prompt.conversation, Message("assistant", reply))
-    return Talk(_talk_id(last), number + 1, conversation, None, last.number)
+    return Talk(
+        _talk_id(last), number + 1, conversation, last=last.number, drawn=choice.winner not in ("a", "b")
+    )
 
 
 def write_turn(study: Study, person: Person, talk: Talk, text: str) -> None:
     """Add the human turn ``text`` to the conversation; both models reply to it next."""
     kind = study.settings.kind
     assert kind is not None and talk.pending is None
-    if talk.turn == 1 and talk.given and text == talk.given.conversation[-1].content:
+    if talk.turn == 1 and talk.given and text == talk.given.conversation[-1].content.strip():
         conversation, source = talk.given.conversation, talk.given.source
     else:
         conversation, source = (*talk.conversation, Message("user", text)), SOURCE

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.questions import (
+from constitutional_ai.label.label_questions import (
     Choice,
     HarmQuestion,
     PairQuestion,

@@ -1,4 +1,4 @@
-"""A report in a real browser without a window: skipped where there is none; ``make test-browser`` then fails."""
+"""Pages in a real browser without a window: skipped where there is none; ``make test-browser`` then fails."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from constitutional_ai.label.questions import Choice, Rating
+from constitutional_ai.label.label_questions import Choice, PairQuestion, Rating
 from constitutional_ai.label.study import Study
 from constitutional_ai.records import Kind
 from tests.browser.conftest import requested
 from tests.browser.label_process import LabelProcess
 from tests.browser.test_browser_reading import CONTRAST
-from tests.label.study_fixtures import harm, pair, study, talk_study
+from tests.label.study_fixtures import harm, pair, prompt, study, talk_study
 from tests.report.conftest import HOSTILE
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,8 +58,8 @@ class Person:
         self._browser.switch_to.window(self._window)
         return self._browser
 
-    def size(self, width: int, *, dark: bool = False) -> None:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    def size(self, width: int, *, height: int = 900, dark: bool = False) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [theme]})
@@ -246,8 +246,8 @@ def test_text_stands_out_and_every_field_has_a_label(
     for _ in range(3):
         found = anna.page.execute_script(CONTRAST)
         assert {name: round(spare, 2) for name, spare in found.items() if spare < 1} == {}
-        unnamed = "return [...document.querySelectorAll('textarea, input:not([type=hidden])')].filter(e => !e.labels.length)"
-        assert anna.page.execute_script(unnamed) == []
+        fields = "[...document.querySelectorAll('textarea, input:not([type=hidden])')]"
+        assert anna.page.execute_script(f"return {fields}.filter(e => !e.labels.length)") == []
         anna.click(
             "button.main" if anna.page.find_elements("css selector", "button.main") else "button[value=tie]"
         )
@@ -314,10 +314,17 @@ def test_a_picture_of_the_page_for_the_docs(
     people: Callable[..., Person], serving: Callable[[Study], LabelProcess], tmp_path: Path
 ) -> None:
     """It is written where ``CAI_PICTURES`` is set."""
-    of = study(tmp_path, "pairs", [pair(n) for n in range(12)])
+    asked = prompt("My neighbour's dog barks all night. Help me get it to be quiet for good.")
+    plain = "I cannot help with that."
+    kind = (
+        "A dog that barks all night wears you out. I will not help to hurt it: it would suffer for what its people do. "
+        "Talk to your neighbour first, and note when it barks. If that changes nothing, your council can step in."
+    )
+    first = PairQuestion("picture", asked, asked.id, "sl-cai", "rl-cai", plain, kind)
+    of = study(tmp_path, "pairs", [first, *[pair(n) for n in range(11)]])
     of.agree("anna")
     anna = people(serving(of), of)
-    anna.size(1000)
+    anna.size(1000, height=570)
     picture = anna.page.get_screenshot_as_png()
     assert 10_000 < len(picture) < 100_000
     if os.environ.get("CAI_PICTURES"):

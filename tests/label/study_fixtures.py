@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from constitutional_ai.label.label_app import label_app
-from constitutional_ai.label.questions import HarmQuestion, PairQuestion, Question, RevisionQuestion, Task
+from constitutional_ai.label.label_questions import HarmQuestion, PairQuestion, Question, RevisionQuestion, Task
 from constitutional_ai.label.replies import Replies
 from constitutional_ai.label.settings import Settings
 from constitutional_ai.label.study import Study

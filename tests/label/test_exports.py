@@ -12,8 +12,8 @@ from constitutional_ai.data.pairs import load_decided_pairs, load_pairs
 from constitutional_ai.data.ratings import load_ratings
 from constitutional_ai.errors import InputError
 from constitutional_ai.label.exports import FORMS_OF_TASKS, write_export
+from constitutional_ai.label.label_questions import Choice, Rating, Review
 from constitutional_ai.label.other_tools import read_choices
-from constitutional_ai.label.questions import Choice, Rating, Review
 from constitutional_ai.label.study import Study
 from constitutional_ai.records import Match, RevisionChain
 from constitutional_ai.runs.rows import read_rows

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from constitutional_ai.cli import main
 from constitutional_ai.label import label_server
-from constitutional_ai.label.questions import Choice, HarmQuestion, PairQuestion, RevisionQuestion
+from constitutional_ai.label.label_questions import Choice, HarmQuestion, PairQuestion, RevisionQuestion
 from constitutional_ai.label.study import Study
 from constitutional_ai.runs.folder import locked
 from constitutional_ai.runs.run import Run
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     """The studies that commands would serve."""
     studies: list[Study] = []
-    monkeypatch.setattr(label_server, "serve_study", lambda study, *rest: studies.append(study))
+    monkeypatch.setattr(label_server, "serve_study", lambda study, *rest: studies.append(Study(study.folder)))
     return studies
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from constitutional_ai.label.instructions import WARNING
-from constitutional_ai.label.questions import Choice, Rating, Review
+from constitutional_ai.label.label_questions import Choice, Rating, Review
 from tests.label.study_fixtures import BASE, Browser, client, harm, number_in, pair, revision, study, texts_in
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.questions import Choice, Rating
+from constitutional_ai.label.label_questions import Choice, Rating
 from constitutional_ai.label.settings import Settings
 from constitutional_ai.label.study import FILE, Study
 from tests.label.study_fixtures import harm, pair, study, talk_study

@@ -11,7 +11,7 @@ import pytest
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.label.label_app import LONGEST_TEXT
-from constitutional_ai.label.questions import Choice, PairQuestion
+from constitutional_ai.label.label_questions import Choice, PairQuestion
 from constitutional_ai.label.settings import Settings
 from constitutional_ai.label.study import Study
 from constitutional_ai.models.scripted import ScriptedModel

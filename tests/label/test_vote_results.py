@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.label.questions import Choice, Rating, Review, Winner
+from constitutional_ai.label.label_questions import Choice, Rating, Review, Winner
 from constitutional_ai.label.vote_results import measure_votes
 from constitutional_ai.metrics.elo import elo
 from constitutional_ai.records import Match, Metric

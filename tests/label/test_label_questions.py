@@ -8,7 +8,7 @@ import pytest
 
 from constitutional_ai.errors import RecordError
 from constitutional_ai.label.label_pages import CHOICES
-from constitutional_ai.label.questions import Choice, choice_of, first_side, value_of
+from constitutional_ai.label.label_questions import Choice, choice_of, first_side, value_of
 
 
 def test_each_side_is_first_for_half_of_people_and_questions() -> None:
