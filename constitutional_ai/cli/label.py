@@ -237,7 +237,8 @@ def _serve(
     from contextlib import closing
 
     from constitutional_ai.label.label_server import serve_study
-    from constitutional_ai.label.study import FILE, Settings, Study
+    from constitutional_ai.label.settings import Settings
+    from constitutional_ai.label.study import FILE, Study
 
     seed = secrets.randbits(32) if options["seed"] is None else options["seed"]
     known = (folder / FILE).exists()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +99,12 @@ class HuggingFaceModel:
 
     async def stream(self, context: Context, sampling: Sampling, show: Callable[[str], None]) -> Completion:
         """See ``Streams``. Plain transformers show nothing before the end."""
-        shown = partial(asyncio.get_running_loop().call_soon_threadsafe, show)
-        return await self._generations.ask(self._tokens.generation(context, sampling)._replace(show=shown))
+        loop = asyncio.get_running_loop()
+
+        def show_here(text: str) -> None:
+            loop.call_soon_threadsafe(show, text)
+
+        return await self._generations.ask(self._tokens.generation(context, sampling)._replace(show=show_here))
 
     async def score(self, context: Context, continuations: Sequence[str]) -> list[float]:
         """See ``Model``. Raises RecordError for an empty continuation or a context that is too long."""
