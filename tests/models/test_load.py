@@ -44,7 +44,7 @@ def test_a_name_with_a_backend_is_good_and_checking_loads_nothing(name: str) -> 
         ("server:m", "'server:m' lacks a part: write server:<model>@http://<host>:<port>/v1"),
         ("server:@http://x/v1", "lacks a part"),
         ("server:m@localhost:8000", "lacks a part"),
-        ("scripted:sing", "unknown scripted model 'sing'. Known: asks-back, coin-flips, echo."),
+        ("scripted:sing", "unknown scripted model 'sing'. Known: asks-back, coin-flips, echo, fewer-words."),
         ("", "unknown model ''."),
     ],
 )

@@ -61,6 +61,12 @@ def test_one_judge_likes_replies_that_ask_back() -> None:
     assert probability_of_first("asks-back", "Why?", "Who?") == 0.5
 
 
+def test_fewer_words_prefers_the_shorter_reply_in_words() -> None:
+    assert probability_of_first("fewer-words", "No, sir.", "Incomprehensibilities") == pytest.approx(0.05)
+    assert probability_of_first("fewer-words", "No.", "Not at all.") == pytest.approx(0.95)
+    assert probability_of_first("fewer-words", "Not here.", "Go away.") == 0.5
+
+
 def test_the_coin_of_coin_flips_does_not_depend_on_the_order() -> None:
     ahead = []
     for n in range(60):
