@@ -190,7 +190,7 @@ class Run(GuardedRun):
         still_fits: Callable[[], bool] | None = None,
     ) -> None:
         """Make the output of a stage and write ``stage.json``, unless the stage is complete."""
-        self._share(stage, config, inputs)
+        self._link_to_sibling(stage, config, inputs)
         if not self.is_done(stage, config, inputs, still_fits):
             for earlier in inputs.keys() & set(layout.STAGES):
                 self.check(earlier, in_full=True)
@@ -198,7 +198,7 @@ class Run(GuardedRun):
         self._forget_checkpoints(stage)
         discard_shards(self.folder, stage)
 
-    def _share(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
+    def _link_to_sibling(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
         """Link a stage that is not begun to that of a sibling, if a sibling completed it with the same."""
         own = self.stage(stage)
         if own.exists() or own.is_symlink():

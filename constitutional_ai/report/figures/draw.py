@@ -154,7 +154,7 @@ def draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, dict[str, Any]]) ->
 def _draw_series(axes: Axes, panel: Panel, series: Series, look: dict[str, Any]) -> Line2D:
     points = [p for p in series.drawn if p.x is not None]
     xs, ys = _places(panel, series, [p.x for p in points]), np.array([p.y - panel.zero for p in points])
-    line = "none" if len(points) < 2 else look.get("linestyle", "-")
+    line = "none" if len(points) < 2 or panel.x_scale == "names" else look.get("linestyle", "-")
     own = slice(1 if series.after else 0, None)  # another series has a marker at the start of this line
     (drawn,) = axes.plot(xs, ys, **look | {"linestyle": line, "markevery": own})
     bars: Any = {"fmt": "none", "ecolor": look["color"], "alpha": 0.45, "elinewidth": 1.6}
@@ -199,7 +199,11 @@ def _places(panel: Panel, series: Series, xs: Sequence[float | None]) -> Any:
         return places / paper_scale(panel)
     ours = [one.name for one in panel.series if one.source == "measured"]
     step = ours.index(series.name) - (len(ours) - 1) / 2
-    return {"parameters": places * 1.03**step, "rounds": places + 0.04 * step}.get(panel.x_scale, places)
+    return {
+        "parameters": places * 1.03**step,
+        "rounds": places + 0.04 * step,
+        "names": places + 0.08 * step,
+    }.get(panel.x_scale, places)
 
 
 def paper_scale(panel: Panel) -> float:
@@ -223,5 +227,9 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_major_formatter(lambda x, _: in_units(x))
     elif panel.x_scale == "rounds":
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    elif panel.x_scale == "names":
+        places = range(1, len(panel.names) + 1)
+        axes.set_xticks(places, [short(name, 18) for name in panel.names])
+        axes.set_xlim(0.5, len(panel.names) + 0.5)
     elif panel.x_scale == "counts":
         axes.set_xticks([point.x for series in panel.series for point in series.points if point.x])

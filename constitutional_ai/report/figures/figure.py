@@ -67,7 +67,9 @@ class Panel:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    x_scale: Literal["plain", "rounds", "counts", "sequences", "parameters"] = "plain"
+    x_scale: Literal["plain", "rounds", "counts", "sequences", "parameters", "names"] = "plain"
+    names: tuple[str, ...] = ()
+    """Names of the places 1, 2 and so on of the x axis "names", on which no line joins the points."""
     errors: Literal["bars", "band"] = "bars"
     level: tuple[float, str] | None = None
     """Height and name of a dashed reference line."""
