@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,7 @@ from constitutional_ai.data.prompts import KINDS
 from constitutional_ai.evaluation.sweep_table import Sweep, SweepRow
 from constitutional_ai.metrics.intervals import mean
 from constitutional_ai.recipes.arms import sweep_arms
+from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Metric
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -123,3 +126,20 @@ def test_the_sweeps_of_the_study_are_of_todays_recipe(study: ModuleType, tmp_pat
         assert len(arms) == count
         assert all(arm.recipe.evaluation.prompted for arm in arms)
     assert study.PAGE.read_text().count(study.BEGIN) == study.PAGE.read_text().count(study.END) == 1
+
+
+PAGE = (BENCHMARKS.parent / "docs" / "study.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"(?:^|`)cai (?:run|sweep) [^`#\n]+", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [line.strip("`").strip() for line in COMMANDS])
+def test_every_command_of_the_page_has_settings_that_exist(line: str) -> None:
+    command, name, *changes = [word for word in shlex.split(line)[1:] if not word.startswith("--")]
+    if command == "run":
+        load_recipe(name, changes)
+    else:
+        assert len(sweep_arms(name, changes)[1]) > 1
+
+
+def test_the_page_has_a_command_for_each_baseline() -> None:
+    assert sum(line.startswith(("cai run", "`cai run")) for line in COMMANDS) >= 6
