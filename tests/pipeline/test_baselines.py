@@ -49,25 +49,25 @@ def run_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tup
 
 
 def test_rlhf_leaves_out_revisions_and_ai_feedback_and_learns_from_people(model: str, tmp_path: Path) -> None:
-    asked = settings(model, tmp_path / "run")
-    asked["revisions"] = {"rounds": 0}
-    asked["comparisons"] = {"per_prompt": 0}
-    run, _ = make(asked)
+    asked = settings(model, tmp_path / "run", revisions={"rounds": 0}, comparisons={"per_prompt": 0})
+    run, _ = make(asked, until=layout.PREFERENCE_MODEL)
     done = [stage for stage in layout.STAGES if run.manifest(stage)]
-    assert done == [
-        "01-responses",
-        "03-sl-cai-model",
-        "06-preference-model",
-        "07-rl-cai-model",
-        "08-evaluation",
-    ]
-    assert run.manifest("03-sl-cai-model").notes["sources"] == {"helpful": 8}
-    assert set(run.manifest("06-preference-model").notes["sources"]) == {"people"}
+    assert done == [layout.RESPONSES, layout.SL_CAI_MODEL, layout.PREFERENCE_MODEL]
+    assert run.manifest(layout.SL_CAI_MODEL).notes["sources"] == {"helpful": 8}
+    assert set(run.manifest(layout.PREFERENCE_MODEL).notes["sources"]) == {"people"}
+
+
+def test_rlhf_is_called_so_wherever_its_models_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = run_of(tmp_path, monkeypatch, revisions={"rounds": 0}, comparisons={"per_prompt": 0})
     labels = [one.label for one in find_candidates([str(run.folder)])]
     assert labels == ["start", "sft", "rlhf"]
     page = render(read_contents(run))
     assert "This is a baseline" in page and "it is RLHF" in page
     assert "No person labelled any answer as harmful" not in page
+    card = (run.stage(layout.RL_CAI_MODEL) / layout.WEIGHTS / "README.md").read_text()
+    assert "RLHF, a baseline" in card and "Feedback model" not in card
 
 
 def test_personas_give_pairs_whose_better_answer_is_known(
