@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constitutional_ai.constitutions.clauses import Clause
 from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
-from constitutional_ai.constitutions.drafts import REQUEST_TEXTS, candidate, drafts_file, request, sifted, stub
+from constitutional_ai.constitutions.drafts import EXAMPLES, candidate, drafts_file, request, sifted, stub
 from constitutional_ai.errors import InputError
 
 CLAUSE = Clause("Values > Being kind ¶2", 31, "The assistant should be kind\u2028to people.")
@@ -57,7 +57,7 @@ def test_candidates_with_findings_copies_and_repetitions_are_dropped() -> None:
         return candidate(CLAUSE, "a.md", number, "\n".join(f"{k}: {v}" for k, v in (lines | texts).items()))
 
     lettered = draft(2, preference="Is answer A better?")
-    copied = draft(3, **REQUEST_TEXTS)
+    copied = draft(3, **{side: text for side, text in EXAMPLES[0].items() if side != "clause"})
     again = draft(4, preference="Which is nicer, 1!")
     kept, counts = sifted([[draft(1), lettered, None], [copied, again, draft(5, preference="Who is gentler?")]])
     assert [[p.name for p in of_clause] for of_clause in kept] == [

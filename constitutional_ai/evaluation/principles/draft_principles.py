@@ -13,8 +13,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from constitutional_ai.constitutions.clauses import Clause, read_clauses
-from constitutional_ai.constitutions.constitution import Principle
-from constitutional_ai.constitutions.drafts import candidate, drafts_file, request, sifted, stub
+from constitutional_ai.constitutions.constitution import SIDES, Principle
+from constitutional_ai.constitutions.drafts import (
+    candidate,
+    candidate_of,
+    drafts_file,
+    request,
+    request_for,
+    sifted,
+    stub,
+    text_in,
+)
 from constitutional_ai.errors import RecordError
 from constitutional_ai.models.abilities import ReadsLetters
 from constitutional_ai.models.load import loaded
@@ -26,7 +35,8 @@ from constitutional_ai.seeding import seed_of
 
 AT_ONCE = 64
 """Maximum number of candidates that are in the making at the same time."""
-MAX_TOKENS = 300
+MAX_TOKENS, SIDE_TOKENS = 300, 80
+"""Tokens of all sides of a candidate, and of one side alone."""
 FAITHFUL = """\
 A clause of a document about an AI assistant, and an instruction that was written from it.
 
@@ -98,22 +108,43 @@ async def write_all(
     seed: int,
     on_written: Callable[[], None] = lambda: None,
 ) -> list[list[Principle | None]]:
-    """Return the candidates of each clause, each sampled with its own seed; None for one that cannot be read."""
+    """Return the candidates of each clause, each sampled with its own seed; None for one that cannot be read.
+
+    A model that does not keep the form of all sides is asked again, for each side alone.
+    """
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(clause: Clause, number: int) -> Principle | None:
-        sampling = Sampling(max_tokens=MAX_TOKENS, seed=seed_of(seed, "draft principle", clause.label, number))
+        own_seed = seed_of(seed, "draft principle", clause.label, number)
         try:
             async with free:
-                reply = await model.generate((Message("user", request(clause)),), sampling)
+                reply = await model.generate(
+                    (Message("user", request(clause)),), Sampling(max_tokens=MAX_TOKENS, seed=own_seed)
+                )
+                whole = candidate(clause, document, number, reply.text)
+                return whole or candidate_of(
+                    clause, document, number, await _each_side(clause, model, own_seed)
+                )
         except RecordError:
             return None
         finally:
             on_written()
-        return candidate(clause, document, number, reply.text)
 
     rows = [asyncio.gather(*[one(clause, n) for n in range(1, candidates + 1)]) for clause in clauses]
     return [list(row) for row in await asyncio.gather(*rows)]
+
+
+async def _each_side(clause: Clause, model: Model, seed: int) -> dict[str, str]:
+    """Ask for each side of a principle alone, as small models keep no form of five lines."""
+    replies = await asyncio.gather(
+        *[
+            model.generate(
+                request_for(side, clause), Sampling(max_tokens=SIDE_TOKENS, seed=seed_of(seed, side))
+            )
+            for side in SIDES
+        ]
+    )
+    return {side: text_in(reply.text) for side, reply in zip(SIDES, replies, strict=True)}
 
 
 async def keep_faithful(

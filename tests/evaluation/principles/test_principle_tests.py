@@ -152,6 +152,26 @@ def reply(context: str) -> str:
     return "CRITIQUE: Is it rude?\nREVISION: Make it kind.\nPREFERENCE: Which is kinder?"
 
 
+def only_sides(context: str) -> str:
+    """Keep no form of five lines, but answer what is asked for alone, with a label and a second line."""
+    if "Example clause:" in context:
+        return "I will be kind."
+    order = context.rpartition("\n\nWrite ")[2]
+    sides = {"a request to say": "CRITIQUE: Is it rude?", "a request to write": '"Make it kind."'}
+    return sides.get(order[:16].rstrip(), sides.get(order[:18], "Which is kinder?")) + "\n\nThat is all."
+
+
+def test_a_model_that_keeps_no_form_is_asked_for_each_side_alone() -> None:
+    ((draft,),) = asyncio.run(write_all([CLAUSE], "a.md", ScriptedModel(say=only_sides), 1, 0))
+    assert draft is not None
+    assert (draft.critique, draft.revision, draft.preference) == (
+        "Is it rude?",
+        "Make it kind.",
+        "Which is kinder?",
+    )
+    assert draft.upheld == draft.broken == "Which is kinder?"
+
+
 def yes_man(context: str, continuation: str) -> float:
     yes = " (A)" if "(A) yes" in context else " (B)"
     return math.log(0.9 if (continuation == yes) == ("Clause: Be kind." in context) else 0.1)
@@ -168,4 +188,4 @@ def test_drafts_are_written_sifted_and_judged(tmp_path: Path, monkeypatch: pytes
     assert asyncio.run(faithfulness(CLAUSE, first, judges)) == pytest.approx(0.9)
     assert asyncio.run(faithfulness(CLAUSE._replace(text="Be rude."), first, judges)) == pytest.approx(0.1)
     drafted = draft_document(tmp_path / "a.md", model="scripted:echo", judge=None, candidates=2, seed=0)
-    assert (drafted.clauses, drafted.without, drafted.counts) == (2, 2, {"kept": 0, "unreadable": 4})
+    assert (drafted.clauses, drafted.without, drafted.counts) == (2, 2, {"kept": 0, "copies the request": 4})
