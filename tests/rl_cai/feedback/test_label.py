@@ -286,7 +286,7 @@ def test_a_rank_decides_what_the_one_above_leaves_open(high: float, low: float, 
 
 @given(st.floats(0, 0.999), st.floats(0, 1))
 def test_no_small_step_of_a_judge_makes_the_label_jump(high: float, low: float) -> None:
-    """From 0.499 to 0.501 a strict order would let the label jump from the lower principle's to the higher one's."""
+    """A strict order would let it jump from the lower principle's to the higher one's between 0.499 and 0.501."""
     step = decided_by_rank([high + 1e-3, low]) - decided_by_rank([high, low])
     assert -1e-9 <= step <= 2.1e-3
 
