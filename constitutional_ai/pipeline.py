@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,15 +136,17 @@ def merge_shards(folder: Path, *, progress: Progress, notify: Callable[[str], No
     """Merge the shards that a run has, and return the names of the stages. Raises CaiError."""
     stages = [stage for stage in layout.SHARDED if shards_of(folder, stage)]
     for stage in stages:
-        place = folder if (folder / layout.RECIPE).exists() else shards_of(folder, stage)[0].folder(folder)
-        recipe, constitution = rebuilt(place, out=folder)
+        # The whole run's own recipe is that of its earlier stages.
+        recipe, constitution = rebuilt(shards_of(folder, stage)[0].folder(folder), out=folder)
         run_pipeline(recipe, progress=progress, notify=notify, until=stage, constitution=constitution)
     return stages
 
 
 def rebuilt(place: Path, *, out: Path) -> tuple[Recipe, Constitution]:
     """Return the recipe and the constitution of a run, from its own files. Raises InputError."""
-    recipe = load_recipe(str(place / layout.RECIPE), [f"out={json.dumps(str(out))}"])
+    recipe = load_recipe(str(place / layout.RECIPE))
+    if Path(recipe.out).resolve() != out.resolve():  # the run was moved, or the command is typed elsewhere
+        recipe = recipe.model_copy(update={"out": str(out)})
     return recipe, load_constitution(place / layout.CONSTITUTION)
 
 

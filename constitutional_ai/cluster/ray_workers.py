@@ -109,19 +109,22 @@ class RayWorkers:
             self._actors[shard] = worker.remote(str(self._run), shard.index, shard.of, str(Path.cwd()))
 
     def _connect(self) -> None:
-        """Join the cluster; without one, start Ray on this machine, reachable from it alone."""
+        """Join the cluster; without one, start Ray on this machine.
+
+        Ray listens on the network, also when 127.0.0.1 is asked for, but answers only who has its token.
+        """
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         address = os.environ.get("RAY_ADDRESS") if self._address == "ray" else self._address
         how: dict[str, Any] = {"address": address}
         if not address:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             how = {"address": "local", "num_cpus": len(self._shards), "include_dashboard": False}
-            how["_node_ip_address"] = "127.0.0.1"
         try:
             self._ray.init(**how, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError) as error:
+        except Exception as error:  # Ray raises this very class on a machine that is slow to start it
+            where = address or "this machine, or it took more than 30 seconds to start"
             raise InputError(
-                f"no Ray cluster answers at {address or 'this machine'}. Start one with 'ray start --head', or type "
-                "--on ray to use this machine alone."
+                f"no Ray cluster answers at {where}. Type 'ray start --head', then the same command, or another --on."
             ) from error
 
     def _finish(self, future: Any, shard: Shard, stage: str) -> None:

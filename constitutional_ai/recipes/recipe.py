@@ -166,6 +166,15 @@ class Recipe(Section):
     report_to: tuple[Tracker, ...] = ()
     """Trackers to which each training reports its metrics, for example [tensorboard]."""
 
+    @field_validator("out")
+    @classmethod
+    def _out_is_a_folder(cls, out: str) -> str:
+        if "://" in out:
+            raise ValueError(
+                "must be a folder of this machine: records are appended and files locked, so mount a disk"
+            )
+        return out
+
     @field_validator("control", mode="before")  # YAML reads "without: tact" as a mapping
     @classmethod
     def _control_is_known(cls, control: Any) -> str | None:

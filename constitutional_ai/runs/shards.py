@@ -106,15 +106,15 @@ class Part:
 
 def shards_of(run: Path, stage: str) -> list[Shard]:
     """Return the shards of a stage that were begun and are not merged. Raises InputError if their numbers differ."""
-    begun = [shard for shard in _folders(run) if (shard.folder(run) / stage).is_dir()]
-    begun = [shard for shard in begun if not (shard.folder(run) / stage).is_symlink()]
-    counts = sorted({shard.of for shard in begun})
+    present = [shard for shard in _folders(run) if (shard.folder(run) / stage).is_dir()]
+    present = [shard for shard in present if not (shard.folder(run) / stage).is_symlink()]
+    counts = sorted({shard.of for shard in present})
     if len(counts) > 1:
         raise InputError(
             f"{stage} was begun in {' and in '.join(map(str, counts))} shards. Delete the folders of all but one "
             f"number in {run / layout.SHARDS}."
         )
-    return sorted(begun)
+    return sorted(present)
 
 
 def _folders(run: Path) -> Iterator[Shard]:

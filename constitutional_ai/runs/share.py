@@ -62,10 +62,11 @@ class Share:
                 f"{', '.join(layout.SHARDED)}."
             )
         refuse_begun(StoredRun(self.run), self.stage)
-        if (begun := shards_of(self.run, self.stage)) and begun[0].of != self.shard.of:
+        present = shards_of(self.run, self.stage)
+        if present and (of := present[0].of) != self.shard.of:
             raise InputError(
-                f"{self.stage} was begun in {begun[0].of} shards, not {self.shard.of}. Type --shard I/{begun[0].of}, "
-                f"or delete {self.run / layout.SHARDS}."
+                f"{self.stage} was begun in {of} shards, not {self.shard.of}. Type --shard I/{of}, or delete "
+                f"{self.run / layout.SHARDS}."
             )
 
     def link_earlier_stages(self, own: GuardedRun, *, drafts: bool) -> None:
@@ -77,8 +78,8 @@ class Share:
         before = {stage: whole.manifest(stage) for stage in layout.earlier(self.stage)}
         needed = [stage for stage in before if drafts or stage != layout.PROMPTS]
         if missing := [stage for stage in needed if not before[stage]]:
-            begun = shards_of(self.run, missing[0])
-            again = f"cai merge {self.run}" if begun else f"cai run RECIPE --until {missing[-1]}"
+            present = shards_of(self.run, missing[0])
+            again = f"cai merge {self.run}" if present else f"cai run RECIPE --until {missing[-1]}"
             raise InputError(
                 f"a shard of {self.stage} needs {missing[0]}, which is not complete. Type: {again}"
             )
