@@ -17,25 +17,24 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 from results import Row, at_least, report, under
 
-from constitutional_ai.models.model import Sampling
-from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Message, Prompt, Response
+from constitutional_ai.records import Completion, Message, Prompt, Response
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.folder import open_run, read_run
+from constitutional_ai.runs.folder import read_run
+from constitutional_ai.runs.manifest import StageManifest, versions
 from constitutional_ai.runs.merge_shards import whole_shards
-from constitutional_ai.runs.runner import Pass, Silent
-from constitutional_ai.runs.shards import Shard
-from constitutional_ai.runs.share import Share
-from constitutional_ai.sl_cai.respond import respond
+from constitutional_ai.runs.rows import adapter, digest_file
+from constitutional_ai.runs.shards import Shard, ShardItem
+from constitutional_ai.runs.written_files import digests_in
+from constitutional_ai.seeding import seed_of
 from tests.faulty_server import FaultyServer
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -49,26 +48,42 @@ ROOT = Path(__file__).parent.parent
 # -- a million records
 
 
-def prompt(number: int) -> Prompt:
-    return Prompt.of(
-        (Message("user", f"Question {number}: " + "how would you answer this? " * 6),), "helpful", "scale"
+def write_shards(run: Path) -> dict[str, float]:
+    """Write complete shards of a million answers, as the runner does, whose own speed ``growth.py`` measures."""
+    shards, lines, items = Shard.all_of(SHARDS), adapter(Response).dump_json, adapter(ShardItem).dump_json
+    text = "How would you answer this? " * 8
+    one = Response(
+        "ID", Prompt("ID", (Message("user", text),), "helpful", "scale"), Completion(text, "m", "stop", 40, 40)
     )
+    before, _, after = lines(one).partition(b"ID")
+    files = []
+    for shard in shards:
+        folder = shard.folder(run) / layout.RESPONSES
+        folder.mkdir(parents=True)
+        files.append([(folder / name).open("wb") for name in (layout.RECORDS, layout.ITEMS)])
+    counts = [0] * SHARDS
+    for place in range(RECORDS):
+        name = f"{place:016x}.0"
+        index = seed_of("shard", name) % SHARDS
+        files[index][0].write(before + name.encode() + after + b"\n")
+        files[index][1].write(items(ShardItem(place, name)) + b"\n")
+        counts[index] += 1
+    for shard, count, opened in zip(shards, counts, files, strict=True):
+        for file in opened:
+            file.close()
+        write_manifest(run, shard, count)
+    return {}
 
 
-def make_shards(run: Path) -> dict[str, float]:
-    """Write all shards of answers to all prompts, one after another."""
-    items = {f"{p.id}.0": p for p in map(prompt, range(RECORDS))}
-    step = partial(respond, number=0, model=ScriptedModel(say=lambda c: c[-120:]), sampling=Sampling(), seed=0)
-
-    async def passes() -> AsyncIterator[Pass[Prompt, Response]]:
-        yield Pass(items, step)
-
-    start = time.process_time()
-    for shard in Shard.all_of(SHARDS):
-        share = Share(run, layout.RESPONSES, shard)
-        with open_run(share.folder, {}, Silent()) as opened:
-            replace(opened, share=share).make_rows(layout.RESPONSES, Response, passes, config={}, inputs={})
-    return {"cpu": time.process_time() - start}
+def write_manifest(run: Path, shard: Shard, count: int) -> None:
+    stage, notes = shard.folder(run) / layout.RESPONSES, {"shard": str(shard), "items": RECORDS}
+    now, output = datetime.now(UTC).isoformat(timespec="seconds"), digest_file(stage / layout.RECORDS)
+    manifest = StageManifest(
+        layout.RESPONSES, {}, {}, output, count, 0, 40 * count, 40 * count, 1.0, now, notes, versions(), None,
+        digests_in(stage),
+    )  # fmt: skip
+    (stage / layout.MANIFEST).write_text(json.dumps(asdict(manifest)))
+    (shard.folder(run) / layout.RUN).write_text('{"stages": {}}')
 
 
 def merge_all(run: Path) -> dict[str, float]:
@@ -91,12 +106,11 @@ def in_process(*words: object) -> dict[str, float]:
 
 
 def merging(place: Path) -> list[Row]:
-    made = in_process("shards", place / "run")["cpu"]
+    in_process("shards", place / "run")
     merged = in_process("merge", place / "run")
     return [
         under(f"peak memory of merging {RECORDS:,} records of {SHARDS} shards", merged["peak"], "MiB", 954),
-        Row("CPU time of merging them", merged["cpu"], "s"),
-        Row("that over the CPU time of making them without a model", merged["cpu"] / made, "times"),
+        Row("CPU time of merging a record, with all checks", 1e6 * merged["cpu"] / RECORDS, "µs"),
     ]
 
 
@@ -253,7 +267,7 @@ def main() -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["shards", run]:
-            print(json.dumps(make_shards(Path(run))))
+            print(json.dumps(write_shards(Path(run))))
         case ["merge", run]:
             print(json.dumps(merge_all(Path(run))))
         case _:

@@ -86,7 +86,7 @@ def run_pipeline(
     with open_run(folder, _texts(recipe, constitution), progress) as opened:
         opened = replace(opened, share=share, make_shards=make_shards, siblings=tuple(siblings))
         if share:
-            share.link_earlier_stages(opened, drafts=recipe.drafts)
+            share.link_earlier_stages(opened, _left_out(recipe))
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, apart(prompts, notify), notify)
         job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
@@ -122,6 +122,8 @@ def make_shard(
 
     Nothing is done if the run has the stage already. Raises CaiError.
     """
+    if stage in _left_out(recipe):
+        raise InputError(f"{stage} is not part of this recipe. Name another stage after --until.")
     share = Share(Path(recipe.out), stage, shard)
     check_folder(share.run)
     share.check()
@@ -130,6 +132,11 @@ def make_shard(
         return
     run_pipeline(recipe, progress=progress, notify=notify, until=stage, constitution=constitution, share=share)
     notify(f"shard {shard} of {stage} is complete in {share.folder}.")
+
+
+def _left_out(recipe: Recipe) -> frozenset[str]:
+    """Return the stages of records that a recipe does not make."""
+    return recipe.left_out | (frozenset() if recipe.drafts else {layout.PROMPTS})
 
 
 def merge_shards(folder: Path, *, progress: Progress, notify: Callable[[str], None]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,15 +70,14 @@ class Share:
                 f"{self.run / layout.SHARDS}."
             )
 
-    def link_earlier_stages(self, own: GuardedRun, *, drafts: bool) -> None:
+    def link_earlier_stages(self, own: GuardedRun, left_out: Collection[str]) -> None:
         """Link the complete stages of the whole run before this one, in the shard's folder.
 
-        Raises InputError if one is not complete; that of drafts may be missing if the recipe wants no ``drafts``.
+        Raises InputError if one is not complete that the recipe has not ``left_out``.
         """
         whole = StoredRun(self.run)
         before = {stage: whole.manifest(stage) for stage in layout.earlier(self.stage)}
-        needed = [stage for stage in before if drafts or stage != layout.PROMPTS]
-        if missing := [stage for stage in needed if not before[stage]]:
+        if missing := [stage for stage in before if not before[stage] and stage not in left_out]:
             present = shards_of(self.run, missing[0])
             again = f"cai merge {self.run}" if present else f"cai run RECIPE --until {missing[-1]}"
             raise InputError(
