@@ -136,7 +136,7 @@ def make_shard(
 
 def _left_out(recipe: Recipe) -> frozenset[str]:
     """Return the stages of records that a recipe does not make."""
-    return recipe.left_out | (frozenset() if recipe.drafts else {layout.PROMPTS})
+    return recipe.left_out if recipe.drafts else recipe.left_out | {layout.PROMPTS}
 
 
 def merge_shards(folder: Path, *, progress: Progress, notify: Callable[[str], None]) -> list[str]:

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from constitutional_ai.errors import InputError, StageChanged
 from constitutional_ai.records import Failure, Usage, total
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.guarded_run import ENGINES, PACKAGE
 from constitutional_ai.runs.links import check_links
 from constitutional_ai.runs.manifest import StageManifest, difference
 from constitutional_ai.runs.rows import StoredRows, adapter, read_rows, replacing, write_rows
@@ -26,8 +27,6 @@ from constitutional_ai.runs.shards import Shard, ShardItem, shards_of
 from constitutional_ai.runs.stored_run import StoredRun
 
 Row = TypeVar("Row", bound=HasId)
-ENGINES = "engines"
-PACKAGE = "constitutional-ai"
 BESIDE = (layout.GATE, layout.GATE_FAILURES)
 """Files that every shard makes whole, beside its records; the first shard's are kept."""
 
@@ -108,7 +107,7 @@ class StageShards:
     def _copy(self, stream: BinaryIO) -> list[Failure]:
         """Copy the records in the order of their items, and return the failures in that order."""
         failed, place = [], -1
-        for place, item in enumerate(merge_sorted(*map(self._lines, self.shards))):
+        for place, item in enumerate(merge_sorted(*map(self._lines, self.shards), key=lambda item: item.place)):
             if item.place != place or not item.shard.holds(item.id):
                 raise InputError(
                     f"shard {item.shard} of {self.stage} does not fit the others: it has item {item.place} "
