@@ -38,7 +38,7 @@ from constitutional_ai.seeding import seed_of
 from tests.faulty_server import FaultyServer
 
 QUICK = bool(os.environ.get("QUICK"))
-RECORDS, PROMPTS = (20_000, 80) if QUICK else (1_000_000, 600)
+RECORDS, PROMPTS = (250_000, 80) if QUICK else (1_000_000, 600)
 WORKERS = (1, 2, 4) if QUICK else (1, 2, 4, 8, 16, 32, 64)
 SHARDS, IN_FLIGHT, LATENCY = 16, 8, 0.2
 STAGE = layout.REVISIONS

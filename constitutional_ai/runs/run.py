@@ -29,7 +29,7 @@ from constitutional_ai.runs.merge_shards import StageShards, whole_shards
 from constitutional_ai.runs.rows import StoredRows, digest_file, naming_full_disk, write_atomically
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
 from constitutional_ai.runs.shards import discard_shards
-from constitutional_ai.runs.share import Counted, Share, refuse_begun
+from constitutional_ai.runs.share import Counted, Share, refuse_unsharded
 from constitutional_ai.runs.stored_run import StoredRun
 from constitutional_ai.runs.written_files import digests_in
 
@@ -115,7 +115,7 @@ class Run(GuardedRun):
     def _whole_shards(self, stage: str) -> StageShards | None:
         """Return the complete shards of a stage, made now where other machines make them; None if it has none."""
         if self.make_shards and stage in layout.SHARDED:
-            refuse_begun(self, stage)
+            refuse_unsharded(self, stage)
             self.make_shards(stage, self.progress)
         return whole_shards(self.folder, stage)
 

@@ -62,7 +62,7 @@ class Share:
                 f"{self.stage} is not made in shards. Leave out --shard, or give --until one of "
                 f"{', '.join(layout.SHARDED)}."
             )
-        refuse_begun(StoredRun(self.run), self.stage)
+        refuse_unsharded(StoredRun(self.run), self.stage)
         present = shards_of(self.run, self.stage)
         if present and (of := present[0].of) != self.shard.of:
             raise InputError(
@@ -116,7 +116,7 @@ class Counted:
         self.shown.finish(stage)
 
 
-def refuse_begun(run: StoredRun, stage: str) -> None:
+def refuse_unsharded(run: StoredRun, stage: str) -> None:
     """Raise InputError if a stage has records that are of no shard, and is not complete.
 
     Beside shards there may be those of a merge that was killed, which is done again.
