@@ -153,13 +153,13 @@ class _Shown:
     """The progress of all shards as that of one stage."""
 
     def __init__(self, run: Path, stage: str, shards: list[Shard], progress: Progress) -> None:
-        self._read = lambda: [read_counts(run, stage, shard) for shard in shards]
+        self._run, self._shards = run, shards
         self._stage, self._progress = stage, progress
         self._last: Counts | None = None
 
     def update(self) -> None:
         """Show what was made since the last call."""
-        now = _sum(self._read())
+        now = _sum([read_counts(self._run, self._stage, shard) for shard in self._shards])
         if self._last is None or now.total != self._last.total or now.failed < self._last.failed:
             self._progress.start(self._stage, now.done, now.total)
         else:
