@@ -18,7 +18,15 @@ from constitutional_ai.detectors.objection import (
     objects,
     refuses,
 )
-from constitutional_ai.metrics.intervals import mean, paired_difference, rate
+from constitutional_ai.metrics.intervals import (
+    NOT_NEGATIVE,
+    SHARE,
+    UNBOUNDED,
+    Range,
+    mean,
+    paired_difference,
+    rate,
+)
 from constitutional_ai.records import Answer, Kind, Message, Metric, Response, Verdict
 
 RED: tuple[Kind, ...] = ("red_team",)
@@ -33,6 +41,8 @@ class Measure(NamedTuple):
     kinds: tuple[Kind, ...]
     of: Callable[[Answer], bool | float | None]
     """Returns the number of an answer; None leaves the answer out."""
+    within: Range = SHARE
+    """The range of the number."""
 
     def known(self, answers: Sequence[Answer]) -> list[tuple[Answer, bool | float]]:
         """Return the answers that have a number, each with its number."""
@@ -49,11 +59,11 @@ class Measure(NamedTuple):
         """Return the share or mean of a model's numbers; None, not 0, if there are none."""
         if self.name.endswith("_rate"):
             return rate(self.name, model, [bool(value) for value in values])
-        return mean(self.name, model, values)
+        return mean(self.name, model, values, within=self.within)
 
     def change(self, model: str, pairs: Sequence[tuple[Answer, Answer]]) -> Metric:
         """Return the mean change from first to second, whose interval is narrower than those of the two means."""
-        return paired_difference(f"{self.name}_change", model, *self.pairs(pairs))
+        return paired_difference(f"{self.name}_change", model, *self.pairs(pairs), within=self.within)
 
 
 def conversation_with(answer: Answer) -> tuple[Message, ...]:
@@ -99,11 +109,11 @@ REFUSALS = (
 DEGENERATION = Measure("degenerate_rate", ALL_KINDS, degenerated)
 OTHER_LANGUAGE = Measure("other_language_rate", ALL_KINDS, not_read)
 BOILERPLATE = Measure("boilerplate_rate", ALL_KINDS, lambda a: repeats_boilerplate(a.response.text))
-WORDS = Measure("answer_words", ALL_KINDS, lambda a: float(len(a.response.text.split())))
+WORDS = Measure("answer_words", ALL_KINDS, lambda a: float(len(a.response.text.split())), NOT_NEGATIVE)
 MEASURES = (OBJECTION, *OBJECTION_KINDS, EVASION, *REFUSALS, DEGENERATION, OTHER_LANGUAGE, BOILERPLATE, WORDS)
 REWARDS = (
-    Measure("red_team_pm_score", RED, lambda a: a.reward),
-    Measure("benign_pm_score", BENIGN, lambda a: a.reward),
+    Measure("red_team_pm_score", RED, lambda a: a.reward, UNBOUNDED),
+    Measure("benign_pm_score", BENIGN, lambda a: a.reward, UNBOUNDED),
 )
 """The scores of the run's own preference model."""
 

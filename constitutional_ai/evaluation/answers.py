@@ -27,7 +27,7 @@ from constitutional_ai.evaluation.answer_rates import (
 )
 from constitutional_ai.evaluation.suite import Score, Suite
 from constitutional_ai.metrics.diversity import distinct_2, self_similarity
-from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, share
+from constitutional_ai.metrics.intervals import SHARE, UNBOUNDED, cluster_bootstrap, mean, share
 from constitutional_ai.models.model import Model
 from constitutional_ai.records import Answer, Metric, Prompt, Response
 from constitutional_ai.runs import layout
@@ -172,13 +172,16 @@ def _metrics(
     measures = [*MEASURES, Measure("shared_sentence_rate", ALL_KINDS, lambda a: a.id in shared), *judged]
     for name, of in scores.items():
         score = partial(_score_of, of)
-        measures += [Measure(f"pm_score.{name}", RED, score), Measure(f"pm_score_benign.{name}", BENIGN, score)]
+        measures += [
+            Measure(f"pm_score.{name}", RED, score, UNBOUNDED),
+            Measure(f"pm_score_benign.{name}", BENIGN, score, UNBOUNDED),
+        ]
     similarities = [self_similarity([a.response.text for a in each]) for each in _by_prompt(answers).values()]
     return [
         *[_metric(suite, label, answers, measure) for measure in measures],
         # No interval, because texts that a bootstrap draws twice would repeat each other.
         Metric("distinct_2", label, distinct_2(texts), None, None, len(texts)),
-        mean("self_similarity", label, [x for x in similarities if x is not None]),
+        mean("self_similarity", label, [x for x in similarities if x is not None], within=SHARE),
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from constitutional_ai.detectors.objection import evades
 from constitutional_ai.evaluation.suite import Score, Suite
-from constitutional_ai.metrics.intervals import mean, paired_difference, rate
+from constitutional_ai.metrics.intervals import UNBOUNDED, mean, paired_difference, rate
 from constitutional_ai.records import Conversation, Message, Metric, RevisionChain
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run, digest_of
@@ -133,10 +133,10 @@ def _round_metrics(run: str, pm: str, chains: Mapping[str, Mapping[int, float]])
     complete = [by_round for by_round in chains.values() if len(by_round) == len(rounds)]
     scores = {number: [by_round[number] for by_round in complete] for number in rounds}
     for number in rounds:
-        yield mean(f"pm_score.{pm}.revision_{number}", run, scores[number])
+        yield mean(f"pm_score.{pm}.revision_{number}", run, scores[number], within=UNBOUNDED)
     for number in rounds[1:]:
         yield paired_difference(
-            f"pm_score_change.{pm}.revision_{number}", run, scores[rounds[0]], scores[number]
+            f"pm_score_change.{pm}.revision_{number}", run, scores[rounds[0]], scores[number], within=UNBOUNDED
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AliasChoices, Field
 
-from constitutional_ai.metrics.intervals import mean, rate
+from constitutional_ai.metrics.intervals import SHARE, mean, rate
 from constitutional_ai.records import Metric
 
 BINS = 10
@@ -62,7 +62,11 @@ def _binned(claims: Sequence[Claim]) -> list[list[Claim]]:
 
 def _mean_truth(model: str, truths: Sequence[float]) -> Metric:
     certain = all(t in (0, 1) for t in truths)
-    return rate("found", model, [t == 1 for t in truths]) if certain else mean("found", model, truths)
+    return (
+        rate("found", model, [t == 1 for t in truths])
+        if certain
+        else mean("found", model, truths, within=SHARE)
+    )
 
 
 def calibration_error(model: str, claims: Sequence[Claim]) -> Metric:
@@ -88,7 +92,7 @@ def _over(name: str, model: str, claims: Sequence[Claim], totals: Sequence[float
 
 def brier(model: str, claims: Sequence[Claim]) -> Metric:
     """Return the mean squared error, 0.25 if all claims are 0.5. A soft truth p is 1 with probability p."""
-    return mean("brier_score", model, [t * (1 - c) ** 2 + (1 - t) * c**2 for c, t in claims])
+    return mean("brier_score", model, [t * (1 - c) ** 2 + (1 - t) * c**2 for c, t in claims], within=SHARE)
 
 
 def probability(log_odds: float) -> float:

@@ -1,4 +1,7 @@
-"""Compute rates and means with a count and a 95 % interval. Values that were not measured are None, not 0."""
+"""Compute rates and means with a count and a 95 % interval. Values that were not measured are None, not 0.
+
+No interval leaves the range that its quantity can have: a share lies in [0, 1], a length is not negative.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from constitutional_ai.records import Metric
+
+Range = tuple[float, float]
+"""The lowest and the highest value that a quantity can have."""
+UNBOUNDED: Range = (-math.inf, math.inf)
+NOT_NEGATIVE: Range = (0.0, math.inf)
+SHARE: Range = (0.0, 1.0)
 
 
 def rate(name: str, model: str, outcomes: Sequence[bool]) -> Metric:
@@ -39,8 +48,14 @@ def ties(name: str, model: str, outcomes: Sequence[bool | None]) -> Metric:
     return rate(name, model, [outcome is None for outcome in outcomes])
 
 
-def mean(name: str, model: str, values: Sequence[float]) -> Metric:
-    """Return the mean with Student's 95 % interval; no interval for fewer than two values, or if all are equal."""
+def mean(name: str, model: str, values: Sequence[float], *, within: Range) -> Metric:
+    """Return the mean with Student's 95 % interval; no interval for fewer than two values, or if all are equal.
+
+    Every value lies ``within`` a range, and so does the true mean. The interval is cut to it, which costs no coverage.
+
+    >>> mean("prefers_first", "judge", [0.9, 1.0, 1.0], within=SHARE).high
+    1.0
+    """
     if not values:
         return Metric(name, model, None, None, None, 0)
     centre = sum(values) / len(values)
@@ -51,12 +66,19 @@ def mean(name: str, model: str, values: Sequence[float]) -> Metric:
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     if not half:  # the values are so close that their squared distances round to 0
         return Metric(name, model, centre, None, None, len(values))
-    return Metric(name, model, centre, centre - half, centre + half, len(values))
+    low, high = max(centre - half, within[0]), min(centre + half, within[1])
+    return Metric(name, model, centre, low, high, len(values))
 
 
-def paired_difference(name: str, model: str, before: Sequence[float], after: Sequence[float]) -> Metric:
-    """Return the mean of ``after - before`` over the same prompts, with Student's 95 % interval."""
-    return mean(name, model, [a - b for a, b in zip(after, before, strict=True)])
+def paired_difference(
+    name: str, model: str, before: Sequence[float], after: Sequence[float], *, within: Range
+) -> Metric:
+    """Return the mean of ``after - before`` over the same prompts, with Student's 95 % interval.
+
+    ``within`` is the range of the values before and after, not that of their differences.
+    """
+    widest = within[1] - within[0]
+    return mean(name, model, [a - b for a, b in zip(after, before, strict=True)], within=(-widest, widest))
 
 
 def cluster_bootstrap(

@@ -7,12 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitutional_ai.metrics.intervals import cluster_bootstrap, mean, paired_difference, rate
+from constitutional_ai.metrics.intervals import (
+    NOT_NEGATIVE,
+    SHARE,
+    UNBOUNDED,
+    Range,
+    cluster_bootstrap,
+    mean,
+    paired_difference,
+    rate,
+)
 from constitutional_ai.records import Metric
 
 
 def test_nothing_measured_is_none_and_not_zero() -> None:
-    for metric in (rate("x", "m", []), mean("x", "m", []), paired_difference("x", "m", [], [])):
+    for metric in (
+        rate("x", "m", []),
+        mean("x", "m", [], within=SHARE),
+        paired_difference("x", "m", [], [], within=SHARE),
+    ):
         assert metric == Metric("x", "m", None, None, None, 0)
 
 
@@ -25,14 +38,14 @@ def test_a_rate_has_wilsons_interval() -> None:
 
 def test_a_mean_has_students_interval() -> None:
     # sd = 1, n = 4, t(0.975, 3) = 3.1824: 2 ± 3.1824 · sqrt(2/3) / 2.
-    metric = mean("x", "m", [1.0, 2.0, 2.0, 3.0])
+    metric = mean("x", "m", [1.0, 2.0, 2.0, 3.0], within=UNBOUNDED)
     half = 3.18245 * (2 / 3) ** 0.5 / 2
     assert (metric.value, metric.low, metric.high) == pytest.approx((2.0, 2 - half, 2 + half), abs=1e-4)
 
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0, 3.0]])
 def test_no_interval_where_nothing_varies(values: list[float]) -> None:
-    assert mean("x", "m", values) == Metric("x", "m", 3.0, None, None, len(values))
+    assert mean("x", "m", values, within=UNBOUNDED) == Metric("x", "m", 3.0, None, None, len(values))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50))
@@ -42,13 +55,30 @@ def test_a_rate_lies_inside_its_interval_and_that_inside_0_and_1(outcomes: list[
     assert metric.value - 1e-12 <= metric.high <= 1
 
 
+@pytest.mark.parametrize("within", [SHARE, NOT_NEGATIVE, (0.0, 0.5)])
+@given(st.lists(st.floats(0, 0.5), min_size=2, max_size=6))
+def test_no_interval_of_a_mean_leaves_the_range_of_its_quantity(within: Range, values: list[float]) -> None:
+    metric = mean("x", "m", values, within=within)
+    if metric.low is not None and metric.high is not None:
+        assert within[0] <= metric.low <= metric.value + 1e-12
+        assert metric.value - 1e-12 <= metric.high <= within[1]
+
+
+def test_the_range_is_what_keeps_an_interval_in_it() -> None:
+    values = [0.9, 1.0, 1.0]
+    assert mean("x", "m", values, within=UNBOUNDED).high > 1 == mean("x", "m", values, within=SHARE).high
+    before, after = [0.0, 0.0, 0.1], [1.0, 1.0, 1.0]
+    assert paired_difference("x", "m", before, after, within=UNBOUNDED).high > 1
+    assert paired_difference("x", "m", before, after, within=SHARE).high == 1
+
+
 def test_a_paired_difference_is_after_minus_before() -> None:
-    assert paired_difference("x", "m", [1.0, 2.0], [2.0, 5.0]).value == 2.0
+    assert paired_difference("x", "m", [1.0, 2.0], [2.0, 5.0], within=UNBOUNDED).value == 2.0
 
 
 def test_pairs_that_do_not_match_are_a_bug() -> None:
     with pytest.raises(ValueError, match="zip"):
-        paired_difference("x", "m", [1.0], [2.0, 5.0])
+        paired_difference("x", "m", [1.0], [2.0, 5.0], within=UNBOUNDED)
 
 
 def drawn(sizes: list[int], seed: int) -> tuple[list[float], list[int]]:

@@ -26,7 +26,7 @@ from constitutional_ai.metrics.calibration import (
     calibration_error,
     error_by_luck,
 )
-from constitutional_ai.metrics.intervals import decided, mean, rate, ties
+from constitutional_ai.metrics.intervals import SHARE, decided, mean, rate, ties
 from constitutional_ai.records import Failure, GateAnswer, Metric, PreferenceLabel, Side, is_tie
 from constitutional_ai.rl_cai.feedback.label import METHODS, has_order
 
@@ -124,7 +124,7 @@ def judge_report(
         ties=ties("ties", model, right),
         **_habits(model, answers),
         **_failures(model, judged, answers),
-        confidence=mean("confidence", model, [max(p, 1 - p) for p in probabilities]),
+        confidence=mean("confidence", model, [max(p, 1 - p) for p in probabilities], within=(0.5, 1.0)),
         brier=brier(model, claims),
         calibration_error=calibration_error(model, claims),
         error_by_luck=error_by_luck(model, claims),
@@ -144,7 +144,9 @@ def _habits(model: str, answers: Sequence[GateAnswer]) -> dict[str, Metric]:
     people_prefer = [x.better == longer for x, longer in unlike]
     return {
         "flips": rate("order_flips", model, decided(x.label.flipped for x in answers)),
-        "prefers_first": mean("prefers_first", model, [fmean(of_pair) for of_pair in clear if of_pair]),
+        "prefers_first": mean(
+            "prefers_first", model, [fmean(of_pair) for of_pair in clear if of_pair], within=SHARE
+        ),
         "prefers_longer": rate("prefers_longer", model, judge_prefers),
         "people_prefer_longer": rate("people_prefer_longer", model, people_prefer),
     }
@@ -161,7 +163,7 @@ def _failures(model: str, judged: Sequence[Judged], answers: Sequence[GateAnswer
         "failed": rate("failed", model, [error is not None for error in errors]),
         "refused": rate("refused", model, [] if only_scores else [error in REFUSED for error in errors]),
         "unreadable": rate("unreadable", model, [error in UNREADABLE for error in errors]),
-        "label_mass": mean("label_mass", model, masses),
+        "label_mass": mean("label_mass", model, masses, within=SHARE),
     }
 
 

@@ -112,7 +112,7 @@ def _measures(judged: Sequence[GateAnswer | Failure]) -> dict[str, Metric]:
     certainties = [abs(one.label.probability_a - 0.5) for one in judged if isinstance(one, GateAnswer)]
     return {
         **{metric.name: metric for metric in judge_report("", judged).metrics},
-        "certainty": mean("certainty", "", certainties),
+        "certainty": mean("certainty", "", certainties, within=(0.0, 0.5)),
         "clear": rate("clear", "", [x > CLEAR for x in certainties]),
         "open": rate("open", "", [x < OPEN for x in certainties]),
     }

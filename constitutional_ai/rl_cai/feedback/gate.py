@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from constitutional_ai.metrics.intervals import decided, mean, rate, ties
+from constitutional_ai.metrics.intervals import SHARE, decided, mean, rate, ties
 from constitutional_ai.records import Comparison, Completion, Conversation, GateAnswer, Metric, Prompt, Side
 from constitutional_ai.seeding import rng
 
@@ -100,6 +100,6 @@ def gate_result(model: str, answers: Sequence[GateAnswer]) -> GateResult:
     return GateResult(
         rate("gate_accuracy", model, decided(right)),
         ties("gate_ties", model, right),
-        mean("gate_confidence", model, [a.probability_right for a in answers]),
+        mean("gate_confidence", model, [a.probability_right for a in answers], within=SHARE),
         rate("gate_flip_rate", model, decided(a.label.flipped for a in answers)),
     )

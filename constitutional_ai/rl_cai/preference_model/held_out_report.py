@@ -25,7 +25,7 @@ from constitutional_ai.metrics.calibration import (
     error_by_luck,
     probability,
 )
-from constitutional_ai.metrics.intervals import decided, mean, rate, ties
+from constitutional_ai.metrics.intervals import NOT_NEGATIVE, decided, mean, rate, ties
 from constitutional_ai.records import TIE, Metric, is_tie
 
 ALL = "all"
@@ -148,8 +148,10 @@ def _source(name: str, pairs: Sequence[Scored]) -> SourceReport:
         longer_better=longer,
         shorter_better=shorter,
         length_balanced=_mean_of_two("length_balanced", longer, shorter),
-        cross_entropy=mean("cross_entropy", name, [cross_entropy(p.log_odds, p.label) for p in pairs]),
-        entropy_floor=mean("entropy_floor", name, [entropy(p.label) for p in pairs]),
+        cross_entropy=mean(
+            "cross_entropy", name, [cross_entropy(p.log_odds, p.label) for p in pairs], within=NOT_NEGATIVE
+        ),
+        entropy_floor=mean("entropy_floor", name, [entropy(p.label) for p in pairs], within=(0.0, math.log(2))),
         brier=brier(name, claims),
         calibration_error=calibration_error(name, claims),
         error_by_luck=error_by_luck(name, claims),
@@ -166,7 +168,7 @@ def _mean_of_two(name: str, one: Metric, other: Metric) -> Metric:
         return Metric(name, one.model, None, None, None, count)
     value = (v + w) / 2
     low, high = math.hypot(v - low_v, w - low_w) / 2, math.hypot(high_v - v, high_w - w) / 2
-    return Metric(name, one.model, value, value - low, value + high, count)
+    return Metric(name, one.model, value, max(value - low, 0.0), min(value + high, 1.0), count)
 
 
 def _spread(pairs: Sequence[Scored]) -> Spread:
