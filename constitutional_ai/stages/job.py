@@ -23,17 +23,16 @@ from constitutional_ai.models.counted import counted
 from constitutional_ai.models.load import loaded, model_path, name_of_weights
 from constitutional_ai.models.model import Model
 from constitutional_ai.models.refused_turns import REFUSED
+from constitutional_ai.recipes.few_shots_digest import few_shots_digest
 from constitutional_ai.recipes.recipe import Recipe, flat
 from constitutional_ai.records import Kind, Prompt
-from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.budget import Budget
 from constitutional_ai.runs.manifest import FILES_OF
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.runs.run import Run, Trained, digest_of
+from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import HasId, Pass
-from constitutional_ai.sl_cai.worked_critiques import critique_revision
 from constitutional_ai.stages.model_files import digest_of_model, engine_of
 from constitutional_ai.training.mixture import mixed
 from constitutional_ai.training.settings import TrainingJob
@@ -94,10 +93,7 @@ class Job:
 
     def few_shots_digest(self) -> dict[str, str]:
         """Return the digest of the worked examples. Raises InputError when a file is not in the paper's format."""
-        if self.few_shots is None:
-            return {"few_shots": "none"}
-        shots = load_few_shots(self.few_shots)
-        return {"few_shots": digest_of([critique_revision(self.few_shots), repr(shots)])}
+        return {"few_shots": few_shots_digest(self.few_shots)}
 
     # -- the settings and inputs of a stage
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle, applying_to, race
-from constitutional_ai.models.model import Model
+from constitutional_ai.models.model import Format, Model
 from constitutional_ai.records import Comparison, PreferenceLabel, Side
 from constitutional_ai.rl_cai.feedback.chain_of_thought import ChainOfThought
 from constitutional_ai.rl_cai.feedback.decision import Decision
@@ -54,22 +53,22 @@ async def label(
     question gets no readable answer, which never becomes a label.
     """
     method = METHODS[settings.method]
-    principles = applying_to(comparison.prompt, method.principles(constitution))
-    examples = unrevised = ""
-    if few_shots is not None and settings.format_for(model) == "plain":  # all questions share this prefix
-        examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
-        unrevised = method.unrevised(few_shots)
-    draws = rng(seed, "label", comparison.id)
-    if drawn is None:
-        drawn = draw_principles(principles, settings, draws)
-    questions = _questions(comparison, method, drawn, settings, examples, seed, draws, as_given)
-    judgements = await asyncio.gather(
-        *[method.judge(replace(question, unrevised=unrevised), model, settings) for question in questions]
+    questions = list(
+        questions_of(
+            comparison,
+            constitution=constitution,
+            settings=settings,
+            fmt=settings.format_for(model),
+            seed=seed,
+            few_shots=few_shots,
+            as_given=as_given,
+            drawn=drawn,
+        )
     )
-    ranks = {principle.name: principle.rank for principle in drawn}
+    judgements = await asyncio.gather(*[method.judge(question, model, settings) for question in questions])
     by_rank: dict[int, list[float]] = {}
-    for judgement in judgements:
-        by_rank.setdefault(ranks[judgement.principle], []).append(judgement.probability_a)
+    for question, judgement in zip(questions, judgements, strict=True):
+        by_rank.setdefault(question.principle.rank, []).append(judgement.probability_a)
     soft = method.soft_label(
         decided_by_rank([sum(of) / len(of) for _, of in sorted(by_rank.items())]), settings
     )
@@ -105,17 +104,30 @@ def decided_by_rank(chances: Sequence[float]) -> float:
     return label
 
 
-def _questions(
+def questions_of(
     comparison: Comparison,
-    method: FeedbackMethod,
-    drawn: Sequence[Principle],
+    *,
+    constitution: Constitution,
     settings: Feedback,
-    examples: str,
+    fmt: Format,
     seed: int,
-    draws: random.Random,
-    as_given: bool,
+    few_shots: FewShots | None = None,
+    as_given: bool = False,
+    drawn: Sequence[Principle] | None = None,
 ) -> Iterator[FeedbackQuestion]:
-    """Yield a question for each drawn principle (FB-6), order (FB-8) and chain of thought (FB-15)."""
+    """Yield the questions that ``label`` asks a model of format ``fmt``, in the order of the label's judgements.
+
+    There is one for each drawn principle (FB-6), order (FB-8) and chain of thought (FB-15).
+    """
+    method = METHODS[settings.method]
+    principles = applying_to(comparison.prompt, method.principles(constitution))
+    examples = unrevised = ""
+    if few_shots is not None and fmt == "plain":  # all questions share this prefix
+        examples = method.worked_examples(few_shots, principles, rng(seed, "few shots", comparison.id))
+        unrevised = method.unrevised(few_shots)
+    draws = rng(seed, "label", comparison.id)
+    if drawn is None:
+        drawn = draw_principles(principles, settings, draws)
     for number, principle in enumerate(drawn):
         orders: tuple[Side, ...] = ("a",)
         if method.has_order and not as_given:
@@ -124,7 +136,7 @@ def _questions(
             shown = comparison if first == "a" else comparison.swapped()
             for repeat in range(method.repeats(settings)):
                 own_seed = seed_of(seed, comparison.id, number, first, repeat)
-                yield FeedbackQuestion(principle, first, shown, examples, own_seed)
+                yield FeedbackQuestion(principle, first, shown, examples, own_seed, unrevised)
 
 
 def calls_per_comparison(settings: Feedback, constitution: Constitution) -> int:
