@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from constitutional_ai.cli import constitution, evaluate, label, many_machines, models, read, run, sweep
+from constitutional_ai.cli import constitution, evaluate, label, many_machines, models, read, run, sweep, view
 from constitutional_ai.cli.app import Commands, quiet_libraries
 from constitutional_ai.engine.open import tune_process
 
@@ -26,6 +26,6 @@ def main() -> None:
 for command in (
     *(run.run, run.estimate, sweep.sweep, many_machines.merge, constitution.check, constitution.constitution),
     *(read.show, read.report, read.compare, read.chat, models.harmfulness, models.judge, models.doctor),
-    *(evaluate.evaluate, read.figure, read.export, models.score, models.serve, label.label),
+    *(view.view, evaluate.evaluate, read.figure, read.export, models.score, models.serve, label.label),
 ):
     main.add_command(command)

@@ -7,10 +7,6 @@ characters are shown as symbols, and the page's security policy forbids loading 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from constitutional_ai.evaluation.answer_rates import not_read
 from constitutional_ai.report.contents import LABEL, Contents, read_contents
@@ -18,7 +14,6 @@ from constitutional_ai.report.page import conversations
 from constitutional_ai.report.page.audit import audit, gate_of, principles_of
 from constitutional_ai.report.page.charts import histogram, reliability
 from constitutional_ai.report.page.findings import QUESTIONS, Finding, Question, findings, summary
-from constitutional_ai.report.page.formatting import duration, interval, many, number
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
 from constitutional_ai.report.page.rates import (
     DEFINITIONS,
@@ -32,10 +27,10 @@ from constitutional_ai.report.page.rates import (
     reinforcement,
 )
 from constitutional_ai.report.page.tables import costs, tables
+from constitutional_ai.report.page.templates import environment
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run
-from constitutional_ai.safe_text import visible
 from constitutional_ai.sl_cai.clean import WHY, in_words
 
 
@@ -46,12 +41,17 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def render(contents: Contents) -> str:
-    """Return the page. The same contents give the same bytes."""
+def render(contents: Contents, *, served: bool = False) -> str:
+    """Return the page. The same contents give the same bytes.
+
+    Where ``cai view`` has it ``served``, ids lead to the other pages.
+    """
     gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
+    page = environment().get_template("page.html")
     sources = contents.preference_model.sources if contents.preference_model else ()
-    return template().render(
+    return page.render(
         run=contents,
+        served=served,
         layout=layout,
         questions=[(q.title, _answers(q, contents)) for q in QUESTIONS] if contents.metrics else [],
         summary=summary(contents),
@@ -85,20 +85,3 @@ def _answers(question: Question, contents: Contents) -> list[Finding]:
     """Return the findings, of which none is wanted or unwanted in a control run."""
     answers = findings(question, contents)
     return [one._replace(wanted=None) for one in answers] if contents.control else answers
-
-
-def template() -> Template:
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {"number": number, "range": interval, "time": duration, "many": many, "visible": visible}
-    return page.get_template("page.html")
-
-
-def _shown(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
