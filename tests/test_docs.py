@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from starlette.testclient import TestClient
 
 from constitutional_ai.cli import main
+from constitutional_ai.records import Response
+from tests.report.conftest import begin, completion, make, prompt, write_rows
 
 ROOT = Path(__file__).parent.parent
 DOCS = [
@@ -95,3 +102,45 @@ def test_every_link_leads_somewhere(doc: Path) -> None:
             other = doc.parent / path if path else doc
             assert other.exists(), target
             assert not anchor or anchor in anchors(other), target
+
+
+READING = ROOT / "docs" / "reading_a_run.md"
+NOT_TYPED = {"pip install 'constitutional-ai[serve]'", "cai show runs/demo 3f2a --scores"}
+"""Lines that need the network, or a model."""
+
+
+def typed(doc: Path) -> list[str]:
+    """The lines of a document's shell blocks, without comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", doc.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for raw in "".join(blocks).splitlines() if (line := raw.partition("#")[0].strip())]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with runs/demo, which has a prompt whose id begins as in the documents."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    make(begin(Path("runs/demo")))
+    asked = next(one for n in count() if (one := prompt(f"request {n}")).id.startswith("3f2a"))
+    write_rows(
+        Path("runs/demo/01-responses/records.jsonl"), [Response(f"{asked.id}.0", asked, completion("No."))]
+    )
+    return tmp_path
+
+
+def test_what_reading_a_run_says_can_be_typed(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    seen: list[str] = []
+
+    def load(make_app: Callable[[], TestClient], *_: object) -> None:
+        seen.append(TestClient(make_app()).get("/").text)
+
+    monkeypatch.setattr("constitutional_ai.report.view.viewer.serve_app", load)
+    lines = typed(READING)
+    assert set(lines) >= NOT_TYPED and len(lines) == 9
+    for line in lines:
+        if line not in NOT_TYPED:
+            result = CliRunner().invoke(main, shlex.split(line)[1:])
+            assert result.exit_code == 0, (line, result.output)
+    assert len(seen) == 2 and "All records" in seen[0]
+    assert (demo / "tables/principles.csv").exists() and (demo / "runs/demo/report.html").exists()

@@ -107,8 +107,8 @@ def export(folder: str, form: str, out: Path) -> None:
     """Export the records of RUN_OR_EVALUATION for other tools.
 
     parquet: a file for each kind of record (responses, revisions, comparisons, labels, answers, metrics …), for
-    datasets, pandas or DuckDB. inspect: a log for each evaluated model, for inspect view; this needs
-    constitutional-ai[inspect].
+    datasets, pandas or DuckDB; and principles.csv, which says what each principle did. inspect: a log for each
+    evaluated model, for inspect view; this needs constitutional-ai[inspect].
     """
     from constitutional_ai.runs.folder import read_run
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from constitutional_ai.cli.app import echo
+from constitutional_ai.cli.app import PATH, echo, terminal
 
 
 @click.command()
@@ -35,3 +38,21 @@ def view(folder: str, port: int, host: str) -> None:
 
     with suppress(KeyboardInterrupt):
         view_run(read_run(folder), host, port, lambda address: echo(f"{folder}: {address}"))
+
+
+@click.command()
+@click.argument("folder", default="runs", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with all that is known of each run.")
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs below FOLDER (default: runs), the latest first.
+
+    For each run: when its last stage was complete and which that was, its models and its constitution, and how often
+    the last model that was evaluated objects to red-team prompts and refuses harmless ones.
+    """
+    from constitutional_ai.report.show.run_list import list_runs, runs_table
+
+    listed = list_runs(folder)
+    if as_json:
+        echo(json.dumps([asdict(one) for one in listed], indent=1))
+    else:
+        terminal().print(runs_table(listed))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from constitutional_ai.constitutions.constitution import Constitution, Principle, load_constitution
 from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.errors import InputError
+from constitutional_ai.evaluation import revision_scores
 from constitutional_ai.evaluation.answers import MedianAnswer
 from constitutional_ai.evaluation.finished import finished_metrics, unfinished_parts
 from constitutional_ai.recipes.recipe import Recipe
@@ -108,6 +109,8 @@ class Contents:
     parts: tuple[StageManifest, ...]
     """Complete parts of ``cai evaluate``."""
     medians: tuple[MedianAnswer, ...]
+    revision_scores: tuple[revision_scores.RevisionScore, ...]
+    """Preference models' scores of the run's own chains, if ``cai evaluate`` has finished them."""
 
     def metric(self, name: str, model: str) -> Metric | None:
         return next((m for m in self.metrics if (m.name, m.model) == (name, model)), None)
@@ -203,7 +206,18 @@ def read_contents(run: Run) -> Contents:
         medians=tuple(run.rows(f"{layout.SUITE}/answers", MedianAnswer, layout.MEDIANS))
         if "answers" not in unfinished
         else (),
+        revision_scores=revision_scores_of(run),
     )
+
+
+def revision_scores_of(run: Run) -> tuple[revision_scores.RevisionScore, ...]:
+    """Return the preference models' scores of a run's own chains; none while ``cai evaluate`` is at that part."""
+    if revision_scores.PART in unfinished_parts(run.stage(layout.SUITE)):
+        return ()
+    part, own = run.stage(layout.SUITE) / revision_scores.PART, revision_scores.label_of(run.folder)
+    folders = sorted(folder.relative_to(run.folder).as_posix() for folder in part.glob("pm-*"))
+    rows = (row for folder in folders for row in run.rows(folder, revision_scores.RevisionScore))
+    return tuple(row for row in rows if row.run == own)
 
 
 def _stage(run: Run, about: About) -> Stage:

@@ -40,6 +40,7 @@ from constitutional_ai.records import (
     RevisionChain,
 )
 from constitutional_ai.report.export import Written, metrics_of
+from constitutional_ai.report.export.principles_csv import write_principles
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.manifest import versions
 from constitutional_ai.runs.rows import replacing
@@ -83,7 +84,7 @@ KINDS = (
 
 
 def to_parquet(run: Run, out: Path) -> list[Written]:
-    """Write one file for each kind of record that ``run`` holds, and ``metrics.parquet``.
+    """Write one file for each kind of record that ``run`` holds, ``metrics.parquet`` and ``principles.csv``.
 
     Raises InputError if there is nothing to export, or a line cannot be parsed.
     """
@@ -96,6 +97,8 @@ def to_parquet(run: Run, out: Path) -> list[Written]:
             written.append(_write(out / f"{kind.name}.parquet", schema, _rows(run, kind, stages)))
     if metrics := metrics_of(run):
         written.append(_write(out / "metrics.parquet", schema_of(Metric), map(asdict, metrics)))
+    if principles := write_principles(run, out):
+        written.append(principles)
     if not written:
         raise InputError(f"{run.folder} has no records yet. Make some with: cai run, or cai evaluate.")
     return written

@@ -11,10 +11,12 @@ from pathlib import Path
 from constitutional_ai.evaluation.answer_rates import not_read
 from constitutional_ai.report.contents import LABEL, Contents, read_contents
 from constitutional_ai.report.page import conversations
+from constitutional_ai.report.page.anchors import anchors, examples
 from constitutional_ai.report.page.audit import audit, gate_of, principles_of
 from constitutional_ai.report.page.charts import histogram, reliability
 from constitutional_ai.report.page.findings import QUESTIONS, Finding, Question, findings, summary
 from constitutional_ai.report.page.frontier import elo_frontier, frontier
+from constitutional_ai.report.page.principle_effects import MOST_READ, principle_effects, scorers
 from constitutional_ai.report.page.rates import (
     DEFINITIONS,
     GATE,
@@ -48,6 +50,7 @@ def render(contents: Contents, *, served: bool = False) -> str:
     """
     gate, frontiers = gate_of(contents), [frontier(contents), elo_frontier(contents)]
     page = environment().get_template("page.html")
+    chains, pairs = conversations.chains(contents.chains), conversations.pairs(contents.labels)
     sources = contents.preference_model.sources if contents.preference_model else ()
     return page.render(
         run=contents,
@@ -72,8 +75,14 @@ def render(contents: Contents, *, served: bool = False) -> str:
         reliability=[reliability(*RELIABILITY, source.bins) for source in sources[-1:]],
         talks=conversations.talks(contents.answers),
         medians=conversations.medians(contents.medians),
-        pairs=conversations.pairs(contents.labels),
-        chains=conversations.chains(contents.chains),
+        pairs=pairs,
+        chains=chains,
+        pair_anchors=anchors(pairs, "pair"),
+        chain_anchors=anchors(chains, "revision"),
+        effects=principle_effects(contents.chains, contents.labels, contents.revision_scores),
+        most_read=MOST_READ,
+        scorers=scorers(contents.revision_scores),
+        examples=examples(chains, pairs),
         costs=costs(contents),
         cleaned=in_words(contents.chains),
         left_out=WHY,

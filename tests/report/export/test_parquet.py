@@ -31,6 +31,7 @@ def test_every_kind_of_record_becomes_a_file(run: Run, tmp_path: Path) -> None:
         "answers.parquet": 3,
         "failures.parquet": 1,
         "metrics.parquet": 3,
+        "principles.csv": 18,
     }
 
 

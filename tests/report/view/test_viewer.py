@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from starlette.testclient import TestClient
 
 from constitutional_ai.records import Response, RevisionChain
@@ -190,7 +190,7 @@ def test_ids_of_a_page_are_unique(run: Run) -> None:
         assert len(ids) == len(set(ids))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(FIELDS)
 @example([LONG] * 7)
 @example(['"><script>alert(1)</script>\x1b\u202e'] * 7)
