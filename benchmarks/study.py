@@ -30,7 +30,7 @@ from constitutional_ai.cli.sweep import run_arms
 from constitutional_ai.data.prompts import KINDS, load_prompts
 from constitutional_ai.evaluation.parts import read_metrics
 from constitutional_ai.evaluation.sweep_table import Sweep, SweepRow, sweep_table
-from constitutional_ai.metrics.intervals import mean
+from constitutional_ai.metrics.intervals import SHARE, mean, range_of_differences
 from constitutional_ai.recipes.arms import sweep_arms
 from constitutional_ai.records import Metric, Prompt
 from constitutional_ai.runs.manifest import commit, versions
@@ -137,6 +137,7 @@ def gains(sweep: Sweep, measure: str) -> list[Metric]:
             f"{measure}_change",
             model,
             [of[model] - of["start"] for of in values.values() if {model, "start"} <= of.keys()],
+            within=range_of_differences(SHARE),
         )
         for model in MODELS
         if model != "start"

@@ -16,7 +16,7 @@ import pytest
 
 from constitutional_ai.data.prompts import KINDS
 from constitutional_ai.evaluation.sweep_table import Sweep, SweepRow
-from constitutional_ai.metrics.intervals import mean
+from constitutional_ai.metrics.intervals import SHARE, mean
 from constitutional_ai.recipes.arms import sweep_arms
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.records import Metric
@@ -82,7 +82,7 @@ def test_the_page_gets_means_over_seeds_changes_and_the_constitutions_effect(
         for seed in (0, 1)
     ]
     over = tuple(
-        SweepRow("all arms", {}, mean(name, model, list(of_seeds)), None, None)
+        SweepRow("all arms", {}, mean(name, model, list(of_seeds), within=SHARE), None, None)
         for model, of_seeds in rates.items()
         for name in study.MEASURES
     )
@@ -96,13 +96,13 @@ def test_the_page_gets_means_over_seeds_changes_and_the_constitutions_effect(
     }
     about = {"date": "2026-01-01", "processor": {"name": "a CPU"}, "commit": "abc", "prompts": {"test": 93}}
     table = study.page_table(sweeps, about)
-    # means of two, and Student's interval of two: 12.71 times the standard error of 0.1
+    # means of two, and Student's interval of two: 12.71 times the standard error of 0.1, within 0 and 1
     assert (
-        "| objects to red-team prompts | 0.10 (no interval) | 0.25 (−0.39 to 0.89) | 0.50 (−0.77 to 1.77) |"
+        "| objects to red-team prompts | 0.10 (no interval) | 0.25 (0.00 to 0.89) | 0.50 (0.00 to 1.00) |"
         in table
     )
     assert "2 seeds, 93 test prompts" in table
-    assert "RL-CAI +0.70 (−0.57 to +1.97)" in table
+    assert "RL-CAI +0.70 (−0.57 to +1.00)" in table
     assert (
         "RL-CAI objects to red-team prompts: 0.10 (no interval); difference −0.80 (−0.90 to −0.70) on 40"
         in table

@@ -26,6 +26,15 @@ def main() -> None:
 for command in (
     *(run.run, run.estimate, sweep.sweep, many_machines.merge, constitution.check, constitution.constitution),
     *(read.show, read.report, read.compare, read.chat, models.harmfulness, models.judge, models.doctor),
-    *(view.view, view.runs, evaluate.evaluate, read.figure, read.export, models.score, models.serve, label.label),
+    *(
+        view.view,
+        view.runs,
+        evaluate.evaluate,
+        read.figure,
+        read.export,
+        models.score,
+        models.serve,
+        label.label,
+    ),
 ):
     main.add_command(command)

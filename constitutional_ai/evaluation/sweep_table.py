@@ -18,7 +18,7 @@ from rich.text import Text
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.answer_rates import MEASURES, OBJECTION, REFUSALS
 from constitutional_ai.evaluation.compare_runs import PromptKey, by_prompt
-from constitutional_ai.metrics.intervals import mean
+from constitutional_ai.metrics.intervals import mean, range_of_differences
 from constitutional_ai.recipes.arms import SEED, Arm
 from constitutional_ai.records import Answer, Metric
 from constitutional_ai.runs import layout
@@ -125,12 +125,14 @@ def _over_seeds(rows: Sequence[SweepRow]) -> Iterator[SweepRow]:
         changes = [row.change.value for row in own if row.change and row.change.value is not None]
         is_first = all(row.baseline is None for row in own)
         label = ", ".join(f"{key}={value}" for key, value in setting) or "all arms"
+        within = next(measure.within for measure in MEASURES if measure.name == name)
+        changed = range_of_differences(within)
         yield SweepRow(
             label,
             dict(setting),
-            mean(name, model, known),
+            mean(name, model, known, within=within),
             None if is_first else "the first setting, seed by seed",
-            None if is_first else mean(f"{name}_change", model, changes),
+            None if is_first else mean(f"{name}_change", model, changes, within=changed),
         )
 
 

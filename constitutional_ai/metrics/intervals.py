@@ -70,6 +70,16 @@ def mean(name: str, model: str, values: Sequence[float], *, within: Range) -> Me
     return Metric(name, model, centre, low, high, len(values))
 
 
+def range_of_differences(within: Range) -> Range:
+    """Return the range of the difference of two values that lie ``within`` a range.
+
+    >>> range_of_differences(SHARE)
+    (-1.0, 1.0)
+    """
+    widest = within[1] - within[0]
+    return -widest, widest
+
+
 def paired_difference(
     name: str, model: str, before: Sequence[float], after: Sequence[float], *, within: Range
 ) -> Metric:
@@ -77,8 +87,8 @@ def paired_difference(
 
     ``within`` is the range of the values before and after, not that of their differences.
     """
-    widest = within[1] - within[0]
-    return mean(name, model, [a - b for a, b in zip(after, before, strict=True)], within=(-widest, widest))
+    differences = [a - b for a, b in zip(after, before, strict=True)]
+    return mean(name, model, differences, within=range_of_differences(within))
 
 
 def cluster_bootstrap(

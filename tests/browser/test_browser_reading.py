@@ -22,7 +22,7 @@ SECTIONS = (
     "feedback",
     "pairs",
 )
-SECTIONS += ("preference", "samples", "medians", "revisions", "cost", "provenance")
+SECTIONS += ("preference", "samples", "medians", "revisions", "principles", "cost", "provenance")
 CONTRAST = """
 const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
 const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
@@ -77,7 +77,7 @@ def test_every_link_leads_to_its_section(browser: Any, page: Path) -> None:
     show(browser, page)
     browser.execute_script("document.documentElement.style.scrollBehavior = 'auto'")
     links = browser.find_elements("css selector", "nav a")
-    assert len(links) == 12
+    assert len(links) == 13
     for link in links:
         name = link.get_attribute("href").rpartition("#")[2]
         browser.execute_script("arguments[0].click()", link)
