@@ -95,13 +95,15 @@ QUERIES = ["", "?text=needle", "?verdict=objects&order=highest&page=3", "?harm=h
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_page_of_ten_thousand_records_loads_at_once(browser: Any, large: str, query: str) -> None:
-    """The bound is for a busy machine; what was measured stands in docs/reading_a_run.md."""
+    """The bound is of processor time, since a busy machine makes everything late; the server is in this process."""
     size(browser, 1280)
     loaded(browser, f"{large}records")
+    start = time.process_time()
     seconds = loaded(browser, f"{large}records{query}")
-    print(f"records{query}: {seconds:.2f} s")
+    processor = time.process_time() - start
+    print(f"records{query}: {seconds:.2f} s, of which {processor:.2f} s of the server's processor time")
     assert browser.find_elements("css selector", "ol.hits > li")
-    assert seconds < 10
+    assert processor < 3
 
 
 def test_a_search_is_made_and_followed_by_keyboard_alone(browser: Any, large: str) -> None:
