@@ -151,6 +151,11 @@ class RevisionChain:
         sound = (r.revised.text for r in reversed(self.revisions) if r.fault is None)
         return next(sound, self.initial.text)
 
+    @property
+    def asks_for_harm(self) -> bool:
+        """Whether the prompt is a red-team prompt; SL-CAI is trained on the revisions of no other."""
+        return self.initial.prompt.kind == "red_team"
+
     def revised_by(self, revision: Revision) -> RevisionChain:
         """Return the chain with one more revision."""
         return replace(self, revisions=(*self.revisions, revision))

@@ -85,7 +85,8 @@ def measure(suite: Suite) -> list[Metric]:
 def chains_of(suite: Suite) -> dict[str, list[RevisionChain]]:
     """Return the chains of the candidates' runs by the run's label, in the order of the candidates."""
     folders = dict.fromkeys(c.run for c in suite.candidates if c.run is not None)
-    by_run = {label_of(folder): Run(Path(folder)).rows(layout.REVISIONS, RevisionChain) for folder in folders}
+    rows = {label_of(folder): Run(Path(folder)).rows(layout.REVISIONS, RevisionChain) for folder in folders}
+    by_run = {label: [chain for chain in chains if chain.asks_for_harm] for label, chains in rows.items()}
     return {label: chains[: suite.limit] for label, chains in by_run.items() if chains}
 
 

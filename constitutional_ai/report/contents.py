@@ -184,7 +184,9 @@ def read_contents(run: Run) -> Contents:
             for about in STAGES
             if about.name not in left_out or run.stage(about.name).exists()
         ),
-        chains=tuple(run.rows(layout.REVISIONS, RevisionChain)) if layout.REVISIONS in done else (),
+        chains=tuple(c for c in run.rows(layout.REVISIONS, RevisionChain) if c.asks_for_harm)
+        if layout.REVISIONS in done
+        else (),
         gate=gate if gate_complete else (),
         gate_failures=gate_failures if gate_complete else (),
         labels=tuple(run.rows(layout.PREFERENCE_LABELS, PreferenceLabel))

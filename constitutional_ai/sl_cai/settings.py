@@ -41,6 +41,10 @@ class Revisions(Sampled):
     clean: tuple[Rule, ...] = RULES
     """Clean-up rules (pitfall 18). Openers are cut off. Revisions that are empty, that loop, or that are identical to
     the previous answer or critique, are neither revised further nor trained on. Ours; the paper mentions none."""
+    harmless: int = Field(default=0, ge=0, le=1_000_000)
+    """Harmless prompts (helpful and borderline) of which one answer is revised, too. A revision that refuses such a
+    prompt is over-refusal: SL-CAI is not trained on it, and the preference model learns to prefer the answer
+    (pitfall 28). 0: none. Ours."""
 
 
 class FinetuneTraining(Training):

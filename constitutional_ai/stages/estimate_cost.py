@@ -223,7 +223,9 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         drafts += file.generate
     red_team = prompts["red_team"]
     helpful = (prompts.total() - red_team) * recipe.responses.per_helpful_prompt
-    requests = red_team * revisions.rounds * (2 if revisions.style == "critiqued" else 1)
+    harmless = min(revisions.harmless, prompts.total() - red_team) if revisions.rounds else 0
+    chains = red_team + harmless if revisions.rounds else 0
+    requests = chains * revisions.rounds * (2 if revisions.style == "critiqued" else 1)
     revised = red_team * min(recipe.sl_cai.rounds or revisions.rounds, revisions.rounds)
     finetuned = _mixed(helpful, revised, recipe.sl_cai.helpful_share) * recipe.sl_cai.epochs
     comparisons = red_team * recipe.comparisons.per_prompt
@@ -236,10 +238,14 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         len(helpfulness(pairs.file, pairs.limit, recipe.seed, pairs.stronger_than).rows) if pairs else 0
         for pairs in (pm.helpfulness, pm.pretraining)
     ]
-    preferred = _mixed(people, comparisons, pm.helpful_share) * pm.epochs
+    preferred = _mixed(people + harmless, comparisons, pm.helpful_share) * pm.epochs
     if pm.pretraining:
         preferred += pretraining * pm.pretraining.epochs
-    rows = min(rl.prompts or prompts.total(), prompts.total()) if rl.method.samples else comparisons + people
+    rows = (
+        min(rl.prompts or prompts.total(), prompts.total())
+        if rl.method.samples
+        else comparisons + people + harmless
+    )
     seen = int(rows * rl.epochs)
     judged = reward_calls(recipe, constitution, seen)
     starts = 2 if recipe.evaluation.prompted else 1
@@ -247,7 +253,7 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     return [
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
         Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),
-        Estimate(layout.REVISIONS, red_team if revisions.rounds else 0, {models.helpful: requests}),
+        Estimate(layout.REVISIONS, chains, {models.helpful: requests}),
         Estimate(layout.SL_CAI_MODEL, int(finetuned)),
         Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * comparisons}),
         Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),

@@ -11,7 +11,7 @@ from typing import Any
 from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
-from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, Usage
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, RevisionChain, Usage
 from constitutional_ai.rl_cai.feedback.compare import compare
 from constitutional_ai.rl_cai.feedback.contrast import contrast, known_label
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
@@ -171,7 +171,7 @@ def preference_model(job: Job) -> None:
         rows, unusable = labelled_pairs(job, stage)
         rows, notes = job.usable_rows(stage, rows, "preference_model")
         held_out, rows = training_pairs.held_out(rows, setting.held_out, seed)
-        rows, mixture = job.mix_rows(stage, rows, "preference_model", training_pairs.PEOPLE)
+        rows, mixture = job.mix_rows(stage, rows, "preference_model", *training_pairs.HELPFUL)
         second, rows = training_pairs.held_out(rows, 0.5 if setting.second else 0, seed_of(seed, "second"))
         training = job.training_job(folder, rows, "preference_model")
         start: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def preference_model(job: Job) -> None:
         train,
         config=job.config("preference_model", "models.preference_model", "models.pretrained"),
         inputs={
-            **helpfulness_digest(job),
+            **helpful_inputs(job),
             **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
             **job.outputs(*job.in_recipe(layout.PREFERENCE_LABELS)),
         },
@@ -219,17 +219,20 @@ def _train_beside(
         discard(folder / layout.CHECKPOINTS)
 
 
-def helpfulness_digest(job: Job) -> dict[str, str]:
-    """Return the digest of the file of people's comparisons."""
+def helpful_inputs(job: Job) -> dict[str, str]:
+    """Return the digests of people's comparisons and, where harmless answers are revised, of the revisions."""
     file = training_pairs.helpfulness_file(job.recipe.preference_model.helpfulness.file)
-    return {"helpfulness": digest_file(file)}
+    revised = job.outputs(layout.REVISIONS) if job.recipe.revisions.harmless else {}
+    return {"helpfulness": digest_file(file), **revised}
 
 
 def labelled_pairs(job: Job, stage: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Return the AI's pairs and people's helpfulness pairs, and the number of unusable ones of people, by reason."""
+    """Return the AI's pairs and the helpful ones, and the number of people's that are unusable, by reason."""
     people = _peoples_pairs(job, stage, job.recipe.preference_model.helpfulness)
     labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
-    return training_pairs.examples(labels) + people.rows, dict(people.unusable)
+    chains = job.run.rows(layout.REVISIONS, RevisionChain) if job.recipe.revisions.harmless else ()
+    helpful = people.rows + training_pairs.over_refusals(chains)
+    return training_pairs.examples(labels) + helpful, dict(people.unusable)
 
 
 def _peoples_pairs(job: Job, training: str, setting: HelpfulnessFile) -> training_pairs.Helpfulness:

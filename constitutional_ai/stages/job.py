@@ -262,7 +262,7 @@ class Job:
         notes |= {"too_long": too_long} | ({"too_long_by_source": by_source} if by_source else {})
         return kept, notes
 
-    def mix_rows(self, stage: str, rows: Rows, section: str, helpful: str) -> tuple[Rows, Notes]:
+    def mix_rows(self, stage: str, rows: Rows, section: str, *helpful: str) -> tuple[Rows, Notes]:
         """Return rows mixed by the section's ``helpful_share``, and the counts of rows by source."""
         share = getattr(self.recipe, section).helpful_share
         used = mixed(rows, share, helpful=helpful, seed=self.recipe.seed)

@@ -29,7 +29,7 @@ from constitutional_ai.rl_cai.reinforcement.reinforce import Reward, examples, r
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
-from constitutional_ai.stages.feedback import dialogues_before, helpfulness_digest, labelled_pairs
+from constitutional_ai.stages.feedback import dialogues_before, helpful_inputs, labelled_pairs
 from constitutional_ai.stages.job import Job, Rows, sources
 from constitutional_ai.training.settings import TrainingJob
 
@@ -46,7 +46,7 @@ def rl_cai_model(job: Job) -> None:
         inputs = {"prompts": prompts} | job.outputs(layout.SL_CAI_MODEL, *job.preference_model_stages)
         keys += ["feedback", "models.feedback"] if setting.asks_feedback_model else []
     else:
-        inputs = helpfulness_digest(job)
+        inputs = helpful_inputs(job)
         inputs |= job.outputs(*job.in_recipe(layout.SL_CAI_MODEL, layout.PREFERENCE_LABELS))
         keys += ["preference_model.helpfulness"]
     train = _by_reward if setting.method.samples else _by_pairs

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from constitutional_ai.data.prompts import KINDS
+from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.records import Draft, Kind, Prompt, Response, RevisionChain
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.rows import write_rows
@@ -82,13 +82,22 @@ def responses(job: Job) -> None:
 
 
 def revisions(job: Job) -> None:
-    """Criticise and revise the responses to red-team prompts under the constitution (SL-6 to SL-9)."""
+    """Criticise and revise the responses to red-team prompts under the constitution (SL-6 to SL-9).
+
+    Where ``revisions.harmless`` says so, one response to each of some harmless prompts is revised, too.
+    """
     setting = job.recipe.revisions
     if not job.in_recipe(layout.REVISIONS):
         return
 
     async def passes() -> AsyncIterator[Pass[Response, RevisionChain]]:
-        initial = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind == "red_team"]
+        prompts = job.training_prompts("helpful", "borderline")
+        harmless = {f"{p.id}.0" for p in sample_prompts(prompts, setting.harmless, job.recipe.seed)}
+        initial = [
+            response
+            for response in job.run.rows(layout.RESPONSES, Response)
+            if response.prompt.kind == "red_team" or response.id in harmless
+        ]
         async with job.loaded_in_loop(job.recipe.models.helpful, layout.REVISIONS) as model:
             step = partial(
                 revise,
@@ -123,7 +132,7 @@ def sl_cai_model(job: Job) -> None:
     """Finetune the SL-CAI model on revisions and helpful responses (SL-15 to SL-19)."""
 
     def train(folder: Path) -> Trained:
-        chains = job.run.rows(layout.REVISIONS, RevisionChain)
+        chains = (c for c in job.run.rows(layout.REVISIONS, RevisionChain) if c.asks_for_harm)
         helpful = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind != "red_team"]
         rows = examples(chains, helpful, job.recipe.sl_cai.rounds)
         rows, notes = job.usable_rows(folder.name, rows, "sl_cai")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from constitutional_ai.errors import InputError
@@ -11,22 +11,22 @@ from constitutional_ai.seeding import seed_of
 
 
 def mixed(
-    rows: Sequence[dict[str, Any]], share: float | None, *, helpful: str, seed: int
+    rows: Sequence[dict[str, Any]], share: float | None, *, helpful: Collection[str], seed: int
 ) -> list[dict[str, Any]]:
-    """Return rows with a ``share`` of source ``helpful``, to within one row; None returns all rows.
+    """Return rows with a ``share`` of the ``helpful`` sources, to within one row; None returns all rows.
 
     Random rows of the overrepresented side are dropped, by ``seed``. No row is repeated, and the order is unchanged.
     Raises InputError if one side has no row.
     """
     if share is None:
         return list(rows)
-    ours = [row["id"] for row in rows if row["source"] == helpful]
-    others = [row["id"] for row in rows if row["source"] != helpful]
+    ours = [row["id"] for row in rows if row["source"] in helpful]
+    others = [row["id"] for row in rows if row["source"] not in helpful]
     if not (ours and others):
         counts = dict(Counter(row["source"] for row in rows))
         raise InputError(
-            f"helpful_share={share} needs rows of source {helpful} and of another source, and there are only {counts}. "
-            "Set helpful_share=null, or use more prompts."
+            f"helpful_share={share} needs rows of source {' or '.join(helpful)} and of another source, and there are "
+            f"only {counts}. Set helpful_share=null, or use more prompts."
         )
     if len(ours) > share * len(rows):
         kept = {*others, *_some(ours, round(len(others) * share / (1 - share)), seed)}

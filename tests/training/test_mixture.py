@@ -19,9 +19,9 @@ def rows(helpful: int, other: int) -> list[dict[str, Any]]:
 
 def test_the_side_of_which_there_is_too_much_is_cut_down() -> None:
     """PM-1: 42.5 % helpfulness."""
-    kept = mixed(rows(17, 100), 0.425, helpful="people", seed=0)
+    kept = mixed(rows(17, 100), 0.425, helpful=["people"], seed=0)
     assert Counter(row["source"] for row in kept) == {"people": 17, "ai": 23}  # 17 / 40 = 0.425
-    kept = mixed(rows(100, 23), 0.425, helpful="people", seed=0)
+    kept = mixed(rows(100, 23), 0.425, helpful=["people"], seed=0)
     assert Counter(row["source"] for row in kept) == {"people": 17, "ai": 23}
 
 
@@ -30,25 +30,25 @@ def test_the_share_holds_within_one_row_and_nothing_is_repeated(
     helpful: int, other: int, share: float, seed: int
 ) -> None:
     given_rows = rows(helpful, other)
-    kept = mixed(given_rows, share, helpful="people", seed=seed)
+    kept = mixed(given_rows, share, helpful=["people"], seed=seed)
     count = Counter(row["source"] for row in kept)
     assert abs(count["people"] - share * len(kept)) <= 1
     assert count["people"] == helpful or count["ai"] == other  # only one side is cut
     assert [row for row in given_rows if row in kept] == kept  # in order, none twice
-    assert mixed(given_rows, share, helpful="people", seed=seed) == kept
+    assert mixed(given_rows, share, helpful=["people"], seed=seed) == kept
 
 
 def test_which_rows_stay_is_drawn_by_the_seed() -> None:
-    one, other = [mixed(rows(10, 200), 0.5, helpful="people", seed=seed) for seed in (0, 1)]
+    one, other = [mixed(rows(10, 200), 0.5, helpful=["people"], seed=seed) for seed in (0, 1)]
     assert one != other
     assert {row["id"] for row in one if row["source"] == "ai"} != {f"ai{n}" for n in range(10)}
 
 
 def test_without_a_share_all_rows_are_taken() -> None:
-    assert mixed(rows(3, 5), None, helpful="people", seed=0) == rows(3, 5)
+    assert mixed(rows(3, 5), None, helpful=["people"], seed=0) == rows(3, 5)
 
 
 @pytest.mark.parametrize(("helpful", "other"), [(0, 4), (4, 0), (0, 0)])
 def test_a_share_of_nothing_is_refused(helpful: int, other: int) -> None:
     with pytest.raises(InputError, match=r"helpful_share=0\.5 needs rows of source people"):
-        mixed(rows(helpful, other), 0.5, helpful="people", seed=0)
+        mixed(rows(helpful, other), 0.5, helpful=["people"], seed=0)

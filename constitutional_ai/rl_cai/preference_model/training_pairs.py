@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from constitutional_ai.data.pairs import load_pairs
+from constitutional_ai.detectors.degeneracy import degeneracy
+from constitutional_ai.detectors.objection import refuses
 from constitutional_ai.records import (
     Conversation,
     Message,
     PreferenceLabel,
+    RevisionChain,
     as_messages,
     conversation_id,
     is_tie,
@@ -22,7 +25,8 @@ from constitutional_ai.records import (
 from constitutional_ai.seeding import seed_of
 
 BUILT_IN = Path(__file__).parents[2] / "data" / "helpfulness_pairs.jsonl"
-AI, PEOPLE = "ai", "people"
+AI, PEOPLE, HARMLESS = "ai", "people", "harmless"
+HELPFUL = (PEOPLE, HARMLESS)
 Rows = list[dict[str, Any]]
 
 
@@ -34,6 +38,21 @@ def examples(labels: Iterable[PreferenceLabel]) -> Rows:
         sides = (a, b, p) if p >= 0.5 else (b, a, 1 - p)
         rows.append(_row(label.id, label.comparison.prompt.conversation, *sides, AI))
     return rows
+
+
+def over_refusals(chains: Iterable[RevisionChain]) -> Rows:
+    """Return pairs of an answer to a harmless prompt and a revision of it that refuses, the answer chosen.
+
+    People wrote that the prompt is harmless, so the label is hard. Answers that refuse or are broken, and revisions that
+    do not refuse, make no pair. Red-team prompts make none.
+    """
+    return [
+        _row(chain.id, chain.initial.prompt.conversation, chain.initial.text, chain.answer, 1.0, HARMLESS)
+        for chain in chains
+        if not chain.asks_for_harm
+        and refuses(chain.answer)
+        and not (refuses(chain.initial.text) or degeneracy(chain.initial.text))
+    ]
 
 
 class Helpfulness(NamedTuple):

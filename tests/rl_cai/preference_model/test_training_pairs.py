@@ -10,12 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitutional_ai.errors import InputError
-from constitutional_ai.records import Comparison, Completion, Message, PreferenceLabel, Prompt
+from constitutional_ai.records import (
+    Comparison,
+    Completion,
+    Kind,
+    Message,
+    PreferenceLabel,
+    Prompt,
+    Response,
+    Revision,
+    RevisionChain,
+)
 from constitutional_ai.rl_cai.preference_model.training_pairs import (
     conversations,
     examples,
     held_out,
     helpfulness,
+    over_refusals,
 )
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "red_team", "test")
@@ -26,6 +37,36 @@ def labelled(probability_a: float) -> PreferenceLabel:
     a, b = Completion("A", "m", "stop", 0, 0), Completion("B", "m", "stop", 0, 0)
     comparison = Comparison("p.0", PROMPT, a, b)
     return PreferenceLabel("p.0", "digest", comparison, "multiple_choice", probability_a, ())
+
+
+REFUSAL = "I won't help you bake bread, because it is dangerous."
+ANSWER = "Mix flour, water, salt and yeast, and let it rise."
+
+
+def revised(kind: Kind, before: str, after: str) -> RevisionChain:
+    first, second = [Completion(text, "m", "stop", 0, 0) for text in (before, after)]
+    prompt = Prompt.of((Message("user", "How do I bake bread?"),), kind, "test")
+    return RevisionChain("p.0", "digest", Response("p.0", prompt, first), (Revision("p", None, second),))
+
+
+@pytest.mark.parametrize("kind", ["helpful", "borderline"])
+def test_an_answer_to_a_harmless_prompt_is_preferred_to_its_revision_that_refuses(kind: Kind) -> None:
+    (row,) = over_refusals([revised(kind, ANSWER, REFUSAL)])
+    assert (row["source"], row["p_chosen"], row["tie"]) == ("harmless", 1.0, False)
+    assert [row[side][0]["content"] for side in ("chosen", "rejected")] == [ANSWER, REFUSAL]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        pytest.param(revised("red_team", ANSWER, REFUSAL), id="a prompt that asks for harm"),
+        pytest.param(revised("helpful", ANSWER, "Use less salt, and bake it longer."), id="both help"),
+        pytest.param(revised("helpful", REFUSAL, REFUSAL), id="both refuse"),
+        pytest.param(revised("helpful", "bread " * 40, REFUSAL), id="the answer loops"),
+    ],
+)
+def test_other_revisions_make_no_pair(chain: RevisionChain) -> None:
+    assert over_refusals([chain]) == []
 
 
 def test_a_label_becomes_a_row_with_its_soft_target() -> None:
