@@ -148,8 +148,12 @@ class RevisionChain:
     @property
     def answer(self) -> str:
         """The text of the last revision without a fault, or else of the initial response."""
-        sound = (r.revised.text for r in reversed(self.revisions) if r.fault is None)
-        return next(sound, self.initial.text)
+        return self.sound_revisions[-1].revised.text if self.sound_revisions else self.initial.text
+
+    @property
+    def sound_revisions(self) -> tuple[Revision, ...]:
+        """The revisions without a fault."""
+        return tuple(revision for revision in self.revisions if revision.fault is None)
 
     @property
     def asks_for_harm(self) -> bool:

@@ -207,6 +207,21 @@ class Recipe(Section):
                 raise ValueError(f"{section}.helpful_share must be null, because {key} is 0")
         return self
 
+    @model_validator(mode="after")
+    def _revisions_are_there(self) -> Recipe:
+        for key, uses in (
+            ("comparisons.revised", self.comparisons.revised),
+            ("revisions.harmless", self.revisions.harmless),
+        ):
+            if uses and layout.REVISIONS in self.left_out:
+                raise ValueError(f"{key} needs revisions: set revisions.rounds to 1 or more")
+        if self.comparisons.revised and (self.comparisons.contrast or not self.comparisons.per_prompt):
+            raise ValueError(
+                "comparisons.revised needs the feedback model's comparisons: set comparisons.contrast to null and "
+                "comparisons.per_prompt to 1 or more"
+            )
+        return self
+
     @property
     def left_out(self) -> frozenset[str]:
         """The stages between the answers and the trainings that this recipe does not make: those of RLHF (OV-4)."""

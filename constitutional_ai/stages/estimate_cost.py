@@ -228,7 +228,8 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     requests = chains * revisions.rounds * (2 if revisions.style == "critiqued" else 1)
     revised = red_team * min(recipe.sl_cai.rounds or revisions.rounds, revisions.rounds)
     finetuned = _mixed(helpful, revised, recipe.sl_cai.helpful_share) * recipe.sl_cai.epochs
-    comparisons = red_team * recipe.comparisons.per_prompt
+    draws = red_team * recipe.comparisons.per_prompt
+    comparisons = draws + (red_team if recipe.comparisons.revised else 0)
     constitution = apply_control(load_constitution(recipe.constitution), recipe.control, recipe.seed)
     questions = calls_per_comparison(recipe.feedback, constitution) * (comparisons + len(gate_questions()))
     if recipe.comparisons.contrast or not comparisons:
@@ -255,7 +256,7 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),
         Estimate(layout.REVISIONS, chains, {models.helpful: requests}),
         Estimate(layout.SL_CAI_MODEL, int(finetuned)),
-        Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * comparisons}),
+        Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * draws}),
         Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),
         Estimate(layout.PREFERENCE_MODEL, int(preferred) if rl.uses_preference_model else 0),
         Estimate(layout.RL_CAI_MODEL, seen, {models.feedback: judged} if judged else {}, scores=bool(judged)),

@@ -11,8 +11,8 @@ from typing import Any
 from constitutional_ai.constitutions.control import describe_control
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
-from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, Prompt, RevisionChain, Usage
-from constitutional_ai.rl_cai.feedback.compare import compare
+from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, RevisionChain, Usage
+from constitutional_ai.rl_cai.feedback.compare import compare, compare_revision
 from constitutional_ai.rl_cai.feedback.contrast import contrast, known_label
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
 from constitutional_ai.rl_cai.feedback.label import label
@@ -46,7 +46,7 @@ def comparisons(job: Job) -> None:
     if not job.in_recipe(layout.COMPARISONS):
         return
 
-    async def passes() -> AsyncIterator[Pass[tuple[Prompt, int], Comparison]]:
+    async def passes() -> AsyncIterator[Pass[Any, Comparison]]:
         items = {f"{p.id}.{n}": (p, n) for p in prompts for n in range(setting.per_prompt)}
         async with job.loaded_in_loop(job.trained_model(layout.SL_CAI_MODEL), layout.COMPARISONS) as model:
             how: Any = {"model": model, "sampling": setting.sampling, "seed": job.recipe.seed}
@@ -54,6 +54,9 @@ def comparisons(job: Job) -> None:
             if setting.contrast:
                 step = partial(contrast, constitution=job.constitution, kind=setting.contrast)
             yield Pass(items, lambda item: step(*item, **how))
+        if setting.revised:
+            revised = {f"{chain.id}.revised": chain for chain in _revised_chains(job)}
+            yield Pass(revised, partial(compare_revision, seed=job.recipe.seed))
 
     job.make_rows(
         layout.COMPARISONS,
@@ -63,9 +66,16 @@ def comparisons(job: Job) -> None:
         inputs={
             "prompts": digest_of(p.id for p in prompts),
             **({"constitution": job.constitution.digest} if setting.contrast else {}),
+            **(job.outputs(layout.REVISIONS) if setting.revised else {}),
             **job.outputs(layout.SL_CAI_MODEL),
         },
     )
+
+
+def _revised_chains(job: Job) -> list[RevisionChain]:
+    """Return the chains of red-team prompts with a sound revision."""
+    chains = job.run.rows(layout.REVISIONS, RevisionChain)
+    return [chain for chain in chains if chain.asks_for_harm and chain.sound_revisions]
 
 
 def dialogues_before(job: Job) -> dict[str, str]:

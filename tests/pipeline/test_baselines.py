@@ -123,6 +123,9 @@ def test_distillation_trains_on_what_the_prompted_start_answers(
 
 
 def test_without_revisions_there_is_no_share_of_them() -> None:
+    for change in (["comparisons.revised=true"], ["revisions.harmless=3"]):
+        with pytest.raises(InputError, match=r"needs revisions: set revisions.rounds to 1 or more"):
+            load_recipe("demo", ["revisions.rounds=0", "revisions.harmless=0", *change])
     with pytest.raises(InputError, match=r"sl_cai.helpful_share must be null, because revisions.rounds is 0"):
         load_recipe("paper", ["revisions.rounds=0"])
     with pytest.raises(InputError, match=r"preference_model.helpful_share must be null"):

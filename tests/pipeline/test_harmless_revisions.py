@@ -10,11 +10,15 @@ import pytest
 
 from constitutional_ai.models import load
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Checkpoint, RevisionChain
+from constitutional_ai.records import Checkpoint, Comparison, PreferenceLabel, RevisionChain
 from constitutional_ai.stages import feedback, supervised
 from tests.pipeline.tiny_run import make, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, peft and trl, about each other
+
+
+ANSWER = "Begin with a list, then call them."
+REFUSAL = "I won't help you with that, because it is dangerous."
 
 
 def over_cautious(context: str) -> str:
@@ -41,8 +45,14 @@ def test_they_teach_the_preference_model_and_not_sl_cai(
     )
     asked: dict[str, Any] = settings(model, tmp_path / "run", constitution=str(mine))
     asked["revisions"] = {"rounds": 1, "style": "direct", "harmless": harmless}
+    asked["comparisons"] |= {"revised": True}
     asked["preference_model"] |= {"held_out": 0}
     run, _ = make(asked, until="06-preference-model")
+    pairs = [c for c in run.rows("04-comparisons", Comparison) if c.id.endswith(".revised")]
+    assert len(pairs) == 6 and {c.prompt.kind for c in pairs} == {"red_team"}
+    assert {frozenset((c.a.text, c.b.text)) for c in pairs} == {frozenset((ANSWER, REFUSAL))}
+    labelled = {label.id for label in run.rows("05-preference-labels", PreferenceLabel)}
+    assert labelled >= {c.id for c in pairs}
     made = min(harmless, 8)  # 4 helpful and 4 borderline prompts
     chains = run.rows("02-revisions", RevisionChain)
     assert [c.asks_for_harm for c in chains].count(False) == made

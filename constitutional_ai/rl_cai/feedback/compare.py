@@ -1,4 +1,4 @@
-"""Sample two answers of the SL-CAI model to one prompt, for the feedback model to compare (FB-1, FB-2)."""
+"""Make the pairs that the feedback model compares: two samples (FB-1, FB-2), or an answer and its revision."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from constitutional_ai.errors import EmptyAnswer
 from constitutional_ai.models.model import Model, Sampling
-from constitutional_ai.records import Comparison, Prompt
-from constitutional_ai.seeding import seed_of
+from constitutional_ai.records import Comparison, Prompt, RevisionChain
+from constitutional_ai.seeding import rng, seed_of
 
 
 async def compare(prompt: Prompt, number: int, *, model: Model, sampling: Sampling, seed: int) -> Comparison:
@@ -22,3 +22,14 @@ async def compare(prompt: Prompt, number: int, *, model: Model, sampling: Sampli
     if not (a.text and b.text):
         raise EmptyAnswer("the model returned an empty answer")
     return Comparison(name, prompt, a, b)
+
+
+async def compare_revision(chain: RevisionChain, *, seed: int) -> Comparison:
+    """Return the pair of a chain's first response and its last sound revision, in random order.
+
+    Which is better is for the feedback model to say (pitfall 1). Ours, not the paper's: where most samples of a small
+    model agree on refusing or on complying, few pairs tell the two apart.
+    """
+    name, revised = f"{chain.id}.revised", chain.sound_revisions[-1].revised
+    a, b = rng(seed, "compare", name).sample([chain.initial.completion, revised], 2)
+    return Comparison(name, chain.initial.prompt, a, b)

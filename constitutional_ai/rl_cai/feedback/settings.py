@@ -23,6 +23,9 @@ class Comparisons(Sampled):
     """Null: two draws of SL-CAI, which the feedback model compares. Or pairs whose better answer is known, and no judge
     is asked: personas (RLCD: one answer by the assistant that upholds a principle, one by the one that breaks it) or
     prompt (one with the constitution in the context, one without). Baselines; not the paper's."""
+    revised: bool = False
+    """Whether the feedback model also compares the response to each red-team prompt with its last revision. Ours: where
+    most draws of a small model agree on refusing or on complying, few pairs tell the two apart."""
 
 
 class Feedback(Section):

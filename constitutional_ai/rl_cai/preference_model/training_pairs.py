@@ -43,8 +43,8 @@ def examples(labels: Iterable[PreferenceLabel]) -> Rows:
 def over_refusals(chains: Iterable[RevisionChain]) -> Rows:
     """Return pairs of an answer to a harmless prompt and a revision of it that refuses, the answer chosen.
 
-    People wrote that the prompt is harmless, so the label is hard. Answers that refuse or are broken, and revisions that
-    do not refuse, make no pair. Red-team prompts make none.
+    People wrote that the prompt is harmless, so the label is hard. Answers that refuse or are broken make no pair,
+    neither do revisions that do not refuse, nor red-team prompts.
     """
     return [
         _row(chain.id, chain.initial.prompt.conversation, chain.initial.text, chain.answer, 1.0, HARMLESS)

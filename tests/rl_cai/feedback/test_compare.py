@@ -8,8 +8,8 @@ import pytest
 from constitutional_ai.errors import EmptyAnswer
 from constitutional_ai.models.model import Context, Format, Sampling
 from constitutional_ai.models.scripted import ScriptedModel
-from constitutional_ai.records import Comparison, Completion, Message, Prompt
-from constitutional_ai.rl_cai.feedback.compare import compare
+from constitutional_ai.records import Comparison, Completion, Message, Prompt, Response, Revision, RevisionChain
+from constitutional_ai.rl_cai.feedback.compare import compare, compare_revision
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "red_team", "test")
 
@@ -52,3 +52,15 @@ def test_two_equal_answers_are_kept() -> None:
 def test_an_empty_answer_is_not_compared() -> None:
     with pytest.raises(EmptyAnswer):
         pair(ScriptedModel(say=lambda _: ""))
+
+
+def test_a_response_is_compared_with_its_last_sound_revision_on_either_side() -> None:
+    first, sound, empty = [Completion(text, "m", "stop", 0, 0) for text in ("Sure.", "I won't.", "")]
+    revisions = (Revision("p", None, sound), Revision("p", None, empty, fault="empty"))
+    chains = [
+        RevisionChain(f"p{n}.0", "digest", Response(f"p{n}.0", PROMPT, first), revisions) for n in range(32)
+    ]
+    pairs = [asyncio.run(compare_revision(chain, seed=0)) for chain in chains]
+    assert {(one.a.text, one.b.text) for one in pairs} == {("Sure.", "I won't."), ("I won't.", "Sure.")}
+    assert pairs[0].id == "p0.0.revised"
+    assert pairs == [asyncio.run(compare_revision(chain, seed=0)) for chain in chains]
