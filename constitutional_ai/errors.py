@@ -21,12 +21,14 @@ Any other exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class CaiError(Exception):
@@ -120,6 +122,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(known)}."
 
 
+def missing_package(package: str, extra: str) -> str:
+    """Return a sentence about a package that is not installed, with what to type, installed from a clone or not."""
+    return (
+        f"the package '{package}' is not installed. Type: pip install 'constitutional-ai[{extra}]', or in a clone of "
+        f"the source: pip install --editable '.[{extra}]'"
+    )
+
+
 class Fault(NamedTuple):
     """One error that pydantic found."""
 
@@ -130,6 +140,8 @@ class Fault(NamedTuple):
     """pydantic's name for the kind of error: ``extra_forbidden``, ``literal_error`` …"""
     value: Any
     """The wrong value."""
+    allowed: tuple[str, ...] = ()
+    """The values that are allowed, where they can be listed."""
 
     def __str__(self) -> str:
         place = ".".join(map(str, self.place))
@@ -150,7 +162,74 @@ def first_fault(error: ValidationError) -> Fault:
         first = max((f for f in faults if f["loc"][: types[0]] == around), key=lambda fault: len(fault["loc"]))
     place = [step for step in first["loc"][: len(first["loc"]) - unknown] if not _is_type(step)]
     place += first["loc"][-1:] if unknown else ()
-    return Fault(tuple(place), first["msg"].removeprefix("Value error, "), first["type"], first["input"])
+    details = first.get("ctx", {})
+    allowed = (
+        tuple(re.findall("'([^']*)'", details.get("expected", ""))) if first["type"] == "literal_error" else ()
+    )
+    return Fault(tuple(place), _plain(first, details), first["type"], first["input"], allowed)
+
+
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "an object with keys",
+    "mapping": "an object with keys",
+    "model": "an object with keys",
+    "dataclass": "an object with keys",
+}
+"""What is wanted, by the beginning of pydantic's name for the kind of error."""
+BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "below"),
+}
+FIXED = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known key",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "json_invalid": "not JSON that can be read",
+}
+
+
+def _plain(fault: ErrorDetails, details: Mapping[str, Any]) -> str:
+    """Return what is wrong in our words, which are the same for every kind of file; a validator of ours has its own."""
+    kind, value = fault["type"], fault["input"]
+    if kind == "value_error":
+        return str(details["error"])
+    if kind in BOUNDS:
+        bound, words = BOUNDS[kind]
+        return f"must be {words} {details[bound]:,.15g}, not {_shown(value)}"
+    if kind in FIXED and details.get("min_length", 1) == 1:
+        return FIXED[kind]
+    if kind in ("too_short", "too_long"):
+        bound = "min_length" if kind == "too_short" else "max_length"
+        return f"must have {details[bound]} items, not {details['actual_length']}"
+    wanted = next((words for start, words in WANTED.items() if kind.startswith(start)), None)
+    wanted = details["expected"] if kind in ("literal_error", "enum") else wanted
+    return f"must be {wanted}, not {_shown(value)}" if wanted else f"is not possible: {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """Return a wrong value as people write it; of lists and objects only what they are."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"'{shortened(value, 60)}'"
+        case dict():
+            return "an object with keys"
+        case list() | tuple():
+            return "a list"
+    return shortened(str(value), 60)
 
 
 def _is_type(step: str | int) -> bool:

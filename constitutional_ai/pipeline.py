@@ -26,7 +26,7 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.runs.shards import Shard, shards_of
 from constitutional_ai.runs.share import Share
-from constitutional_ai.stages.check_models import apart, check_models, usable_prompts
+from constitutional_ai.stages.check_models import apart, check_models, divided, usable_prompts
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
 from constitutional_ai.stages.job import Job
@@ -89,6 +89,8 @@ def run_pipeline(
             share.link_earlier_stages(opened, _left_out(recipe))
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
         prompts = usable_prompts(recipe, apart(prompts, notify), notify)
+        for line in divided(recipe, prompts) if not share else ():
+            notify(line)
         job = _job(opened, recipe, constitution, prompts, retry_failures, notify)
         run = job.run
         failed = failures(run, wanted) if retry_failures else {}

@@ -231,7 +231,7 @@ def load_constitution(name: str | Path, *, drafts: bool = False) -> Constitution
     try:
         return Constitution.model_validate(data, context=DRAFTS if drafts else NO_DRAFTS)
     except ValidationError as error:
-        place, message, kind, _ = first_fault(error)
+        place, message, kind, *_ = first_fault(error)
         if kind == "extra_forbidden":
             model = Source if "source" in place[:-1] else Principle if "principles" in place else Constitution
             known = model.model_fields

@@ -12,9 +12,10 @@ import gzip
 import io
 import json
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ WIDE = {  # the mark of UTF-32 begins with that of UTF-16, so it is compared fir
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # a lone one, which UTF-8 cannot encode
+STANDARD = Path("-")
+"""The name of standard input, which can be read once, and of standard output. A file of this name is ./-"""
 GZIP = b"\x1f\x8b"
 LEAST_LIMIT, MOST_RATIO = 64 * 2**20, 100
 """Bytes that a gzip file may always unpack to, and times its size that a larger one may; gzip itself reaches 1,000."""
@@ -57,12 +60,12 @@ def read_text(path: Path, hint: str = "", largest: int | None = None) -> str:
 def read_bytes(path: Path, hint: str = "") -> bytes:
     """Return the bytes of a file, decompressed. Raises InputError, with ``hint``, when the file cannot be read."""
     with _errors_of(path, hint):
-        data = path.read_bytes()
+        data = sys.stdin.buffer.read() if path == STANDARD else path.read_bytes()
         return _unpacked(data) if path.suffix.lower() == ".gz" or data.startswith(GZIP) else data
 
 
 def _read_bounded(path: Path, hint: str, largest: int) -> bytes:
-    with _errors_of(path, hint), path.open("rb") as file:
+    with _errors_of(path, hint), nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb") as file:
         data = file.read(largest + 1)
         if len(data) <= largest and (path.suffix.lower() == ".gz" or data.startswith(GZIP)):
             with gzip.open(io.BytesIO(data)) as packed:
@@ -106,6 +109,8 @@ def _decoded(data: bytes) -> str:
 
 def find_yaml(name: str | Path, built_in: Path, what: str) -> Path:
     """Return ``name`` if it is a file, else the file ``name.yaml`` in ``built_in``. Raises InputError for neither."""
+    if Path(name) == STANDARD:
+        return STANDARD
     for path in (Path(name), built_in / f"{name}.yaml"):
         if path.is_file():
             return path

@@ -14,7 +14,7 @@ from constitutional_ai.data.rendered import check, family_of, without_empty_thou
 from constitutional_ai.data.repeated_prompt import without_prompt
 from constitutional_ai.data.row_files import read_rows
 from constitutional_ai.data.turns import joined, turns_of
-from constitutional_ai.errors import InputError, RecordError
+from constitutional_ai.errors import InputError, RecordError, shortened
 from constitutional_ai.records import (
     Comparison,
     Completion,
@@ -160,7 +160,8 @@ def _form(row: Mapping[str, Any], prefer: Preferred) -> Form:
     filled = [key for key, value in row.items() if value is not None]
     forms = [form for keys in (filled, row) for form in FORMS if form.chosen in keys or form.rejected in keys]
     if not forms:
-        raise ValueError(f"holds no two answers. {KNOWN}")
+        held = ", ".join(f"'{shortened(key)}'" for key in list(row)[:10])
+        raise ValueError(f"holds no two answers, but {held or 'nothing'}. {KNOWN}")
     form = forms[0]
     for answer in (form.chosen, form.rejected):
         _filled(row, answer)
@@ -170,13 +171,13 @@ def _form(row: Mapping[str, Any], prefer: Preferred) -> Form:
     key = next((key for key in ids if row.get(key) is not None), ids[0])
     _filled(row, key)
     if (number := _number(row, key)) not in (0, 1):
-        raise ValueError(f"{key}: Input should be 0 or 1.")
+        raise ValueError(f"{key}: must be 0 or 1.")
     return form if number == 0 else form._replace(chosen=form.rejected, rejected=form.chosen)
 
 
 def _filled(row: Mapping[str, Any], key: str) -> Any:
     if row.get(key) is None:
-        raise ValueError(f"{key}: Field required. A pair needs it.")
+        raise ValueError(f"{key}: is missing. A pair needs it.")
     return row[key]
 
 
@@ -264,7 +265,7 @@ def _strength(row: Mapping[str, Any]) -> float | None:
         if chosen is not None and rejected is not None:
             return chosen - rejected
         if chosen is not None or rejected is not None:
-            raise ValueError(f"{pair[chosen is not None]}: Field required, because the other score is given.")
+            raise ValueError(f"{pair[chosen is not None]}: is missing, because the other score is given.")
     return None
 
 
@@ -277,7 +278,7 @@ def _number(row: Mapping[str, Any], key: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{key}: Input should be a finite number.")
+        raise ValueError(f"{key}: must be a finite number.")
     return number
 
 

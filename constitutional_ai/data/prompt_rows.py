@@ -15,7 +15,7 @@ from constitutional_ai.data.dialogues import begins_dialogue
 from constitutional_ai.data.pairs import ANSWERS, prompt_turns
 from constitutional_ai.data.rendered import is_rendered
 from constitutional_ai.data.turns import is_saved_list, joined
-from constitutional_ai.errors import did_you_mean, first_fault
+from constitutional_ai.errors import did_you_mean, first_fault, shortened
 from constitutional_ai.records import Conversation, Kind, Message
 
 Split = Literal["train", "held_out"]
@@ -133,15 +133,19 @@ def prompt_row(row: Mapping[str, Any]) -> PromptRow:
         fault = first_fault(error)
         if fault.kind != "extra_forbidden":
             raise ValueError(str(fault)) from error
-        raise ValueError(_unknown(str(fault.place[-1]), form)) from error
+        raise ValueError(_unknown(str(fault.place[-1]), form, row)) from error
     tags = read.tags or tuple(getattr(read, column) for column in ("type", "category") if hasattr(read, column))
     return PromptRow(_conversation(row, read.system), read.kind or _kind_of(read), tags, read.split)
 
 
-def _unknown(key: str, form: type[_Row]) -> str:
+def _unknown(key: str, form: type[_Row], row: Mapping[str, Any]) -> str:
     if key in ANSWERS | {"completion", "response"}:
         return f"unknown key '{key}': a row of prompts holds no answers. Delete the columns of answers."
-    return f"unknown key '{key}'.{did_you_mean(key, form.model_fields)}"
+    near = did_you_mean(key, form.model_fields)
+    if "Did you mean" in near or any(row.get(column) for column in PROMPTS):
+        return f"unknown key '{shortened(key)}'.{near}"
+    held, wanted = [", ".join(f"'{shortened(name)}'" for name in names) for names in (list(row)[:10], PROMPTS)]
+    return f"unknown key '{shortened(key)}'. The row holds {held}; wanted is one of {wanted}."
 
 
 def _kind_of(row: _Row) -> Kind | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.data.lines import LINE_END, read_bytes, read_items, read_text
-from constitutional_ai.errors import InputError
+from constitutional_ai.errors import InputError, missing_package
 
 DELIMITERS = ",;\t"
 INDEX = {"", "Unnamed: 0", "__index_level_0__"}
@@ -91,9 +91,7 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]
     try:
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
-        raise InputError(
-            f"reading {path} needs pyarrow. Install it with: pip install 'constitutional-ai[local]'"
-        ) from error
+        raise InputError(f"cannot read {path}: {missing_package('pyarrow', 'local')}") from error
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())

@@ -111,10 +111,10 @@ def _message(value: Any, place: str) -> Message:
 
 def _role(value: Mapping[str, Any], place: str, key: str, roles: Mapping[str, Role]) -> Role:
     if value.get(key) is None:
-        raise ValueError(f"{place}: Field required.")
+        raise ValueError(f"{place}: is missing.")
     role = roles.get(value[key]) if isinstance(value[key], str) else None
     if role is None:
-        raise ValueError(f"{place}: Input should be one of {', '.join(roles)}, not {_short(value[key])}.")
+        raise ValueError(f"{place}: must be one of {', '.join(roles)}, not {_short(value[key])}.")
     return role
 
 
@@ -122,7 +122,7 @@ def _content(value: Mapping[str, Any], place: str, key: str) -> str:
     """Return the text of a message: its content, or the parts of it, all of which must be text."""
     match value.get(key):
         case None:
-            raise ValueError(f"{place}.{key}: Field required.")
+            raise ValueError(f"{place}.{key}: is missing.")
         case str(text):
             return text
         case [_, *_] as parts:

@@ -77,6 +77,8 @@ class CachedModel:
         """Wrap ``model``. ``seeded`` says whether the seed of a request fixes its completion."""
         self._model, self._calls, self._identity, self._seeded = model, calls, identity, seeded
         self._in_progress: dict[str, asyncio.Task[str]] = {}
+        self.reused = 0
+        """Number of requests that were answered from the file."""
 
     @property
     def name(self) -> str:
@@ -129,6 +131,7 @@ class CachedModel:
 
     async def _once(self, key: str, call: Callable[[], Awaitable[str]]) -> str:
         if (value := self._calls.get(key)) is not None:
+            self.reused += 1
             return value
         if key not in self._in_progress:
             self._in_progress[key] = asyncio.ensure_future(call())

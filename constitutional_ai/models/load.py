@@ -58,7 +58,7 @@ def load_model(name: str, *, engine: str | None = None, say: Callable[[str], Non
         case _:
             from constitutional_ai.models.local.choose import LOG, load_weights
 
-            return load_weights(name, model_path(name), engine=engine, say=say or LOG.info)
+            return load_weights(name, reachable_path(name), engine=engine, say=say or LOG.info)
 
 
 @contextmanager
@@ -105,6 +105,16 @@ def model_path(name: str) -> Path | str:
     if rest.startswith((".", "/", "~")) and not folder.is_dir():
         raise InputError(f"no folder '{rest}'. Write hf: and the path of a model's folder, or a hub id.")
     return folder if folder.is_dir() else rest
+
+
+def reachable_path(name: str) -> Path | str:
+    """Return what ``model_path`` does. Raises ModelError at once for a hub id that is not here, without a network."""
+    path = model_path(name)
+    if isinstance(path, str):
+        from constitutional_ai.models.local.hub import check_hub
+
+        check_hub(path)
+    return path
 
 
 def name_of_weights(path: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -44,6 +43,11 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         _raise_input_error(path, node, error, changed)
     check_feedback(recipe.models, recipe.feedback, recipe.rl_cai.reward)
     return recipe
+
+
+def is_recipe(name: str) -> bool:
+    """Return whether ``name`` is a built-in recipe, or looks like a file."""
+    return (BUILT_IN / f"{name}.yaml").is_file() or Path(name).is_file() or name.endswith((".yaml", ".yml"))
 
 
 def _drop_former_keys(data: dict[str, Any]) -> None:
@@ -89,10 +93,13 @@ def explained(error: ValidationError, settings: type[BaseModel]) -> Fault:
     place, text = tuple(map(str, first.place)), first.message
     if first.kind == "extra_forbidden":
         text = f"unknown key '{shortened(place[-1])}'.{did_you_mean(place[-1], _keys(settings, place[:-1]))}"
-    elif first.kind == "literal_error":
+    elif first.kind == "model_type" and (known := _keys(settings, place)):
         text = (
-            f"unknown value '{shortened(str(first.value))}'.{did_you_mean(str(first.value), _literals(text))}"
+            f"holds further keys ({', '.join(known)}), not a value. Write {'.'.join(place)}.{known[0]}=value, or in a "
+            f"file {known[0]} below {place[-1]}"
         )
+    elif first.kind == "literal_error":
+        text = f"unknown value '{shortened(str(first.value))}'.{did_you_mean(str(first.value), first.allowed)}"
     return first._replace(message=text)
 
 
@@ -100,12 +107,9 @@ def _keys(section: type[BaseModel], place: Sequence[str]) -> list[str]:
     """Return the keys of the section at a place."""
     for step in place:
         annotation = section.model_fields[step].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        forms = [form for form in (annotation, *get_args(annotation)) if isinstance(form, type)]
+        inner = [form for form in forms if issubclass(form, BaseModel)]
+        if not inner:
             return []
-        section = annotation
+        section = inner[0]
     return list(section.model_fields)
-
-
-def _literals(message: str) -> list[str]:
-    """Return the values that pydantic's message says are allowed."""
-    return re.findall("'([^']*)'", message)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from constitutional_ai.data.prompts import Prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import template_thinking
-from constitutional_ai.models.load import LOCAL_SCHEMES, model_path
+from constitutional_ai.models.load import LOCAL_SCHEMES, model_path, reachable_path
 from constitutional_ai.models.refused_turns import REFUSED, refused_prompts
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Kind
@@ -47,7 +47,7 @@ def _is_read(name: str) -> bool:
 def _tokens(name: str) -> Any:
     from constitutional_ai.models.local.tokens import Tokens
 
-    return Tokens(name, model_path(name))
+    return Tokens(name, reachable_path(name))
 
 
 def _check_head(name: str) -> None:
@@ -56,7 +56,7 @@ def _check_head(name: str) -> None:
 
     from constitutional_ai.models.local.tokens import NO_CODE, cannot_load, settled_tokenizer
 
-    settled_tokenizer(name, model_path(name))
+    settled_tokenizer(name, reachable_path(name))
     try:
         config = AutoConfig.from_pretrained(model_path(name), **NO_CODE)
     except (OSError, ValueError) as error:
@@ -105,6 +105,18 @@ def apart(prompts: Mapping[Kind, Prompts], notify: Notify) -> dict[Kind, Prompts
     if dropped := sum(len(prompts[kind].train) - len(kept[kind].train) for kind in kept):
         notify(f"{dropped} training prompts are held out in another file, and are not trained on.")
     return kept
+
+
+def divided(recipe: Recipe, prompts: Mapping[Kind, Prompts]) -> Iterator[str]:
+    """Yield for each kind of prompts that is used how many there are to train on, and how many are held out."""
+    for kind, file in prompts.items():
+        limit = getattr(recipe.prompts, kind).limit
+        if limit == 0:
+            continue
+        used = f" ({limit} of them used)" if limit is not None and limit < len(file.train) else ""
+        none = "" if file.held_out else ': mark rows to evaluate on with "split": "held_out"'
+        total, trained = len(file.train) + len(file.held_out), len(file.train)
+        yield f"prompts.{kind}: {total} prompts: {trained} to train on{used}, {len(file.held_out)} held out{none}"
 
 
 def usable_prompts(recipe: Recipe, prompts: Mapping[Kind, Prompts], notify: Notify) -> dict[Kind, Prompts]:

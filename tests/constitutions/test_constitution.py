@@ -34,8 +34,8 @@ REFUSED = [  # (text, what the one sentence says after the file's name)
     ("", " must hold 'name:' and 'principles:'"),
     ("- a\n- b\n", " must hold 'name:' and 'principles:'"),
     ("name: [mine\n", ":2: not YAML: "),
-    ("name: mine\n", ":1: principles: Field required"),
-    ("name: mine\nprinciples: []\n", ":2: principles: Tuple should have at least 1 item"),
+    ("name: mine\n", ":1: principles: is missing"),
+    ("name: mine\nprinciples: []\n", ":2: principles: must not be empty"),
     ("name: mine\nprincipals: []\n", "Did you mean 'principles'?"),
     (
         GOOD.replace("critique:", "critque:"),
@@ -47,16 +47,16 @@ REFUSED = [  # (text, what the one sentence says after the file's name)
         ":6: principles.1: has neither a revision request",
     ),
     (GOOD.replace("name: honest", "name: kind"), "two principles are named 'kind'"),
-    (GOOD.replace("Make it kind.", "''"), ":5: principles.0.revision: String should have at least 1 character"),
+    (GOOD.replace("Make it kind.", "''"), ":5: principles.0.revision: must not be empty"),
     (
         GOOD.replace("Make it kind.", "'  '"),
-        ":5: principles.0.revision: String should have at least 1 character",
+        ":5: principles.0.revision: must not be empty",
     ),
-    (GOOD.replace("Make it kind.", "3"), ":5: principles.0.revision: Input should be a valid string"),
+    (GOOD.replace("Make it kind.", "3"), ":5: principles.0.revision: must be a text"),
     (GOOD + "    upheld: You are honest.\n", ":6: principles.1: has only one of 'upheld' and 'broken'"),
-    (GOOD + "    weight: 0\n", ":8: principles.1.weight: Input should be greater than 0"),
-    (GOOD + "    weight: .inf\n", ":8: principles.1.weight: Input should be a finite number"),
-    (GOOD + "    weight: .nan\n", ":8: principles.1.weight: Input should be"),
+    (GOOD + "    weight: 0\n", ":8: principles.1.weight: must be above 0"),
+    (GOOD + "    weight: .inf\n", ":8: principles.1.weight: must be a finite number"),
+    (GOOD + "    weight: .nan\n", ":8: principles.1.weight: must be"),
 ]
 
 

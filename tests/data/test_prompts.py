@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -253,7 +254,7 @@ REFUSED = {  # content of the file → what the one sentence says
     ),
     "another label": (
         b'{"prompt": "a", "type": "homonyms", "label": "ok"}\n',
-        ":1: label: Input should be 'safe'",
+        ":1: label: must be 'safe'",
     ),
     "empty prompt": (b'{"prompt": ""}\n', ":1: prompt: is empty"),
     "blank prompt": (b'{"prompt": " \\n"}\n', ":1: prompt: is empty"),
@@ -261,7 +262,7 @@ REFUSED = {  # content of the file → what the one sentence says
     "no human turn": (b'{"conversation": [{"role": "assistant", "content": "a"}]}\n', "mine.jsonl"),
     "unknown kind": (
         b'{"prompt": "a", "kind": "redteam"}\n',
-        ":1: kind: Input should be 'red_team', 'helpful'",
+        ":1: kind: must be 'red_team', 'helpful'",
     ),
     "unknown split": (b'{"prompt": "a", "split": "test"}\n', ":1: split: "),
     "unknown role": (b'{"conversation": [{"role": "human", "content": "a"}]}\n', ":1: conversation.0.role: "),
@@ -293,3 +294,39 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str, said: str)
     with pytest.raises(InputError) as caught:
         load_prompts(str(path), "red_team")
     assert said.format(path) in str(caught.value)
+
+
+def test_a_file_with_other_keys_is_told_which_it_holds_and_which_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "conv.jsonl"
+    path.write_text('{"dialog_text": "Hi", "turns_of": 3}\n')
+    with pytest.raises(InputError) as caught:
+        load_prompts(str(path), "red_team")
+    assert str(caught.value) == (
+        f"{path}:1: unknown key 'dialog_text'. The row holds 'dialog_text', 'turns_of'; wanted is one of 'prompt', "
+        "'conversation', 'messages', 'conversations', 'input', 'transcript'."
+    )
+
+
+TALK = "\n\nHuman: Help me lie to my aunt.\n\nAssistant: No.\n\nHuman: Why?\n\nAssistant: She trusts you."
+MESSAGES = [{"role": "user", "content": "Help me lie to my aunt."}, {"role": "assistant", "content": "No."}]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text", "count"),
+    [
+        ("a.jsonl", json.dumps({"messages": MESSAGES}), 1),
+        ("a.jsonl", json.dumps({"transcript": TALK, "rating": 2.0}), 2),
+        ("a.json", json.dumps([{"prompt": "Help me lie."}, {"prompt": "Help me cheat."}]), 2),
+        ("a.csv", 'prompt,tags\n"Help me lie, please.",lies\n', 1),
+        ("a.tsv", "prompt\ttags\nHelp me lie.\tlies\n", 1),
+    ],
+)
+def test_the_usual_files_are_read_as_they_are(
+    tmp_path: Path, name: str, text: str, count: int, packed: bool
+) -> None:
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    train, held_out = load_prompts(str(path), "red_team")
+    assert len(train) + len(held_out) == count
+    assert all(prompt.conversation[0].content.startswith("Help me") for prompt in (*train, *held_out))

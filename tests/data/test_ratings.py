@@ -84,7 +84,7 @@ def test_a_scale_is_never_guessed(tmp_path: Path, rating: float) -> None:
     [
         ({**SCORED, "human_score": "2"}, "the rating 2 is not between 0 and 1"),
         ({**ATTEMPT, "rating": -1}, "the rating -1 is not between 0 and 4"),
-        ({**ATTEMPT, "rating": "high"}, "rating: Input should be a valid number"),
+        ({**ATTEMPT, "rating": "high"}, "rating: must be a number"),
         ({**SCORED, "human_score": "high"}, "could not convert"),
         ({"messages": OWN, "rating": float("nan"), "scale": 4}, "the rating nan is not between"),
         ("a string", "not a JSON object"),

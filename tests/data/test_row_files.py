@@ -94,7 +94,7 @@ def test_without_pyarrow_the_error_says_what_to_install(
 ) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"needs pyarrow.*constitutional-ai\[local\]"):
+    with pytest.raises(InputError, match=r"the package 'pyarrow' is not installed.*constitutional-ai\[local\]"):
         list(read_rows(tmp_path / "rows.parquet"))
 
 

@@ -135,7 +135,7 @@ def test_a_file_is_read_as_conversations_and_the_options_that_people_chose(tmp_p
             ":2: the prompt is not the paper's question, or the answer is not an option",
         ),
         (line(corrects=[]), ":2: corrects"),
-        ("{}", ":2: prompt: Field required"),
+        ("{}", ":2: prompt: is missing"),
         ("nonsense", ":2: not JSON"),
     ],
 )

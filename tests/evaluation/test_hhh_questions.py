@@ -67,14 +67,14 @@ UNLIKE = "the prompt is not a question about its two dialogues"
     ("bad", "says"),
     [
         ({**ROWS[0], "corrects": [" (B)"]}, f":2: {UNLIKE}"),
-        ({**ROWS[0], "corrects": ["A"]}, ":2: corrects.0: Input should be ' \\(A\\)' or ' \\(B\\)'"),
+        ({**ROWS[0], "corrects": ["A"]}, ":2: corrects.0: must be ' \\(A\\)' or ' \\(B\\)'"),
         ({**ROWS[0], "text_incorrect": "\n\nHuman: Hi?\n\nAssistant: BAD 1"}, f":2: {UNLIKE}"),
         ({**ROWS[0], "text_correct": "no dialogue"}, f":2: {UNLIKE}"),
         ({**ROWS[0], "text_correct": ""}, f":2: {UNLIKE}"),
         ({**ROWS[0], "prompt": "Which?"}, f":2: {UNLIKE}"),
         (row("Hi", "x", "y", principle=""), f":2: {UNLIKE}"),
         (row("Hi", "x", "y", principle=" Spaced?"), f":2: {UNLIKE}"),
-        ({"prompt": "Hi"}, ":2: corrects: Field required"),
+        ({"prompt": "Hi"}, ":2: corrects: is missing"),
         (row("Hi", "x", "y", principle="Which is colder?"), "has 2 principles, but must have one"),
     ],
 )

@@ -21,18 +21,18 @@ from constitutional_ai.runs.runner import Silent
 MADE = {"config": {}, "inputs": {}}
 OUTSIDE = ("../x", "/x", "a/../../x", "")
 BAD = [  # (content, what is wrong)
-    (b"[]", "Input should be an object"),
+    (b"[]", "must be an object with keys"),
     (b"\xff{}", "codec can't decode"),
     (b"{'stages': {}}", "Expecting property name"),
     (b'{"stages": {}, "stages": {}}', "the key 'stages' is written twice"),
-    (b'{"stages": []}', "stages: Input should be an object"),
-    (b'{"stages": {"a": 5}}', "stages.a: Input should be an object"),
-    (b'{"stages": {"a": {"inputs": {}}}}', "stages.a.config: Field required"),
+    (b'{"stages": []}', "stages: must be an object with keys"),
+    (b'{"stages": {"a": 5}}', "stages.a: must be an object with keys"),
+    (b'{"stages": {"a": {"inputs": {}}}}', "stages.a.config: is missing"),
     (
         b'{"stages": {"a": {"config": {}, "inputs": {"b": 1}}}}',
-        "stages.a.inputs.b: Input should be a valid string",
+        "stages.a.inputs.b: must be a text",
     ),
-    (b'{"date": 5}', "date: Input should be a valid string"),
+    (b'{"date": 5}', "date: must be a text"),
     (b'{"x": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
     (b'{"x": ' + b"[" * 100_000, "recursion"),
     *(

@@ -117,10 +117,10 @@ def test_a_torn_line_of_any_length_is_cut(tmp_path: Path, tail: int) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{torn", "Invalid JSON"),
-        ('{"id": "1", "error": "E"}', "message: Field required"),
-        ('{"id": 1, "error": "E", "message": "m"}', "id: Input should be a valid string"),
-        ("", "Invalid JSON"),
+        ("{torn", "not JSON"),
+        ('{"id": "1", "error": "E"}', "message: is missing"),
+        ('{"id": 1, "error": "E", "message": "m"}', "id: must be a text"),
+        ("", "not JSON"),
     ],
 )
 def test_a_bad_line_in_the_middle_is_named(tmp_path: Path, line: str, said: str) -> None:

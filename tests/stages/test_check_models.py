@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts
 from constitutional_ai.errors import ModelError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.runs import layout
-from constitutional_ai.stages.check_models import check_models
+from constitutional_ai.stages.check_models import check_models, divided
 
 STAGES = set(layout.STAGES)
 
@@ -39,3 +40,16 @@ def test_complete_stages_need_no_model(tmp_path: Path) -> None:
         STAGES - {layout.RESPONSES, layout.REVISIONS, layout.EVALUATION},
         print,
     )
+
+
+def test_what_is_trained_on_and_held_out_is_told() -> None:
+    prompts = {kind: load_prompts("built-in", kind) for kind in KINDS}
+    few = prompts | {"red_team": Prompts(prompts["red_team"].train[:5], prompts["red_team"].held_out[:3])}
+    limits = {"prompts": {"helpful": {"limit": 16}, "borderline": {"limit": 0}}}
+    assert list(divided(Recipe.model_validate(limits), few)) == [
+        "prompts.red_team: 8 prompts: 5 to train on, 3 held out",
+        "prompts.helpful: 192 prompts: 132 to train on (16 of them used), 60 held out",
+    ]
+    none = {"red_team": Prompts(prompts["red_team"].train[:2], [])}
+    (line,) = divided(Recipe(), none)
+    assert line.endswith('2 to train on, 0 held out: mark rows to evaluate on with "split": "held_out"')

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from constitutional_ai.errors import BrokenReply, ModelError, RecordError
+from constitutional_ai.errors import BrokenReply, ModelError, RecordError, missing_package
 from constitutional_ai.models.hosted.addresses import Address, Pool
 from constitutional_ai.models.hosted.bounded import CONNECT_SECONDS, PLAIN, SILENT_SECONDS, Bounded
 from constitutional_ai.models.hosted.faults import translating_errors
@@ -26,9 +26,7 @@ from constitutional_ai.safe_text import secrets_of, whole_characters
 try:
     import anthropic
 except ModuleNotFoundError as error:
-    raise ModelError(
-        f"no module '{error.name}'. Install what this backend needs: pip install 'constitutional-ai[anthropic]'"
-    ) from error
+    raise ModelError(missing_package(str(error.name), "anthropic")) from error
 
 URL = "https://api.anthropic.com"
 LOG = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any
 
 from constitutional_ai import machine
 from constitutional_ai.engine.open import int8_dtype, supports_config
-from constitutional_ai.errors import InputError, ModelError, did_you_mean
+from constitutional_ai.errors import InputError, ModelError, did_you_mean, missing_package
 from constitutional_ai.models.local.engine_rates import fastest_measured
 from constitutional_ai.models.model import Model
 
@@ -94,9 +94,7 @@ def check_engine(engine: str, weights: str | Path) -> str:
         raise InputError(f"unknown engine '{engine}'.{did_you_mean(engine, PACKAGES)}")
     if not installed(engine):
         extra = "local" if PACKAGES[engine] == "transformers" else engine.removesuffix(INT8)
-        raise InputError(
-            f"the engine '{engine}' is not installed. Type: pip install 'constitutional-ai[{extra}]'"
-        )
+        raise InputError(f"the engine '{engine}' cannot run: {missing_package(PACKAGES[engine], extra)}")
     if engine == "native" and (config := _config(weights)) is not None and not supports_config(config):
         raise InputError(
             f"the engine 'native' runs no model of type '{config.model_type}' with these settings. "

@@ -106,7 +106,9 @@ def measure_engines(name: str, weights: str | Path, say: Callable[[str], None]) 
     try:
         keep(measurement)
     except OSError as error:
-        say(f"The result is not kept: {error}. Set CAI_CACHE to a folder that can be written.")
+        say(
+            f"The result is not kept: {error.strerror or error}. Set CAI_CACHE to a folder that can be written."
+        )
     return measurement
 
 

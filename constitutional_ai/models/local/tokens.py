@@ -209,7 +209,8 @@ def cannot_load(name: str, error: Exception) -> ModelError:
             f"'{name}' needs Python code from its own folder, which is never run here. Name a model of a family that "
             "transformers knows, or serve this one elsewhere and name it server:<model>@<url>."
         )
-    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    reason = getattr(error, "strerror", None) or str(error).strip()
+    first = (reason.splitlines() or ["no reason given"])[0]
     return ModelError(f"cannot load '{name}': {first} Give hf:<folder with config.json and whole safetensors>.")
 
 

@@ -90,7 +90,7 @@ def test_a_folder_with_other_files_is_refused_in_the_words_of_the_command(rating
         (("--scale", "1"), "the rating 4 is not between 0 and 1"),
         (("--scale", "4", "--set", "epoch=1"), "--set epoch: unknown key 'epoch'. Did you mean 'epochs'?"),
         (("--scale", "4", "--set", "epochs"), "'epochs' has no '='"),
-        (("--scale", "4", "--set", "epochs=-1"), "--set epochs: Input should be greater than 0"),
+        (("--scale", "4", "--set", "epochs=-1"), "--set epochs: must be above 0"),
         (("--scale", "4", "--set", "max_length=8"), "Pass --set max_length=2048"),
     ],
 )

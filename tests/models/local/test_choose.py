@@ -142,8 +142,14 @@ def test_without_anyone_to_tell_the_log_is_told(
     ("asked", "said"),
     [
         ("openvinno", "unknown engine 'openvinno'. Did you mean 'openvino'?"),
-        ("openvino-int8", r"is not installed. Type: pip install 'constitutional-ai\[openvino\]'"),
-        ("vllm", r"the engine 'vllm' is not installed. Type: pip install 'constitutional-ai\[vllm\]'"),
+        (
+            "openvino-int8",
+            r"is not installed. Type: pip install 'constitutional-ai\[openvino\]', or in a clone",
+        ),
+        (
+            "vllm",
+            r"'vllm' cannot run: the package 'vllm' is not installed. Type: pip install 'constitutional-ai\[vllm\]'",
+        ),
     ],
 )
 def test_an_engine_that_is_not_there_is_refused(

@@ -148,7 +148,7 @@ def test_ties_and_weak_preferences_of_people_are_left_out_and_counted(tmp_path: 
     ("content", "said"),
     [
         (b'{"conversation": []', ":1: not JSON"),
-        (json.dumps({k: v for k, v in GOOD.items() if k != "chosen"}).encode(), ":1: chosen: Field required"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "chosen"}).encode(), ":1: chosen: is missing"),
         (json.dumps(GOOD).encode() + b"\n[]\n", ":2: "),
         (b"\xff", "not UTF-8"),
         (json.dumps({**GOOD, "conversation": []}).encode(), "1 × no reply to a human turn"),
