@@ -46,6 +46,14 @@ def no_measured_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_kept_judgements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the answers of judges from one test to the next in no file: servers of tests share names and ports."""
+    from constitutional_ai.evaluation.judge import judge
+
+    monkeypatch.setattr(judge, "kept_calls", lambda: tmp_path / "cache" / "judge.sqlite")
+
+
 @pytest.fixture
 def needs_int8() -> None:
     """Skips the test where weights cannot be kept in 8 bits."""

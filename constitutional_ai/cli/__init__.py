@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import click
 
-from constitutional_ai.cli import constitution, evaluate, label, many_machines, models, read, run, sweep, view
-from constitutional_ai.cli.app import Commands, quiet_libraries
+from constitutional_ai.cli import (
+    constitution,
+    evaluate,
+    label,
+    many_machines,
+    models,
+    read,
+    recipe,
+    run,
+    sweep,
+    view,
+)
+from constitutional_ai.cli.app import Sections, quiet_libraries
 from constitutional_ai.engine.open import tune_process
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="constitutional-ai")
 def main() -> None:
     """Constitutional AI: from a constitution to an evaluated model and a report.
@@ -23,18 +34,11 @@ def main() -> None:
     quiet_libraries()
 
 
-for command in (
-    *(run.run, run.estimate, sweep.sweep, many_machines.merge, constitution.check, constitution.constitution),
-    *(read.show, read.report, read.compare, read.chat, models.harmfulness, models.judge, models.doctor),
-    *(
-        view.view,
-        view.runs,
-        evaluate.evaluate,
-        read.figure,
-        read.export,
-        models.score,
-        models.serve,
-        label.label,
-    ),
-):
-    main.add_command(command)
+main.add_section(
+    "Run the method", recipe.new, run.run, sweep.sweep, many_machines.merge, run.estimate, recipe.recipe
+)
+main.add_section("Constitutions", constitution.check, constitution.constitution)
+main.add_section("Choose models", models.doctor, models.judge)
+main.add_section("Look at a run", view.runs, read.report, view.view, read.show, read.compare, read.chat)
+main.add_section("Evaluate", evaluate.evaluate, models.harmfulness, label.label, read.figure)
+main.add_section("Use the results elsewhere", models.score, models.serve, read.export)

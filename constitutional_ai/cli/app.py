@@ -7,6 +7,7 @@ characters: names of files, models and values included.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -17,26 +18,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.errors import CaiError, shortened
+from constitutional_ai.errors import CaiError, InputError, missing_package, shortened
 from constitutional_ai.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+LOCAL = (
+    *(
+        "accelerate",
+        "datasets",
+        "gguf",
+        "huggingface_hub",
+        "peft",
+        "pyarrow",
+        "safetensors",
+        "tokenizers",
+        "torch",
+    ),
+    *("transformers", "trl"),
+)
 EXTRAS = {
+    **dict.fromkeys(LOCAL, "local"),
+    "anthropic": "anthropic",
     "inspect_ai": "inspect",
     "krippendorff": "label",
-    "pyarrow": "local",
+    "openvino": "openvino",
+    "openvino_genai": "openvino",
     "ray": "ray",
+    "selenium": "browser",
     "starlette": "serve",
-    "torch": "local",
     "uvicorn": "serve",
+    "vllm": "vllm",
 }
 """The extra that brings each optional module."""
 PATH = click.Path(path_type=Path)
 TOKENS = click.IntRange(1, 1_000_000)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 settings_option = partial(click.option, "--set", "changes", multiple=True, metavar="KEY=VALUE")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, and nothing else there."
+)
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 
 
@@ -75,9 +97,10 @@ class Commands(click.Group):
         except CaiError as error:
             _fail(ctx, str(error))
         except ModuleNotFoundError as error:
-            if error.name not in EXTRAS:
+            package = str(error.name).partition(".")[0]
+            if package not in EXTRAS:
                 raise
-            _fail(ctx, f"no module '{error.name}'. Type: pip install 'constitutional-ai[{EXTRAS[error.name]}]'")
+            _fail(ctx, missing_package(package, EXTRAS[package]))
         except OSError as error:
             if error.filename is None:  # a socket's or a pipe's
                 raise
@@ -86,6 +109,30 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             echo("\ncai: interrupted. What was finished is kept: type the same command to continue.", err=True)
             ctx.exit(130)
+
+
+class Sections(Commands):
+    """A group whose help lists its commands under headings, each with a whole sentence."""
+
+    sections: dict[str, list[click.Command]]
+
+    def add_section(self, heading: str, *commands: click.Command) -> None:
+        """Add commands, to be listed under a heading."""
+        self.sections = {**getattr(self, "sections", {}), heading: list(commands)}
+        for command in commands:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click."""
+        width = max(map(len, self.commands))
+        listed = [command for commands in self.sections.values() for command in commands]
+        more = [command for command in self.commands.values() if command not in listed]
+        for heading, commands in {**self.sections, **({"More": more} if more else {})}.items():
+            with formatter.section(heading):
+                rows = [
+                    (str(one.name).ljust(width), one.get_short_help_str(LONGEST_MESSAGE)) for one in commands
+                ]
+                formatter.write_dl(rows)
 
 
 @contextmanager
@@ -108,11 +155,26 @@ def echo(text: object, *, err: bool = False) -> None:
     click.echo(visible(str(text)), err=err)
 
 
-def terminal() -> Console:
-    """Return the terminal. Text printed to it is neither markup nor highlighted, and has no control characters."""
+def terminal(*, err: bool = False) -> Console:
+    """Return the terminal. Text printed to it is neither markup nor highlighted, and has no control characters.
+
+    In a file or a pipe it is neither broken into lines nor coloured. ``err`` is standard error.
+    """
     from constitutional_ai.cli.safe_console import SafeConsole
 
-    return SafeConsole(highlight=False, markup=False)
+    return SafeConsole(stderr=err, highlight=False, markup=False)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one object as JSON, in ASCII, so that no text in it can move a cursor."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def refuse_to_overwrite(*files: Path | None) -> None:
+    """Raise InputError if there is something at one of the files that a command would write."""
+    for file in files:
+        if file is not None and file.exists():
+            raise InputError(f"{file} already exists. Delete it, or choose another file with --out.")
 
 
 class _SafeFormatter(logging.Formatter):

@@ -46,7 +46,7 @@ def side_by_side(run: Run, sampling: Sampling) -> None:
         for role, answer in answers.items():
             if isinstance(answer, str):
                 talks[role] = (*prompted[role], Message("assistant", answer))
-        console.print(_columns(answers))
+        console.print(_columns(answers) if console.is_terminal else _lines_of(answers))
 
 
 def _models(run: Run) -> Iterator[tuple[str, str]]:
@@ -77,6 +77,12 @@ async def _ask(
             return error
 
     return dict(zip(models, await asyncio.gather(*map(answer, models)), strict=True))
+
+
+def _lines_of(answers: Mapping[str, str | RecordError]) -> str:
+    return "\n".join(
+        f"{role}: {a if isinstance(a, str) else f'(no answer: {a})'}" for role, a in answers.items()
+    )
 
 
 def _columns(answers: Mapping[str, str | RecordError]) -> Table:

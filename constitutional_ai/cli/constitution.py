@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, Commands, echo, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import (
+    PATH,
+    Commands,
+    echo,
+    json_option,
+    print_json,
+    refuse_to_overwrite,
+    seed_option,
+    settings_option,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from constitutional_ai.constitutions.constitution import Constitution
@@ -16,19 +26,36 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("constitution")
-def check(constitution: str) -> None:
+@json_option
+def check(constitution: str, as_json: bool) -> None:
     """Check CONSTITUTION and print a summary.
 
-    CONSTITUTION is a YAML file or the name of a built-in constitution. Beside mine.yaml, the folder mine.test of cai
-    constitution test says which principles have a fault.
+    CONSTITUTION is a YAML file, - for standard input, or the name of a built-in constitution. Beside mine.yaml, the
+    folder mine.test of cai constitution test says which principles have a fault.
     """
     from constitutional_ai.constitutions.constitution import load_constitution
     from constitutional_ai.constitutions.lint import lint
     from constitutional_ai.evaluation.principles.tested import warnings_beside
 
     loaded = load_constitution(constitution)
+    scoped = sorted({kind for p in loaded.principles for kind in p.applies_to})
+    if as_json:
+        counts = {
+            side: len(getattr(loaded, f"for_{side}")) for side in ("revision", "preference", "likelihood")
+        }
+        print_json(
+            {
+                "constitution": loaded.name,
+                "version": loaded.digest,
+                "principles": counts,
+                "applies_to": scoped,
+                "findings": [str(finding) for finding in lint(loaded)],
+                "warnings": list(warnings_beside(Path(constitution), loaded.digest)),
+            }
+        )
+        return
     _summarise(loaded)
-    if scoped := sorted({kind for p in loaded.principles for kind in p.applies_to}):
+    if scoped:
         echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
     if findings := lint(loaded):
         echo(f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}")
@@ -44,14 +71,6 @@ def _summarise(loaded: Constitution) -> None:
         echo(f"  {len(loaded.propositions)} propositions about single answers, for rl_cai.reward=propositions")
     if not (loaded.for_revision and loaded.for_preference):
         echo("  A whole run needs both.")
-
-
-def refuse_to_overwrite(out: Path) -> None:
-    """Raise InputError if there is something at ``out``."""
-    from constitutional_ai.errors import InputError
-
-    if out.exists():
-        raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
 
 
 def write_text(out: Path, text: str) -> None:

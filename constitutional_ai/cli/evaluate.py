@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import FOLDER, PATH, TOKENS, seed_option, settings_option, terminal
+from constitutional_ai.cli import completion
+from constitutional_ai.cli.app import (
+    FOLDER,
+    PATH,
+    TOKENS,
+    json_option,
+    print_json,
+    seed_option,
+    settings_option,
+    terminal,
+)
 from constitutional_ai.runs import layout
 
 PARTS = ("answers", "hhh", "harm", "matches", "harmfulness", "revisions", "adherence")
@@ -37,7 +48,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=completion.runs)
 @click.option(
     "--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure only this part. Repeatable."
 )
@@ -89,6 +100,7 @@ def _named_folders(context: click.Context, option: click.Parameter, values: Sequ
 )
 @seed_option
 @click.option("--redo", callback=_part_or_step, metavar="PART", help="Repeat this part.")
+@json_option
 def evaluate(
     models: tuple[str, ...],
     parts: tuple[str, ...],
@@ -100,6 +112,7 @@ def evaluate(
     constitution: str | None,
     anchor: str | None,
     redo: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Measure MODELs as in the paper, or continue an evaluation that was interrupted.
@@ -131,7 +144,7 @@ def evaluate(
     from constitutional_ai.models.load import check_name
     from constitutional_ai.serve.score_file import preference_model_folder
 
-    console, runs, candidates = terminal(), run_folders(models), find_candidates(models)
+    console, runs, candidates = terminal(err=as_json), run_folders(models), find_candidates(models)
     if out is None and len(runs) != 1:
         raise InputError("choose a folder for the results: --out FOLDER")
     if options["human"]:
@@ -162,5 +175,8 @@ def evaluate(
             ),
             parts or [part for part in PARTS if part not in ONLY_BY_NAME],
         )
+    if as_json:
+        print_json({"folder": str(folder), "metrics": [asdict(metric) for metric in metrics]})
+        return
     console.print(measuring.table(metrics))
     console.print(f"written to {folder}")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, echo, seed_option, settings_option, terminal
+from constitutional_ai.cli.app import (
+    PATH,
+    echo,
+    json_option,
+    print_json,
+    refuse_to_overwrite,
+    seed_option,
+    settings_option,
+    terminal,
+)
 
 EMBEDDED = "bundled:smollm2-135m"
 NAMED = 10
@@ -80,11 +92,16 @@ def _measure_engines(name: str) -> None:
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of pairs. Default: all.")
 @seed_option
 @click.option("--out", type=PATH, help="JSON file to write the report to.")
-def judge(model: str, data: Path, **options: Any) -> None:
-    """Measure MODEL as a judge, on pairs that people have judged.
+@click.option(
+    "--rows", type=PATH, help="JSONL file with a row for each pair, to see which the judge got wrong."
+)
+@json_option
+def judge(model: str, data: Path, as_json: bool, **options: Any) -> None:
+    """Measure MODEL as a judge, on pairs that people have judged. The exit code is 1 if it can judge none.
 
     The report shows how often they agree, how sure the model is, how often it refuses, and whether order or length
-    influences it. Defaults are the paper's.
+    influences it. Defaults are the paper's. Its answers are kept on this machine, so that the same question to a model
+    of the same name is not paid for twice.
 
     Each row of the file has chosen and rejected, and prompt, conversation or messages; or two whole dialogues, as in
     hh-rlhf; or the columns of TRL, H4, OpenAI, PKU-SafeRLHF or ShareGPT (docs/data.md). Ties are left out.
@@ -92,7 +109,12 @@ def judge(model: str, data: Path, **options: Any) -> None:
     from constitutional_ai.evaluation.judge.judge import judge_model
     from constitutional_ai.evaluation.judge.judge_report import judge_table
 
-    terminal().print(judge_table(judge_model(model, data, **options)))
+    refuse_to_overwrite(options["out"], options["rows"])
+    report = judge_model(model, data, say=partial(echo, err=True), **options)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        terminal().print(judge_table(report))
 
 
 @click.command()
@@ -129,14 +151,15 @@ def harmfulness(file: Path, out: Path, **options: Any) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("file", type=PATH)
-@click.option("--out", required=True, type=PATH, help="The JSONL file for the scores.")
+@click.option("--out", required=True, type=PATH, help="The JSONL file for the scores; - is standard output.")
 def score(model: str, file: Path, out: Path) -> None:
     """Score the conversations in FILE with the preference model MODEL.
 
     MODEL is a run or the folder of a saved preference model.
 
-    FILE is JSONL. A row has messages, conversation or text, or a prompt and a completion or response; or it is a record
-    of a run's 01-responses or 08-evaluation. Scores are in the order of FILE, with its line numbers and ids.
+    FILE is JSONL, or - for standard input. A row has messages, conversation or text, or a prompt and a completion or
+    response; or it is a record of a run's 01-responses or 08-evaluation. Scores are in the order of FILE, with its line
+    numbers and ids.
     """
     from statistics import fmean, stdev
 
@@ -144,7 +167,7 @@ def score(model: str, file: Path, out: Path) -> None:
 
     scores, reasons = score_file(model, file, out)
     sd = f", standard deviation {stdev(scores):.4g}" if len(scores) > 1 else ""
-    echo(f"{out}: {len(scores)} conversations, mean score {fmean(scores):.4g}{sd}")
+    echo(f"{out}: {len(scores)} conversations, mean score {fmean(scores):.4g}{sd}", err=str(out) == "-")
     if reasons:
         echo(f"{len(reasons)} rows of {file} could not be scored:", err=True)
         for reason in reasons[:NAMED]:
@@ -182,4 +205,6 @@ def serve(model: str, port: int, host: str, token: bool) -> None:
     from constitutional_ai.serve import reward_server
     from constitutional_ai.serve.score_file import preference_model_folder
 
-    reward_server.serve(preference_model_folder(model), host, port, echo, with_token=token)
+    folder = preference_model_folder(model)
+    with suppress(KeyboardInterrupt):  # the end of a server
+        reward_server.serve(folder, host, port, echo, with_token=token)

@@ -18,6 +18,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from constitutional_ai.records import Usage
+from constitutional_ai.runs import layout
 
 
 class _Rate(ProgressColumn):
@@ -35,6 +36,22 @@ class _Rate(ProgressColumn):
         return Text("  ".join(parts))
 
 
+UNITS = {
+    **dict.fromkeys((layout.SL_CAI_MODEL, layout.PREFERENCE_MODEL, layout.RL_CAI_MODEL), "steps"),
+    **dict.fromkeys((layout.COMPARISONS, layout.PREFERENCE_LABELS), "pairs"),
+    layout.PROMPTS: "drafts",
+    layout.RESPONSES: "answers",
+    layout.REVISIONS: "answers",
+    layout.EVALUATION: "answers",
+}
+"""What is counted in a stage: optimiser steps in a training, elsewhere records."""
+
+
+def unit_of(stage: str) -> str:
+    """Return what is counted in a stage of a run, or in a part of an evaluation."""
+    return UNITS.get(stage, "records")
+
+
 class Bars:
     """Live bars in a terminal, or a line per finished stage elsewhere, such as in a log. A context manager."""
 
@@ -44,6 +61,7 @@ class Bars:
             TextColumn("{task.description:<21}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             _Rate(),
@@ -61,7 +79,7 @@ class Bars:
 
     def start(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, tokens=0, failed=0)
+            self._tasks[stage] = self._bars.add_task(stage, tokens=0, failed=0, unit=unit_of(stage))
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def advance(self, stage: str, tokens: Usage, *, failed: bool) -> None:
@@ -78,7 +96,10 @@ class Bars:
             task = self._bars.tasks[self._tasks[stage]]
             failed = task.fields["failed"]
             more = f", {failed} failed" if failed else ""
-            count = f"{task.completed - failed:.0f} made" if failed else f"{task.completed:.0f} done"
+            unit = task.fields["unit"]
+            count = (
+                f"{task.completed - failed:.0f} {unit} made" if failed else f"{task.completed:.0f} {unit} done"
+            )
             self._bars.console.print(f"{stage}: {count}{more} in {task.elapsed or 0:.0f} s")
 
     def say(self, text: str) -> None:

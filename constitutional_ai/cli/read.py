@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from constitutional_ai.cli.app import PATH, TOKENS, echo, terminal
+from constitutional_ai.cli import completion
+from constitutional_ai.cli.app import PATH, TOKENS, echo, json_option, print_json, terminal
 
 
 @click.command()
-@click.argument("folder", metavar="RUN")
+@click.argument("folder", metavar="RUN", shell_complete=completion.runs)
 @click.argument("record", metavar="ID")
 @click.option("--scores", is_flag=True, help="Score every round of revision with the run's models.")
 def show(folder: str, record: str, scores: bool) -> None:
@@ -27,7 +29,7 @@ def show(folder: str, record: str, scores: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="RUN")
+@click.argument("folder", metavar="RUN", shell_complete=completion.runs)
 def report(folder: str) -> None:
     """Write the report of RUN: one HTML file."""
     from constitutional_ai.report.page.page import write_report
@@ -37,9 +39,10 @@ def report(folder: str) -> None:
 
 
 @click.command()
-@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True)
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=completion.runs)
 @click.option("--out", type=PATH, help="A JSON file for the results.")
-def compare(folders: tuple[str, ...], out: Path | None) -> None:
+@json_option
+def compare(folders: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Compare finished runs with the first one, prompt by prompt.
 
     To see the effect of the constitution, repeat a run with control=empty, control=shuffled or
@@ -47,11 +50,15 @@ def compare(folders: tuple[str, ...], out: Path | None) -> None:
     """
     from constitutional_ai.evaluation.compare_runs import compare_runs, table
 
-    terminal().print(table(compare_runs(folders, out)))
+    compared = compare_runs(folders, out)
+    if as_json:
+        print_json({"comparisons": [asdict(one) for one in compared]})
+    else:
+        terminal().print(table(compared))
 
 
 @click.command()
-@click.argument("folder", metavar="RUN")
+@click.argument("folder", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "--temperature", type=click.FloatRange(0, 10), default=0.4, show_default=True, help="0 is greedy decoding."
 )
@@ -67,7 +74,7 @@ def chat(folder: str, temperature: float, max_tokens: int) -> None:
 
 @click.command()
 @click.argument("number", type=click.IntRange(2, 12), metavar="N")
-@click.argument("folders", metavar="RUN...", nargs=-1, required=True)
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs)
 @click.option("--out", type=PATH, help="Folder for the files. Default: figures in the evaluation.")
 @click.option(
     "--paper-behind/--no-paper-behind",
@@ -98,7 +105,7 @@ def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool
 
 
 @click.command()
-@click.argument("folder", metavar="RUN_OR_EVALUATION")
+@click.argument("folder", metavar="RUN_OR_EVALUATION", shell_complete=completion.runs)
 @click.option(
     "--to", "form", type=click.Choice(["parquet", "inspect"]), required=True, help="Format of the files."
 )

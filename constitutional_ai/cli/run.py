@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import PATH, quiet_libraries, terminal
+from constitutional_ai.cli import completion
+from constitutional_ai.cli.app import (
+    PATH,
+    echo,
+    json_option,
+    print_json,
+    quiet_libraries,
+    refuse_to_overwrite,
+    terminal,
+)
 from constitutional_ai.runs import layout
 
 if TYPE_CHECKING:
@@ -18,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe")
-@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=completion.recipes)
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.keys)
 @click.option("--until", type=click.Choice(layout.STAGES), metavar="STAGE", help="Stop after this stage.")
 @click.option(
     "--redo", type=click.Choice(layout.STAGES), metavar="STAGE", help="Repeat this stage and all later ones."
@@ -69,6 +79,7 @@ def run(
     machine that sees the run's folder. The next run without --shard merges the shards, and so does cai merge.
     """
     from constitutional_ai.cli.many_machines import check_options, make_one_shard, workers_on
+    from constitutional_ai.cli.next_steps import next_steps
     from constitutional_ai.cli.progress import Bars
     from constitutional_ai.pipeline import run_pipeline
     from constitutional_ai.recipes.recipe_file import load_recipe
@@ -95,14 +106,15 @@ def run(
         )
     if until is None or until == layout.STAGES[-1]:
         console.print(f"report: {write_report(finished)}")
+        echo("\n".join(next_steps(finished)))
     else:
         done = "is complete" if finished.manifest(until) else "is not part of this recipe"
         console.print(f"{until} {done} in {finished.folder}.")
 
 
 @click.command()
-@click.argument("recipe")
-@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=completion.recipes)
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.keys)
 @click.option(
     "--like", type=PATH, metavar="RUN", help="A run of the same settings, to scale its tokens and times."
 )
@@ -111,6 +123,7 @@ def run(
     "--price-out", type=click.FloatRange(min=0), help="Price of a million generated tokens of a server."
 )
 @click.option("--out", type=PATH, help="A JSON file for the results.")
+@json_option
 def estimate(
     recipe: str,
     changes: tuple[str, ...],
@@ -118,12 +131,15 @@ def estimate(
     price_in: float | None,
     price_out: float | None,
     out: Path | None,
+    as_json: bool,
 ) -> None:
     """Estimate the cost of RECIPE before running it, stage by stage: calls, tokens, time and money.
 
-    Calls are counted from the recipe. Tokens and times need --like, with a run of the same models and settings: a pilot
-    of the same recipe with low limits is enough. Amounts of money need both prices as well.
+    Calls, optimiser steps and the answers that RL samples are counted from the recipe. Tokens and times need --like,
+    with a run of the same models and settings: a pilot of the same recipe with low limits is enough. Amounts of money
+    need both prices as well.
     """
+    from constitutional_ai.cli.next_steps import program
     from constitutional_ai.errors import InputError
     from constitutional_ai.recipes.recipe_file import load_recipe
     from constitutional_ai.stages.estimate_cost import estimate as estimated
@@ -132,13 +148,27 @@ def estimate(
     if (price_in is None) != (price_out is None):
         raise InputError("one price is missing: give both --price-in and --price-out.")
     prices = None if price_in is None or price_out is None else (price_in, price_out)
+    refuse_to_overwrite(out)
     result = estimated(load_recipe(recipe, changes), prices=prices, like=like)
     if out:
         write(out, result)
+    if as_json:
+        print_json({"stages": [asdict(one) for one in result]})
+        return
     console = terminal()
     console.print(_table(result))
     for note in dict.fromkeys(one.note for one in result if one.note):
         console.print(note, style="dim")
+    if like is None:
+        console.print(UNKNOWN.format(cai=program(), recipe=recipe), style="dim")
+
+
+UNKNOWN = """\
+Tokens, time and money are not known before something has run, because they hang on this machine and on how long the
+answers are. A pilot shows them:
+  {cai} run {recipe} out=runs/pilot prompts.red_team.limit=40 prompts.helpful.limit=40
+  {cai} estimate {recipe} --like runs/pilot
+Memory is not estimated: the pilot, whose batches are those of the run, shows whether there is enough."""
 
 
 def _table(estimates: Sequence[Estimate]) -> Table:
@@ -147,10 +177,13 @@ def _table(estimates: Sequence[Estimate]) -> Table:
 
     from constitutional_ai.report.page.formatting import duration
 
-    heads = ("records", "calls", "tokens read", "written", "time", "cost")
-    forms: tuple[Callable[[Any], str], ...] = (*["{:,}".format] * 4, duration, "{:,.2f}".format)
+    heads = ("records", "calls", "steps", "sampled", "tokens read", "written", "time", "cost")
+    forms: tuple[Callable[[Any], str], ...] = (*["{:,}".format] * 6, duration, "{:,.2f}".format)
     rows: list[list[Any]] = [
-        [one.records, sum(one.calls.values()), one.read, one.written, one.seconds, one.cost]
+        [
+            *(one.records, sum(one.calls.values()), one.steps, one.sampled),
+            *(one.read, one.written, one.seconds, one.cost),
+        ]
         for one in estimates
     ]
     rows.append([None if None in column else sum(column) for column in zip(*rows, strict=True)])

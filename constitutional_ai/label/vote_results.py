@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from constitutional_ai.errors import InputError
+from constitutional_ai.errors import InputError, missing_package
 from constitutional_ai.label.label_questions import (
     Choice,
     HarmQuestion,
@@ -162,7 +162,7 @@ def _agreement(
     except ModuleNotFoundError as error:
         if error.name != "krippendorff":
             raise
-        say("agreement is not measured. Type: pip install 'constitutional-ai[label]'")
+        say(f"agreement is not measured: {missing_package('krippendorff', 'label')}")
 
 
 def _code(vote: Vote) -> int:

@@ -63,7 +63,9 @@ class PromptFiles(Section):
     """The files of prompts, by kind."""
 
     red_team: PromptFile = PromptFile()
+    """Prompts that try to draw harm out of a model; answered, criticised and revised (SL-2)."""
     helpful: PromptFile = PromptFile()
+    """Ordinary requests; answered and never revised (SL-4)."""
     borderline: PromptFile = PromptFile()
     """Prompts that only look harmful; treated like helpful ones. Ours, not the paper's."""
 
@@ -133,6 +135,7 @@ class Recipe(Section):
     out: str = "runs/run"
     """Folder of the run."""
     seed: int = Field(default=0, ge=-(2**63), lt=2**63)
+    """Seed of all random choices: samples, principles, order, and initial weights."""
     constitution: str = "default"
     """A file, or a built-in constitution by name."""
     control: str | None = None
@@ -143,16 +146,27 @@ class Recipe(Section):
     short (critiques and revisions of one sentence, for very small models), none, or a folder with the paper's three
     files. They never precede a first response (SL-12)."""
     models: Models = Models()
+    """The models that the run starts from."""
     prompts: PromptFiles = PromptFiles()
+    """The files of prompts, by kind."""
     generation: Generation = Generation()
+    """How more prompts are drafted, where a file's generate is above 0 (SL-3)."""
     responses: Responses = Responses()
+    """The initial responses (stage 01)."""
     revisions: Revisions = Revisions()
+    """Critiques and revisions (stage 02)."""
     sl_cai: FinetuneTraining = FinetuneTraining()
+    """The training of SL-CAI (stage 03)."""
     comparisons: Comparisons = Comparisons()
+    """The pairs of SL-CAI's answers (stage 04)."""
     feedback: Feedback = Feedback()
+    """How the feedback model compares them (stage 05)."""
     preference_model: PreferenceModelTraining = PreferenceModelTraining()
+    """The training of the preference model (stage 06)."""
     rl_cai: RLTraining = RLTraining()
+    """Reinforcement learning (stage 07). batch_size counts answers."""
     evaluation: Evaluation = Evaluation()
+    """The answers to held-out prompts (stage 08)."""
     concurrency: int = Field(default=256, ge=1, le=100_000)
     """Number of records in progress at the same time."""
     max_failures: int = Field(default=20, ge=0, le=1_000_000_000)
@@ -160,6 +174,7 @@ class Recipe(Section):
     engine: Engine | None = None
     """The engine that runs local weights; null uses the fastest that was measured here, or a default."""
     budget: BudgetLimits = BudgetLimits()
+    """Limits at which the run stops."""
     cache: str | None = "run"
     """The cache of model calls, so that none is made twice: run (a file in the run's folder), a file that several
     runs may share, or null for no cache."""

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -181,6 +182,13 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
     dump = adapter(row_type).dump_json
     with replacing(path) as scratch, scratch.open("wb") as stream:
         stream.writelines(dump(row) + b"\n" for row in rows)
+
+
+def print_rows(row_type: type[Row], rows: Iterable[Row]) -> None:
+    """Print rows on standard output as they are made, a line of JSON each."""
+    dump = adapter(row_type).dump_json
+    for row in rows:
+        sys.stdout.write(dump(row).decode() + "\n")
 
 
 def cut_torn_line(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,13 +16,14 @@ from rich.console import Console
 from rich.progress import open as open_with_bar
 
 from constitutional_ai.data.dialogues import conversation_of, split_prompt
+from constitutional_ai.data.lines import STANDARD
 from constitutional_ai.errors import CaiError, InputError, RecordError, first_fault
 from constitutional_ai.models.thinking import without_thoughts
 from constitutional_ai.records import Completion, Conversation, Message, Prompt, Response
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel, Scorable, finite
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
-from constitutional_ai.runs.rows import write_rows
+from constitutional_ai.runs.rows import print_rows, write_rows
 
 STAGE = layout.PREFERENCE_MODEL
 BATCH = 256
@@ -96,20 +99,25 @@ def preference_model_folder(name: str) -> Path:
 
 def score_file(model: str, file: Path, out: Path) -> ScoredFile:
     """Write a row for each conversation of ``file`` that can be scored, in the same order. Raises InputError."""
-    if out.exists():
+    if out != STANDARD and out.exists():
         raise InputError(f"{out} already exists. Delete it, or choose another file with --out.")
     folder, result = preference_model_folder(model), ScoredFile(array("d"), [])
-    if not file.is_file():
+    if file != STANDARD and not file.is_file():
         raise InputError(f"no file '{file}' to read conversations from.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(out, ScoredRow, _scored(file, PreferenceModel(folder), Scorable(folder), result))
+        rows = _scored(file, PreferenceModel(folder), Scorable(folder), result)
+        if out == STANDARD:
+            print_rows(ScoredRow, rows)
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(out, ScoredRow, rows)
     except OSError as error:
         if isinstance(error, CaiError):
             raise
         raise InputError(f"cannot read '{file}' or write '{out}': {error.strerror}.") from error
     if not result.scores:
-        out.unlink()
+        if out != STANDARD:
+            out.unlink()
         raise InputError(f"no conversation in {file} could be scored. {' '.join(result.reasons[:1])}".rstrip())
     return result
 
@@ -132,11 +140,18 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
                 pass
 
 
+def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
+    """Open a file, with a bar that shows how much of it is read; standard input has no known length."""
+    if file == STANDARD:
+        return nullcontext(sys.stdin.buffer)
+    bar = Console(stderr=True)
+    return open_with_bar(file, "rb", description="scoring", console=bar, transient=True)
+
+
 def _rows(
     file: Path, scorable: Scorable, result: ScoredFile
 ) -> Iterator[tuple[int, str | int | None, Conversation]]:
-    bar = Console(stderr=True)
-    with open_with_bar(file, "rb", description="scoring", console=bar, transient=True) as stream:
+    with _opened(file) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if not line.strip():
                 continue

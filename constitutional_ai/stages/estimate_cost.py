@@ -7,6 +7,7 @@ low limits. A pilot that does not fill the models' batches takes more time for e
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -59,6 +60,10 @@ class Estimate:
     calls: dict[str, int] = field(default_factory=dict)
     """Number of calls by the model's name; a model that the run trains has the name of its base. An upper limit if
     prompts are drafted, because not all drafts are kept, or if a principle has no critique."""
+    steps: int = 0
+    """Optimiser steps of a training, on one device."""
+    sampled: int = 0
+    """Answers that the policy samples in reinforcement learning, on this machine."""
     scores: bool = False
     """Whether calls return log-probabilities, whose tokens no record counts."""
     read: int | None = None
@@ -255,11 +260,24 @@ def count_work(recipe: Recipe) -> list[Estimate]:
         Estimate(layout.PROMPTS, drafts, {models.prompts: drafts}),
         Estimate(layout.RESPONSES, red_team + helpful, {models.helpful: red_team + helpful}),
         Estimate(layout.REVISIONS, chains, {models.helpful: requests}),
-        Estimate(layout.SL_CAI_MODEL, int(finetuned)),
+        Estimate(layout.SL_CAI_MODEL, int(finetuned), steps=_steps(finetuned, recipe.sl_cai.batch_size)),
         Estimate(layout.COMPARISONS, comparisons, {models.pretrained: 2 * draws}),
-        Estimate(layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, method.needs_scores),
-        Estimate(layout.PREFERENCE_MODEL, int(preferred) if rl.uses_preference_model else 0),
-        Estimate(layout.RL_CAI_MODEL, seen, {models.feedback: judged} if judged else {}, scores=bool(judged)),
+        Estimate(
+            layout.PREFERENCE_LABELS, comparisons, {models.feedback: questions}, scores=method.needs_scores
+        ),
+        Estimate(
+            layout.PREFERENCE_MODEL,
+            int(preferred) if rl.uses_preference_model else 0,
+            steps=_steps(preferred, pm.batch_size) * (2 if pm.second else 1),
+        ),
+        Estimate(
+            layout.RL_CAI_MODEL,
+            seen,
+            {models.feedback: judged} if judged else {},
+            steps=_steps(seen, rl.prompts_per_batch if rl.method.samples else rl.batch_size) * rl.passes,
+            sampled=seen * rl.answers if rl.method.samples else 0,
+            scores=bool(judged),
+        ),
         Estimate(layout.EVALUATION, answers.total(), dict(answers)),
     ]
 
@@ -276,6 +294,11 @@ def reward_calls(recipe: Recipe, constitution: Constitution, seen: int) -> int:
     if rl.reward == "propositions":
         return answers * len(constitution.propositions)
     return answers * (2 if method.needs_assistants else 1)
+
+
+def _steps(rows: float, batch: int) -> int:
+    """Return the number of optimiser steps over ``rows``, the last of which may be smaller."""
+    return math.ceil(rows / max(batch, 1))
 
 
 def _mixed(helpful: int, others: int, share: float | None) -> float:

@@ -19,7 +19,7 @@ from constitutional_ai.models.model import Sampling
 class Section(BaseModel):
     """Immutable settings, which reject unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @field_validator("*")
     @classmethod
@@ -33,9 +33,9 @@ class Sampled(Section):
     """Settings of a step that samples text."""
 
     temperature: float = Field(default=1.0, ge=0, le=10)
-    """1 throughout the paper (SL-10)."""
+    """Sampling temperature, 0 (greedy) to 10; 1 throughout the paper (SL-10)."""
     max_tokens: int = Field(default=128, ge=1, le=1_000_000)
-    """The limit of Bai et al. 2022a (SL-13)."""
+    """Maximum length of each text, in tokens; 128 is the limit of Bai et al. 2022a (SL-13)."""
     thinking_tokens: int = Field(default=0, ge=0, le=1_000_000)
     """Tokens that a model may spend on a thought before each text, beside max_tokens. 0 switches thinking off, if its
     chat template or server has a switch."""
@@ -49,16 +49,18 @@ class LimitedFile(Section):
     """A data file, and how many of its rows are used."""
 
     file: str = "built-in"
+    """File of rows: JSON lines, CSV or Parquet, also .gz (docs/data.md); built-in: those that come with the package."""
     limit: int | None = Field(default=None, ge=0, le=1_000_000_000)
-    """Number of training prompts to use, drawn at random; null uses all."""
+    """Number of the file's training rows to use, drawn at random; null uses all, 0 none."""
 
 
 class Training(Section):
     """Settings of one training."""
 
     learning_rate: float = Field(default=1e-5, gt=0, le=1e6)
-    """Constant, as in the paper (SL-19)."""
+    """Learning rate; constant, as in the paper (SL-19)."""
     epochs: float = Field(default=1.0, gt=0, le=10_000)
+    """Passes over the training rows; parts of one are possible; 1 in the paper (SL-19, PM-3)."""
     batch_size: int = Field(default=8, ge=1, le=1_000_000)
     """Sequences (pairs, for a preference model) in one optimiser step."""
     micro_batch: int | None = Field(default=None, ge=1, le=1_000_000)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from constitutional_ai import pipeline
 from constitutional_ai.cli import main
+from constitutional_ai.cli.app import EXTRAS
+from constitutional_ai.serve import reward_server, score_file
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +71,7 @@ MISTAKES = [  # (what is typed, what is read)
     ("run demo rounds", "'rounds' has no '='."),
     (
         "run demo revisions.rounds=none",
-        "on the command line: revisions.rounds: Input should be a valid integer",
+        "on the command line: revisions.rounds: must be a whole number",
     ),
     ("run demo out=a-file", "a-file is a file, not a folder"),
     ("run demo out=others", "others holds files that are not part of a run"),
@@ -184,3 +188,51 @@ def test_every_command_has_help(command: str) -> None:
         result = cai(command, flag)
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 3
+
+
+def test_every_package_of_an_extra_is_named_with_what_brings_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    brought = {
+        re.split(r"[<>=\[]", package)[0].replace("-", "_"): extra
+        for extra, packages in project["optional-dependencies"].items()
+        if extra not in ("dev", "docs")
+        for package in packages
+    }
+    assert {name: EXTRAS.get(name) for name in brought} == brought
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["estimate", "demo"],
+        ["run", "demo"],
+        ["judge", "scripted:echo", "--data", "x"],
+        ["chat", "x"],
+        ["serve", "x"],
+        ["doctor", "scripted:echo"],
+        ["export", "x", "--to", "parquet", "--out", "y"],
+        ["figure", "2", "x"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_package_that_is_missing_is_one_sentence(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'transformers.models'", name="transformers.models")
+
+    monkeypatch.setattr(main.commands[words[0]], "callback", missing)
+    result = cai(*words)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "cai: the package 'transformers' is not installed. Type: pip install 'constitutional-ai[local]', or in a clone "
+        "of the source: pip install --editable '.[local]'\n"
+    )
+
+
+def test_a_server_that_is_interrupted_has_ended_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reward_server, "serve", interrupted)
+    monkeypatch.setattr(score_file, "preference_model_folder", Path)
+    result = cai("serve", "others")
+    assert (result.exit_code, result.output) == (0, "")

@@ -24,12 +24,12 @@ def shown(terminal: bool) -> str:
 def test_a_log_gets_one_line_a_stage() -> None:
     lines = shown(terminal=False).splitlines()
     assert lines[0] == "gate: [bold] is no markup here"
-    assert lines[1].startswith("01-responses: 2 made, 1 failed in ")
+    assert lines[1].startswith("01-responses: 2 answers made, 1 failed in ")
     assert len([line for line in lines if line.strip()]) == 2
 
 
 def test_a_terminal_gets_a_bar_with_what_failed() -> None:
     text = shown(terminal=True)
-    assert "3/3" in text
+    assert "3/3" in text and " answers" in text
     assert "1 failed" in text
     assert "gate: [bold] is no markup here" in text

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.model import Sampling
+from constitutional_ai.recipes.describe import recipe_keys
 from constitutional_ai.recipes.recipe import Recipe
-from constitutional_ai.recipes.recipe_file import BUILT_IN, load_recipe
+from constitutional_ai.recipes.recipe_file import BUILT_IN, explained, load_recipe
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*BUILT_IN.glob("*.yaml"), *(ROOT / "recipes").glob("*.yaml")])
@@ -103,8 +105,8 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         ":1: feedback.method: unknown value 'polls'. Known: chain_of_thought, decision, likelihood, multiple_choice, "
         "votes.",
     ),
-    ("revisions:\n  rounds: -1\n", ":2: revisions.rounds: Input should be greater than or equal to 0"),
-    ("revisions:\n  rounds: many\n", ":2: revisions.rounds: Input should be a valid integer"),
+    ("revisions:\n  rounds: -1\n", ":2: revisions.rounds: must be at least 0"),
+    ("revisions:\n  rounds: many\n", ":2: revisions.rounds: must be a whole number"),
     (
         "prompts:\n  red_team:\n    fil: x\n",
         ":3: prompts.red_team.fil: unknown key 'fil'. Did you mean 'file'?",
@@ -117,9 +119,9 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         "revisions: {rounds: 2}\nsl_cai: {rounds: 3}\n",
         ":2: sl_cai: rounds (3) must not be more than revisions.rounds (2)",
     ),
-    ("sl_cai: {rounds: 0}\n", ":1: sl_cai.rounds: Input should be greater than or equal to 1"),
+    ("sl_cai: {rounds: 0}\n", ":1: sl_cai.rounds: must be at least 1"),
     ("models:\n  helpful: gpt\n", ":2: models.helpful: unknown model 'gpt'."),
-    ("sl_cai:\n  learning_rate: .nan\n", ":2: sl_cai.learning_rate: Input should be"),
+    ("sl_cai:\n  learning_rate: .nan\n", ":2: sl_cai.learning_rate: must be"),
     ("rl_cai: {batch_size: 6, answers: 4}\n", ":1: rl_cai: batch_size (6) must be a multiple of answers (4)"),
     (
         "rl_cai: {answers: 1}\n",
@@ -144,7 +146,7 @@ IN_FILE = [  # (recipe, what is said after the file's name)
         "preference_model: {second: true}\nrl_cai: {reward: feedback}\n",
         ":1: preference_model.second must be false, because RL uses no preference model",
     ),
-    ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: Input should be greater than 0"),
+    ("rl_cai: {temperature: 0}\n", ":1: rl_cai.temperature: must be above 0"),
     ("- a\n", " must hold keys such as 'models:'"),
     ("seed: [\n", ":2: not YAML:"),
 ]
@@ -251,9 +253,7 @@ def test_every_whole_number_has_a_largest_value_that_a_machine_can_bear() -> Non
 
 @pytest.mark.parametrize("key", ["responses.per_helpful_prompt", "revisions.rounds", "feedback.votes"])
 def test_a_number_beyond_it_is_refused_before_anything_is_made(key: str) -> None:
-    with pytest.raises(
-        InputError, match=rf"on the command line: {key}: Input should be less than or equal to 1000"
-    ):
+    with pytest.raises(InputError, match=rf"on the command line: {key}: must be at most 1,000"):
         load_recipe("demo", [f"{key}=1000000000"])
 
 
@@ -262,10 +262,40 @@ def test_null_means_null_where_it_is_a_value(tmp_path: Path) -> None:
     path.write_text("cache: null\nmodels:\nrevisions: null\n")
     assert load_recipe(str(path)) == Recipe(cache=None)
     path.write_text("out: null\n")
-    with pytest.raises(InputError, match=r"mine.yaml:1: out: Input should be a valid string"):
+    with pytest.raises(InputError, match=r"mine.yaml:1: out: must be a text"):
         load_recipe(str(path))
 
 
 def test_a_name_with_nul_is_refused() -> None:
     with pytest.raises(InputError, match="constitution: holds NUL"):
         load_recipe("demo", ['constitution="a\\0b"'])
+
+
+THEIR_WORDS = re.compile(r"[Ii]nput should|[Ff]ield required|should have|[Ee]xtra inputs|valid |[Uu]nable to")
+WRONG = ("x", -1, 10**30, 0.5, float("nan"), True, None, [], ["x"], [[]], {}, {"x": "y"})
+
+
+def test_no_word_of_a_library_is_in_any_error_of_a_recipe() -> None:
+    """Try every kind of wrong value for every key."""
+    messages = set()
+    for key in recipe_keys():
+        for value in WRONG:
+            nested = value
+            for step in reversed(key.name.split(".")):
+                nested = {step: nested}
+            try:
+                Recipe.model_validate(nested)
+            except ValidationError as error:
+                messages.add(str(explained(error, Recipe)))
+    assert len(messages) > 300
+    assert [message for message in messages if THEIR_WORDS.search(message)] == []
+
+
+def test_a_value_for_a_section_is_told_the_keys_of_the_section() -> None:
+    for change, key in (
+        ("prompts.red_team=mine.jsonl", "prompts.red_team.file=value"),
+        ("models=x", "models.helpful"),
+    ):
+        with pytest.raises(InputError, match=r"on the command line: .* holds further keys") as caught:
+            load_recipe("paper", [change])
+        assert key in str(caught.value)

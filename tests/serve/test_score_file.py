@@ -123,9 +123,9 @@ STAGE = {
 }  # fmt: skip
 
 UNREADABLE = [  # (row, why it cannot be scored)
-    ("{torn", "Invalid JSON"),
-    ('{"text": "\\ud800"}', "Invalid JSON"),
-    ([], "Input should be an object"),
+    ("{torn", "not JSON"),
+    ('{"text": "\\ud800"}', "not JSON"),
+    ([], "must be an object with keys"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: "),
     ({"messages": 1}, "messages: "),
     ({}, "it does not end with an answer of the assistant"),
@@ -202,11 +202,15 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(tiny_pm: Path) 
 def test_without_its_libraries_the_server_says_what_to_install(
     tiny_pm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "constitutional_ai.serve.reward_server", raising=False)
-    monkeypatch.delattr("constitutional_ai.serve.reward_server", raising=False)
+    for module in ("reward_server", "listening"):
+        monkeypatch.delitem(sys.modules, f"constitutional_ai.serve.{module}", raising=False)
+        monkeypatch.delattr(f"constitutional_ai.serve.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = cai("serve", tiny_pm)
-    assert result.stderr == "cai: no module 'uvicorn'. Type: pip install 'constitutional-ai[serve]'\n"
+    assert result.stderr == (
+        "cai: the package 'uvicorn' is not installed. Type: pip install 'constitutional-ai[serve]', or in a clone "
+        "of the source: pip install --editable '.[serve]'\n"
+    )
 
 
 def test_a_row_that_is_too_long_is_counted_and_costs_no_memory(

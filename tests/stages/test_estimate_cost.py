@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -277,14 +278,30 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     done = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     lines = {line.split()[0]: line.split()[1:] for line in done.output.splitlines()[:10]}
-    assert lines["01-responses"] == ["6", "6", "600", "120", "3", "s", "–"]
-    assert lines["02-revisions"] == ["3", "6", "–", "–", "–", "–"]
-    assert lines["all"][2:] == ["–", "–", "–", "–"]
+    assert lines["01-responses"] == ["6", "6", "0", "0", "600", "120", "3", "s", "–"]
+    assert lines["02-revisions"] == ["3", "6", "0", "0", "–", "–", "–", "–"]
+    assert lines["all"][2:] == ["7", "24", "–", "–", "–", "–"]
     rows = {row["stage"]: row for row in json.loads(out.read_text())}
     assert (rows["01-responses"]["read"], rows["02-revisions"]["seconds"]) == (600, None)
     half = CliRunner().invoke(main, ["estimate", "demo", "--price-in", "1"])
     assert half.exit_code == 1
     assert "one price is missing" in half.output
+
+
+def test_trainings_and_the_answers_that_they_sample_are_counted() -> None:
+    counted = {e.stage: (e.steps, e.sampled) for e in estimate(load_recipe("demo", SMALL)) if e.steps}
+    # 3 helpful answers and 6 revisions in batches of 16; 3 labels and 32 pairs of people in batches of 8; 6 prompts
+    # with 4 answers each in batches of 32 answers
+    assert counted == {"03-sl-cai-model": (1, 0), "06-preference-model": (5, 0), "07-rl-cai-model": (1, 24)}
+    ppo = load_recipe("paper", ["prompts.red_team.limit=3", "rl_cai.passes=2", "rl_cai.batch_size=64"])
+    rl = next(e for e in estimate(ppo) if e.stage == "07-rl-cai-model")
+    assert (rl.steps, rl.sampled) == (2 * math.ceil(rl.records / 64), rl.records)
+
+
+def test_what_cannot_be_known_is_told_with_the_commands_that_show_it() -> None:
+    told = CliRunner().invoke(main, ["estimate", "demo", *SMALL]).output
+    assert "Tokens, time and money are not known before something has run" in told
+    assert "estimate demo --like runs/pilot" in told and "Memory is not estimated" in told
 
 
 ALL = {f"_{name.replace('-', '_')}": {"config": {}} for name in STAGES if name != "00-prompts"}

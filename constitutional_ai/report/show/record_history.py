@@ -30,6 +30,7 @@ from constitutional_ai.records import (
     Revision,
     RevisionChain,
 )
+from constitutional_ai.report.show.in_pipes import InPipes
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
 from constitutional_ai.safe_text import visible
@@ -160,16 +161,19 @@ def _label(label: PreferenceLabel) -> Iterator[RenderableType]:
             yield _text("answer", judgement.raw)
 
 
-def _pair(comparison: Comparison, probability_a: float = 0.5) -> Table:
-    """Return the two answers side by side; one half prefers neither."""
+def _pair(comparison: Comparison, probability_a: float = 0.5) -> RenderableType:
+    """Return the two answers side by side, in a pipe one after the other; one half prefers neither."""
     table = Table(box=None, padding=(0, 2), expand=True, header_style="bold cyan")
-    for side, won in (("a", probability_a > 0.5), ("b", probability_a < 0.5)):
-        table.add_column(f"{side} (preferred)" if won else side, ratio=1)
+    sides = [("a", probability_a > 0.5), ("b", probability_a < 0.5)]
+    names = [f"{side} (preferred)" if won else side for side, won in sides]
+    for name in names:
+        table.add_column(name, ratio=1)
     table.add_row(Text(visible(comparison.a.text)), Text(visible(comparison.b.text)))
     thoughts = [c.thought or "" for c in (comparison.a, comparison.b)]
     if any(thoughts):
         table.add_row(*[Text(visible(f"thought: {t}") if t else "", style="dim") for t in thoughts])
-    return table
+    completions = zip(names, (comparison.a, comparison.b), strict=True)
+    return InPipes(table, Group(*chain.from_iterable(_completion(*each) for each in completions)))
 
 
 def _judgements(judgements: Sequence[Judgement]) -> Table:
@@ -193,10 +197,9 @@ def _verdict(answer: Answer) -> str:
     return ", ".join(parts)
 
 
-def _heading(title: str, about: str) -> Rule:
-    return Rule(
-        Text.assemble((visible(title), "bold"), "  ", (visible(about), "dim")), align="left", style="dim"
-    )
+def _heading(title: str, about: str) -> RenderableType:
+    text = Text.assemble((visible(title), "bold"), "  ", (visible(about), "dim"))
+    return InPipes(Rule(text, align="left", style="dim"), text)
 
 
 def _completion(who: str, completion: Completion) -> Iterator[Padding]:

@@ -17,8 +17,8 @@ class Comparisons(Sampled):
     """Settings of the pairs of answers that the feedback model compares."""
 
     per_prompt: int = Field(default=1, ge=0, le=1000)
-    """FB-2. 0: no pairs and no AI feedback, so that the preference model learns from people's comparisons only, as for
-    the paper's RLHF (OV-4)."""
+    """Pairs of answers to each red-team prompt; 1 in the paper (FB-2). 0: no pairs and no AI feedback, so that the
+    preference model learns from people's comparisons only, as for the paper's RLHF (OV-4)."""
     contrast: ContrastName | None = None
     """Null: two draws of SL-CAI, which the feedback model compares. Or pairs whose better answer is known, and no judge
     is asked: personas (RLCD: one answer by the assistant that upholds a principle, one by the one that breaks it) or
@@ -48,7 +48,7 @@ class Feedback(Section):
     clamp: tuple[float, float] = (0.4, 0.6)
     """Interval to which labels of chain_of_thought are clamped (FB-13); [0, 1] does not change them."""
     temperature: float = Field(default=1.0, ge=0, le=10)
-    """Temperature of chains of thought and votes."""
+    """Sampling temperature of chains of thought and votes, 0 (greedy) to 10."""
     max_tokens: int = Field(default=256, ge=1, le=1_000_000)
     """Maximum length of a chain of thought or a vote, in tokens."""
     thinking_tokens: int = Field(default=0, ge=0, le=1_000_000)
@@ -58,7 +58,7 @@ class Feedback(Section):
     which answer of a pair is more harmful. Ours; needs a model that answers decision questions, by whatever method it
     labels. The embedded one is no better than a coin."""
     gate: Literal["warn", "stop"] = "warn"
-    """Action if the feedback model is no better than chance on the gate questions."""
+    """What happens if the feedback model is no better than chance on questions with known answers: warn, or stop."""
 
     @model_validator(mode="after")
     def _clamp_is_an_interval(self) -> Feedback:

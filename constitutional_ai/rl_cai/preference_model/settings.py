@@ -21,8 +21,9 @@ class Pretraining(HelpfulnessFile):
     file: str
     """File of pairs of any kind, such as ranked answers of web forums, in the formats of ``helpfulness``."""
     learning_rate: float = Field(default=1e-5, gt=0, le=1e6)
-    """Ten times the rate of the main training in Bai et al. 2022a."""
+    """Learning rate; ten times that of the main training in Bai et al. 2022a (PM-3)."""
     epochs: float = Field(default=1.0, gt=0, le=10_000)
+    """Passes over the pairs; parts of one are possible."""
 
 
 class PreferenceModelTraining(Training):
@@ -35,7 +36,7 @@ class PreferenceModelTraining(Training):
     rejected, and prompt or messages. Limit 0 uses none."""
     helpful_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of people's comparisons in the training pairs, reached by dropping random pairs of the side with too many;
-    null keeps all pairs. 0.425 in the paper."""
+    null keeps all pairs. 0.425 in the paper (PM-1)."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of each source's prompts whose pairs are not trained on, but measure the model (PM-6)."""
     second: bool = False

@@ -26,7 +26,7 @@ class RLTraining(Training, Sampled):
     neighbours: int = Field(default=2, ge=1, le=10_000)
     """Number of the next answers in a circle that groupwise compares each answer with. 2 are all pairs of 4 answers."""
     kl_weight: float = Field(default=0.001, ge=0, le=1e6)
-    """λ of RL-2; β of dpo, where 0.1 is usual."""
+    """Weight of the KL divergence from SL-CAI in the reward: λ of RL-2; β of dpo, where 0.1 is usual. 0: none."""
     answers: int = Field(default=4, ge=1, le=10_000)
     """Answers per prompt. rloo and grpo compare them with each other, so they need two; the paper's PPO uses 1."""
     passes: int = Field(default=1, ge=1, le=1000)
@@ -35,14 +35,17 @@ class RLTraining(Training, Sampled):
     clip: float = Field(default=0.2, gt=0, lt=1)
     """ε of RL-2: clips the ratio of each token, and PPO's values; under rloo, the ratio of the whole answer."""
     temperature: float = Field(default=1.0, gt=0, le=10)
+    """Sampling temperature of the answers, above 0 and to 10; 1 in the paper (SL-10)."""
     prompts: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts, red-team and helpful in the proportion of the files; null uses all."""
     snapshot_every: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
     refusal_gate: Literal["warn", "stop"] = "stop"
-    """Action if the reward prefers refusals of harmless prompts more often than not (pitfall 28). Ours."""
+    """What happens if the reward prefers refusals of harmless prompts more often than not (pitfall 28): warn, or stop
+    before the training. Ours."""
     stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
-    """Limits of the monitor's figures: the training ends when one stays above its limit (pitfall 28)."""
+    """Limits of the monitor's figures (RL-7): the training ends when one stays above its limit (pitfall 28). Example:
+    {refuses_harmless: 0.2}."""
 
     @property
     def method(self) -> Algorithm:

@@ -14,7 +14,7 @@ import pytest
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.data.pairs import Pair, comparison_of, sample_pairs
-from constitutional_ai.errors import InputError, ModelError
+from constitutional_ai.errors import InputError, ModelError, TooManyFailures
 from constitutional_ai.evaluation.judge.judge import judge, judge_model, order_by_harm
 from constitutional_ai.evaluation.judge.judge_report import Judged, judge_report
 from constitutional_ai.models.hosted.server import ServerModel
@@ -22,7 +22,7 @@ from constitutional_ai.models.scripted import ScriptedModel
 from constitutional_ai.records import Comparison, Failure, Message, PreferenceLabel
 from constitutional_ai.rl_cai.feedback.label import label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
-from tests.models.hosted.scripted_server import ScriptedServer, systemone
+from tests.models.hosted.scripted_server import Places, Request, ScriptedServer, chat, systemone
 
 MINE = Constitution(name="mine", principles=(Principle(name="kind", preference="Which is kinder?"),))
 
@@ -175,3 +175,60 @@ def test_a_predicate_that_cannot_be_read_is_a_failure() -> None:
     with ScriptedServer({"systemone": systemone(unsure, 0.2)}) as server:
         (result,) = asyncio.run(order_by_harm(PLACED[:1], ServerModel("m", server.url)))
     assert isinstance(result, Failure) and result.error == "LowLabelMass"
+
+
+# -- what is kept
+
+
+PLAIN = {
+    "constitution": "default",
+    "few_shots": "none",
+    "changes": ["method=votes", "votes=2"],
+    "limit": None,
+    "seed": 0,
+}
+
+
+def vote(request: Request) -> Places:
+    """Prefer GOOD answers, but answer question 3 with a refusal."""
+    question = request["messages"][-1]["content"]
+    letter = "(A)" if question.rindex("GOOD") < question.rindex("BAD") else "(B)"
+    said = "I'm sorry, but I can't help with that." if "Question 3?" in question else letter
+    return [(said, {said: 1.0})]
+
+
+def test_a_second_call_pays_only_for_what_failed_and_every_pair_has_a_row(tmp_path: Path) -> None:
+    file, heard = tmp_path / "pairs.jsonl", list[str]()
+    rows = [{"prompt": f"Question {n}?", "chosen": f"GOOD {n}", "rejected": f"BAD {n}"} for n in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ScriptedServer({"chat/completions": chat(vote)}) as server:
+        for name in ("first", "second"):
+            report = judge_model(
+                f"server:m@{server.url}",
+                file,
+                out=None,
+                rows=tmp_path / f"{name}.jsonl",
+                say=heard.append,
+                **PLAIN,
+            )
+            paid = len(server.requests)
+            server.requests.clear()
+    assert (report.agreement.value, report.agreement.count, report.failed.count) == (1.0, 5, 6)
+    assert paid == 2 * 2  # both orders of question 3
+    assert heard == [
+        f"20 answers are those of earlier calls. To ask anew, delete {tmp_path}/cache/judge.sqlite"
+    ]
+    written = [json.loads(line) for line in (tmp_path / "second.jsonl").read_text().splitlines()]
+    assert sorted(row["right"] for row in written if "right" in row) == [True] * 5
+    (failed,) = [row for row in written if "failure" in row]
+    assert (failed["failure"], failed["prompt"][0]["content"]) == ("RefusedAnswer", "Question 3?")
+
+
+def test_a_judge_that_judges_nothing_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "Which?", "chosen": "This.", "rejected": "That."}) + "\n")
+    with pytest.raises(
+        TooManyFailures, match=r"judged none of 1 pairs\. The first failed with \w+: .* cai doctor"
+    ):
+        judge_model("scripted:echo", file, out=tmp_path / "report.json", **PLAIN)
+    assert json.loads((tmp_path / "report.json").read_text())["failed"]["value"] == 1.0

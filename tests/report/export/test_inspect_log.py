@@ -115,4 +115,7 @@ def test_without_the_extra_the_command_says_what_to_install(
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     done = export(run, tmp_path / "out")
     assert done.exit_code == 1
-    assert done.output == "cai: no module 'inspect_ai'. Type: pip install 'constitutional-ai[inspect]'\n"
+    assert done.output == (
+        "cai: the package 'inspect_ai' is not installed. Type: pip install 'constitutional-ai[inspect]', or in a clone "
+        "of the source: pip install --editable '.[inspect]'\n"
+    )
