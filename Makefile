@@ -2,7 +2,9 @@
 # make test             set up, and run all tests
 # make test-browser     test the pages in a headless Chromium; needs chromium and chromedriver
 # make test-processors  run the tests that depend on arithmetic as on other processors: half an hour; all tests: TESTS=
+# make test-wheel       build the wheel, install it in a clean environment and use it there; EXTRAS=local: a whole run
 # make check            check lint, formatting, types, import layers and docs
+# make site             build the documentation as a site in build/site
 # make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
 # make study            run three seeds of the demo and its control, and write docs/study.md: an hour; QUICK=1: minutes
@@ -15,7 +17,7 @@ TESTS ?= tests/engine tests/models tests/training tests/rl_cai tests/evaluation 
 	tests/pipeline tests/test_hostile_text.py
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: demo test test-browser test-processors check bench scale torture planted study setup lock clean
+.PHONY: demo test test-wheel site test-browser test-processors check bench scale torture planted study setup lock clean
 
 demo: setup
 	$(BIN)/cai run demo
@@ -27,6 +29,13 @@ test-browser: setup
 	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[browser]'
 	CAI_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
+test-wheel: setup
+	$(BIN)/python tests/clean_wheel.py $(EXTRAS)
+
+site: setup
+	$(BIN)/pip install $(QUIET) --constraint requirements.lock --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
 test-processors: setup
 	$(BIN)/python tests/processors.py $(TESTS)
 
@@ -35,7 +44,7 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest README.md docs tests/test_docs.py
+	$(BIN)/python -m pytest README.md docs tests/test_docs.py tests/test_wheel.py
 
 # All benchmarks run, even after one has failed; the exit status is then 1.
 bench: setup

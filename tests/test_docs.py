@@ -18,7 +18,7 @@ from tests.report.conftest import begin, completion, make, prompt, write_rows
 
 ROOT = Path(__file__).parent.parent
 DOCS = [
-    p for p in (*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md") if p.exists()
+    p for p in (*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md") if p.exists()
 ]
 PAPER = ROOT / "docs" / "paper.md"
 HEADS = ("constitutional_ai/", "tests/", "docs/", "benchmarks/")
