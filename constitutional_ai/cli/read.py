@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
 
 from constitutional_ai.cli import completion
 from constitutional_ai.cli.app import PATH, TOKENS, echo, json_option, print_json, terminal
+
+EXPORTS = ("parquet", "inspect", "trl", "llama-factory", "verl", "openrlhf", "messages", "sharegpt")
+"""The forms of ``cai export``; a test holds them to those of ``report/export``."""
 
 
 @click.command()
@@ -106,9 +110,7 @@ def figure(number: int, folders: tuple[str, ...], out: Path | None, behind: bool
 
 @click.command()
 @click.argument("folder", metavar="RUN_OR_EVALUATION", shell_complete=completion.runs)
-@click.option(
-    "--to", "form", type=click.Choice(["parquet", "inspect"]), required=True, help="Format of the files."
-)
+@click.option("--to", "form", type=click.Choice(EXPORTS), required=True, help="Format of the files.")
 @click.option("--out", type=PATH, required=True, help="Folder for the files.")
 def export(folder: str, form: str, out: Path) -> None:
     """Export the records of RUN_OR_EVALUATION for other tools.
@@ -116,12 +118,22 @@ def export(folder: str, form: str, out: Path) -> None:
     parquet: a file for each kind of record (responses, revisions, comparisons, labels, answers, metrics …), for
     datasets, pandas or DuckDB; and principles.csv, which says what each principle did. inspect: a log for each
     evaluated model, for inspect view; this needs constitutional-ai[inspect].
+
+    For training elsewhere, files of finetuning rows, of pairs with soft labels, and of prompts, in the form of trl,
+    llama-factory, verl or openrlhf, or in the common forms messages and sharegpt.
     """
     from constitutional_ai.runs.folder import read_run
 
     if form == "parquet":
         from constitutional_ai.report.export.parquet import to_parquet as write
-    else:
+    elif form == "inspect":
         from constitutional_ai.report.export.inspect_log import to_inspect as write
+    else:
+        from constitutional_ai.report.export.trainer_files import to_trainer
+
+        write = partial(to_trainer, form)
     for one in write(read_run(folder), out):
-        echo(f"{one.file}: {one.rows:,} {'rows' if form == 'parquet' else 'samples'}")
+        echo(
+            f"{one.file}: {one.rows:,} {'samples' if form == 'inspect' else 'rows'}"
+            f"{f' ({one.note})' if one.note else ''}"
+        )

@@ -1,4 +1,4 @@
-"""Export results for other tools: ``parquet`` for tables, ``inspect_log`` for Inspect."""
+"""Export results: ``parquet`` for tables, ``inspect_log`` for Inspect, ``trainer_files`` for other trainers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Written(NamedTuple):
 
     file: Path
     rows: int
+    note: str = ""
+    """What was left out, in words."""
 
 
 def metrics_of(run: Run) -> tuple[Metric, ...]:
