@@ -7,6 +7,7 @@ import click
 from constitutional_ai.cli import (
     constitution,
     evaluate,
+    hub,
     label,
     many_machines,
     models,
@@ -41,4 +42,4 @@ main.add_section("Constitutions", constitution.check, constitution.constitution)
 main.add_section("Choose models", models.doctor, models.judge)
 main.add_section("Look at a run", view.runs, read.report, view.view, read.show, read.compare, read.chat)
 main.add_section("Evaluate", evaluate.evaluate, models.harmfulness, label.label, read.figure)
-main.add_section("Use the results elsewhere", models.score, models.serve, read.export)
+main.add_section("Use the results elsewhere", models.score, models.serve, read.export, hub.push, hub.pull)

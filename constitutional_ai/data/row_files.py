@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from constitutional_ai.data.hub_files import local_file
 from constitutional_ai.data.lines import LINE_END, read_bytes, read_items, read_text
 from constitutional_ai.errors import InputError, missing_package
 
@@ -23,8 +24,10 @@ def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, dict[str, Any]]
     """Yield each row of a file as a dict, with its number from 1: the line on which it begins, in Parquet the row.
 
     The format is that of the suffix, with or without ``.gz``: ``.csv`` and ``.tsv``, ``.parquet``, else JSON lines or
-    a JSON list. Raises InputError if the file cannot be read, or naming the line that is no row.
+    a JSON list. A path ``hf://datasets/OWNER/NAME/FILE`` is a file of the hub. Raises InputError if the file cannot be
+    read, or naming the line that is no row.
     """
+    path = local_file(path)
     kind = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
     if kind in {".csv", ".tsv"}:
         yield from _csv_rows(path, read_text(path, hint))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from constitutional_ai.data.hub_files import local_file
 from constitutional_ai.data.pairs import load_pairs
 from constitutional_ai.detectors.degeneracy import degeneracy
 from constitutional_ai.detectors.objection import refuses
@@ -64,8 +65,8 @@ class Helpfulness(NamedTuple):
 
 
 def helpfulness_file(name: str) -> Path:
-    """Return the path of a file of people's comparisons, or of the built-in file."""
-    return BUILT_IN if name == "built-in" else Path(name)
+    """Return the path of a file of people's comparisons, or of the built-in file; one of the hub is downloaded."""
+    return BUILT_IN if name == "built-in" else local_file(name)
 
 
 def helpfulness(name: str, limit: int | None, seed: int, stronger_than: float = 0.0) -> Helpfulness:
