@@ -26,6 +26,7 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.runs.shards import Shard, shards_of
 from constitutional_ai.runs.share import Share
+from constitutional_ai.stages.calls import check_processes
 from constitutional_ai.stages.check_models import apart, check_models, divided, usable_prompts
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
@@ -77,6 +78,7 @@ def run_pipeline(
             f"--redo {redo} would do nothing: {until} comes before it. Leave out --until, or name a later stage."
         )
     trackers.check(recipe.report_to)
+    check_processes(recipe)
     constitution = constitution or constitution_of(recipe)
     check_principles(recipe, constitution)
     prompts = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}

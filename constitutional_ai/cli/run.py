@@ -85,15 +85,26 @@ def run(
     from constitutional_ai.recipes.recipe_file import load_recipe
     from constitutional_ai.report.card import write_cards
     from constitutional_ai.report.page.page import write_report
+    from constitutional_ai.stages.follow import follow
+    from constitutional_ai.training import processes
 
     quiet_libraries()
+    processes.use_own_device()
+    if not processes.is_first():
+        follow()
+        processes.part_ways()
+        return
     console = terminal()
     settings = load_recipe(recipe, changes)
     check_options(shard=shard, on=on, until=until, again=bool(redo or retry_failures))
     if shard and until:
         make_one_shard(settings, until, shard, console)
         return
-    with Bars(console) as bars, workers_on(on, workers, gpus, Path(settings.out), bars.say) as make_shards:
+    with (
+        processes.released(),
+        Bars(console) as bars,
+        workers_on(on, workers, gpus, Path(settings.out), bars.say) as make_shards,
+    ):
         finished = run_pipeline(
             settings,
             progress=bars,
@@ -110,6 +121,7 @@ def run(
     else:
         done = "is complete" if finished.manifest(until) else "is not part of this recipe"
         console.print(f"{until} {done} in {finished.folder}.")
+    processes.part_ways()
 
 
 @click.command()

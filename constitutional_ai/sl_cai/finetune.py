@@ -7,6 +7,7 @@ not only the last (SL-16).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from constitutional_ai.records import (
@@ -58,7 +59,8 @@ def finetune(job: TrainingJob[Training]) -> Checkpoint:
     from constitutional_ai.training.datasets import load_tokenizer
     from constitutional_ai.training.packing import packs
 
-    model = launch.load(job.base, job.settings)
+    load = partial(launch.load, job.base, job.settings)
+    model, config = load(), launch.lora(job.settings, "CAUSAL_LM")
     packed = packs(model.config)
     trainer = CompletionLossTrainer(
         model=model,
@@ -71,7 +73,7 @@ def finetune(job: TrainingJob[Training]) -> Checkpoint:
         ),
         train_dataset=Dataset.from_list(list(job.rows)),
         processing_class=load_tokenizer(job.base),
-        peft_config=launch.lora(job.settings, "CAUSAL_LM"),
+        peft_config=config,
     )
     launch.train(trainer, job)
-    return launch.save(trainer.model, trainer.processing_class, job)
+    return launch.save(launch.whole(trainer, load, config), trainer.processing_class, job)

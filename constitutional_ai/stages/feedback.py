@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.constitutions.control import describe_control
+from constitutional_ai.data.hub_files import local_file
 from constitutional_ai.data.lines import format_counts
 from constitutional_ai.errors import GateClosed
-from constitutional_ai.records import Comparison, GateAnswer, PreferenceLabel, RevisionChain, Usage
+from constitutional_ai.records import Checkpoint, Comparison, GateAnswer, PreferenceLabel, RevisionChain, Usage
 from constitutional_ai.rl_cai.feedback.compare import compare, compare_revision
 from constitutional_ai.rl_cai.feedback.contrast import contrast, known_label
 from constitutional_ai.rl_cai.feedback.gate import Verdict, gate_questions, gate_result
@@ -28,7 +29,9 @@ from constitutional_ai.runs.rows import digest_file, write_atomically
 from constitutional_ai.runs.run import Trained, digest_of
 from constitutional_ai.runs.runner import Pass
 from constitutional_ai.seeding import seed_of
+from constitutional_ai.stages.calls import call_others
 from constitutional_ai.stages.job import Job, sources
+from constitutional_ai.training.settings import TrainingJob
 
 FAULTS: dict[Verdict, str] = {
     "worse": "The feedback model is worse than chance on questions whose right answer is clear, so its labels may be "
@@ -189,7 +192,7 @@ def preference_model(job: Job) -> None:
             start = {"base": pretrain(job, folder / layout.PRETRAINING)}
         if setting.second:
             _train_beside(job, folder / layout.SECOND, second, held_out, **start)
-        checkpoint = train_preference_model(replace(training, **start), held_out)
+        checkpoint = _train_together(job, replace(training, **start), held_out)
         counts = {"sources": dict(sources(rows)), "held_out": dict(sources(held_out)), "unusable": unusable}
         return Trained(checkpoint, len(rows), notes | mixture | counts)
 
@@ -199,7 +202,11 @@ def preference_model(job: Job) -> None:
         config=job.config("preference_model", "models.preference_model", "models.pretrained"),
         inputs={
             **helpful_inputs(job),
-            **({"pretraining": digest_file(Path(setting.pretraining.file))} if setting.pretraining else {}),
+            **(
+                {"pretraining": digest_file(local_file(setting.pretraining.file))}
+                if setting.pretraining
+                else {}
+            ),
             **job.outputs(*job.in_recipe(layout.PREFERENCE_LABELS)),
         },
     )
@@ -223,10 +230,16 @@ def _train_beside(
     folder.mkdir(exist_ok=True)
     if not (folder / layout.TRAINED).exists():
         training = job.training_job(folder, rows, "preference_model")
-        checkpoint = train_preference_model(replace(training, **changes), held_out)
+        checkpoint = _train_together(job, replace(training, **changes), held_out)
         sync_tree(folder)
         write_atomically(folder / layout.TRAINED, checkpoint.digest + "\n")
         discard(folder / layout.CHECKPOINTS)
+
+
+def _train_together(job: Job, training: TrainingJob[Any], held_out: Sequence[dict[str, Any]]) -> Checkpoint:
+    """Train a preference model, with the other processes where there are any."""
+    call_others("preference_model", job.recipe, job.run.folder, training)
+    return train_preference_model(training, held_out)
 
 
 def helpful_inputs(job: Job) -> dict[str, str]:

@@ -15,7 +15,7 @@ from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import Conversation
+from constitutional_ai.records import Checkpoint, Conversation
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 from constitutional_ai.rl_cai.preference_model import refusal_gate
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
@@ -29,8 +29,10 @@ from constitutional_ai.rl_cai.reinforcement.reinforce import Reward, examples, r
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
+from constitutional_ai.stages.calls import call_others
 from constitutional_ai.stages.feedback import dialogues_before, helpful_inputs, labelled_pairs
 from constitutional_ai.stages.job import Job, Rows, sources
+from constitutional_ai.training import processes
 from constitutional_ai.training.settings import TrainingJob
 
 STAGE = layout.RL_CAI_MODEL
@@ -61,16 +63,13 @@ def _by_reward(job: Job, folder: Path) -> Trained:
     rows, notes = job.usable_rows(STAGE, examples(prompts), "rl_cai", reserve=setting.max_tokens)
     training = _training_job(job, folder, rows)
     stopper = monitor.stopper(setting.stop_above)
-    policy = load_policy(job)
-    with reward_function(job, policy) as reward:
-        refusals = _check_refusals(job, reward)
-        checkpoint = reinforce(
-            training,
-            policy=policy,
-            reward=reward,
-            watch=partial(monitor.watch, second=second_scores(job, policy)),
-            callbacks=[stopper, *_snapshots(job, folder)],
-        )
+    refusals: list[dict[str, Any]] = []
+
+    def begin(reward: Reward) -> None:
+        refusals.extend(_check_refusals(job, reward))
+        call_others("rl_cai", job.recipe, job.run.folder, training)
+
+    checkpoint = learn(job, training, stopper, begin)
     if stopper.reason:
         job.notify(f"{STAGE}: stopped early: {stopper.reason}.")
     more = {
@@ -80,6 +79,30 @@ def _by_reward(job: Job, folder: Path) -> Trained:
         "unscored": _unscored(job, folder),
     }
     return Trained(checkpoint, len(rows), notes | more)
+
+
+def learn(
+    job: Job, training: TrainingJob[RLTraining], stopper: Any, begin: Callable[[Reward], None]
+) -> Checkpoint:
+    """Train by sampling, in each of the processes there are. ``begin`` is called when the reward can be asked."""
+    policy = load_policy(job)
+    with reward_function(job, policy) as reward:
+        begin(reward)
+        return reinforce(
+            training,
+            policy=policy,
+            reward=reward,
+            watch=partial(monitor.watch, second=second_scores(job, policy)),
+            callbacks=[stopper, *_snapshots(job, training.folder)],
+        )
+
+
+def join(job: Job, training: TrainingJob[RLTraining]) -> None:
+    """Join the training that rank zero has begun, as another process."""
+    if training.settings.method.samples:
+        learn(job, training, monitor.stopper(training.settings.stop_above), lambda reward: None)
+    else:
+        optimise(training)
 
 
 def _check_refusals(job: Job, reward: Reward) -> list[dict[str, Any]]:
@@ -111,7 +134,9 @@ def _by_pairs(job: Job, folder: Path) -> Trained:
     """Train on the labelled pairs directly (DPO)."""
     pairs, unusable = labelled_pairs(job, STAGE)
     rows, notes = job.usable_rows(STAGE, pairs, "rl_cai")
-    checkpoint = optimise(_training_job(job, folder, rows))
+    training = _training_job(job, folder, rows)
+    call_others("rl_cai", job.recipe, job.run.folder, training)
+    checkpoint = optimise(training)
     return Trained(checkpoint, len(rows), notes | {"sources": dict(sources(rows)), "unusable": unusable})
 
 
@@ -136,6 +161,8 @@ def load_policy(job: Job) -> adapters.SharedBase | None:
 
     Returns None if RL does not continue with that adapter.
     """
+    if processes.shard_weights():  # no process has whole weights to lend
+        return None
     base = model_path(job.recipe.models.pretrained)
     return adapters.policy_on(base, job.run.stage(layout.SL_CAI_MODEL), job.recipe.rl_cai)
 

@@ -18,6 +18,7 @@ from constitutional_ai.sl_cai.finetune import HELPFUL, examples, finetune
 from constitutional_ai.sl_cai.respond import respond
 from constitutional_ai.sl_cai.revise import revise
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
+from constitutional_ai.stages.calls import call_others
 from constitutional_ai.stages.job import Job
 
 
@@ -137,7 +138,9 @@ def sl_cai_model(job: Job) -> None:
         rows = examples(chains, helpful, job.recipe.sl_cai.rounds)
         rows, notes = job.usable_rows(folder.name, rows, "sl_cai")
         rows, mixture = job.mix_rows(folder.name, rows, "sl_cai", HELPFUL)
-        return Trained(finetune(job.training_job(folder, rows, "sl_cai")), len(rows), notes | mixture)
+        training = job.training_job(folder, rows, "sl_cai")
+        call_others("sl_cai", job.recipe, job.run.folder, training)
+        return Trained(finetune(training), len(rows), notes | mixture)
 
     job.make_model(
         layout.SL_CAI_MODEL,

@@ -6,7 +6,10 @@ answer that is left out of the loss has 0 everywhere. There is no discount: γ =
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, stack, zeros_like
+from torch import sum as torch_sum
 
 
 def kl_shaped_rewards(
@@ -37,11 +40,14 @@ def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gae_lambda: floa
     return stack(backwards[::-1], dim=1)
 
 
-def whitened(advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Scale to mean 0 and variance 1 over the tokens of all answers; 0 after an answer's end."""
-    tokens = mask_BT.sum().clamp(min=1)
-    centred_BT = (advantages_BT - (advantages_BT * mask_BT).sum() / tokens) * mask_BT
-    return centred_BT / ((centred_BT**2).sum() / tokens + 1e-8).sqrt()
+def whitened(advantages_BT: Tensor, mask_BT: Tensor, total: Callable[[Tensor], Tensor] = torch_sum) -> Tensor:
+    """Scale to mean 0 and variance 1 over the tokens of all answers; 0 after an answer's end.
+
+    ``total`` sums a tensor; with several processes, over the answers of all.
+    """
+    tokens = total(mask_BT).clamp(min=1)
+    centred_BT = (advantages_BT - total(advantages_BT * mask_BT) / tokens) * mask_BT
+    return centred_BT / (total(centred_BT**2) / tokens + 1e-8).sqrt()
 
 
 def clipped_value_loss(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, clip: float) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from constitutional_ai.models.model import STOP_STRINGS, cut_at_stop
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.durable import PART, discard
-from constitutional_ai.training import rounding
+from constitutional_ai.training import processes, rounding
 
 
 class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
@@ -23,7 +23,9 @@ class OrderByEpoch(TrainerCallback):  # type: ignore[misc]
     """
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any, **kwargs: Any) -> None:
-        train_dataloader.batch_sampler.sampler.generator.manual_seed((args.seed + int(state.epoch)) % 2**63)
+        batches = train_dataloader.batch_sampler
+        batches = getattr(batches, "batch_sampler", batches)  # of all processes, where there are several
+        batches.sampler.generator.manual_seed((args.seed + int(state.epoch)) % 2**63)
 
 
 class Snapshots(TrainerCallback):  # type: ignore[misc]
@@ -42,7 +44,8 @@ class Snapshots(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         batches, unfinished = divmod(state.global_step, self._passes)
         seen = batches * self._per_batch
-        if not unfinished and seen // self._every > (seen - self._per_batch) // self._every:
+        due = seen // self._every > (seen - self._per_batch) // self._every
+        if processes.is_first() and due and not unfinished:
             save(model, processing_class, self._folder / f"{seen:08d}")
 
 

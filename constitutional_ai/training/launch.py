@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
@@ -25,7 +26,7 @@ from constitutional_ai.records import Checkpoint
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.durable import PART, discard, sync, sync_tree
 from constitutional_ai.runs.rows import write_atomically
-from constitutional_ai.training import rounding, trackers
+from constitutional_ai.training import processes, rounding, trackers
 from constitutional_ai.training.settings import OnStep, Training, TrainingJob
 
 PREFIX = "checkpoint-"
@@ -34,17 +35,20 @@ SYNCED = "synced"
 
 
 def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
-    """Return the keyword arguments that all of TRL's config classes have in common."""
+    """Return the keyword arguments that all of TRL's config classes have in common.
+
+    Those about batches are of one process; the settings' are of all together. Raises InputError if they do not divide.
+    """
     training = job.settings
-    gpu = torch.cuda.is_available()
-    micro = training.micro_batch or training.batch_size
+    gpu, each = torch.cuda.is_available(), processes.rows_each(training)
+    micro = min(training.micro_batch or each, each)
     return {
         "output_dir": str(job.folder / layout.CHECKPOINTS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "num_train_epochs": training.epochs,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": training.batch_size // micro,
+        "gradient_accumulation_steps": each // micro,
         "seed": job.seed % 2**32,
         # Autocast over float32 weights: with AMX 2.6 times as fast as float32.
         "bf16": machine.best_dtype() == torch.bfloat16,
@@ -54,6 +58,7 @@ def arguments(job: TrainingJob[Training]) -> dict[str, Any]:
         "activation_checkpointing": False,
         "logging_steps": 1,
         "disable_tqdm": True,
+        "log_level_replica": "error",
         "save_strategy": "steps",
         "save_steps": training.checkpoint_steps,
         "save_total_limit": None,  # the trainer would keep the newest by the clock; `Metrics` keeps the last
@@ -95,12 +100,16 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A resumed training has the rows up to its checkpoint, and repeats the later steps.
-        write_atomically(self._path, "".join(map(_line, state.log_history)))
+        if processes.is_first():
+            write_atomically(self._path, "".join(map(_line, state.log_history)))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._on_step(state.global_step, state.max_steps)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        processes.wait_for_all()  # each writes the state of its random numbers
+        if not processes.is_first():
+            return
         sync_tree(self._path.parent)  # with the snapshots, which are not made again
         newest = Path(args.output_dir) / f"{PREFIX}{state.global_step}"
         (newest / SYNCED).touch()
@@ -110,7 +119,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
                 discard(older)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "train_runtime" not in logs:
+        if "train_runtime" not in logs and processes.is_first():
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(_line({**logs, "step": state.global_step}))
 
@@ -123,9 +132,10 @@ def train(trainer: Trainer, job: TrainingJob[Training]) -> None:
     """Run the training, from its last checkpoint if there is one. ``Metrics`` replaces the callback that prints."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Metrics(job.folder / layout.STEPS, job.on_step))
-    checkpoint = last_checkpoint(job.folder / layout.CHECKPOINTS)
+    # Where rank zero goes on, all do: on another machine a disk may show a checkpoint later.
+    checkpoint = processes.agreed(str(last_checkpoint(job.folder / layout.CHECKPOINTS) or ""))
     with trackers.tracking(trainer, job.folder):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=checkpoint or None)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -135,17 +145,36 @@ def last_checkpoint(folder: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
+def whole(trainer: Any, load: Callable[[], Any], config: LoraConfig | None) -> Any:
+    """Return the trained model with all of its weights, in rank zero at least.
+
+    Where each process holds a part of them (FSDP, DeepSpeed), they are gathered into a model that ``load`` makes anew,
+    with LoRA's ``config`` if it was trained by that.
+    """
+    if not processes.shard_weights():
+        return trainer.model
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not processes.is_first():
+        return trainer.model
+    model = get_peft_model(load(), config) if config else load()
+    model.load_state_dict(state)
+    return model
+
+
 def save(model: PreTrainedModel, tokenizer: Any, job: TrainingJob[Training]) -> Checkpoint:
     """Save whole weights (adapters merged in) under ``model``, in ``machine.best_dtype()``.
 
     LoRA's adapter is also saved on its own, in peft's format, under ``adapter``. The checkpoints are left, so that a
-    training that is killed before its stage is complete is not repeated.
+    training that is killed before its stage is complete is not repeated. Of several processes, rank zero saves, and the
+    others wait.
     """
-    if hasattr(model, "merge_and_unload"):
-        _save_adapter(model, job.folder / layout.ADAPTER)
-    path = job.folder / layout.WEIGHTS
-    rounding.save(model, tokenizer, path)
-    return Checkpoint(str(path), job.base_name, digest_of_weights(path))
+    path, digest = job.folder / layout.WEIGHTS, ""
+    if processes.is_first():
+        if hasattr(model, "merge_and_unload"):
+            _save_adapter(model, job.folder / layout.ADAPTER)
+        rounding.save(model, tokenizer, path)
+        digest = digest_of_weights(path)
+    return Checkpoint(str(path), job.base_name, processes.agreed(digest))
 
 
 def _save_adapter(model: Any, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """TRL's trainers that sample, with our engine for sampling and for the reference, and no padding in their passes.
 
-On a CPU, in one process and for tested architectures (``packing.packs``); elsewhere TRL's own code runs. What changes
+On a CPU and for tested architectures (``packing.packs``); elsewhere TRL's own code runs. What changes
 is how, not what is computed:
 
 - Answers come from the engine, from the policy's weights of that moment, with their log-probabilities. So RLOO needs no
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import trl
+from accelerate.utils import broadcast
 from trl import GRPOConfig, RLOOConfig
 from trl.trainer.utils import split_tensor_dict
 
@@ -26,6 +27,7 @@ from constitutional_ai.engine.sampling import Decoding, Sampled
 from constitutional_ai.training.answer_rows import AnswerRows, hidden_before, logps_and_entropies, rescales
 from constitutional_ai.training.callbacks import ended
 from constitutional_ai.training.packing import packs
+from constitutional_ai.training.processes import through
 
 __all__ = ["GRPOConfig", "GRPOTrainer", "OnEngine", "RLOOConfig", "RLOOTrainer"]
 
@@ -81,12 +83,20 @@ class OnEngine(Trainer):  # type: ignore[misc]
             ids, more = (answers[0], answers[1:]) if isinstance(answers, tuple) else (answers, None)
             ids = [ended(answer, self.processing_class) for answer in ids] if self._stop else ids
             return ids if more is None else (ids, *more)
-        seeds = torch.randint(2**31, (len(prompt_ids),)).tolist()  # the generator is part of checkpoints
-        decoding = Decoding(seeds, self.temperature, self.max_completion_length, self._stop)
+        decoding = Decoding(
+            self._seeds(len(prompt_ids)), self.temperature, self.max_completion_length, self._stop
+        )
         self._sampled = self._engine.now(self.processing_class, self.eos_token_ids).sample(prompt_ids, decoding)
         self._weights = self._weights_of(self.model)
         ids = [answer.tokens for answer in self._sampled]
         return (ids, None) if isinstance(self, GRPOTrainer) else ids
+
+    def _seeds(self, answers: int) -> list[int]:
+        """Return a seed for each answer of this process: rank zero draws those of all, as it would alone."""
+        processes, mine = self.accelerator.num_processes, self.accelerator.process_index
+        seeds = torch.randint(2**31, (processes * answers,))  # the generator is part of checkpoints
+        own: list[int] = broadcast(seeds)[mine * answers :][:answers].tolist()
+        return own
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; answers to one prompt stay together."""
@@ -147,10 +157,13 @@ class OnEngine(Trainer):  # type: ignore[misc]
             )
             return padded
         causal, self._rows = self._causal(model), rows
+
+        def forward() -> tuple[torch.Tensor, torch.Tensor]:
+            return logps_and_entropies(causal, hidden_before(causal, rows), rows.tokens, self.temperature)
+
         try:
             with self.accelerator.autocast():
-                hidden_MD = hidden_before(causal, rows)
-                of_tokens = logps_and_entropies(causal, hidden_MD, rows.tokens, self.temperature)
+                of_tokens = through(model, self.accelerator.unwrap_model(model), forward)
         finally:
             self._rows = None
         logps_BT, entropies_BT = map(rows.padded, of_tokens)

@@ -9,7 +9,6 @@ slower, above all in bfloat16. The kernel's advantage, linear instead of quadrat
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
@@ -27,11 +26,9 @@ TESTED = ("llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3")
 
 
 def packs(config: Any) -> bool:
-    """Return whether a model of this configuration gets packed batches: a tested type, on a CPU, in one process."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # packing bypasses the wrapper that exchanges gradients
+    """Return whether a model of this configuration gets packed batches: a tested type, on a CPU."""
     return (
-        alone
-        and not torch.cuda.is_available()
+        not torch.cuda.is_available()
         and config.model_type in TESTED
         and not config.attention_dropout
         and getattr(config, "sliding_window", None) is None

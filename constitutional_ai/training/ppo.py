@@ -7,7 +7,7 @@ This file adds the reward of each token, the value head and the advantages (``ad
 - Advantages are whitened over each sampled batch (the paper does not say), but rewards are not.
 - The value head reads the policy's hidden states and does not train them: one copy of the weights serves both, and no
   error of the values reaches the policy.
-- It works in one process only: gradients of the value head are not exchanged.
+- Several processes exchange the gradients of the value head, which the policy's wrapper does not know, themselves.
 """
 
 from __future__ import annotations
@@ -98,8 +98,14 @@ class PPOTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         rewards_BF: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._scores_B = rewards_BF[:, 0]
+        answers = len(rewards_BF) // self.accelerator.num_processes  # the rewards are those of all processes
+        self._scores_B = rewards_BF[self.accelerator.process_index * answers :][:answers, 0]
         return rewards_BF
+
+    def _total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes."""
+        summed: torch.Tensor = self.accelerator.reduce(values.sum(), reduction="sum")
+        return summed
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -118,16 +124,18 @@ class PPOTrainer(GRPOTrainer):
         reference_BT = batch.pop("ref_per_token_logps", logps_BT)
         rewards_BT = kl_shaped_rewards(self._scores_B.nan_to_num(), logps_BT, reference_BT, mask_BT, self.beta)
         advantages_BT = gae(rewards_BT, values_BT, mask_BT, self.args.gae_lambda)
-        log = self._metrics["train"]
+        log, tokens_of_all = self._metrics["train"], self._total(mask_BT)
         del log["frac_reward_zero_std"]  # it is about groups, which PPO does not have
         if has_reference:
-            log["kl"].append(((logps_BT - reference_BT) * mask_BT).sum().item() / max(1, mask_BT.sum().item()))
+            log["kl"].append(
+                self._total((logps_BT - reference_BT) * mask_BT).item() / tokens_of_all.clamp(min=1).item()
+            )
         # TRL shuffles all of these together. It leaves out "old_per_token_logps" if a batch is used once: then the
         # ratio is exactly 1.
         return batch | {
             "completion_mask": mask_BT,
-            "num_items_in_batch": mask_BT.sum(),
-            "advantages": whitened(advantages_BT, mask_BT),
+            "num_items_in_batch": tokens_of_all,
+            "advantages": whitened(advantages_BT, mask_BT, self._total),
             "values": values_BT,
             "returns": advantages_BT + values_BT,
         }
@@ -141,10 +149,13 @@ class PPOTrainer(GRPOTrainer):
         finally:
             self.beta = kl_weight
         errors_BT = clipped_value_loss(values[0], inputs["values"], inputs["returns"], self.args.epsilon)
-        # As in TRL's policy loss, every token counts alike, however the tokens are split into micro-batches.
-        value_loss = (errors_BT * inputs["completion_mask"]).sum() / inputs["num_items_in_batch"].clamp(min=1)
+        # As in TRL's policy loss, every token counts alike, however they are split into micro-batches and processes.
+        tokens_each = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+        value_loss = (errors_BT * inputs["completion_mask"]).sum() / tokens_each
         self._metrics["train"]["value_loss"].append(
-            value_loss.item() * self.current_gradient_accumulation_steps
+            self._total(value_loss.detach()).item()
+            / self.accelerator.num_processes
+            * self.current_gradient_accumulation_steps
         )
         loss: torch.Tensor = policy_loss + value_loss
         return loss
@@ -158,13 +169,21 @@ class PPOTrainer(GRPOTrainer):
                 "weight_decay": 0.0,
             }
         )
+        optimizer.register_step_pre_hook(lambda *_: self._exchange_gradients())
         # The trainer resets the gradients of its model only.
         optimizer.register_step_post_hook(lambda *_: self.value_head.zero_grad())
         return optimizer
 
+    def _exchange_gradients(self) -> None:
+        """Average the value head's gradients over all processes, as is done with those of the policy."""
+        for weight in self.value_head.parameters():
+            if weight.grad is not None:
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        save_file(self.value_head.state_dict(), Path(output_dir or self.args.output_dir) / VALUE_HEAD)
+        if self.args.should_save:  # every process calls this, and one writes
+            save_file(self.value_head.state_dict(), Path(output_dir or self.args.output_dir) / VALUE_HEAD)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

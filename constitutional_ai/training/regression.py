@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 from constitutional_ai import machine
 from constitutional_ai.errors import InputError
 from constitutional_ai.records import Checkpoint
-from constitutional_ai.training import launch
+from constitutional_ai.training import launch, processes
 from constitutional_ai.training.packing import causal_mask, hidden_states, packs
 from constitutional_ai.training.settings import Training, TrainingJob
 
@@ -47,8 +47,11 @@ class Regression(NamedTuple):
 def regress(job: TrainingJob[Training], *, tokenizer: Any, depth: float = 1.0, checked: int = 8) -> Regression:
     """Train the lower ``depth`` (a share) of the base's layers, with a scalar head, on ``Target`` rows, and save them.
 
-    Returns the predictions for the first ``checked`` rows too. Raises InputError if the base's layers cannot be found.
+    Returns the predictions for the first ``checked`` rows too. Raises InputError if the base's layers cannot be found,
+    or in several processes.
     """
+    if processes.count() > 1:
+        raise InputError("a regression is trained by one process. Type the same command without torchrun.")
     set_seed(job.seed % 2**32)
     model = launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
     if depth < 1:

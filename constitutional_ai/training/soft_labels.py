@@ -21,6 +21,8 @@ from trl.trainer import dpo_trainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from constitutional_ai.training.packing import in_one_row, scores
+from constitutional_ai.training.processes import through
+from constitutional_ai.training.shares import SharedBatches
 
 
 def soft_label_loss(score_a: torch.Tensor, score_b: torch.Tensor, p_a: torch.Tensor) -> torch.Tensor:
@@ -43,6 +45,7 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         else:
             batch = super().torch_call(examples)
         batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float)
+        batch["counts"] = torch.tensor([example.get("counts", True) for example in examples])
         # The head reads the last token that is not padding. If padding and end of text are the same token, the score of
         # a text that ends in it would silently be read one token too early (stack trap: pad == eos).
         for example in examples:
@@ -52,25 +55,55 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]
         return batch
 
 
-class SoftLabelTrainer(RewardTrainer):  # type: ignore[misc]
-    """RewardTrainer with ``soft_label_loss``. Its collator must be a SoftLabelCollator."""
+class SoftLabelTrainer(SharedBatches, RewardTrainer):  # type: ignore[misc]
+    """RewardTrainer with ``soft_label_loss``. Its collator must be a SoftLabelCollator.
+
+    Every pair of an optimiser step counts alike, however they are split into micro-batches and processes.
+    """
+
+    _pairs_in_step: int | None = None
+
+    def weightless(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a pair that counts for nothing."""
+        return row | {"counts": False}
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """See the trainer. Counts the pairs of the optimiser step, too."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        pairs = torch.cat([batch["counts"] for batch in batches]).sum().to(self.accelerator.device)
+        self._pairs_in_step = int(self.accelerator.reduce(pairs, reduction="sum"))
+        return batches, items
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        p_P = inputs.pop("p_chosen")
+        p_P, counts_P = inputs.pop("p_chosen"), inputs.pop("counts")
         if "parts" in inputs:
-            plain = self.accelerator.unwrap_model(model)
-            model = partial(scores, plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+            wrapper, plain = model, self.accelerator.unwrap_model(model)
+            inner = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+
+            def model(**batch: Any) -> Any:
+                return through(wrapper, plain, partial(scores, inner, **batch))
+
         with self.accelerator.autocast():  # the trainer's own autocast is around the wrapper
             _, outputs = super().compute_loss(model, inputs, return_outputs=True)  # logs TRL's metrics too
         a_P, b_P = outputs.logits.squeeze(-1).float().chunk(2)
-        loss = soft_label_loss(a_P, b_P, p_P)
-        decided = (p_P != 0.5) & (a_P != b_P).to(p_P.device)
-        if decided.any():  # a label of one half and two equal scores prefer neither
-            agree = ((a_P > b_P) == (p_P.to(a_P) > 0.5))[decided].float().mean().item()
-            self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree)
+        own = (a_P[counts_P], b_P[counts_P], p_P[counts_P])
+        loss = soft_label_loss(*own) if counts_P.any() else (a_P - b_P).sum() * 0
+        if self._pairs_in_step:
+            # The trainer takes the mean over the micro-batches of a step, and over processes.
+            parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            loss = loss * (int(counts_P.sum()) * parts / self._pairs_in_step)
+        decided_P = (p_P.to(a_P) != 0.5) & (a_P != b_P) & counts_P
+        self._log_agreement((a_P > b_P) == (p_P.to(a_P) > 0.5), decided_P)
         return (loss, outputs) if return_outputs else loss
+
+    def _log_agreement(self, agree_P: torch.Tensor, decided_P: torch.Tensor) -> None:
+        """Log the share of decided pairs that agree. A label of one half and two equal scores prefer neither."""
+        counts = torch.stack([(agree_P & decided_P).sum(), decided_P.sum()])
+        agree, decided = self.accelerator.reduce(counts, reduction="sum").tolist()
+        if decided:
+            self._metrics["train" if self.model.training else "eval"]["agreement"].append(agree / decided)
 
 
 @dataclass

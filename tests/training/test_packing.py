@@ -105,13 +105,6 @@ def test_attention_of_another_kind_is_not_packed(kind: str, more: dict[str, Any]
     assert not packs(config(kind, **more))
 
 
-def test_several_processes_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They exchange their gradients in a wrapper of the model that a packed batch goes past."""
-    assert packs(config("llama"))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not packs(config("llama"))
-
-
 def test_the_model_is_itself_again_after_a_failure() -> None:
     causal = model("llama")
     with pytest.raises(RuntimeError, match="split"):

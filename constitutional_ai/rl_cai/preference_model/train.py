@@ -38,7 +38,7 @@ def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[s
     model scores differently from the trained one.
     """
     checked = [talk for row in job.rows[:CHECKED] for talk in conversations(row)]
-    checkpoint, trained = _train(job, checked)
+    checkpoint, trained = fit(job, checked)
     gc.collect()  # trainers keep their models in reference cycles
     saved = PreferenceModel(checkpoint.path)
     check_saved(trained, saved.scores(checked))
@@ -46,8 +46,11 @@ def train_preference_model(job: TrainingJob[Training], held_out: Sequence[dict[s
     return checkpoint
 
 
-def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple[Checkpoint, list[float]]:
-    """Return the saved model, and the scores of ``checked`` conversations before saving."""
+def fit(job: TrainingJob[Training], checked: Sequence[Conversation] = ()) -> tuple[Checkpoint, list[float]]:
+    """Return the saved model, and the scores of ``checked`` conversations before saving.
+
+    Of several processes, each calls this, and rank zero alone goes on with ``train_preference_model``.
+    """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig
@@ -57,8 +60,13 @@ def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple
     from constitutional_ai.training.soft_labels import SoftLabelCollator, SoftLabelTrainer
 
     tokenizer = tokenizer_of(job.base)
-    set_seed(job.seed % 2**32)  # the head's first weights are random
-    model = launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
+    config = launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"])
+
+    def load() -> Any:
+        set_seed(job.seed % 2**32)  # the head's first weights are random
+        return launch.load(job.base, job.settings, auto=AutoModelForSequenceClassification, num_labels=1)
+
+    model = load()
     packed = packs(model.config)
     trainer = SoftLabelTrainer(
         model=model,
@@ -71,11 +79,12 @@ def _train(job: TrainingJob[Training], checked: Sequence[Conversation]) -> tuple
         train_dataset=Dataset.from_list([row | {"length": length_of_longer_side(row)} for row in job.rows]),
         data_collator=SoftLabelCollator(pad_token_id=tokenizer.pad_token_id, packed=packed),
         processing_class=tokenizer,
-        peft_config=launch.lora(job.settings, "SEQ_CLS", modules_to_save=["score"]),
+        peft_config=config,
     )
     launch.train(trainer, job)
-    scores = Scorer(trainer.model.eval(), tokenizer).scores(checked)
-    return launch.save(trainer.model, tokenizer, job), scores
+    whole = launch.whole(trainer, load, config).eval()
+    scores = Scorer(whole, tokenizer).scores(checked)
+    return launch.save(whole, tokenizer, job), scores
 
 
 def length_of_longer_side(pair: dict[str, Any]) -> int:

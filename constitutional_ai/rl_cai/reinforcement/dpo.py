@@ -6,6 +6,8 @@ preference model's data.
 
 from __future__ import annotations
 
+from functools import partial
+
 from constitutional_ai.records import Checkpoint
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.training.settings import TrainingJob
@@ -23,9 +25,10 @@ def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
     from constitutional_ai.training.soft_labels import SoftDPOCollator
 
     settings, tokenizer = job.settings, load_tokenizer(job.base)
+    load, config = partial(launch.load, job.base, settings), launch.lora(settings, "CAUSAL_LM")
     trainer_type, config_type = settings.method.trainer()
     trainer = trainer_type(
-        model=launch.load(job.base, settings),
+        model=load(),
         args=config_type(
             **launch.arguments(job),
             **settings.method.arguments,
@@ -35,7 +38,7 @@ def optimise(job: TrainingJob[RLTraining]) -> Checkpoint:
         train_dataset=Dataset.from_list(list(job.rows)),
         data_collator=SoftDPOCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        peft_config=launch.lora(settings, "CAUSAL_LM"),
+        peft_config=config,
     )
     launch.train(trainer, job)
-    return launch.save(trainer.model, tokenizer, job)
+    return launch.save(launch.whole(trainer, load, config), tokenizer, job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from constitutional_ai.engine.open import open_live_engine
@@ -61,8 +62,9 @@ def reinforce(
     trainer_type, config_type = settings.method.trainer()
     tokenizer = load_tokenizer(job.base, padding_side="left")
     plain = uses_plain_format(tokenizer)
+    load, config = partial(launch.load, job.base, settings), launch.lora(settings, "CAUSAL_LM")
     if policy is None:
-        model = launch.load(job.base, settings)
+        model = load()
         engine = open_live_engine(model) if packs(model.config) else None
     else:
         model, engine = policy
@@ -74,11 +76,11 @@ def reinforce(
         args=config_type(**launch.arguments(job) | _arguments(settings)),
         train_dataset=Dataset.from_list(list(job.rows)),
         processing_class=tokenizer,
-        peft_config=None if policy else launch.lora(settings, "CAUSAL_LM"),
+        peft_config=None if policy else config,
         callbacks=[OrderByEpoch(), *callbacks],
     )
     launch.train(trainer, job)
-    return launch.save(trainer.model, trainer.processing_class, job)
+    return launch.save(launch.whole(trainer, load, config), trainer.processing_class, job)
 
 
 def _arguments(settings: RLTraining) -> dict[str, Any]:
