@@ -65,7 +65,7 @@ def use_own_device() -> None:
 
 @cache
 def _store() -> Any:
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return PrefixStore(f"cai/{os.environ.get(RESTARTS, '0')}", store)
