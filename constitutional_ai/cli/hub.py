@@ -9,7 +9,7 @@ import click
 from constitutional_ai.cli.app import PATH, echo
 
 PARTS = ("data", "sl-cai", "preference-model", "rl-cai")
-"""What can be pushed; a test holds it to ``report/export/hub.py``."""
+"""What can be pushed; a test holds it to ``report/export/hub_repositories.py``."""
 
 
 @click.command()
@@ -23,7 +23,7 @@ def push(folder: str, name: str, parts: tuple[str, ...], public: bool) -> None:
     The data set is OWNER/NAME, and the models are OWNER/NAME-sl-cai, -preference-model and -rl-cai. Constitution and
     recipe go along. Log in first with: hf auth login (or set HF_TOKEN).
     """
-    from constitutional_ai.report.export.hub import push as pushed
+    from constitutional_ai.report.export.hub_repositories import push as pushed
     from constitutional_ai.runs.folder import read_run
 
     for one in pushed(read_run(folder), name, parts, public=public):
@@ -39,6 +39,6 @@ def pull(name: str, out: Path) -> None:
     NAME is OWNER/NAME for a model, and datasets/OWNER/NAME for a data set. Only weights in safetensors, tables and
     texts are downloaded: nothing that could hold code.
     """
-    from constitutional_ai.report.export.hub import pull as pulled
+    from constitutional_ai.report.export.hub_repositories import pull as pulled
 
     echo(f"files: {pulled(name, out)}")
