@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -93,7 +93,7 @@ def write_data_set(run: Run, folder: Path) -> list[Written]:
 def _card(run: Run, folder: Path, files: Iterable[Written]) -> str:
     """Return the data set's card, whose head names each file as a configuration that ``load_dataset`` takes."""
     listed = [(one.file.relative_to(folder).as_posix(), one.file.stem, one.rows) for one in files]
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"config_name": stem, "data_files": file} for file, stem, _ in listed if not stem.endswith("-test")
     ]
     for config in configs:
