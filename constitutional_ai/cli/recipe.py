@@ -30,7 +30,8 @@ def recipe(name: str | None, key: str | None, schema: bool, markdown: bool) -> N
     if schema:
         echo(json.dumps(describe.recipe_schema(), indent=1, ensure_ascii=False))
     elif markdown:
-        click.echo(describe.recipe_page(), nl=False)
+        for line in describe.recipe_page().splitlines():
+            echo(line)
     else:
         if key is None and name and not is_recipe(name):
             name, key = None, name

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from constitutional_ai.cli.app import quiet_libraries, terminal
+from constitutional_ai.cli.app import echo, quiet_libraries, terminal
 from constitutional_ai.runs import layout
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def sweep(recipe: str, changes: tuple[str, ...], as_json: bool) -> None:
     sweep_table.write_files(results, folder)
     write_figure(results, folder)
     if as_json:
-        click.echo(sweep_table.as_json(results), nl=False)
+        for line in sweep_table.as_json(results).splitlines():
+            echo(line)
     else:
         console.print(sweep_table.table(results))
         console.print(f"written to {folder}: sweep.json, sweep.csv, sweep.svg")

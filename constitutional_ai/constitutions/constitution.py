@@ -13,7 +13,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -158,9 +158,16 @@ class Constitution(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that identify the texts, weights and scopes of the principles; records store them."""
-        text = "\n".join(p.model_dump_json(exclude=_unread(p)) for p in self.principles)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """12 hex digits that identify the texts, weights and scopes of the principles; records store them.
+
+        Principles that are only a proposition make no record, and have a digest of their own.
+        """
+        return _digest(p for p in self.principles if p.revision or p.preference)
+
+    @cached_property
+    def propositions_digest(self) -> str:
+        """12 hex digits that identify the propositions, on which a reward rests."""
+        return _digest(self.propositions)
 
     @cached_property
     def for_revision(self) -> tuple[Principle, ...]:
@@ -186,6 +193,11 @@ class Constitution(BaseModel):
         """Return the text of a file that ``load_constitution`` reads."""
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return dumped(data)
+
+
+def _digest(principles: Iterable[Principle]) -> str:
+    text = "\n".join(p.model_dump_json(exclude=_unread(p)) for p in principles)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _unread(principle: Principle) -> set[str]:

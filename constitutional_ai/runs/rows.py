@@ -185,10 +185,10 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
 
 
 def print_rows(row_type: type[Row], rows: Iterable[Row]) -> None:
-    """Print rows on standard output as they are made, a line of JSON each."""
+    """Print rows on standard output as they are made, a line of JSON in ASCII each: no text can move a cursor."""
     dump = adapter(row_type).dump_json
     for row in rows:
-        sys.stdout.write(dump(row).decode() + "\n")
+        sys.stdout.write(json.dumps(json.loads(dump(row))) + "\n")
 
 
 def cut_torn_line(path: Path) -> None:

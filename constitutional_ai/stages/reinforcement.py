@@ -53,6 +53,8 @@ def rl_cai_model(job: Job) -> None:
         keys += ["preference_model.helpfulness"]
     train = _by_reward if setting.method.samples else _by_pairs
     shown = job.few_shots_digest() | dialogues_before(job) if setting.asks_feedback_model else {}
+    if setting.reward == "propositions":
+        inputs["propositions"] = job.constitution.propositions_digest
     job.make_model(STAGE, partial(train, job), config=job.config(*keys) | shown, inputs=inputs)
 
 

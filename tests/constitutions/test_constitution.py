@@ -223,7 +223,7 @@ def test_anchors_and_drafts_are_no_part_of_the_version_and_scopes_are(tmp_path: 
             "leaves prompts without a principle like 'a'",
         ),
         ("{name: a, preference: 'Which?', source: {dokument: x}}", "'dokument'. Did you mean 'document'?"),
-        ("{name: a, preference: 'Which?', source: {document: x, line: 0}}", "greater than or equal to 1"),
+        ("{name: a, preference: 'Which?', source: {document: x, line: 0}}", "must be at least 1, not 0"),
     ],
 )
 def test_drafts_and_prompts_without_a_principle_are_refused(tmp_path: Path, line: str, sentence: str) -> None:

@@ -86,12 +86,15 @@ def test_later_stages_are_extended_or_made_again_and_said_to_be(moody: Moody, as
     assert len(again) == 9
     assert run.manifest("02-revisions").inputs["01-responses"] == run.output_digest("01-responses")
     assert run.manifest("03-sl-cai-model").records == 9
-    assert said[0].startswith(f"failed records are tried again: {failed['01-responses']} of 01-responses")
+    again_line = f"failed records are tried again: {failed['01-responses']} of 01-responses"
+    assert any(line.startswith(again_line) for line in said)
     assert any(line.startswith("02-revisions is extended") for line in said)
     assert any(line.startswith("03-sl-cai-model is made again") for line in said)
     before = states(run.folder)
     _, said = make(asked, until="03-sl-cai-model", retry_failures=True)
-    assert said == ["no complete stage has failed records."]
+    assert [line for line in said if not line.startswith("prompts.")] == [
+        "no complete stage has failed records."
+    ]
     make(asked, until="03-sl-cai-model")
     assert states(run.folder) == before
 

@@ -82,6 +82,17 @@ COMMANDS = [
     ["evaluate", f"{EVIL}=hf:{EVIL}", "--out", "new", "--pm", f"a={EVIL}"],
     ["evaluate", LABEL, "--part", EVIL],
     ["evaluate", LABEL, "--anchor", EVIL, "--out", "new"],
+    ["recipe", EVIL],
+    ["recipe", "demo", EVIL],
+    ["new", EVIL],
+    ["sweep", "demo", f"{EVIL}=1,2", f"out={EVIL}/sweep"],
+    ["merge", EVIL],
+    ["runs", EVIL],
+    ["view", f"{EVIL}9"],
+    ["label", f"{EVIL}9"],
+    ["label", "results", EVIL],
+    ["push", EVIL, EVIL],
+    ["pull", EVIL, "--out", f"{EVIL}/pulled"],
     [EVIL],
     [f"--{EVIL}"],
     ["show", f"--{EVIL}"],
@@ -109,7 +120,7 @@ def test_colours_of_our_own_stay() -> None:
 
 
 def test_all_printing_goes_through_one_file() -> None:
-    """Four bars of progress, which print no stranger's text, stand aside."""
+    """Bars of progress, which print no stranger's text, stand aside, and rows of JSON in ASCII."""
     printing = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -122,5 +133,6 @@ def test_all_printing_goes_through_one_file() -> None:
         "evaluation/judge/judge.py",
         "evaluation/principles/draft_principles.py",
         "evaluation/principles/examine.py",
+        "runs/rows.py",
         "serve/score_file.py",
     }

@@ -135,7 +135,7 @@ def test_a_faulty_revision_is_neither_built_upon_nor_trained_on(texts: list[str]
     assert len(chain.revisions) == 4
     assert chain.answer == ([INITIAL.text, *sound])[-1]
     assert [row["completion"][0]["content"] for row in examples([chain], [])] == sound
-    if style != "restate":
+    if style not in ("restate", "prompted"):  # these answer the prompt again
         built_upon = [INITIAL.text, *(chain_until(chain, n).answer for n in (1, 2, 3))]
         asked = [context for context in seen if context.endswith("Mend it.\n\nAssistant:")]
         assert all(f"Assistant: {b}\n\nHuman" in a for a, b in zip(asked, built_upon, strict=True))
