@@ -224,16 +224,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _revisions_are_there(self) -> Recipe:
-        for key, uses in (
-            ("comparisons.revised", self.comparisons.revised),
-            ("revisions.harmless", self.revisions.harmless),
+        for key, uses, none in (
+            ("comparisons.revised", self.comparisons.revised, "false"),
+            ("revisions.harmless", self.revisions.harmless, "0"),
         ):
             if uses and layout.REVISIONS in self.left_out:
-                raise ValueError(f"{key} needs revisions: set revisions.rounds to 1 or more")
+                raise ValueError(
+                    f"{key} needs revisions: set revisions.rounds to 1 or more, or {key} to {none}"
+                )
         if self.comparisons.revised and (self.comparisons.contrast or not self.comparisons.per_prompt):
             raise ValueError(
-                "comparisons.revised needs the feedback model's comparisons: set comparisons.contrast to null and "
-                "comparisons.per_prompt to 1 or more"
+                "comparisons.revised needs the feedback model's comparisons: set it to false, or "
+                "comparisons.contrast to null and comparisons.per_prompt to 1 or more"
             )
         return self
 
