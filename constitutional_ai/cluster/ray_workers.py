@@ -66,6 +66,8 @@ class RayWorkers:
 
     def __init__(self, address: str, workers: int, gpus: float, run: Path, say: Callable[[str], None]) -> None:
         """``address`` is ``ray`` or that of a cluster; ``gpus`` is what each worker gets, a fraction if below 1."""
+        if address == "ray" and "RAY_ADDRESS" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it once, when it is imported
         import ray
 
         self._ray, self._address, self._gpus, self._say = ray, address, gpus, say
@@ -117,7 +119,6 @@ class RayWorkers:
         address = os.environ.get("RAY_ADDRESS") if self._address == "ray" else self._address
         how: dict[str, Any] = {"address": address}
         if not address:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             how = {"address": "local", "num_cpus": len(self._shards), "include_dashboard": False}
         try:
             self._ray.init(**how, log_to_driver=False, logging_level="ERROR")
