@@ -7,7 +7,7 @@
 # make site             build the documentation as a site in build/site
 # make torture          kill runs, break servers, spoil inputs: every promise of docs/reliability.md; an hour
 # make planted          plant a preference in the labels, and check that the models learn it: minutes
-# make study            run three seeds of the demo and its control, and write docs/study.md: an hour; QUICK=1: minutes
+# make study            run three seeds of the demo and its control, and write docs/study.md: hours; QUICK=1: in small
 # make scale            records on many workers: identical, through kills, and how fast; Ray's part where it is installed
 # make bench            run all benchmarks; the trainings use the pairs in PAIRS=FILE, if given
 # make lock             write the versions that are installed to requirements.lock
