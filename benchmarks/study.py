@@ -2,7 +2,7 @@
 
 ``make study`` takes one to two hours on two cores, by the demo's times, and writes the table of docs/study.md and
 results/study.json from what it measured. ``QUICK=1 make study`` runs in small, with a few prompts and two seeds, and
-writes only its own folder. ``--test FILE`` measures the models on prompts of your own, too, in any form of docs/data.md.
+writes only its own folder. ``--test FILE`` measures the models on prompts of your own, too (docs/data.md).
 
 Training, tuning and test prompts never meet: the held-out prompts are halved by their ids. Settings may be chosen on
 the tuning half (``--half tuning``); the table counts the test half only.
