@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SCRIPTED = ["models.helpful=scripted:echo", "models.feedback=scripted:echo"]
 WORK = [  # without an extra
     ["--version"],
     ["recipe", "demo", "rl_cai"],
@@ -24,11 +23,11 @@ WORK = [  # without an extra
     ["check", "default"],
     ["new", "mine"],
     ["check", "mine/constitution.yaml", "--json"],
-    ["estimate", "demo", *SCRIPTED],
 ]
 NEED_AN_EXTRA = [
     (["doctor", "bundled:smollm2-135m"], "local"),
     (["run", "demo"], "local"),
+    (["estimate", "demo"], "local"),
     (["judge", "bundled:smollm2-135m", "--data", "pairs.jsonl"], "local"),
     (["serve", "mine"], "serve"),
 ]
