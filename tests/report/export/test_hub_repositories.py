@@ -14,7 +14,7 @@ from constitutional_ai.cli import main
 from constitutional_ai.data.hub_files import local_file
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
-from constitutional_ai.report.export import hub as hub_export
+from constitutional_ai.report.export import hub_repositories as hub_export
 from constitutional_ai.runs.run import Run
 from tests.hub_server import HubServer
 
