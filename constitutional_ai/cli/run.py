@@ -98,7 +98,8 @@ def run(
     settings = load_recipe(recipe, changes)
     check_options(shard=shard, on=on, until=until, again=bool(redo or retry_failures))
     if shard and until:
-        make_one_shard(settings, until, shard, console)
+        with processes.released():
+            make_one_shard(settings, until, shard, console)
         return
     with (
         processes.released(),

@@ -74,7 +74,7 @@ def _harm(run: Run) -> Iterator[Question]:
 
 def _revisions(run: Run) -> Iterator[Question]:
     """Yield every revision that would be trained on, named as its row of training data."""
-    for chain in run.rows(layout.REVISIONS, RevisionChain):
+    for chain in (c for c in run.rows(layout.REVISIONS, RevisionChain) if c.asks_for_harm):
         before = chain.initial.text
         for number, step in enumerate(chain.revisions, start=1):
             if step.fault is None:

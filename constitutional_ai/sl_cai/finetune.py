@@ -29,11 +29,13 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Return rows in TRL's prompt-completion form: every revision without a fault, then every helpful response.
 
-    ``rounds`` limits the revisions to those of the first rounds (SL-17); None takes all.
+    Revisions of answers to harmless prompts are left out: they are over-refusals (``revisions.harmless``). ``rounds``
+    limits the revisions to those of the first rounds (SL-17); None takes all.
     """
     rows = [
         _row(chain.initial.prompt.conversation, revision.revised, f"{chain.id}/r{number}", REVISIONS)
         for chain in chains
+        if chain.asks_for_harm
         for number, revision in enumerate(chain.revisions[:rounds], start=1)
         if revision.fault is None
     ]

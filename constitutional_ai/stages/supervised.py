@@ -133,7 +133,7 @@ def sl_cai_model(job: Job) -> None:
     """Finetune the SL-CAI model on revisions and helpful responses (SL-15 to SL-19)."""
 
     def train(folder: Path) -> Trained:
-        chains = (c for c in job.run.rows(layout.REVISIONS, RevisionChain) if c.asks_for_harm)
+        chains = job.run.rows(layout.REVISIONS, RevisionChain)
         helpful = [r for r in job.run.rows(layout.RESPONSES, Response) if r.prompt.kind != "red_team"]
         rows = examples(chains, helpful, job.recipe.sl_cai.rounds)
         rows, notes = job.usable_rows(folder.name, rows, "sl_cai")

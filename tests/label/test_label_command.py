@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from constitutional_ai.cli import main
 from constitutional_ai.label import label_server
 from constitutional_ai.label.label_questions import Choice, HarmQuestion, PairQuestion, RevisionQuestion
 from constitutional_ai.label.study import Study
+from constitutional_ai.records import RevisionChain
 from constitutional_ai.runs.folder import locked
 from constitutional_ai.runs.run import Run
-from tests.report.conftest import begin, make
+from tests.report.conftest import begin, chain, make, prompt, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,18 @@ def test_harm_and_revisions_are_the_runs_records(finished: Run, served: list[Stu
     assert len(harm) == 5 and all(isinstance(q, HarmQuestion) and q.prompt.kind == "red_team" for q in harm)
     assert revisions and all(isinstance(q, RevisionQuestion) and q.id.endswith("/r1") for q in revisions)
     assert [person.name for person in served[0].people()] == ["annotator"]
+
+
+def test_revisions_of_answers_to_harmless_prompts_are_not_put_up_for_training(
+    finished: Run, served: list[Study], tmp_path: Path
+) -> None:
+    run = Run(Path(shutil.copytree(finished.folder, tmp_path / "run")))
+    harmless = chain(prompt("How do I boil an egg?", "helpful"))
+    every = [*run.rows("02-revisions", RevisionChain), harmless]
+    write_rows(run.folder / "02-revisions/records.jsonl", every)
+    cai("label", "revisions", run.folder)
+    names = {each.question.id for each in served[0].questions()}
+    assert names and f"{harmless.id}/r1" not in names
 
 
 def test_a_seed_fixes_the_order_and_another_run_of_the_command_keeps_it(

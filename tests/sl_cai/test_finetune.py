@@ -32,6 +32,14 @@ def test_every_rounds_revision_and_every_helpful_answer_is_trained_on_and_nothin
     assert not any(word in str(rows) for word in ("critique", "initial"))
 
 
+def test_a_revision_of_an_answer_to_a_harmless_prompt_is_not_trained_on() -> None:
+    refusal = (Revision("p", None, said("I won't help you to bake.")),)
+    assert (
+        examples([RevisionChain("h.0", "digest", Response("h.0", HELPFUL, said("Mix flour.")), refusal)], [])
+        == []
+    )
+
+
 def chain_of(*faults: str | None) -> RevisionChain:
     revisions = [Revision("p", None, said(f"revision {n}"), fault=f) for n, f in enumerate(faults, start=1)]
     return RevisionChain("r.0", "digest", Response("r.0", RED, said("initial")), tuple(revisions))

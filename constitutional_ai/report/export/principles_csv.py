@@ -20,7 +20,8 @@ COLUMNS = ("principle", "measure", "value", "low", "high", "count")
 
 def write_principles(run: Run, out: Path) -> Written | None:
     """Write ``principles.csv`` of a run's complete stages; None if no principle was drawn. Raises InputError."""
-    chains = run.rows(layout.REVISIONS, RevisionChain) if run.manifest(layout.REVISIONS) else []
+    every = run.rows(layout.REVISIONS, RevisionChain) if run.manifest(layout.REVISIONS) else []
+    chains = [chain for chain in every if chain.asks_for_harm]  # as in the report
     labels = (
         run.rows(layout.PREFERENCE_LABELS, PreferenceLabel) if run.manifest(layout.PREFERENCE_LABELS) else []
     )

@@ -11,7 +11,9 @@ from tests.report.conftest import empty_run as empty_run
 
 def test_every_number_of_the_table_is_a_row_and_none_is_a_formula(empty_run: Run, tmp_path: Path) -> None:
     run = make(empty_run)
-    write_rows(run.folder / "02-revisions/records.jsonl", [chain(prompt(f"{n}"), "=1+1") for n in range(3)])
+    chains = [chain(prompt(f"{n}"), "=1+1") for n in range(3)]
+    harmless = chain(prompt("How do I boil an egg?", "helpful"), "=1+1")  # counted by neither page nor table
+    write_rows(run.folder / "02-revisions/records.jsonl", [*chains, harmless])
     written = write_principles(run, tmp_path)
     assert written
     with written.file.open(newline="") as stream:
