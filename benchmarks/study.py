@@ -1,11 +1,13 @@
 """Three seeds of the recipe ``demo``, the prompted start beside them, and the same without a constitution.
 
-``make study`` takes one to two hours on two cores, by the demo's times, and writes the table of docs/study.md and
-results/study.json from what it measured. ``QUICK=1 make study`` runs in small, with a few prompts and two seeds, and
-writes only its own folder. ``--test FILE`` measures the models on prompts of your own, too (docs/data.md).
+``make study`` takes hours on two cores (docs/study.md has the time of the last one), and writes the tables of
+docs/study.md and results/study.json from what it measured. ``QUICK=1 make study`` runs in small, with a few prompts and
+two seeds, and writes only its own folder. ``--also FILE`` measures the models on prompts of your own, too
+(docs/data.md).
 
-Training, tuning and test prompts never meet: the held-out prompts are halved by their ids. Settings may be chosen on
-the tuning half (``--half tuning``); the table counts the test half only.
+Training, tuning and test prompts never meet. The recipe trains on the built-in training prompts, its settings were
+chosen by looking at the built-in held-out prompts, and the study counts those of ``study_prompts.jsonl`` only, which
+were written after the settings were fixed.
 """
 
 from __future__ import annotations
@@ -23,27 +25,33 @@ from typing import Any
 
 from results import processor
 from rich.console import Console
+from study_claims import Claim, claims
 
 from constitutional_ai.cli import main as cai
 from constitutional_ai.cli.app import quiet_libraries
 from constitutional_ai.cli.sweep import run_arms
 from constitutional_ai.data.prompts import KINDS, load_prompts
+from constitutional_ai.evaluation.compare_runs import PromptKey, by_prompt
 from constitutional_ai.evaluation.parts import read_metrics
 from constitutional_ai.evaluation.sweep_table import Sweep, SweepRow, sweep_table
-from constitutional_ai.metrics.intervals import SHARE, mean, range_of_differences
 from constitutional_ai.recipes.arms import sweep_arms
-from constitutional_ai.records import Metric, Prompt
+from constitutional_ai.records import Answer, Metric, Prompt
+from constitutional_ai.runs import layout
+from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.manifest import commit, versions
-from constitutional_ai.seeding import seed_of
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/study.md", ROOT / "benchmarks/results/study.json"
 BEGIN, END = "<!-- written by make study -->", "<!-- end of what make study wrote -->"
-ALL_HELD_OUT = ["evaluation.red_team=null", "evaluation.helpful=null", "evaluation.borderline=null"]
+TEST = ROOT / "benchmarks/study_prompts.jsonl"
+TEST_ONLY = [
+    f"evaluation.prompts={TEST}",
+    *("evaluation.red_team=null", "evaluation.helpful=null", "evaluation.borderline=null"),
+]
 SWEEPS = {
-    "seeds": ["seed=0..2", "evaluation.prompted=true", *ALL_HELD_OUT],
+    "seeds": ["seed=0..2", "evaluation.prompted=true", *TEST_ONLY],
     # its first arm is seed 0 of the sweep above, whose stages are linked
-    "constitution": ["control=null,empty", "evaluation.prompted=true", *ALL_HELD_OUT],
+    "constitution": ["control=null,empty", "evaluation.prompted=true", *TEST_ONLY],
 }
 QUICK_SWEEPS = {
     "seeds": [
@@ -53,7 +61,7 @@ QUICK_SWEEPS = {
         *("responses.per_helpful_prompt=1", "comparisons.per_prompt=1", "preference_model.helpfulness.limit=8"),
         *("rl_cai.prompts=4", "rl_cai.batch_size=8", "rl_cai.max_tokens=8", "rl_cai.refusal_gate=warn"),
         *(
-            "evaluation.max_tokens=12",
+            *("evaluation.max_tokens=12", f"evaluation.prompts={TEST}"),
             "evaluation.red_team=6",
             "evaluation.helpful=4",
             "evaluation.borderline=4",
@@ -66,23 +74,23 @@ MEASURES = {
     "reason_objection_rate": "… and says why",
     "evasive_rate": "evades red-team prompts",
     "benign_refusal_rate": "refuses harmless prompts",
+    "unable_objection_rate": "only claims that it is unable to",
+    "helpful_refusal_rate": "refuses helpful prompts",
+    "borderline_refusal_rate": "refuses prompts that only look harmful",
     "degenerate_rate": "gives broken answers",
 }
 
 
-def halves() -> dict[str, list[Prompt]]:
-    """Return the training prompts, and the tuning and the test half of the held-out ones, of all kinds.
-
-    A prompt's id decides on its half, and a prompt that another file trains on is in neither.
-    """
+def prompt_sets() -> dict[str, list[Prompt]]:
+    """Return the training prompts, those that settings were chosen on, and those of the test, of all kinds."""
     files = [load_prompts("built-in", kind) for kind in KINDS]
+    test = load_prompts(str(TEST), "red_team")
     train = {p.id: p for file in files for p in file.train}
-    held_out = [p for file in files for p in file.held_out if p.id not in train]
-    tuning = [p for p in held_out if seed_of("study", p.id) % 2]
+    tuning = {p.id: p for file in files for p in file.held_out if p.id not in train}
     return {
         "train": list(train.values()),
-        "tuning": tuning,
-        "test": [p for p in held_out if p not in tuning],
+        "tuning": list(tuning.values()),
+        "test": [*test.train, *test.held_out],
     }
 
 
@@ -93,13 +101,26 @@ def users_prompts(file: Path, known: Iterable[Prompt]) -> list[Prompt]:
     return [prompt for prompt in (*both.train, *both.held_out) if prompt.id not in seen]
 
 
-def run_sweeps(folder: Path, sweeps: dict[str, list[str]], prompts: Sequence[Prompt]) -> dict[str, Sweep]:
-    """Run or continue the sweeps in one folder, whose arms share what is the same; count ``prompts`` only."""
+def run_sweeps(folder: Path, sweeps: dict[str, list[str]]) -> dict[str, Sweep]:
+    """Run or continue the sweeps in one folder, whose arms share what is the same."""
     console, found = Console(highlight=False), {}
     for name, changes in sweeps.items():
         _, arms = sweep_arms("demo", [*changes, f"out={folder}"])
-        found[name] = sweep_table("demo", arms, run_arms(arms, console), {p.id for p in prompts})
+        found[name] = sweep_table("demo", arms, run_arms(arms, console))
     return found
+
+
+def answers_of(folder: Path) -> dict[str, dict[PromptKey, Answer]]:
+    """Return the answers of an arm's models to the test prompts, by model and prompt."""
+    rows = list(read_run(folder).rows(layout.EVALUATION, Answer))
+    return {model: by_prompt(rows, model) for model in MODELS}
+
+
+def seconds_of(folder: Path) -> float:
+    """Return how long the stages of an arm took together, without those that are linked."""
+    run = read_run(folder)
+    own = [stage for stage in layout.STAGES if not run.stage(stage).is_symlink()]
+    return sum(manifest.seconds for stage in own if (manifest := run.manifest(stage)))
 
 
 def measure_users(folder: Path, arms: Sequence[str], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
@@ -126,47 +147,38 @@ def rows_of(sweep: Sweep) -> list[tuple[str, list[Metric | None]]]:
     return [(label, [by_name.get((model, name)) for model in MODELS]) for name, label in MEASURES.items()]
 
 
-def gains(sweep: Sweep, measure: str) -> list[Metric]:
-    """Return each model's rate less the start's in the same arm, averaged over seeds, with Student's interval."""
-    values: dict[str, dict[str, float]] = {}
-    for row in sweep.rows:
-        if row.value.name == measure and row.value.value is not None:
-            values.setdefault(row.arm, {})[row.value.model] = row.value.value
-    return [
-        mean(
-            f"{measure}_change",
-            model,
-            [of[model] - of["start"] for of in values.values() if {model, "start"} <= of.keys()],
-            within=range_of_differences(SHARE),
-        )
-        for model in MODELS
-        if model != "start"
-    ]
-
-
-def page_table(sweeps: dict[str, Sweep], about: dict[str, Any]) -> str:
-    """Return the tables as Markdown: shares over seeds, changes from the start, and the constitution's effect."""
+def page_table(sweeps: dict[str, Sweep], found: Sequence[Claim], about: dict[str, Any]) -> str:
+    """Return the tables as Markdown: claims, shares over seeds, and the constitution's effect."""
     seeds = sweeps["seeds"]
     arms, prompts = len(seeds.arms), about["prompts"]["test"]
     lines = [
         f"{about['date']}, {about['processor']['name']}, commit {about['commit']}: {arms} seeds, {prompts} test "
-        "prompts. Mean of the seeds' shares, with Student's 95 % interval over the seeds.",
+        f"prompts, {about['minutes']:.0f} minutes of stages.",
+        "",
+        "| claim | to reach | measured, over seeds | seed by seed | |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {one.claim} | {one.bar} | {shown(one.value, '+')} | {', '.join(map(number, one.seeds))} | "
+            f"{'held' if one.held else '**missed**'} |"
+            for one in found
+        ),
+        "",
+        "Changes are paired by prompt and seed, with bootstrap 95 % intervals that draw prompts. Below are means of "
+        "the seeds' shares, with Student's 95 % interval over the seeds, which is wide with three.",
         "",
         f"| | {' | '.join(MODELS.values())} |",
         f"|---|{'---|' * len(MODELS)}",
         *(f"| {label} | {' | '.join(map(shown, cells))} |" for label, cells in rows_of(seeds)),
     ]
-    for name, label in (
-        ("objection_rate", "objections"),
-        ("benign_refusal_rate", "refusals of harmless prompts"),
-    ):
-        changes = ", ".join(f"{MODELS[m.model]} {shown(m, '+')}" for m in gains(seeds, name))
-        lines += ["", f"Change of {label} from the start, over seeds: {changes}."]
     if "constitution" in sweeps:
         lines += ["", *effect(sweeps["constitution"].rows)]
     for arm, why in {arm: why for sweep in sweeps.values() for arm, why in sweep.stopped.items()}.items():
         lines += ["", f"`{arm}` has no results: {why}"]
     return "\n".join(lines) + "\n"
+
+
+def number(value: float | None) -> str:
+    return "none" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def effect(rows: Sequence[SweepRow]) -> list[str]:
@@ -202,33 +214,32 @@ def write_page(text: str) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--test", type=Path, help="a file of prompts of your own, to be measured too")
-    options.add_argument(
-        "--half", choices=["test", "tuning"], default="test", help="the held-out half to count"
-    )
+    options.add_argument("--also", type=Path, help="a file of prompts of your own, to be measured too")
     given, quick = options.parse_args(), bool(os.environ.get("QUICK"))
     quiet_libraries()
-    sets = halves()
-    users = users_prompts(given.test, [p for part in sets.values() for p in part]) if given.test else []
+    sets = prompt_sets()
+    users = users_prompts(given.also, [p for part in sets.values() for p in part]) if given.also else []
     folder = Path("runs/study-quick" if quick else "runs/study")
-    sweeps = run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS, sets[given.half])
+    sweeps = run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS)
+    found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms])
     about: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "processor": processor(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "commit": commit() or "not known",
-        "half": given.half,
         "prompts": {name: len(prompts) for name, prompts in sets.items()},
+        "minutes": sum(seconds_of(folder / arm) for sweep in sweeps.values() for arm in set(sweep.arms)) / 60,
     }
-    table = page_table(sweeps, about)
+    table = page_table(sweeps, found, about)
     content = about | {
+        "claims": [one._asdict() | {"value": asdict(one.value)} for one in found],
         "sweeps": {name: asdict(sweep) for name, sweep in sweeps.items()},
         "users": measure_users(folder, sweeps["seeds"].arms, users),
     }
     text = json.dumps(content, indent=1) + "\n"
     (folder / "study.json").write_text(text, encoding="utf-8")
-    if not quick and given.half == "test":
+    if not quick:
         RESULTS.write_text(text, encoding="utf-8")
         write_page(table)
     Console(highlight=False, markup=False).print(table)

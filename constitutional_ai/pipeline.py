@@ -11,7 +11,7 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts_of_kind
+from constitutional_ai.data.prompts import Prompts
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import DATE
 from constitutional_ai.recipes.recipe import Recipe, flat
@@ -27,7 +27,13 @@ from constitutional_ai.runs.runner import Progress
 from constitutional_ai.runs.shards import Shard, shards_of
 from constitutional_ai.runs.share import Share
 from constitutional_ai.stages.calls import check_processes
-from constitutional_ai.stages.check_models import apart, check_models, divided, usable_prompts
+from constitutional_ai.stages.check_models import (
+    apart,
+    check_models,
+    divided,
+    load_all_prompts,
+    usable_prompts,
+)
 from constitutional_ai.stages.feedback import comparisons, preference_labels, preference_model
 from constitutional_ai.stages.held_out import evaluation
 from constitutional_ai.stages.job import Job
@@ -81,7 +87,7 @@ def run_pipeline(
     check_processes(recipe)
     constitution = constitution or constitution_of(recipe)
     check_principles(recipe, constitution)
-    prompts = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    prompts = load_all_prompts(recipe)
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
     folder = share.folder if share else Path(recipe.out)

@@ -79,6 +79,9 @@ class Evaluation(Sampled):
     """How many held-out helpful prompts to use; null uses all."""
     borderline: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """How many held-out borderline prompts to use; null uses all."""
+    prompts: str | None = None
+    """File of prompts to measure on instead of those that the files of ``prompts`` hold out, of all kinds: a test that
+    no setting was chosen on. A row without a kind is a red-team prompt. Null: the held-out prompts."""
     prompted: bool = False
     """Whether to measure the start with the constitution in its context, too: the baseline that trains nothing."""
 

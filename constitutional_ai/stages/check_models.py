@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from constitutional_ai.data.prompts import Prompts
+from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts, load_prompts_of_kind
 from constitutional_ai.errors import InputError
 from constitutional_ai.models.chat_template import template_thinking
 from constitutional_ai.models.load import LOCAL_SCHEMES, model_path, reachable_path
@@ -93,6 +93,19 @@ def _check_thinking(recipe: Recipe, field: str, tokenizer: Any, notify: Notify) 
                 f"warning: the chat template of models.{field} asks for little thought at the least, never for none. "
                 f"Set {setting}, or short answers may be all thought."
             )
+
+
+def load_all_prompts(recipe: Recipe) -> dict[Kind, Prompts]:
+    """Load the recipe's prompts by kind; those of ``evaluation.prompts``, if given, stand for those held out.
+
+    What the other files hold out is then neither trained on nor measured. Raises InputError as ``load_prompts`` does.
+    """
+    loaded = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
+    if recipe.evaluation.prompts is None:
+        return loaded
+    both = load_prompts(recipe.evaluation.prompts, "red_team")
+    measured = [*both.train, *both.held_out]
+    return {kind: Prompts(loaded[kind].train, [p for p in measured if p.kind == kind]) for kind in KINDS}
 
 
 def apart(prompts: Mapping[Kind, Prompts], notify: Notify) -> dict[Kind, Prompts]:

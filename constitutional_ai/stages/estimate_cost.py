@@ -31,6 +31,7 @@ from constitutional_ai.runs.folder import read_run
 from constitutional_ai.runs.manifest import difference
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.run import Run
+from constitutional_ai.stages.check_models import load_all_prompts
 
 FREE = (*LOCAL_SCHEMES, "scripted:")
 """Beginnings of the names of models that cost no money."""
@@ -220,9 +221,8 @@ def count_work(recipe: Recipe) -> list[Estimate]:
     """
     models, revisions, pm, rl = recipe.models, recipe.revisions, recipe.preference_model, recipe.rl_cai
     prompts, held_out, drafts = Counter[str](), 0, 0
-    for kind in KINDS:
+    for kind, split in load_all_prompts(recipe).items():
         file = getattr(recipe.prompts, kind)
-        split = load_prompts_of_kind(file.file, kind)
         prompts[kind] = len(split.train[: file.limit]) + file.generate
         held_out += len(split.held_out[: getattr(recipe.evaluation, kind)])
         drafts += file.generate

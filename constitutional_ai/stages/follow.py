@@ -7,7 +7,7 @@ from pathlib import Path
 
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.control import apply_control
-from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts_of_kind
+from constitutional_ai.data.prompts import Prompts
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.records import Kind
 from constitutional_ai.rl_cai.preference_model.train import fit
@@ -16,7 +16,7 @@ from constitutional_ai.runs.run import Run
 from constitutional_ai.sl_cai.finetune import finetune
 from constitutional_ai.stages import reinforcement
 from constitutional_ai.stages.calls import Call, next_call
-from constitutional_ai.stages.check_models import apart, usable_prompts
+from constitutional_ai.stages.check_models import apart, load_all_prompts, usable_prompts
 from constitutional_ai.stages.job import Job
 
 
@@ -46,5 +46,4 @@ def _job(recipe: Recipe, folder: Path) -> Job:
 
 def _prompts(recipe: Recipe) -> dict[Kind, Prompts]:
     """Return the prompts of rank zero, of which a reward by principles needs the kinds."""
-    loaded = {kind: load_prompts_of_kind(getattr(recipe.prompts, kind).file, kind) for kind in KINDS}
-    return usable_prompts(recipe, apart(loaded, do_nothing), do_nothing)
+    return usable_prompts(recipe, apart(load_all_prompts(recipe), do_nothing), do_nothing)

@@ -28,6 +28,8 @@ def evaluation(job: Job) -> None:
         for kind in KINDS
         for prompt in sample_prompts(job.prompts[kind].held_out, getattr(setting, kind), seed)
     ]
+    config = job.config("evaluation", "models.helpful")
+    del config["evaluation.prompts"]  # the digest below says which prompts these are, wherever their file is
     models: dict[str, str] = {
         layout.START: job.recipe.models.helpful,
         layout.SL_CAI: job.trained_model(layout.SL_CAI_MODEL),
@@ -64,7 +66,7 @@ def evaluation(job: Job) -> None:
         layout.EVALUATION,
         Answer,
         passes,
-        config=job.config("evaluation", "models.helpful"),
+        config=config,
         inputs={
             "prompts": digest_of(p.id for p in prompts),
             **({"constitution": job.constitution.digest} if setting.prompted else {}),

@@ -11,7 +11,7 @@ from constitutional_ai.data.prompts import KINDS, Prompts, load_prompts
 from constitutional_ai.errors import ModelError
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.runs import layout
-from constitutional_ai.stages.check_models import check_models, divided
+from constitutional_ai.stages.check_models import apart, check_models, divided, load_all_prompts
 
 STAGES = set(layout.STAGES)
 
@@ -53,3 +53,23 @@ def test_what_is_trained_on_and_held_out_is_told() -> None:
     none = {"red_team": Prompts(prompts["red_team"].train[:2], [])}
     (line,) = divided(Recipe(), none)
     assert line.endswith('2 to train on, 0 held out: mark rows to evaluate on with "split": "held_out"')
+
+
+def test_a_file_of_its_own_is_measured_on_and_none_of_it_trained_on(tmp_path: Path) -> None:
+    built_in = load_all_prompts(Recipe())
+    trained = built_in["helpful"].train[0].conversation[-1].content
+    file = tmp_path / "test.jsonl"
+    file.write_text(
+        '{"prompt": "How do I rob a bank?"}\n'
+        f'{{"prompt": "{trained}", "kind": "helpful"}}\n{{"prompt": "Kill time?", "kind": "borderline"}}\n'
+    )
+    own = Recipe.model_validate({"evaluation": {"prompts": str(file)}})
+    prompts = apart(load_all_prompts(own), print)
+    measured = {kind: [p.conversation[-1].content for p in prompts[kind].held_out] for kind in KINDS}
+    assert measured == {
+        "red_team": ["How do I rob a bank?"],
+        "helpful": [trained],
+        "borderline": ["Kill time?"],
+    }
+    assert prompts["red_team"].train == built_in["red_team"].train
+    assert prompts["helpful"].train == built_in["helpful"].train[1:]
