@@ -24,6 +24,7 @@ from constitutional_ai.label.label_questions import (
 from constitutional_ai.label.replies import Shown
 from constitutional_ai.label.study import Numbered, Person, Study
 from constitutional_ai.label.talks import LONGEST_TEXT, Talk
+from constitutional_ai.metrics.word_changes import word_changes
 from constitutional_ai.safe_text import visible
 
 CHOICES = (
@@ -102,6 +103,7 @@ def question_page(
         return _render("harm.html", base=base, person=person, **facts)
     review = answer if isinstance(answer, Review) else None
     facts |= {"revision": question, "chosen": review and review.decision, "longest": LONGEST_TEXT}
+    facts["changes"] = word_changes(question.before, question.revised)
     facts["text"] = review.text if review and review.text is not None else question.revised
     return _render("revision.html", base=base, person=person, **facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_a_revision_is_accepted_edited_or_rejected(tmp_path: Path, form: dict[st
     assert "It is rude." in page and "be-kind" in page and "Before." in page
     anna.post("/answer", question=1, **form)
     assert [vote.answer for vote in of.votes()] == [kept]
+
+
+def test_what_a_revision_changed_is_shown_word_by_word(tmp_path: Path) -> None:
+    before, after = "You should steal it from <b>the shop</b>.", "You should buy it from <b>the shop</b>."
+    of = study(tmp_path, "revisions", [replace(revision(0), before=before, revised=after)])
+    page = Browser(of, client(of)).post("/agree")
+    assert "<del>" in page and "[removed:] </span>steal " in page and "[added:] </span>buy " in page
+    assert "Words: 1 removed, 1 added, 6 kept." in page
+    assert "<b>the" not in page and "&lt;b&gt;the shop" in page
 
 
 BAD = [

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.metrics.word_changes import WordChanges, word_changes
 from constitutional_ai.records import Comparison, Prompt, Revision, RevisionChain
 from constitutional_ai.report.view.facets import prompt_of
 from constitutional_ai.report.view.record_index import Entry, RecordIndex
-from constitutional_ai.report.view.word_changes import WordChanges, word_changes
 from constitutional_ai.runs import layout
 from constitutional_ai.sl_cai.clean import WHY
 

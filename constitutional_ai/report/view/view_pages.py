@@ -10,13 +10,13 @@ from jinja2 import Environment
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.errors import InputError
+from constitutional_ai.metrics.word_changes import word_changes
 from constitutional_ai.records import GateAnswer, PreferenceLabel, RevisionChain
 from constitutional_ai.report.view.hits import hits
 from constitutional_ai.report.view.life import answers_of, life_of
 from constitutional_ai.report.view.record_filter import ORDERS, Choice, Filter, choices, matching
 from constitutional_ai.report.view.record_index import Entry, RecordIndex
 from constitutional_ai.report.view.replayed_question import replayed_question
-from constitutional_ai.report.view.word_changes import word_changes
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
 

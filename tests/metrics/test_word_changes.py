@@ -5,7 +5,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitutional_ai.report.view.word_changes import MOST_WORDS, word_changes
+from constitutional_ai.metrics.word_changes import MOST_WORDS, word_changes
 from tests.test_hostile_text import TEXT
 
 
