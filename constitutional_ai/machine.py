@@ -5,10 +5,13 @@ Only the functions that need torch import it, so that light commands can import 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import os
 import platform
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,3 +103,35 @@ def follow_umask(folder: Path) -> None:
     os.umask(umask)
     for path in (folder, *folder.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def forget_peak_memory() -> None:
+    """Let ``peak_memory`` count from now on, without what is no longer used."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR.exists():
+        with suppress(AttributeError):  # glibc keeps freed memory; other C libraries have no such function
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):  # where it may not be written, the peak stays that of the whole process
+            CLEAR.write_text("5")
+
+
+def peak_memory() -> float | None:
+    """Return the most bytes that this process has held since ``forget_peak_memory``: of the GPU, if there is one.
+
+    On a CPU that is the memory of the whole process, libraries included. None where the system is not Linux.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
+    text = STATUS.read_text("utf-8") if STATUS.exists() else ""
+    lines = [line.split() for line in text.splitlines() if line.startswith("VmHWM:")]
+    return 1024.0 * int(lines[0][1]) if lines else None

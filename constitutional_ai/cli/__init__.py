@@ -6,6 +6,7 @@ import click
 
 from constitutional_ai.cli import (
     constitution,
+    estimate,
     evaluate,
     hub,
     label,
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 main.add_section(
-    "Run the method", recipe.new, run.run, sweep.sweep, many_machines.merge, run.estimate, recipe.recipe
+    "Run the method", recipe.new, run.run, sweep.sweep, many_machines.merge, estimate.estimate, recipe.recipe
 )
 main.add_section("Constitutions", constitution.check, constitution.constitution)
 main.add_section("Choose models", models.doctor, models.judge)

@@ -28,6 +28,8 @@ STAGES = (
 )
 """All stages, in the order in which they run."""
 
+TRAININGS = (SL_CAI_MODEL, PREFERENCE_MODEL, RL_CAI_MODEL)
+"""Stages that train a model."""
 SHARDED = (PROMPTS, RESPONSES, REVISIONS, COMPARISONS, PREFERENCE_LABELS)
 """Stages whose records can be made in shards, on several machines."""
 

@@ -12,6 +12,7 @@ import yaml
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.constitutions.in_context import as_instructions
 from constitutional_ai.errors import InputError
+from constitutional_ai.estimate.count_work import count_work
 from constitutional_ai.evaluation.candidates import find_candidates
 from constitutional_ai.models import load
 from constitutional_ai.models.scripted import ScriptedModel, scripted
@@ -22,7 +23,6 @@ from constitutional_ai.report.contents import read_contents
 from constitutional_ai.report.page.page import render
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Run
-from constitutional_ai.stages.estimate_cost import count_work
 from tests.pipeline.stand_ins import untrained
 from tests.pipeline.tiny_run import make, settings
 

@@ -14,6 +14,8 @@ from constitutional_ai.cli import main
 from constitutional_ai.constitutions.constitution import load_constitution
 from constitutional_ai.data.prompts import load_prompts
 from constitutional_ai.errors import InputError
+from constitutional_ai.estimate.count_work import Estimate
+from constitutional_ai.estimate.estimate_cost import estimate
 from constitutional_ai.models import load
 from constitutional_ai.models.model import Context, Sampling, plain
 from constitutional_ai.models.scripted import ScriptedModel
@@ -25,7 +27,6 @@ from constitutional_ai.runs.rows import write_rows
 from constitutional_ai.runs.run import Run, Trained
 from constitutional_ai.runs.runner import Silent
 from constitutional_ai.stages import job
-from constitutional_ai.stages.estimate_cost import Estimate, estimate
 
 SERVER = "server:m@http://127.0.0.1:9/v1"
 SMALL = [
@@ -280,9 +281,9 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     done = CliRunner().invoke(main, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     lines = {line.split()[0]: line.split()[1:] for line in done.output.splitlines()[:10]}
-    assert lines["01-responses"] == ["6", "6", "0", "0", "600", "120", "3", "s", "–"]
-    assert lines["02-revisions"] == ["3", "6", "0", "0", "–", "–", "–", "–"]
-    assert lines["all"][2:] == ["7", "24", "–", "–", "–", "–"]
+    assert lines["01-responses"] == ["6", "6", "0", "0", "600", "120", "3", "s"]
+    assert lines["02-revisions"] == ["3", "6", "0", "0", "–", "–", "–"]
+    assert lines["all"][2:] == ["7", "24", "–", "–", "–"]
     rows = {row["stage"]: row for row in json.loads(out.read_text())}
     assert (rows["01-responses"]["read"], rows["02-revisions"]["seconds"]) == (600, None)
     half = CliRunner().invoke(main, ["estimate", "demo", "--price-in", "1"])
@@ -302,8 +303,11 @@ def test_trainings_and_the_answers_that_they_sample_are_counted() -> None:
 
 def test_what_cannot_be_known_is_told_with_the_commands_that_show_it() -> None:
     told = CliRunner().invoke(main, ["estimate", "demo", *SMALL]).output
-    assert "Tokens, time and money are not known before something has run" in told
-    assert "estimate demo --like runs/pilot" in told and "Memory is not estimated" in told
+    assert "Tokens, time, memory and money are not known before something has run" in told
+    assert all(
+        f"estimate demo {source}" in told for source in ("--like runs/pilot", "--measure", "--rates FILE")
+    )
+    assert "tokens read" not in told  # of which nothing is known
 
 
 ALL = {f"_{name.replace('-', '_')}": {"config": {}} for name in STAGES if name != "00-prompts"}
