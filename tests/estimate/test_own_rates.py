@@ -65,6 +65,11 @@ def test_what_the_table_does_not_tell_is_unknown(tmp_path: Path) -> None:
     assert found[layout.RESPONSES].memory and found[layout.SL_CAI_MODEL].memory
 
 
+def test_the_table_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text()
+    assert by_rates(tmp_path, page.partition("```yaml\n")[2].partition("```")[0]) == by_rates(tmp_path)
+
+
 def test_lora_and_smaller_micro_batches_take_less_memory(tmp_path: Path) -> None:
     def memory(*changes: str) -> float:
         return by_rates(tmp_path, RATES, *changes)[layout.RL_CAI_MODEL].memory or 0
