@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,7 @@ def test(file: str, judge: str, out: Path | None, **options: Any) -> None:
         principles_table,
     )
 
-    answers = examine_principles(file, judge, out=out, **options)
+    answers = examine_principles(file, judge, out=out, say=partial(echo, err=True), **options)
     related = agreements(answers)
     if out:
         from constitutional_ai.report.figures.agreement_matrix import agreement_matrix

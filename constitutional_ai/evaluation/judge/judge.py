@@ -128,8 +128,7 @@ def judge_model(
         # first, so that a model that cannot be asked is refused before the labels have cost anything
         by_harm = asyncio.run(order_by_harm(comparisons, model)) if settings.predicates else []
         judged = asyncio.run(judge(comparisons, labelled, lambda _: bars.advance(bar)))
-        if isinstance(model, CachedModel) and model.reused:
-            say(f"{model.reused} answers are those of earlier calls. To ask anew, delete {kept_calls()}")
+        say_reused(model, say)
     if rows:
         write_atomically(rows, "".join(_row_lines([pair for pair, _ in comparisons], judged)))
     report = judge_report(name, judged, unusable, by_harm)
@@ -142,6 +141,12 @@ def judge_model(
             f"To see what this model can do, type: cai doctor {name}"
         )
     return report
+
+
+def say_reused(model: Model, say: Callable[[str], None]) -> None:
+    """Tell how many answers are those of earlier calls, if any are."""
+    if isinstance(model, CachedModel) and model.reused:
+        say(f"{model.reused} answers are those of earlier calls. To ask anew, delete {kept_calls()}")
 
 
 def kept_calls() -> Path:

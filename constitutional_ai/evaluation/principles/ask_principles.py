@@ -1,8 +1,9 @@
 """Ask a judge about each pair of answers under each principle, and under its negation (``cai constitution test``).
 
-Questions are those of the pipeline (``rl_cai/feedback``), in both orders where the method has one. The negation is the
-principle's own question and a request for the reply that it would not choose. The method likelihood has none: there,
-swapping the two assistants reverses every answer by arithmetic.
+Questions are those of the pipeline (``rl_cai/feedback``), in both orders where the method has one, behind the worked
+examples that a run would draw for the pair. The negation is the principle's own question and a request for the reply
+that it would not choose. The method likelihood has none: there, swapping the two assistants reverses every answer by
+arithmetic.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from constitutional_ai.constitutions.constitution import Constitution, Principle
 from constitutional_ai.errors import RecordError
 from constitutional_ai.evaluation.principles.contrasts import Contrast, ContrastPair
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import is_tie
+from constitutional_ai.records import PreferenceLabel, is_tie
 from constitutional_ai.rl_cai.feedback.label import METHODS, label
 from constitutional_ai.rl_cai.feedback.settings import Feedback
 from constitutional_ai.rl_cai.feedback.worked_choices import FewShots
+from constitutional_ai.runs.meter import metered
 
 AT_ONCE = 64
 """Maximum number of pairs that are judged at the same time."""
@@ -59,28 +62,31 @@ async def ask(
 ) -> Answers:
     """Return the judge's answers under every principle that the method can use.
 
-    ``on_answer`` is called after each. A RecordError leaves an answer out; any other error is raised.
+    ``on_answer`` is called after each. A RecordError leaves an answer out; any other error is raised. Questions that
+    begin alike are sent one after another: those about a pair, or with the method likelihood those under a principle.
     """
     method, free = METHODS[settings.method], asyncio.Semaphore(AT_ONCE)
-    settings = settings.model_copy(update={"principles": 1})
 
     async def one(principle: Principle, pair: ContrastPair) -> PairAnswer:
         comparison, marked = pair.comparison(seed)
-        alone = Constitution(name=principle.name, principles=(principle,))
-        try:
-            async with free:
-                given = await label(
-                    comparison,
-                    model=model,
-                    constitution=alone,
-                    settings=settings,
-                    seed=seed,
-                    few_shots=few_shots,
-                )
-        except RecordError:
+        async with free:
+            with metered() as meter:
+                try:
+                    given: PreferenceLabel | None = await label(
+                        comparison,
+                        model=model,
+                        constitution=constitution,
+                        settings=settings,
+                        seed=seed,
+                        few_shots=few_shots,
+                        drawn=(principle,),
+                    )
+                except RecordError:
+                    meter.forget()  # what was drawn cannot be read: another test draws anew
+                    given = None
+        on_answer()
+        if given is None:
             return PairAnswer(pair.contrast, None, None)
-        finally:
-            on_answer()
         share = given.probability_a if marked == "a" else 1.0 - given.probability_a
         return PairAnswer(pair.contrast, share, given.flipped)
 
@@ -90,9 +96,15 @@ async def ask(
         answer, negated = await asyncio.gather(one(principle, pair), one(negation(principle), pair))
         return PairAnswer(answer.contrast, answer.probability, answer.flipped, negated.probability)
 
-    principles = [p.model_copy(update={"applies_to": ()}) for p in method.principles(constitution)]
-    rows = await asyncio.gather(*[asyncio.gather(*[both(p, pair) for pair in pairs]) for p in principles])
-    return {p.name: list(row) for p, row in zip(principles, rows, strict=True)}
+    principles = method.principles(constitution)
+    places = list(product(range(len(principles)), range(len(pairs))))
+    if not method.needs_assistants:
+        places.sort(key=lambda place: place[1])
+    answers = await asyncio.gather(*[both(principles[which], pairs[number]) for which, number in places])
+    rows: Answers = {p.name: [] for p in principles}
+    for (which, _), answer in zip(places, answers, strict=True):
+        rows[principles[which].name].append(answer)
+    return rows
 
 
 def negation(principle: Principle) -> Principle:

@@ -6,13 +6,19 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from constitutional_ai.constitutions.clauses import Clause
 from constitutional_ai.constitutions.constitution import Constitution, Principle
+from constitutional_ai.data.worked_examples import few_shots_folder
+from constitutional_ai.errors import ModelError
+from constitutional_ai.evaluation.principles import examine
 from constitutional_ai.evaluation.principles.ask_principles import Answers, ask
 from constitutional_ai.evaluation.principles.contrasts import ContrastPair, contrast_pairs
 from constitutional_ai.evaluation.principles.draft_principles import draft_document, faithfulness, write_all
@@ -24,7 +30,9 @@ from constitutional_ai.evaluation.principles.principle_report import (
     principles_table,
 )
 from constitutional_ai.models.scripted import ScriptedModel
+from constitutional_ai.rl_cai.feedback.questions import HEAD
 from constitutional_ai.rl_cai.feedback.settings import Feedback
+from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
 
 PAIRS = contrast_pairs()
 MARKED = {pair.marked for pair in PAIRS}
@@ -125,9 +133,7 @@ def test_likelihood_has_no_order_and_no_negation() -> None:
 
 
 def test_the_tables_are_written(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(
-        "name: mine\nprinciples:\n  - {name: a, preference: 'Which?'}\n  - {name: b, preference: 'Who?'}\n"
-    )
+    (tmp_path / "mine.yaml").write_text(MINE)
     answers = examine_principles(
         str(tmp_path / "mine.yaml"),
         "scripted:coin-flips",
@@ -141,6 +147,71 @@ def test_the_tables_are_written(tmp_path: Path) -> None:
     assert related[1].startswith("a,b,1.0,")
     assert related[1].endswith(",redundant")
     assert principles_table(principle_reports(answers), agreements(answers)).renderables
+
+
+MINE = "name: mine\nprinciples:\n  - {name: a, preference: 'Which?'}\n  - {name: b, preference: 'Who?'}\n"
+PLAIN: dict[str, Any] = {"few_shots": "none", "seed": 0, "out": None}
+
+
+class Stops:
+    """A judge that prefers the first answer, and is gone after so many questions."""
+
+    name, format = "stops", "chat"
+
+    def __init__(self) -> None:
+        self.answered: list[object] = []
+        self.most = 7
+
+    async def score(self, context: object, continuations: Sequence[str]) -> list[float]:
+        await asyncio.sleep(0)
+        if len(self.answered) == self.most:
+            raise ModelError("gone")
+        self.answered.append(context)
+        return [-0.1, -2.0]
+
+
+def test_a_test_that_was_stopped_asks_no_question_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    model, heard = Stops(), list[str]()
+    monkeypatch.setattr(examine, "contrast_pairs", lambda: PAIRS[:4])
+    monkeypatch.setattr(examine, "loaded", lambda name: nullcontext(model))
+    options = PLAIN | {"changes": [], "say": heard.append}
+    with pytest.raises(ModelError):
+        examine_principles(str(tmp_path / "mine.yaml"), "server:stops@http://127.0.0.1:9/v1", **options)
+    model.most = 10_000
+    answers = examine_principles(str(tmp_path / "mine.yaml"), "server:stops@http://127.0.0.1:9/v1", **options)
+    assert (
+        len(model.answered) == len(set(model.answered)) == 2 * 2 * 2 * 4
+    )  # principles, negations, orders, pairs
+    assert [len(row) for row in answers.values()] == [4, 4]
+    assert heard == [f"7 answers are those of earlier calls. To ask anew, delete {tmp_path}/cache/judge.sqlite"]
+
+
+def test_questions_that_begin_alike_follow_one_another() -> None:
+    contexts = list[str]()
+
+    def weigh(context: str, continuation: str) -> float:
+        contexts.append(context)
+        return math.log(0.5)
+
+    mine = Constitution(name="mine", principles=tuple(Principle(name=n, preference=f"{n}?") for n in "abc"))
+    few_shots = load_few_shots(few_shots_folder("built-in"))
+    model = ScriptedModel(weigh=weigh, format="plain")
+    asyncio.run(ask(mine, PAIRS[:5], model=model, settings=Feedback(), seed=0, few_shots=few_shots))
+    starts = [context.rpartition(f"{HEAD}\n\nHuman: ")[0] for context in contexts]
+    assert len(contexts) == 2 * 3 * 2 * 2 * 5  # letters, principles, negations, orders, pairs
+    assert len([start for start, _ in groupby(starts)]) == len(set(starts)) == 5
+
+
+def test_progress_is_in_answers_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    examine_principles(str(tmp_path / "mine.yaml"), "scripted:coin-flips", changes=[], **PLAIN)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("testing: ")]
+    assert (len(lines), lines[-1]) == (10, "testing: 184 of 184 answers")
 
 
 # -- drafts
