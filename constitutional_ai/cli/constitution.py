@@ -51,7 +51,7 @@ def check(constitution: str, as_json: bool) -> None:
                 "principles": counts,
                 "applies_to": scoped,
                 "findings": [str(finding) for finding in lint(loaded)],
-                "warnings": list(warnings_beside(Path(constitution), loaded.digest)),
+                "warnings": list(warnings_beside(Path(constitution), loaded)),
             }
         )
         return
@@ -60,7 +60,7 @@ def check(constitution: str, as_json: bool) -> None:
         echo(f"  Some principles apply only to prompts of these kinds or tags: {', '.join(scoped)}")
     if findings := lint(loaded):
         echo(f"  {len(findings)} likely mistakes. To read them, type: cai constitution lint {constitution}")
-    for warning in warnings_beside(Path(constitution), loaded.digest):
+    for warning in warnings_beside(Path(constitution), loaded):
         echo(f"  {warning}")
 
 
@@ -176,12 +176,13 @@ def export(file: str, form: Form, out: Path) -> None:
     "--out", type=PATH, help="Folder for the tables and the figure; cai check mine.yaml reads mine.test."
 )
 def test(file: str, judge: str, out: Path | None, **options: Any) -> None:
-    """Test each principle of FILE before you use it: how does it judge 46 fixed pairs of answers?
+    """Test each principle and proposition of FILE before you use it, on 46 fixed pairs of answers.
 
-    Shown with 95 % intervals: the share of pairs that it decides with confidence, whose winner changes with the order,
-    in which the better answer wins, the longer of two that say the same, or a refusal of something harmless; and how
-    often its negation reverses it. Then which principles say the same or the opposite. FILE may be the name of a
-    built-in constitution.
+    Of a principle: the share of pairs that it decides with confidence, whose winner changes with the order, in which
+    the better answer wins, the longer of two that say the same, or a refusal of something harmless; and how often its
+    negation reverses it. Then which principles say the same or the opposite. Of a proposition: how often the judge is
+    confident, and says yes; how well it tells better answers from worse; and what length and refusals do to it. FILE
+    may be the name of a built-in constitution. A test that was stopped continues.
     """
     from constitutional_ai.evaluation.principles.examine import examine_principles
     from constitutional_ai.evaluation.principles.principle_report import (
@@ -189,15 +190,22 @@ def test(file: str, judge: str, out: Path | None, **options: Any) -> None:
         principle_reports,
         principles_table,
     )
+    from constitutional_ai.evaluation.principles.proposition_report import (
+        proposition_reports,
+        propositions_table,
+    )
 
-    answers = examine_principles(file, judge, out=out, say=partial(echo, err=True), **options)
+    answers, propositions = examine_principles(file, judge, out=out, say=partial(echo, err=True), **options)
     related = agreements(answers)
     if out:
         from constitutional_ai.report.figures.agreement_matrix import agreement_matrix
 
         for kind, content in agreement_matrix(list(answers), related).items():
             (out / f"agreement.{kind}").write_bytes(content)
-    terminal().print(principles_table(principle_reports(answers), related))
+    if answers:
+        terminal().print(principles_table(principle_reports(answers), related))
+    for part in propositions_table(proposition_reports(propositions)):
+        terminal().print(part)
 
 
 @constitution.command()

@@ -60,12 +60,12 @@ class PrincipleReport:
     def faults(self) -> dict[str, Metric]:
         """What is surely wrong, in a few words each, with the share that says so."""
         checks = {
-            "undecided": (self.decides, _below(self.decides, 0.5)),
-            "depends on the order": (self.flips, _above(self.flips, FLIPS)),
-            "prefers the worse": (self.better, _below(self.better, 0.5)),
-            "rewards length": (self.longer, _above(self.longer, 0.5)),
-            "rewards refusal": (self.refusing, _above(self.refusing, 0.5)),
-            "its negation does not reverse it": (self.reverses, _below(self.reverses, 0.5)),
+            "undecided": (self.decides, below(self.decides, 0.5)),
+            "depends on the order": (self.flips, above(self.flips, FLIPS)),
+            "prefers the worse": (self.better, below(self.better, 0.5)),
+            "rewards length": (self.longer, above(self.longer, 0.5)),
+            "rewards refusal": (self.refusing, above(self.refusing, 0.5)),
+            "its negation does not reverse it": (self.reverses, below(self.reverses, 0.5)),
         }
         return {fault: metric for fault, (metric, holds) in checks.items() if holds}
 
@@ -81,11 +81,11 @@ class Agreement:
     @property
     def relation(self) -> Relation:
         """What the whole 95 % interval says; ``independent`` if it holds one half."""
-        if _above(self.share, SAME):
+        if above(self.share, SAME):
             return "redundant"
-        if _below(self.share, 0.5):
+        if below(self.share, 0.5):
             return "contradicting"
-        return "related" if _above(self.share, 0.5) else "independent"
+        return "related" if above(self.share, 0.5) else "independent"
 
 
 def principle_reports(answers: Answers) -> list[PrincipleReport]:
@@ -125,11 +125,11 @@ def _same(one: Sequence[PairAnswer], other: Sequence[PairAnswer]) -> list[bool]:
     return [a == b for a, b in picks if a is not None and b is not None]
 
 
-def _above(metric: Metric, bound: float) -> bool:
+def above(metric: Metric, bound: float) -> bool:
     return metric.low is not None and metric.low > bound
 
 
-def _below(metric: Metric, bound: float) -> bool:
+def below(metric: Metric, bound: float) -> bool:
     return metric.high is not None and metric.high < bound
 
 
@@ -143,9 +143,9 @@ def principles_table(reports: Sequence[PrincipleReport], related: Sequence[Agree
     for report in reports:
         shares = ["–" if m.value is None else f"{m.value:.2f}" for m in report.metrics]
         table.add_row(Text(visible(report.name)), *shares)
-    faults = [f"{r.name}: {fault}: {_shown(metric)}" for r in reports for fault, metric in r.faults.items()]
+    faults = [f"{r.name}: {fault}: {shown(metric)}" for r in reports for fault, metric in r.faults.items()]
     alike = [a for relation in NAMED for a in related if a.relation == relation]
-    named = [f"{a.one}, {a.other}: {a.relation}: agree on {_shown(a.share)}" for a in alike[:MOST_NAMED]]
+    named = [f"{a.one}, {a.other}: {a.relation}: agree on {shown(a.share)}" for a in alike[:MOST_NAMED]]
     more = (
         [f"… and {len(alike) - MOST_NAMED} more: see agreement.csv in --out"] if len(alike) > MOST_NAMED else []
     )
@@ -156,7 +156,7 @@ NAMED: tuple[Relation, ...] = ("contradicting", "redundant")
 HEADS = ("decides", "flips", "better", "longer", "refusing", "reverses")
 
 
-def _shown(metric: Metric) -> str:
+def shown(metric: Metric) -> str:
     return f"{metric.value:.2f} ({metric.low:.2f} to {metric.high:.2f}) of {metric.count}"
 
 
@@ -171,7 +171,7 @@ def principles_csv(reports: Sequence[PrincipleReport]) -> str:
         ]
         for report in reports
     ]
-    return _csv(["principle", *columns, "faults"], rows)
+    return csv_text(["principle", *columns, "faults"], rows)
 
 
 def agreements_csv(related: Sequence[Agreement]) -> str:
@@ -179,10 +179,10 @@ def agreements_csv(related: Sequence[Agreement]) -> str:
     rows = [
         [a.one, a.other, a.share.value, a.share.low, a.share.high, a.share.count, a.relation] for a in related
     ]
-    return _csv(["one", "other", "agreement", "low", "high", "count", "relation"], rows)
+    return csv_text(["one", "other", "agreement", "low", "high", "count", "relation"], rows)
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()

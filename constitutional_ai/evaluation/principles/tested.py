@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from constitutional_ai.constitutions.constitution import Constitution
 from constitutional_ai.data.lines import read_text
 from constitutional_ai.errors import InputError
 from constitutional_ai.evaluation.principles.principle_report import PrincipleReport
+from constitutional_ai.evaluation.principles.proposition_report import PropositionReport
 from constitutional_ai.safe_text import visible, without_login
 
 TESTED, ENDING = "tested.json", ".test"
@@ -34,21 +36,41 @@ class Tested:
     """Number of principles that were tested."""
     faults: dict[str, list[str]]
     """What is surely wrong with a principle, by its name; those without a fault are left out."""
+    propositions_version: str = ""
+    """Version of the propositions (``Constitution.propositions_digest``); empty if none was tested."""
+    propositions: int = 0
+    """Number of propositions that were tested."""
+    proposition_faults: dict[str, list[str]] = field(default_factory=dict)
+    """The same of the propositions."""
 
 
-def tested_as(digest: str, judge: str, method: str, reports: Sequence[PrincipleReport]) -> str:
-    """Return the text of ``tested.json``: what the reports on the principles of a version say is wrong."""
-    faults = {report.name: list(report.faults) for report in reports if report.faults}
-    result = Tested(digest, without_login(judge), method, len(reports), faults)
+def tested_as(
+    constitution: Constitution,
+    judge: str,
+    method: str,
+    reports: Sequence[PrincipleReport],
+    of_propositions: Sequence[PropositionReport] = (),
+) -> str:
+    """Return the text of ``tested.json``: what the reports say is wrong with this version of a constitution."""
+    result = Tested(
+        constitution=constitution.digest,
+        judge=without_login(judge),
+        method=method,
+        principles=len(reports),
+        faults={report.name: list(report.faults) for report in reports if report.faults},
+        propositions_version=constitution.propositions_digest if of_propositions else "",
+        propositions=len(of_propositions),
+        proposition_faults={report.name: list(report.faults) for report in of_propositions if report.faults},
+    )
     return json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n"
 
 
-def warnings_beside(constitution: Path, digest: str) -> list[str]:
-    """Return lines about the test whose folder is beside a constitution; none if there is no such folder.
+def warnings_beside(path: Path, constitution: Constitution) -> list[str]:
+    """Return lines about the test whose folder is beside the file of a constitution; none if there is no such folder.
 
     Raises InputError if its ``tested.json`` cannot be read.
     """
-    file = constitution.with_suffix(ENDING) / TESTED
+    file = path.with_suffix(ENDING) / TESTED
     if not file.is_file():
         return []
     try:
@@ -56,7 +78,18 @@ def warnings_beside(constitution: Path, digest: str) -> list[str]:
     except ValidationError as error:
         raise InputError(f"{file} is no result of cai constitution test. Delete it, and test again.") from error
     by = f"tested by {result.judge} with method {result.method}"
-    if result.constitution != digest:
+    if result.constitution != constitution.digest:
         return [visible(f"{by}, but in version {result.constitution}: test this version, too")]
-    summary = f"{by}: {len(result.faults)} of {result.principles} principles have a fault"
-    return [visible(line) for line in (summary, *(f"{k}: {', '.join(v)}" for k, v in result.faults.items()))]
+    lines = _summary(by, result.faults, result.principles, "principles") if result.principles else []
+    if result.propositions and result.propositions_version != constitution.propositions_digest:
+        lines.append(f"{by}, but with other propositions: test these, too")
+    elif result.propositions:
+        lines += _summary(by, result.proposition_faults, result.propositions, "propositions")
+    return [visible(line) for line in lines]
+
+
+def _summary(by: str, faults: dict[str, list[str]], tested: int, what: str) -> list[str]:
+    return [
+        f"{by}: {len(faults)} of {tested} {what} have a fault",
+        *(f"{k}: {', '.join(v)}" for k, v in faults.items()),
+    ]

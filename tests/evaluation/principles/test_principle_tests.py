@@ -134,7 +134,7 @@ def test_likelihood_has_no_order_and_no_negation() -> None:
 
 def test_the_tables_are_written(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE)
-    answers = examine_principles(
+    answers, propositions = examine_principles(
         str(tmp_path / "mine.yaml"),
         "scripted:coin-flips",
         few_shots="none",
@@ -147,6 +147,7 @@ def test_the_tables_are_written(tmp_path: Path) -> None:
     assert related[1].startswith("a,b,1.0,")
     assert related[1].endswith(",redundant")
     assert principles_table(principle_reports(answers), agreements(answers)).renderables
+    assert (propositions, (tmp_path / "out" / "propositions.csv").exists()) == ([], False)
 
 
 MINE = "name: mine\nprinciples:\n  - {name: a, preference: 'Which?'}\n  - {name: b, preference: 'Who?'}\n"
@@ -181,7 +182,9 @@ def test_a_test_that_was_stopped_asks_no_question_twice(
     with pytest.raises(ModelError):
         examine_principles(str(tmp_path / "mine.yaml"), "server:stops@http://127.0.0.1:9/v1", **options)
     model.most = 10_000
-    answers = examine_principles(str(tmp_path / "mine.yaml"), "server:stops@http://127.0.0.1:9/v1", **options)
+    answers, _ = examine_principles(
+        str(tmp_path / "mine.yaml"), "server:stops@http://127.0.0.1:9/v1", **options
+    )
     assert (
         len(model.answered) == len(set(model.answered)) == 2 * 2 * 2 * 4
     )  # principles, negations, orders, pairs
