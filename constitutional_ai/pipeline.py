@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
@@ -22,6 +23,8 @@ from constitutional_ai.rl_cai.preference_model import training_pairs
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import check_folder, open_run
 from constitutional_ai.runs.provenance import Provenance
+from constitutional_ai.runs.remote_folder import RemoteFolder, check_address, is_remote, working_folder
+from constitutional_ai.runs.remote_run import remote_run
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.runs.shards import Shard, shards_of
@@ -90,9 +93,15 @@ def run_pipeline(
     prompts = load_all_prompts(recipe)
     # Read one row now, so that a bad file raises here and not hours later.
     training_pairs.helpfulness(recipe.preference_model.helpfulness.file, 1, 0)
-    folder = share.folder if share else Path(recipe.out)
+    folder = share.folder if share else recipe.folder
+    whole = share.remote if share else remote_run(recipe.out, notify)
+    remote = whole.shard(share.shard) if whole and share else whole
     with open_run(folder, _texts(recipe, constitution), progress) as opened:
-        opened = replace(opened, share=share, make_shards=make_shards, siblings=tuple(siblings))
+        opened = replace(opened, share=share, make_shards=make_shards, remote=remote)
+        opened = replace(opened, siblings=tuple(siblings))
+        if remote:
+            remote.say(f"complete stages are kept in {recipe.out}, and this machine works in {folder}.")
+            remote.fetch_about()
         if share:
             share.link_earlier_stages(opened, _left_out(recipe))
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
@@ -134,8 +143,9 @@ def make_shard(
     """
     if stage in _left_out(recipe):
         raise InputError(f"{stage} is not part of this recipe. Name another stage after --until.")
-    share = Share(Path(recipe.out), stage, shard)
+    share = Share(recipe.folder, stage, shard, remote_run(recipe.out, notify))
     check_folder(share.run)
+    share.fetch()
     share.check()
     if share.is_merged:
         notify(f"{stage} is complete in {share.run}: shard {shard} has nothing to do.")
@@ -149,22 +159,37 @@ def _left_out(recipe: Recipe) -> frozenset[str]:
     return recipe.left_out if recipe.drafts else recipe.left_out | {layout.PROMPTS}
 
 
-def merge_shards(folder: Path, *, progress: Progress, notify: Callable[[str], None]) -> list[str]:
-    """Merge the shards that a run has, and return the names of the stages. Raises CaiError."""
+def merge_shards(out: str | Path, *, progress: Progress, notify: Callable[[str], None]) -> list[str]:
+    """Merge the shards of a run, a folder or a remote one, and return the names of the stages. Raises CaiError."""
+    folder = working_folder(str(out))
+    if remote := remote_run(str(out), notify):
+        check_folder(folder)
+        for stage in layout.SHARDED:
+            remote.fetch_shards(stage)
     stages = [stage for stage in layout.SHARDED if shards_of(folder, stage)]
     for stage in stages:
         # The whole run's own recipe is that of its earlier stages.
-        recipe, constitution = rebuilt(shards_of(folder, stage)[0].folder(folder), out=folder)
+        recipe, constitution = rebuilt(shards_of(folder, stage)[0].folder(folder), out=out)
         run_pipeline(recipe, progress=progress, notify=notify, until=stage, constitution=constitution)
     return stages
 
 
-def rebuilt(place: Path, *, out: Path) -> tuple[Recipe, Constitution]:
-    """Return the recipe and the constitution of a run, from its own files. Raises InputError."""
+def rebuilt(place: Path, *, out: str | Path) -> tuple[Recipe, Constitution]:
+    """Return the recipe and the constitution of a run, from its own files in ``place``. Raises InputError."""
     recipe = load_recipe(str(place / layout.RECIPE))
-    if Path(recipe.out).resolve() != out.resolve():  # the run was moved, or the command is typed elsewhere
+    moved = recipe.folder.resolve() != working_folder(str(out)).resolve()
+    if moved or is_remote(str(out)):  # the run was moved, or the command is typed elsewhere
         recipe = recipe.model_copy(update={"out": str(out)})
     return recipe, load_constitution(place / layout.CONSTITUTION)
+
+
+def rebuilt_remote(out: str) -> tuple[Recipe, Constitution]:
+    """Return the recipe and the constitution of a remote run, from its files there. Raises InputError."""
+    place = RemoteFolder(check_address(out))
+    with TemporaryDirectory() as folder:
+        for name in (layout.RECIPE, layout.CONSTITUTION):
+            place.get(name, Path(folder, name))
+        return rebuilt(Path(folder), out=out)
 
 
 def constitution_of(recipe: Recipe) -> Constitution:

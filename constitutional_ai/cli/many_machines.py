@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from constitutional_ai.cli.app import FOLDER, terminal
+from constitutional_ai.cli.app import terminal
 from constitutional_ai.errors import InputError
 from constitutional_ai.runs import layout
 
@@ -20,10 +19,28 @@ if TYPE_CHECKING:
     from constitutional_ai.runs.runner import Progress
 
 
+class RunPlace(click.Path):
+    """The folder of a run, or the address of a remote one."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click."""
+        from constitutional_ai.runs.remote_folder import check_address, is_remote
+
+        if not is_remote(str(value)):
+            return super().convert(value, param, ctx)
+        try:
+            return check_address(str(value))
+        except ValueError as error:
+            raise InputError(f"the address of a run {error}.") from error
+
+
 @click.command()
-@click.argument("run", type=FOLDER)
-def merge(run: Path) -> None:
-    """Merge the shards of RUN, when all of a stage are complete.
+@click.argument("run", type=RunPlace())
+def merge(run: str) -> None:
+    """Merge the shards of RUN, a folder or an address, when all of a stage are complete.
 
     The stage is then the one that a run without shards makes, byte for byte. The next cai run does the same by itself.
     """
@@ -60,7 +77,7 @@ def make_one_shard(settings: Recipe, stage: str, shard: str, console: Console) -
 
 @contextmanager
 def workers_on(
-    address: str | None, workers: int, gpus: float, run: Path, say: Callable[[str], None]
+    address: str | None, workers: int, gpus: float, out: str, say: Callable[[str], None]
 ) -> Iterator[Callable[[str, Progress], None] | None]:
     """Yield what makes all shards of a stage on a cluster; None without an address. Raises InputError."""
     if address is None:
@@ -70,7 +87,7 @@ def workers_on(
         raise InputError("--on is 'ray', or the address of a Ray cluster such as ray://head:10001.")
     from constitutional_ai.cluster.ray_workers import RayWorkers
 
-    cluster = RayWorkers(address, workers, gpus, run, say)
+    cluster = RayWorkers(address, workers, gpus, out, say)
     try:
         yield cluster.make_shards
     finally:

@@ -96,7 +96,7 @@ def run(
     with (
         processes.released(),
         Bars(console) as bars,
-        workers_on(on, workers, gpus, Path(settings.out), bars.say) as make_shards,
+        workers_on(on, workers, gpus, settings.out, bars.say) as make_shards,
     ):
         finished = run_pipeline(
             settings,

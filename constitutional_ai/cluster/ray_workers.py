@@ -1,8 +1,8 @@
 """Make the shards of a stage on a Ray cluster: an actor for each, which runs the same code as ``cai run --shard``.
 
 Ray places the actors, starts dead ones again and ends them with the command. All else is in the run's folder, which
-every machine must see: an actor rebuilds its work from ``recipe.yaml`` and ``constitution.yaml`` there, goes on where
-its shard is, and writes its counts beside its records.
+every machine must see, or in a remote folder: an actor rebuilds its work from ``recipe.yaml`` and ``constitution.yaml``
+there, goes on where its shard is, and writes its counts beside its records.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from constitutional_ai.errors import CaiError, InputError
-from constitutional_ai.pipeline import make_shard, rebuilt
+from constitutional_ai.pipeline import make_shard, rebuilt, rebuilt_remote
 from constitutional_ai.records import Usage
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import RunInUse
+from constitutional_ai.runs.remote_folder import is_remote, working_folder
 from constitutional_ai.runs.runner import Progress, Silent
 from constitutional_ai.runs.shards import Shard
 from constitutional_ai.runs.tally import Counts, read_counts
@@ -35,19 +36,20 @@ UNPLACED_SECONDS = 30.0
 class ShardWorker:
     """One shard of a run, on the machine where Ray has placed it."""
 
-    def __init__(self, run: str, index: int, of: int, place: str) -> None:
-        """``place`` is the working folder of the command, from which paths in the recipe lead."""
-        self._run, self._shard, self._place = Path(run), Shard(index, of), place
+    def __init__(self, out: str, index: int, of: int, place: str) -> None:
+        """``out`` is the run's folder or its address, ``place`` the folder of the command, to which paths lead."""
+        self._out, self._shard, self._place = out, Shard(index, of), place
 
     def make(self, stage: str) -> None:
         """Complete the shard of a stage. Raises CaiError."""
-        if not (self._run / layout.RUN).exists() or not Path(self._place).is_dir():
+        run = None if is_remote(self._out) else Path(self._out)
+        if not Path(self._place).is_dir() or (run and not (run / layout.RUN).exists()):
             raise InputError(
-                f"{platform.node()} does not see {self._run} and {self._place}. Set out= to a folder that all machines "
-                "of the cluster share, and type the command in one."
+                f"{platform.node()} does not see {self._out} and {self._place}. Set out= to a folder that all machines "
+                "of the cluster share, or to an address, and type the command in a folder that all of them have."
             )
         os.chdir(self._place)
-        recipe, constitution = rebuilt(self._run, out=self._run)
+        recipe, constitution = rebuilt(run, out=run) if run else rebuilt_remote(self._out)
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -64,14 +66,18 @@ class ShardWorker:
 class RayWorkers:
     """The actors of one command, on a cluster that is joined when the first stage needs it."""
 
-    def __init__(self, address: str, workers: int, gpus: float, run: Path, say: Callable[[str], None]) -> None:
-        """``address`` is ``ray`` or that of a cluster; ``gpus`` is what each worker gets, a fraction if below 1."""
+    def __init__(self, address: str, workers: int, gpus: float, out: str, say: Callable[[str], None]) -> None:
+        """``address`` is ``ray`` or that of a cluster; ``gpus`` is what each worker gets, a fraction if below 1.
+
+        ``out`` is the run's folder or its address.
+        """
         if address == "ray" and "RAY_ADDRESS" not in os.environ:
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it once, when it is imported
         import ray
 
         self._ray, self._address, self._gpus, self._say = ray, address, gpus, say
-        self._run, self._shards = run.absolute(), Shard.all_of(workers)
+        self._run, self._shards = working_folder(out).absolute(), Shard.all_of(workers)
+        self._out = out if is_remote(out) else str(self._run)
         self._actors: dict[Shard, Any] = {}
 
     def make_shards(self, stage: str, progress: Progress) -> None:
@@ -84,7 +90,7 @@ class RayWorkers:
             for future in ready:
                 self._finish(future, waiting.pop(future), stage)
             shown.update()
-            if not warned and time.monotonic() - began > UNPLACED_SECONDS:
+            if not (warned or is_remote(self._out)) and time.monotonic() - began > UNPLACED_SECONDS:
                 warned = True
                 self._tell_unplaced(stage)
 
@@ -108,7 +114,7 @@ class RayWorkers:
             scheduling_strategy="SPREAD",
         )
         for shard in self._shards:
-            self._actors[shard] = worker.remote(str(self._run), shard.index, shard.of, str(Path.cwd()))
+            self._actors[shard] = worker.remote(self._out, shard.index, shard.of, str(Path.cwd()))
 
     def _connect(self) -> None:
         """Join the cluster; without one, start Ray on this machine.

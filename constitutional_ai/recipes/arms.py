@@ -14,6 +14,7 @@ from constitutional_ai.errors import InputError, shortened
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.remote_folder import is_remote
 
 MOST = 1000
 """Maximum number of arms."""
@@ -36,7 +37,7 @@ class Arm:
 
     @property
     def folder(self) -> Path:
-        return Path(self.recipe.out)
+        return self.recipe.folder
 
     @property
     def setting(self) -> dict[str, str]:
@@ -114,6 +115,8 @@ def _parts(text: str) -> Iterator[str]:
 def _folder(named: Sequence[str]) -> Path:
     if len(named) != 1 or not named[0]:
         raise InputError("choose one folder for all arms: out=FOLDER")
+    if is_remote(named[0]):
+        raise InputError("a sweep has its arms on this machine: set out= to a folder.")
     folder = Path(named[0])
     if (folder / layout.RUN).exists():
         raise InputError(f"{folder} is a run. Name another folder for the arms with out=.")

@@ -6,6 +6,7 @@ the run's own ``recipe.yaml`` lists all of them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,6 +23,7 @@ from constitutional_ai.rl_cai.feedback.settings import Comparisons, Feedback
 from constitutional_ai.rl_cai.preference_model.settings import PreferenceModelTraining
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
+from constitutional_ai.runs.remote_folder import check_address, is_remote, working_folder
 from constitutional_ai.sl_cai.settings import FinetuneTraining, Generation, Responses, Revisions
 from constitutional_ai.training.settings import LimitedFile, Sampled, Section
 from constitutional_ai.training.trackers import Tracker
@@ -136,7 +138,7 @@ class Recipe(Section):
     """All settings of a run."""
 
     out: str = "runs/run"
-    """Folder of the run."""
+    """Folder of the run; or an address such as s3://bucket/runs/mine, to which complete stages are copied."""
     seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     """Seed of all random choices: samples, principles, order, and initial weights."""
     constitution: str = "default"
@@ -186,12 +188,8 @@ class Recipe(Section):
 
     @field_validator("out")
     @classmethod
-    def _out_is_a_folder(cls, out: str) -> str:
-        if "://" in out:
-            raise ValueError(
-                "must be a folder of this machine: records are appended and files locked, so mount a disk"
-            )
-        return out
+    def _out_has_no_login(cls, out: str) -> str:
+        return check_address(out) if is_remote(out) else out
 
     @field_validator("control", mode="before")  # YAML reads "without: tact" as a mapping
     @classmethod
@@ -241,6 +239,11 @@ class Recipe(Section):
                 "comparisons.contrast to null and comparisons.per_prompt to 1 or more"
             )
         return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run on this machine."""
+        return working_folder(self.out)
 
     @property
     def left_out(self) -> frozenset[str]:

@@ -45,6 +45,7 @@ class Budget:
         self._tokens, self._hours, self._unknown = tokens, hours, unknown
         self._spent, self._started = spent, time.monotonic() - seconds
         self._claim: Callable[[int, int], int] | None = None
+        self._note = ""
         self._before, self._claimed = spent, 0
         self._dearest: int | None = None
         self._read = self._allowed = 0
@@ -58,12 +59,15 @@ class Budget:
         """
         seconds = time.monotonic() - self._started
         other = Budget(self._tokens, self._hours, spent=self._spent, seconds=seconds, unknown=self._unknown)
-        other._claim, other._before = self._claim, self._before
+        other._claim, other._note, other._before = self._claim, self._note, self._before
         return other
 
-    def shared(self, claim: Callable[[int, int], int]) -> Budget:
-        """Return this budget, shared with other shards: what is spent from now on must be claimed (``Tally.claim``)."""
-        self._claim = claim
+    def shared(self, claim: Callable[[int, int], int], note: str = "") -> Budget:
+        """Return this budget, shared with other shards: what is spent from now on must be claimed (``Tally.claim``).
+
+        ``note`` is a sentence for errors, about how it is shared.
+        """
+        self._claim, self._note = claim, note
         return self
 
     def add_spent(self, tokens: int, dearest: int | None = None, records: int = 0) -> None:
@@ -140,7 +144,8 @@ class Budget:
     def _message(self, stage: str, limit: str) -> str:
         hours = (time.monotonic() - self._started) / 3600
         setting = f"budget.tokens={self._tokens}" if limit == "tokens" else f"budget.hours={self._hours}"
+        note = self._note if limit == "tokens" else ""
         return (
-            f"{setting} is too low to continue {stage}: {self._spent:,} tokens and {hours:.2f} hours are spent. "
+            f"{setting} is too low to continue {stage}: {self._spent:,} tokens and {hours:.2f} hours are spent. {note}"
             f"All finished records are kept. To continue, type the same command with a higher budget.{limit}."
         )

@@ -20,7 +20,10 @@ from constitutional_ai.runs.provenance import Provenance
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Progress
 
-FIRST_FILES = {layout.RECIPE, layout.CONSTITUTION, layout.RUN, layout.LOCK, layout.SHARDS}
+FIRST_FILES = {
+    *(layout.RECIPE, layout.CONSTITUTION, layout.RUN),
+    *(layout.LOCK, layout.FETCHING, layout.SHARDS),
+}
 """What a run may have before its ``run.json`` is written."""
 
 

@@ -19,6 +19,7 @@ from constitutional_ai.runs.about import read_about
 from constitutional_ai.runs.durable import discard, remove
 from constitutional_ai.runs.manifest import changed_inputs, commit, difference, versions
 from constitutional_ai.runs.provenance import Provenance, has_records
+from constitutional_ai.runs.remote_run import RemoteRun
 from constitutional_ai.runs.rows import write_atomically
 from constitutional_ai.runs.shards import discard_shards
 from constitutional_ai.runs.stored_run import StoredRun
@@ -50,6 +51,8 @@ class GuardedRun(StoredRun):
     """Shows the user a message that must not be missed."""
     check_place: Callable[[], None] = do_nothing
     """Raises InputError when the folder is no longer where it was when it was opened."""
+    remote: RemoteRun | None = None
+    """Where complete stages are kept as well, if the run is a remote one."""
 
     def write_started_stages(self, stages: dict[str, Any]) -> None:
         """Write ``run.json``."""
@@ -64,7 +67,11 @@ class GuardedRun(StoredRun):
 
         What a link leads to is kept. A stage is gone, whole, before its settings are.
         """
+        if self.remote:
+            self.remote.forget(*stages)
         for stage in stages:
+            if self.remote:
+                self.remote.forget_shards(stage)
             discard_shards(self.folder, stage)
             if (link := self.stage(stage)).is_symlink():
                 self.say(f"{link} is a link, and is removed. {link.readlink()} is kept.")

@@ -60,6 +60,8 @@ SHARDS = "shards"
 """Folder of the shards of a stage, until they are merged: each is a run directory of its own."""
 LOCK = ".lock"
 """Locked by the process that writes to the run."""
+FETCHING = ".fetching"
+"""Locked by the shard that copies earlier stages from a remote folder."""
 
 MANIFEST = "stage.json"
 """Written last: a stage is complete when it exists."""

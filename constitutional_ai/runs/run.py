@@ -26,6 +26,7 @@ from constitutional_ai.runs.durable import discard, remove, sync, sync_tree
 from constitutional_ai.runs.guarded_run import GuardedRun
 from constitutional_ai.runs.manifest import StageManifest, commit, versions
 from constitutional_ai.runs.merge_shards import StageShards, whole_shards
+from constitutional_ai.runs.remote_run import RemoteRun
 from constitutional_ai.runs.rows import StoredRows, digest_file, naming_full_disk, write_atomically
 from constitutional_ai.runs.runner import HasId, Pass, Progress, Silent, StageRows, lost_tokens, run_rows
 from constitutional_ai.runs.shards import discard_shards
@@ -116,7 +117,11 @@ class Run(GuardedRun):
         """Return the complete shards of a stage, made now where other machines make them; None if it has none."""
         if self.make_shards and stage in layout.SHARDED:
             refuse_unsharded(self, stage)
+            if self.remote:
+                self.remote.store_about()  # from which workers rebuild the recipe
             self.make_shards(stage, self.progress)
+        if self.remote and not self.share:
+            self.remote.fetch_shards(stage)
         return whole_shards(self.folder, stage)
 
     def _hold_engines(self, stage: str, shards: StageShards) -> None:
@@ -126,7 +131,7 @@ class Run(GuardedRun):
     def budget(self, tokens: int | None, hours: float | None, *, excluding: str) -> Budget:
         """See ``StoredRun``. In a shard, the budget holds over all shards of the stage."""
         budget = super().budget(tokens, hours, excluding=excluding)
-        return budget.shared(self.share.tally.claim) if self.share else budget
+        return budget.shared(self.share.tally.claim, self.share.tally.note) if self.share else budget
 
     async def make_extra_rows(
         self, stage: str, file: str, row_type: type[Row], work: Pass[Item, Row], *, budget: Budget
@@ -191,12 +196,23 @@ class Run(GuardedRun):
     ) -> None:
         """Make the output of a stage and write ``stage.json``, unless the stage is complete."""
         self._link_to_sibling(stage, config, inputs)
+        if self.remote:
+            self.remote.fetch(stage)
         if not self.is_done(stage, config, inputs, still_fits):
             for earlier in inputs.keys() & set(layout.STAGES):
                 self.check(earlier, in_full=True)
             self._make(stage, config, inputs, make)
         self._forget_checkpoints(stage)
+        if self.remote:
+            self._store(self.remote, stage)
         discard_shards(self.folder, stage)
+
+    def _store(self, remote: RemoteRun, stage: str) -> None:
+        """Copy a complete stage to the remote folder. What a shard links to is there."""
+        if not (self.share and self.stage(stage).is_symlink()):
+            remote.store(stage)
+        if not self.share and stage in layout.SHARDED:
+            remote.forget_shards(stage)
 
     def _link_to_sibling(self, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> None:
         """Link a stage that is not begun to that of a sibling, if a sibling completed it with the same."""
@@ -218,6 +234,8 @@ class Run(GuardedRun):
         self, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Callable[[], Output]
     ) -> None:
         before, started = self.manifest(stage), time.monotonic()
+        if self.remote:
+            self.remote.forget(stage)
         with self._reopened(stage):
             output, records, notes, failures, tokens, elsewhere = make()
         seconds, now = (

@@ -121,14 +121,14 @@ def _folders(run: Path) -> Iterator[Shard]:
     """Yield the shards that have folders in a run. Raises InputError for a link, which may lead anywhere."""
     home = run / layout.SHARDS
     for path in home.iterdir() if home.is_dir() else ():
-        shard = _named(path.name)
+        shard = named(path.name)
         if shard and (home.is_symlink() or path.is_symlink()):
             raise InputError(f"{path} is a link, or in one. Put the folder itself in its place.")
         if shard:
             yield shard
 
 
-def _named(name: str) -> Shard | None:
+def named(name: str) -> Shard | None:
     """Return the shard whose folder has that name."""
     with suppress(InputError):
         shard = Shard.parse("/".join(name.split("-of-")))
@@ -140,13 +140,13 @@ def discard_shards(run: Path, stage: str) -> None:
     """Delete what the shards of a stage have made. Raises InputError if one of them is being made."""
     shards = shards_of(run, stage)
     for shard in shards:
-        if _is_locked(shard.folder(run) / layout.LOCK):
+        if is_locked(shard.folder(run) / layout.LOCK):
             raise InputError(f"another process is making shard {shard} of {stage}. Wait for it, or stop it.")
     for shard in shards:
         discard(shard.folder(run) / stage)
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock of a run's folder."""
     if not path.exists():
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from constitutional_ai.runs import layout
 from constitutional_ai.runs.durable import discard, sync
 from constitutional_ai.runs.guarded_run import GuardedRun
 from constitutional_ai.runs.provenance import has_records
+from constitutional_ai.runs.remote_run import RemoteRun
 from constitutional_ai.runs.runner import Progress
 from constitutional_ai.runs.shards import Part, Shard, shards_of
 from constitutional_ai.runs.stored_run import StoredRun
@@ -29,6 +31,8 @@ class Share:
     """The folder of the whole run."""
     stage: str
     shard: Shard
+    remote: RemoteRun | None = None
+    """Where the complete stages of the whole run are kept as well, if it is a remote one."""
 
     @property
     def folder(self) -> Path:
@@ -43,7 +47,7 @@ class Share:
     @cached_property
     def tally(self) -> Tally:
         """The counts of all shards."""
-        return Tally(self.run, self.stage, self.shard)
+        return Tally(self.run, self.stage, self.shard, apart=self.remote is not None)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -54,6 +58,18 @@ class Share:
     def is_merged(self) -> bool:
         """Whether the whole run has the stage already."""
         return StoredRun(self.run).manifest(self.stage) is not None
+
+    def fetch(self) -> None:
+        """Copy earlier stages, and this one, from the remote folder where they are complete there.
+
+        One shard of a machine does it, and the others wait.
+        """
+        if self.remote:
+            with (self.run / layout.FETCHING).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self.remote.fetch_about()
+                for stage in (*layout.earlier(self.stage), self.stage):
+                    self.remote.fetch(stage)
 
     def check(self) -> None:
         """Raise InputError if the stage cannot be made in shards, or not in so many."""

@@ -4,6 +4,8 @@ No shard waits for another. Each writes its own file about once a second, and re
 when a record fails, and when the tokens that it has claimed are spent. So ``max_failures`` and ``budget.tokens`` hold
 over all shards. Claims are read and written without a lock: two shards that claim in the same moment can together pass
 the budget by one record each, beside the first record of each shard, whose cost nobody knows.
+
+Shards of a remote run see no files of each other. Each then has an equal part of the tokens.
 """
 
 from __future__ import annotations
@@ -50,8 +52,9 @@ def read_counts(run: Path, stage: str, shard: Shard) -> Counts:
 class Tally:
     """The counts of one shard, and what it knows of the others."""
 
-    def __init__(self, run: Path, stage: str, shard: Shard) -> None:
-        self._run, self._stage, self._shard = run, stage, shard
+    def __init__(self, run: Path, stage: str, shard: Shard, *, apart: bool = False) -> None:
+        """``apart`` says that shards may see no files of each other."""
+        self._run, self._stage, self._shard, self._apart = run, stage, shard, apart
         self._counts, self._written = read_counts(run, stage, shard), 0.0
 
     # -- what the runner tells
@@ -86,13 +89,22 @@ class Tally:
         """Return the tokens up to which this shard may spend; less than ``needed`` if the budget is too small.
 
         ``left`` is what the budget has left for all shards together, without what they have spent. A shard takes what
-        it needs and its share of the rest.
+        it needs and its share of the rest. One that is ``apart`` may have an equal part, and no more.
         """
+        if self._apart:
+            self._counts.claimed = left // self._shard.of
+            self._write()
+            return self._counts.claimed
         rest = left - sum(counts.spent for counts in self._others()) - needed
         if rest >= 0:
             self._counts.claimed = needed + rest // self._shard.of
             self._write()
         return self._counts.claimed
+
+    @property
+    def note(self) -> str:
+        """A sentence about the budget, with a space at its end; empty where shards see each other's counts."""
+        return f"Each of the {self._shard.of} shards has an equal part. " if self._apart else ""
 
     def _others(self) -> Iterator[Counts]:
         for shard in Shard.all_of(self._shard.of):

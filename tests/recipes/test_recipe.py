@@ -183,7 +183,10 @@ def test_a_mistake_in_a_file_is_refused_with_its_line(tmp_path: Path, text: str,
         ("rl_cai.answers=5", "on the command line: rl_cai: batch_size (32) must be a multiple of answers (5)"),
         ("models.helpful=bundeld:smollm2-135m", "on the command line: models.helpful: unknown model"),
         ("=3", "on the command line: unknown key ''."),
-        ("out=s3://bucket/run", "on the command line: out: must be a folder of this machine"),
+        (
+            "out=s4://bucket/run",
+            "on the command line: out: must be a folder, or an address that begins with file://",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_is_said_to_be_there(change: str, said: str) -> None:
