@@ -1,4 +1,4 @@
-"""Bound the time and the memory that clients of a server take, however slowly they send."""
+"""Bound the time and the memory that clients of a server take, however slowly they send or read."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ HEADER_SECONDS = 20.0
 """Time from the connection, or the last answer, to the end of the next request's headers."""
 BODY_SECONDS = 60.0
 """Time from the headers to the end of the body."""
+READ_SECONDS = 20.0
+"""Time in which a client must read some of what waits for it."""
+READ_BYTES = 16 * 2**10
+"""How much that is at least, while more waits."""
 CLOSE = {"Connection": "close"}
 
 
@@ -64,19 +68,48 @@ class Bodies:
 
 
 class Impatient(H11Protocol):
-    """A connection that is closed when no whole header comes; uvicorn waits for one for ever."""
+    """A connection that is closed when no whole header comes, or nothing is read; uvicorn waits for both for ever."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # uvicorn makes one for each connection
+        self._reading: asyncio.TimerHandle | None = None
         self._expect_request()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._expect_request()
 
-    def _expect_request(self) -> None:
-        self.loop.call_later(HEADER_SECONDS, self._hang_up_after, self.cycle)
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not for ever: a stream would never end."""
+        super().pause_writing()
+        self._reading = self.loop.call_later(READ_SECONDS, self._hang_up_on_unread, self._unread())
 
-    def _hang_up_after(self, cycle: object) -> None:
-        if self.cycle is cycle:  # no request has begun since
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading:
+            self._reading.cancel()
+
+    def _expect_request(self) -> None:
+        self.loop.call_later(HEADER_SECONDS, self._hang_up_after, self.cycle, self._unread())
+
+    def _hang_up_after(self, cycle: object, before: int) -> None:
+        if self.cycle is not cycle:  # a request has begun since
+            return
+        if self._reads(before):  # an answer is complete here long before a slow client has it
+            self._expect_request()
+        else:
             self.transport.abort()
+
+    def _hang_up_on_unread(self, before: int) -> None:
+        if self._reads(before):
+            self._reading = self.loop.call_later(READ_SECONDS, self._hang_up_on_unread, self._unread())
+        else:
+            self.transport.abort()
+
+    def _reads(self, before: int) -> bool:
+        """Return whether the client has read some of the ``before`` bytes that waited for it, and more wait."""
+        unread = self._unread()
+        return unread > 0 and before - unread >= READ_BYTES
+
+    def _unread(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport else 0
