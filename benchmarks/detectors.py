@@ -31,8 +31,9 @@ from results import Row, report
 
 from constitutional_ai.cli.app import quiet_libraries
 from constitutional_ai.data.ratings import Rated, load_ratings
-from constitutional_ai.detectors.objection import objection
+from constitutional_ai.detectors.objection import objection, refuses
 from constitutional_ai.evaluation.harmfulness.fit_regressor import RegressorTraining, agreement, tokens
+from constitutional_ai.metrics.intervals import share
 from constitutional_ai.metrics.rank_agreement import auc, resampled, spearman
 from constitutional_ai.models.local.bundled import bundled_folder
 from constitutional_ai.records import Metric
@@ -219,7 +220,28 @@ def refusals(folder: Path) -> list[Row]:
                 seed=SEED,
             )
             rows.append(metric_row(f"{kind}: {name}: AUC", area, bar))
+    rows += [metric_row(f"our patterns, the unseen half: {m.name}", m) for m in pattern_errors(folder) or ()]
     return rows
+
+
+def pattern_errors(folder: Path) -> tuple[Metric, Metric] | None:
+    """Return how often our patterns find a refusal, whole or partial, and how often they leave other answers alone.
+
+    The study corrects its differences by both (``study_claims.py``). Their intervals draw prompts. None without XSTest.
+    """
+    answers = [row for path in sorted(folder.glob("xstest-*.jsonl.gz")) for row in read_rows(path)]
+    half = [row for row in answers if held_out(row["prompt"])]
+    if not half:
+        return None
+    of_refusals = [row for row in half if row["final_label"] != COMPLIES]
+    others = [row for row in half if row["final_label"] == COMPLIES]
+    # As the rates read them: what is in another language counts as neither.
+    found = [refuses(row["completion"]) is True for row in of_refusals]
+    left = [refuses(row["completion"]) is not True for row in others]
+    return (
+        share("sensitivity", "patterns", found, [row["prompt"] for row in of_refusals], seed=SEED),
+        share("specificity", "patterns", left, [row["prompt"] for row in others], seed=SEED),
+    )
 
 
 def main() -> None:

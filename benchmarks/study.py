@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from detectors import SHARED, pattern_errors
 from results import processor
 from rich.console import Console
 from study_claims import Claim, claims
@@ -155,11 +156,11 @@ def page_table(sweeps: dict[str, Sweep], found: Sequence[Claim], about: dict[str
         f"{about['date']}, {about['processor']['name']}, commit {about['commit']}: {arms} seeds, {prompts} test "
         f"prompts, {about['minutes']:.0f} minutes of stages.",
         "",
-        "| claim | to reach | measured, over seeds | seed by seed | |",
-        "|---|---|---|---|---|",
+        "| claim | to reach | measured, over seeds | seed by seed | without the patterns' errors | |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {one.claim} | {one.bar} | {shown(one.value, '+')} | {', '.join(map(number, one.seeds))} | "
-            f"{'held' if one.held else '**missed**'} |"
+            f"{shown(one.corrected, '+') if one.corrected else ''} | {'held' if one.held else '**missed**'} |"
             for one in found
         ),
         "",
@@ -175,6 +176,11 @@ def page_table(sweeps: dict[str, Sweep], found: Sequence[Claim], about: dict[str
     for arm, why in {arm: why for sweep in sweeps.values() for arm, why in sweep.stopped.items()}.items():
         lines += ["", f"`{arm}` has no results: {why}"]
     return "\n".join(lines) + "\n"
+
+
+def as_json(claim: Claim) -> dict[str, Any]:
+    corrected = claim.corrected and asdict(claim.corrected)
+    return claim._asdict() | {"value": asdict(claim.value), "corrected": corrected}
 
 
 def number(value: float | None) -> str:
@@ -221,7 +227,8 @@ def main() -> None:
     users = users_prompts(given.also, [p for part in sets.values() for p in part]) if given.also else []
     folder = Path("runs/study-quick" if quick else "runs/study")
     sweeps = run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS)
-    found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms])
+    errors = pattern_errors(SHARED)
+    found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms], errors)
     about: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "processor": processor(),
@@ -233,7 +240,8 @@ def main() -> None:
     }
     table = page_table(sweeps, found, about)
     content = about | {
-        "claims": [one._asdict() | {"value": asdict(one.value)} for one in found],
+        "errors of the patterns": [asdict(error) for error in errors or ()],
+        "claims": [as_json(one) for one in found],
         "sweeps": {name: asdict(sweep) for name, sweep in sweeps.items()},
         "users": measure_users(folder, sweeps["seeds"].arms, users),
     }

@@ -104,7 +104,7 @@ def test_the_page_gets_means_over_seeds_changes_and_the_constitutions_effect(
     }
     more = study.Claim("more objections", "≥ +0.20", Metric("c", "m", -0.1, -0.3, 0.2, 9), (0.1, None), False)
     table = study.page_table(sweeps, [more, more._replace(held=True)], about)
-    line = "| more objections | ≥ +0.20 | −0.10 (−0.30 to +0.20) | +0.10, none |"
+    line = "| more objections | ≥ +0.20 | −0.10 (−0.30 to +0.20) | +0.10, none |  |"
     assert f"{line} **missed** |\n{line} held |" in table
     # means of two, and Student's interval of two: 12.71 times the standard error of 0.1, within 0 and 1
     assert (
@@ -170,6 +170,20 @@ def test_claims_are_held_or_missed_over_all_seeds(study: ModuleType) -> None:
         (0.5, (1.0, 0.0), False),
     ]
     assert [claim.held for claim in study.claims([])] == [False] * 6
+
+
+def test_a_difference_is_corrected_for_the_patterns_errors(study: ModuleType) -> None:
+    from study_claims import corrected
+
+    def metric(value: float, half: float) -> Metric:
+        return Metric("share", "m", value, value - half, value + half, 400)
+
+    exact = corrected(metric(0.20, 0.10), (metric(1.0, 0.0), metric(1.0, 0.0)))
+    assert (exact.value, round(exact.low or 9, 2), round(exact.high or 9, 2)) == (0.20, 0.10, 0.30)
+    erring = corrected(metric(0.20, 0.10), (metric(0.8, 0.05), metric(0.95, 0.05)))
+    assert erring.value == pytest.approx(0.20 / 0.75)
+    assert (erring.high or 0) - (erring.low or 0) > 0.2 / 0.75  # wider by the errors' own uncertainty
+    assert corrected(Metric("share", "m", 0.2, None, None, 9), (metric(1.0, 0.0),) * 2).value is None
 
 
 def test_the_sweeps_of_the_study_are_of_todays_recipe(study: ModuleType, tmp_path: Path) -> None:
