@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,13 +102,13 @@ def users_prompts(file: Path, known: Iterable[Prompt]) -> list[Prompt]:
     return [prompt for prompt in (*both.train, *both.held_out) if prompt.id not in seen]
 
 
-def run_sweeps(folder: Path, sweeps: dict[str, list[str]]) -> dict[str, Sweep]:
-    """Run or continue the sweeps in one folder, whose arms share what is the same."""
+def run_sweeps(folder: Path, sweeps: dict[str, list[str]]) -> Iterator[dict[str, Sweep]]:
+    """Run or continue the sweeps in one folder, whose arms share what is the same; yield all results after each."""
     console, found = Console(highlight=False), {}
     for name, changes in sweeps.items():
         _, arms = sweep_arms("demo", [*changes, f"out={folder}"])
         found[name] = sweep_table("demo", arms, run_arms(arms, console))
-    return found
+        yield found
 
 
 def answers_of(folder: Path) -> dict[str, dict[PromptKey, Answer]]:
@@ -171,8 +171,8 @@ def page_table(sweeps: dict[str, Sweep], found: Sequence[Claim], about: dict[str
         f"|---|{'---|' * len(MODELS)}",
         *(f"| {label} | {' | '.join(map(shown, cells))} |" for label, cells in rows_of(seeds)),
     ]
-    if "constitution" in sweeps:
-        lines += ["", *effect(sweeps["constitution"].rows)]
+    control = sweeps.get("constitution")
+    lines += ["", *(effect(control.rows) if control else ["The run without a constitution is not finished."])]
     for arm, why in {arm: why for sweep in sweeps.values() for arm, why in sweep.stopped.items()}.items():
         lines += ["", f"`{arm}` has no results: {why}"]
     return "\n".join(lines) + "\n"
@@ -218,6 +218,30 @@ def write_page(text: str) -> None:
     PAGE.write_text(new, encoding="utf-8")
 
 
+def results(
+    folder: Path, sweeps: dict[str, Sweep], sets: dict[str, list[Prompt]]
+) -> tuple[dict[str, Any], str]:
+    """Return what the sweeps measured, for a file of JSON and as a page."""
+    errors = pattern_errors(SHARED)
+    found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms], errors)
+    arms = {arm for sweep in sweeps.values() for arm in sweep.arms}
+    about: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "processor": processor(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "commit": commit() or "not known",
+        "prompts": {name: len(prompts) for name, prompts in sets.items()},
+        "minutes": sum(seconds_of(folder / arm) for arm in arms) / 60,
+    }
+    content = about | {
+        "errors of the patterns": [asdict(error) for error in errors or ()],
+        "claims": [as_json(one) for one in found],
+        "sweeps": {name: asdict(sweep) for name, sweep in sweeps.items()},
+    }
+    return content, page_table(sweeps, found, about)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--also", type=Path, help="a file of prompts of your own, to be measured too")
@@ -226,30 +250,14 @@ def main() -> None:
     sets = prompt_sets()
     users = users_prompts(given.also, [p for part in sets.values() for p in part]) if given.also else []
     folder = Path("runs/study-quick" if quick else "runs/study")
-    sweeps = run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS)
-    errors = pattern_errors(SHARED)
-    found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms], errors)
-    about: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "processor": processor(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
-        "commit": commit() or "not known",
-        "prompts": {name: len(prompts) for name, prompts in sets.items()},
-        "minutes": sum(seconds_of(folder / arm) for sweep in sweeps.values() for arm in set(sweep.arms)) / 60,
-    }
-    table = page_table(sweeps, found, about)
-    content = about | {
-        "errors of the patterns": [asdict(error) for error in errors or ()],
-        "claims": [as_json(one) for one in found],
-        "sweeps": {name: asdict(sweep) for name, sweep in sweeps.items()},
-        "users": measure_users(folder, sweeps["seeds"].arms, users),
-    }
-    text = json.dumps(content, indent=1) + "\n"
-    (folder / "study.json").write_text(text, encoding="utf-8")
-    if not quick:
-        RESULTS.write_text(text, encoding="utf-8")
-        write_page(table)
+    for sweeps in run_sweeps(folder, QUICK_SWEEPS if quick else SWEEPS):
+        content, table = results(folder, sweeps, sets)
+        content["users"] = measure_users(folder, sweeps["seeds"].arms, users)
+        text = json.dumps(content, indent=1) + "\n"
+        (folder / "study.json").write_text(text, encoding="utf-8")
+        if not quick:  # after each sweep, so that an interruption leaves what was measured
+            RESULTS.write_text(text, encoding="utf-8")
+            write_page(table)
     Console(highlight=False, markup=False).print(table)
 
 
