@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,17 +109,27 @@ def follow_umask(folder: Path) -> None:
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+def release_memory() -> None:
+    """Give the memory that is no longer used back to the system.
+
+    Left alone, glibc keeps what was freed (``engine/cpu/process.py``), and the pieces seldom fit the next stage.
+    """
+    gc.collect()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # other C libraries than glibc have no such function
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def forget_peak_memory() -> None:
     """Let ``peak_memory`` count from now on, without what is no longer used."""
     import torch
 
-    gc.collect()
+    release_memory()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR.exists():
-        with suppress(AttributeError):  # glibc keeps freed memory; other C libraries have no such function
-            ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):  # where it may not be written, the peak stays that of the whole process
             CLEAR.write_text("5")
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from constitutional_ai import machine
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
 from constitutional_ai.data.prompts import Prompts
@@ -117,6 +118,7 @@ def run_pipeline(
             if stage == redo:  # only now, because the earlier stages have been checked
                 redone(run, redo, notify)
             PIPELINE[stage](job)
+            machine.release_memory()
             if stage in failed:
                 left = failures(run, [stage]).get(stage, 0)
                 notify(f"{stage}: {failed[stage] - left} of {failed[stage]} failed records were made.")

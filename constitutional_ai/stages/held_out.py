@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from constitutional_ai import machine
 from constitutional_ai.constitutions.in_context import as_instructions
 from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.evaluation import answer_rates
@@ -55,7 +56,8 @@ def evaluation(job: Job) -> None:
                     return Answer(f"{prompt.id}.{role}", role, response, answer_rates.verdict(response), reward)
 
                 yield Pass({f"{p.id}.{role}": p for p in prompts}, step)
-            del model, step  # so that the model is freed before the next is loaded
+            del model, step
+            machine.release_memory()  # before the next model is loaded
 
     def notes(answers: Iterable[Answer]) -> dict[str, Any]:
         # Called before stage.json is written, so that a complete stage has its metrics.

@@ -24,6 +24,20 @@ again = [torch.ones(2**18) for _ in range(256)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, "faults")
 print(open("/proc/self/smaps").read())
 """
+KEPT = """
+from constitutional_ai.engine.open import tune_process
+tune_process()
+from constitutional_ai import machine
+def held():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS:")) // 1024
+first = held()
+blocks = [bytearray(b"x") * 2**20 for _ in range(300)]  # 1 MB each
+last = bytearray(b"x") * 2**20  # above them, so that the heap does not shrink by itself
+del blocks
+kept = held()
+machine.release_memory()
+print(first, kept, held())
+"""
 IMPORTED = """
 import os
 before = dict(os.environ)
@@ -46,6 +60,13 @@ def output(code: str, **environment: str) -> str:
     return subprocess.run(
         command, env={**others, **environment}, capture_output=True, text=True, check=True
     ).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_memory_that_a_stage_freed_goes_back_to_the_system() -> None:
+    first, kept, released = map(int, output(KEPT).split())
+    assert kept - first > 250  # MB that nobody uses
+    assert released - first < 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
