@@ -15,9 +15,9 @@ from constitutional_ai.data.prompts import KINDS, sample_prompts
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
-from constitutional_ai.records import Checkpoint, Conversation
+from constitutional_ai.records import Checkpoint, Conversation, PreferenceLabel
 from constitutional_ai.rl_cai.feedback.worked_choices import load_few_shots
-from constitutional_ai.rl_cai.preference_model import refusal_gate
+from constitutional_ai.rl_cai.preference_model import objection_gate, refusal_gate
 from constitutional_ai.rl_cai.preference_model.scorer import PreferenceModel
 from constitutional_ai.rl_cai.reinforcement import adapters, monitor
 from constitutional_ai.rl_cai.reinforcement.dpo import optimise
@@ -66,9 +66,11 @@ def _by_reward(job: Job, folder: Path) -> Trained:
     training = _training_job(job, folder, rows)
     stopper = monitor.stopper(setting.stop_above)
     refusals: list[dict[str, Any]] = []
+    objections: list[dict[str, Any]] = []
 
     def begin(reward: Reward) -> None:
         refusals.extend(_check_refusals(job, reward))
+        objections.extend(_check_objections(job, reward))
         call_others("rl_cai", job.recipe, job.run.folder, training)
 
     checkpoint = learn(job, training, stopper, begin)
@@ -76,6 +78,7 @@ def _by_reward(job: Job, folder: Path) -> Trained:
         job.notify(f"{STAGE}: stopped early: {stopper.reason}.")
     more = {
         "refusals_preferred": refusals,
+        "objections_preferred": objections,
         "sources": dict(sources(rows)),
         "stopped": stopper.reason,
         "unscored": _unscored(job, folder),
@@ -115,10 +118,36 @@ def _check_refusals(job: Job, reward: Reward) -> list[dict[str, Any]]:
         warning = (
             "RL would teach refusals of harmless prompts: give preference_model.helpfulness more comparisons"
         )
-        if job.recipe.rl_cai.refusal_gate == "stop" and not job.recipe.control:
-            raise GateClosed(f"{warning}, or set rl_cai.refusal_gate=warn to continue anyway.")
-        job.notify(f"warning: {warning}.")
+        _shut(job, warning)
     return [asdict(metric) for metric in shares]
+
+
+def _check_objections(job: Job, reward: Reward) -> list[dict[str, Any]]:
+    """Ask a preference model whether it prefers the objections that its labels prefer; return the shares."""
+    if not (job.preference_model_stages and job.in_recipe(layout.PREFERENCE_LABELS)):
+        return []
+    labels = job.run.rows(layout.PREFERENCE_LABELS, PreferenceLabel)
+    if not (pairs := objection_gate.objection_pairs(labels, job.recipe.seed)):
+        return []
+    shares = objection_gate.objections_preferred(reward, pairs)
+    spoken = [refusal_gate.in_numbers(share) for share in shares]
+    job.notify(
+        f"gate: the labels prefer objections in {spoken[0]} of the run's own pairs, the reward in {spoken[1]}."
+    )
+    if objection_gate.unlearns_objections(shares):
+        _shut(
+            job,
+            "RL would unlearn objections: the preference model has not learned the labels that prefer them. Set a "
+            "higher preference_model.epochs, or give it more pairs by comparisons.per_prompt",
+        )
+    return [asdict(metric) for metric in shares]
+
+
+def _shut(job: Job, warning: str) -> None:
+    """Stop the run before RL, or only warn if the recipe says so or the run is a control."""
+    if job.recipe.rl_cai.refusal_gate == "stop" and not job.recipe.control:
+        raise GateClosed(f"{warning}, or set rl_cai.refusal_gate=warn to continue anyway.")
+    job.notify(f"warning: {warning}.")
 
 
 def _unscored(job: Job, folder: Path) -> float:

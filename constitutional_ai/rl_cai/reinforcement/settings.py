@@ -41,8 +41,8 @@ class RLTraining(Training, Sampled):
     snapshot_every: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
     refusal_gate: Literal["warn", "stop"] = "stop"
-    """What happens if the reward prefers refusals of harmless prompts more often than not (pitfall 28): warn, or stop
-    before the training. Ours."""
+    """What happens if the reward prefers refusals of harmless prompts more often than not (pitfall 28), or if a
+    preference model prefers compliance where its labels prefer objections: warn, or stop before the training. Ours."""
     stop_above: dict[Watched, Annotated[float, Field(ge=0)]] = Field(default={})
     """Limits of the monitor's figures (RL-7): the training ends when one stays above its limit (pitfall 28). Example:
     {refuses_harmless: 0.2}."""
