@@ -56,6 +56,7 @@ def measure(
 
     ``say`` is called with a line for each stage. Raises InputError or ModelError.
     """
+    _check_trainable(recipe)
     wanted = {one.stage for one in estimates}
     peaks = _Peaks(say)
     trials = asyncio.run(try_stages(recipe, constitution, lambda name: _opened(recipe, name), peaks.begin))
@@ -66,6 +67,15 @@ def measure(
     with TemporaryDirectory() as folder:
         of_stages |= _Trainings(recipe, trials, Path(folder), peaks).measured(wanted)
     return [_with(one, of_stages, trials) for one in estimates]
+
+
+def _check_trainable(recipe: Recipe) -> None:
+    """Raise InputError if the recipe's trainings cannot run on this machine."""
+    if not recipe.models.pretrained.startswith(LOCAL_SCHEMES):
+        raise InputError(
+            f"{recipe.models.pretrained} has no weights on this machine, so its trainings cannot be measured. Set "
+            "models.pretrained to a model that begins with bundled: or hf:, or give --rates in place of --measure."
+        )
 
 
 class _Peaks:
@@ -120,7 +130,7 @@ def _with(one: Estimate, of_stages: Mapping[str, Measured], trials: Mapping[str,
     calls, trial, measured = sum(one.calls.values()), trials.get(source), of_stages.get(source)
     if measured is None:
         return replace(
-            one, note=f"{one.stage} was not measured: no record of it could be made from a few prompts."
+            one, note=f"{one.stage} was not measured: a few prompts gave no record that fits its limits."
         )
     amount = one.records if one.stage in layout.TRAININGS else calls
     seconds = None if measured.seconds_each is None else amount * measured.seconds_each
@@ -248,12 +258,3 @@ class _Trainings:
             return reinforce.reinforce(job, reward=lambda talks: [float(len(talk)) for talk in talks])
         scorer = PreferenceModel(self._saved[layout.PREFERENCE_MODEL].path)
         return reinforce.reinforce(job, reward=scorer.scores)
-
-
-def check_trainable(recipe: Recipe) -> None:
-    """Raise InputError if the recipe's trainings cannot run on this machine."""
-    if not recipe.models.pretrained.startswith(LOCAL_SCHEMES):
-        raise InputError(
-            f"{recipe.models.pretrained} has no weights on this machine, so its trainings cannot be measured. Set "
-            "models.pretrained to a model that begins with bundled: or hf:, or give --rates instead of --measure."
-        )

@@ -42,6 +42,7 @@ READ = [
         ["constitution", "import", "--out", "o"],
     ),
     *(["evaluate", "a=scripted:echo", "--out", "o", "--prompts"], ["estimate", "demo", "--like"], ["serve"]),
+    ["estimate", "demo", "--rates"],
     *(["score", "folder", "--out", "o"], ["doctor"], ["evaluate", "--out", "o"]),
 ]
 WRITE = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from constitutional_ai.constitutions.constitution import load_constitution
+from constitutional_ai.errors import InputError
 from constitutional_ai.estimate.count_work import Estimate, count_work
 from constitutional_ai.estimate.estimate_cost import priced
 from constitutional_ai.estimate.measure_here import measure
@@ -44,8 +47,14 @@ def test_what_a_server_would_do_is_not_asked_for(make_tiny: Callable[..., Path],
     asked = settings(f"hf:{make_tiny()}", tmp_path)
     asked["models"] |= {"preference_model": None, "feedback": SERVER}
     asked["feedback"] = {"method": "votes"}
-    asked["rl_cai"] |= {"algorithm": "dpo", "kl_weight": 0.1, "refusal_gate": "warn"}
+    asked["rl_cai"] |= {"algorithm": "dpo", "kl_weight": 0.1, "refusal_gate": "warn", "max_length": 1024}
     stages = measured(asked, [])
     label = stages[layout.PREFERENCE_LABELS]
     assert label.seconds is None and label.read and "server is not measured" in label.note
     assert stages[layout.RL_CAI_MODEL].seconds and stages[layout.SL_CAI_MODEL].seconds
+
+
+def test_trainings_without_weights_are_refused_at_once() -> None:
+    recipe = Recipe.model_validate({"models": {"pretrained": "scripted:echo"}})
+    with pytest.raises(InputError, match=r"scripted:echo has no weights .* --rates in place of --measure"):
+        measure(recipe, [], load_constitution("default"), print)

@@ -52,6 +52,8 @@ COMMANDS = [
     ["run", "demo", f"prompts.red_team.file={json.dumps(ROWS)}", "out=o", *ECHO, "--until", layout.RESPONSES],
     ["run", MINE],
     ["estimate", "demo", "--like", EVIL],
+    ["estimate", "demo", "--rates", EVIL],
+    ["estimate", "demo", "--rates", MINE],
     ["estimate", MINE],
     ["check", MINE],
     ["check", EVIL],
