@@ -42,6 +42,7 @@ from constitutional_ai.sl_cai.draft_prompts import draft, seed_prompts
 from constitutional_ai.sl_cai.respond import respond
 from constitutional_ai.sl_cai.revise import revise
 from constitutional_ai.sl_cai.worked_critiques import critique_revision
+from constitutional_ai.stages.check_models import load_all_prompts
 
 RECORDS = 8
 """Records of each stage; twice as many responses, half of them to harmless prompts."""
@@ -165,10 +166,9 @@ async def try_stages(
 def _trial_prompts(recipe: Recipe) -> dict[Kind, list[Prompt]]:
     """Return some of the recipe's training prompts of each kind."""
     chosen: dict[Kind, list[Prompt]] = {}
-    for kind in KINDS:
-        file = getattr(recipe.prompts, kind)
-        train = load_prompts_of_kind(file.file, kind).train
-        chosen[kind] = sample_prompts(train, file.limit, recipe.seed)[:RECORDS]
+    for kind, file in load_all_prompts(recipe).items():
+        limit = getattr(recipe.prompts, kind).limit
+        chosen[kind] = sample_prompts(file.train, limit, recipe.seed)[:RECORDS]
     return chosen
 
 
