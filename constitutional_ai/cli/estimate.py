@@ -99,7 +99,7 @@ def estimate(
 
 
 def _measured(recipe: Recipe) -> list[Estimate]:
-    """Return what a short measurement of this machine gives. What is being measured is told on standard error."""
+    """Return what a short measurement of this machine gives. Standard error names each stage."""
     from functools import partial
 
     from constitutional_ai.constitutions.constitution import load_constitution

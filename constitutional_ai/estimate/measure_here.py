@@ -42,7 +42,7 @@ class Measured:
     """What was measured of a stage."""
 
     seconds_each: float | None
-    """Of a call, or of a row of a training; None where a server would have been asked."""
+    """Seconds of a call, or of a row of a training; None where a server would have been called."""
     memory: float | None
     """Peak in bytes."""
     disk: float | None = None
@@ -185,30 +185,33 @@ class _Trainings:
         """Return the seconds of a row in a training step; None without rows that are short enough."""
         from constitutional_ai.training.datasets import within
 
-        base = self._base(stage)
-        kept, _ = within(rows, base, settings.max_length)
+        kept, _ = within(rows, self._base(stage), settings.max_length)
         if not kept:
             return None
-        each, passes = self._rows_of_a_step(stage), getattr(settings, "passes", 1)
-        together = each * getattr(settings, "answers", 1) if stage == layout.RL_CAI_MODEL else each
-        small = {"batch_size": together, "epochs": 1.0, "checkpoint_steps": 10**6}
+        each, passes = self._rows_of_a_step(stage), 1
+        rl, changes = self._recipe.rl_cai, {"batch_size": each, "epochs": 1.0, "checkpoint_steps": 10**6}
+        if stage == layout.RL_CAI_MODEL and rl.method.samples:
+            changes["batch_size"], passes = each * rl.answers, rl.passes
         ends: list[float] = []
         self._peaks.begin(stage)
-        folder = self._folder / stage
-        folder.mkdir()
-        self._saved[stage] = train(
-            TrainingJob(
-                rows=[row | {"id": str(n)} for n, row in enumerate(islice(cycle(kept), STEPS * each))],
-                base=base,
-                base_name=self._recipe.models.pretrained,
-                folder=folder,
-                settings=settings.model_copy(update=small),
-                seed=self._recipe.seed,
-                on_step=lambda done, total: ends.append(time.perf_counter()),
-            )
-        )
+        shown = [row | {"id": str(n)} for n, row in enumerate(islice(cycle(kept), STEPS * each))]
+        self._saved[stage] = train(self._job(stage, settings.model_copy(update=changes), shown, ends))
         self._peaks.end()
         return (ends[-1] - ends[-1 - passes]) / each if len(ends) > passes else None
+
+    def _job(self, stage: str, settings: Training, rows: Rows, ends: list[float]) -> TrainingJob[Any]:
+        """Return a training that adds the time of each step's end to ``ends``."""
+        folder = self._folder / stage
+        folder.mkdir()
+        return TrainingJob(
+            rows=rows,
+            base=self._base(stage),
+            base_name=self._recipe.models.pretrained,
+            folder=folder,
+            settings=settings,
+            seed=self._recipe.seed,
+            on_step=lambda done, total: ends.append(time.perf_counter()),
+        )
 
     def _rows_of_a_step(self, stage: str) -> int:
         """Return how many rows go through the model at once in a run, and so here."""

@@ -70,7 +70,7 @@ class RatedModels(Section):
     """The rates of the models, by their keys in the recipe's ``models``."""
 
     default: ModelRates = ModelRates()
-    """Those of all models that are not named."""
+    """Rates of all models that are not named."""
     helpful: ModelRates | None = None
     pretrained: ModelRates | None = None
     """Also those of the models that are trained from it, and of the preference model if it has none of its own."""

@@ -58,7 +58,7 @@ class Trial:
     """What the records of one stage took."""
 
     records: list[Any] = field(default_factory=list)
-    """Those that did not fail."""
+    """Records that did not fail."""
     calls: int = 0
     read: int = 0
     """Tokens, as below. Those of scores are counted by ``LETTERS_PER_TOKEN``."""
