@@ -239,7 +239,28 @@ def draft(document: Path, out: Path, **options: Any) -> None:
     echo(f"{out}: drafts for {drafted.clauses} clauses, {drafted.without} of them empty")
     if drafted.counts:
         echo(f"Candidates: {format_counts(drafted.counts)}")
-    echo(f"Edit it. To see what is left to do, type: cai constitution coverage {out} {document}")
+    echo(f"Edit it, or decide about each draft in the terminal: cai constitution review {out}")
+    echo(f"To see what is left to do, type: cai constitution coverage {out} {document}")
+
+
+@constitution.command()
+@click.argument("drafts", type=PATH)
+def review(drafts: Path) -> None:
+    """Decide about each draft in the file DRAFTS: accept, edit, reject or skip it, with one key.
+
+    Each is shown with its clause and the other candidates for it. To edit opens your editor ($EDITOR); the draft stays
+    one until you accept it. The file is written after each decision: quit when you like, and type the same command to
+    continue.
+    """
+    from constitutional_ai.cli.review_drafts import review_drafts
+
+    done = review_drafts(drafts)
+    left = done["left"]
+    echo(f"\n{drafts}: {done['accept']} accepted, {done['reject']} rejected, {left} drafts left")
+    if left:
+        echo("No run accepts the file before each is accepted or rejected. Type the same command to continue.")
+    else:
+        echo(f"To find mistakes, type: cai constitution lint {drafts}")
 
 
 @constitution.command()

@@ -25,7 +25,8 @@ def test_from_a_document_to_a_constitution(tmp_path: Path, monkeypatch: pytest.M
     assert cai("constitution", "draft", "a.md", "--out", "d.yaml") == (
         0,
         "d.yaml: drafts for 2 clauses, 2 of them empty\n"
-        "Edit it. To see what is left to do, type: cai constitution coverage d.yaml a.md\n",
+        "Edit it, or decide about each draft in the terminal: cai constitution review d.yaml\n"
+        "To see what is left to do, type: cai constitution coverage d.yaml a.md\n",
     )
     assert cai("constitution", "draft", "a.md", "--out", "d.yaml")[1].startswith("cai: d.yaml already exists")
     code, printed = cai("check", "d.yaml")
