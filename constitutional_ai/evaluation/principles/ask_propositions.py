@@ -73,8 +73,8 @@ async def ask_propositions(
         return yes
 
     texts = [(pair, text) for pair in pairs for text in (pair.marked, pair.other)]
-    asked = [one(*text, p.proposition or "") for text in texts for p in propositions]
-    given = iter(await asyncio.gather(*asked))
+    coroutines = [one(*text, p.proposition or "") for text in texts for p in propositions]
+    given = iter(await asyncio.gather(*coroutines))
     rows = [[next(given) for _ in propositions] for _ in texts]  # a row for each answer
     marked, other = rows[::2], rows[1::2]
     return [

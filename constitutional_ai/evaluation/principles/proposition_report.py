@@ -58,43 +58,43 @@ class PropositionReport:
         return {fault: metric for fault, (metric, holds) in checks.items() if holds}
 
 
-def proposition_reports(asked: Sequence[AskedProposition], seed: int = 0) -> list[PropositionReport]:
+def proposition_reports(propositions: Sequence[AskedProposition], seed: int = 0) -> list[PropositionReport]:
     """Return how each proposition is answered."""
-    return [_report(one, seed) for one in asked]
+    return [_report(one, seed) for one in propositions]
 
 
-def _report(asked: AskedProposition, seed: int) -> PropositionReport:
-    name = asked.name
-    read = [p for each in asked.answers for p in (each.marked, each.other) if p is not None]
+def _report(proposition: AskedProposition, seed: int) -> PropositionReport:
+    name = proposition.name
+    read = [p for each in proposition.answers for p in (each.marked, each.other) if p is not None]
     return PropositionReport(
         name=name,
         decides=rate("decides", name, [max(p, 1 - p) >= SURE for p in read]),
         yes=rate("yes", name, [p > 0.5 for p in read if not is_tie(p)]),
-        better=_better(asked, seed),
-        longer=rate("longer", name, _marked_wins(asked, "longer")),
-        refusing=rate("refusing", name, _marked_wins(asked, "refusing")),
+        better=_better(proposition, seed),
+        longer=rate("longer", name, _marked_wins(proposition, "longer")),
+        refusing=rate("refusing", name, _marked_wins(proposition, "refusing")),
     )
 
 
-def _better(asked: AskedProposition, seed: int) -> Metric:
+def _better(proposition: AskedProposition, seed: int) -> Metric:
     rows = [
-        (p if asked.wanted else 1 - p, is_better, number)
-        for number, each in enumerate(asked.answers)
+        (p if proposition.wanted else 1 - p, is_better, number)
+        for number, each in enumerate(proposition.answers)
         if each.contrast in BETTER
         for p, is_better in ((each.marked, True), (each.other, False))
         if p is not None
     ]
     chances, truth, pairs = zip(*rows, strict=True) if rows else ((), (), ())
-    return resampled("better", asked.name, auc, chances, truth, pairs, seed=seed)
+    return resampled("better", proposition.name, auc, chances, truth, pairs, seed=seed)
 
 
-def _marked_wins(asked: AskedProposition, contrast: Contrast) -> list[bool]:
+def _marked_wins(proposition: AskedProposition, contrast: Contrast) -> list[bool]:
     leads = [
         a.marked - a.other
-        for a in asked.answers
+        for a in proposition.answers
         if a.contrast == contrast and a.marked is not None and a.other is not None
     ]
-    return decided(None if abs(lead) < TIE else (lead > 0) == asked.wanted for lead in leads)
+    return decided(None if abs(lead) < TIE else (lead > 0) == proposition.wanted for lead in leads)
 
 
 # -- for people
