@@ -112,7 +112,8 @@ def read_draft_file(path: Path) -> DraftFile:
     starts = [node.start_mark.line for node in _items(parse_yaml(text)[1])]
     if text.encode() != path.read_bytes() or len(starts) != len(principles):
         raise _by_hand(path)
-    pieces, end, head = [], 0, ""
+    pieces: list[Piece] = []
+    end, head = 0, ""
     for start, until, principle in zip(starts, [*starts[1:], len(lines)], principles, strict=True):
         if not pieces:
             end = _end_of_block(lines, 0, start)  # the comment of the first clause is no part of the head
