@@ -5,7 +5,7 @@ each algorithm must raise the share of such replies from the same start; so must
 model. With coin flips for labels the share must stay.
 
 ``make planted`` takes minutes on a CPU. It exits with 1 when a bar is missed. Names of variants as arguments run these
-alone.
+alone, and are reported as ``planted_selected``, so that the rows of all stay.
 """
 
 from __future__ import annotations
@@ -107,12 +107,15 @@ def main() -> None:
     for name in sys.argv[1:] or VARIANTS:
         judge, changes = VARIANTS[name]
         feedback = [f"models.feedback=scripted:{judge}"]
-        if judge not in labelled:
-            labelled[judge] = run_until(judge, start.folder, feedback, layout.PREFERENCE_MODEL, console)
-        run = run_until(name, labelled[judge].folder, [*feedback, *changes], layout.RL_CAI_MODEL, console)
+        before_rl = start
+        if load_recipe(str(RECIPE), changes).rl_cai.uses_preference_model:
+            if judge not in labelled:
+                labelled[judge] = run_until(judge, start.folder, feedback, layout.PREFERENCE_MODEL, console)
+            before_rl = labelled[judge]
+        run = run_until(name, before_rl.folder, [*feedback, *changes], layout.RL_CAI_MODEL, console)
         after = share_of_questions(name, f"hf:{run.stage(layout.RL_CAI_MODEL) / layout.WEIGHTS}")
         rows += rows_of(name, judge == PLANTED, run, before, after)
-    report("planted", rows)
+    report("planted_selected" if sys.argv[1:] else "planted", rows)
 
 
 def rows_of(name: str, planted: bool, run: Run, before: Metric, after: Metric) -> list[Row]:
