@@ -103,6 +103,9 @@ def run_pipeline(
         if remote:
             remote.say(f"complete stages are kept in {recipe.out}, and this machine works in {folder}.")
             remote.fetch_about()
+            before = wanted[: wanted.index(redo)] if redo else wanted
+            for stage in [share.stage] if share else before:  # now, so that no model of theirs is looked for
+                remote.fetch(stage)
         if share:
             share.link_earlier_stages(opened, _left_out(recipe))
         check_models(recipe, _unfinished(opened, wanted, redo), notify)
@@ -252,9 +255,9 @@ def failures(run: Run, stages: Iterable[str]) -> dict[str, int]:
 def redone(run: Run, redo: str, notify: Callable[[str], None]) -> None:
     """Remove a stage and all later ones, and say so if there is nothing to remove."""
     stages = list(PIPELINE)[list(PIPELINE).index(redo) :]
-    if not any(run.stage(stage).exists() for stage in stages):
+    if run.remote is None and not any(run.stage(stage).exists() for stage in stages):
         notify(f"--redo {redo} removes nothing: neither this stage nor a later one was made.")
-    elif not run.stage(redo).exists():
+    elif run.remote is None and not run.stage(redo).exists():
         notify(f"--redo {redo} makes only later stages again: this one was not made.")
     run.remove_stages(*stages)
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from constitutional_ai import pipeline
 from constitutional_ai.cli import main
 from constitutional_ai.errors import CaiError, InputError
 from constitutional_ai.pipeline import make_shard, merge_shards, rebuilt_remote
@@ -93,7 +94,11 @@ def records(run: Path) -> list[bytes]:
     return [(run / stage / layout.RECORDS).read_bytes() for stage in (layout.RESPONSES, layout.REVISIONS)]
 
 
-def test_two_machines_make_the_run_of_one(out: str, at: At, tmp_path: Path) -> None:
+def test_two_machines_make_the_run_of_one(
+    out: str, at: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = list[set[str]]()
+    monkeypatch.setattr(pipeline, "check_models", lambda recipe, stages, notify: unfinished.append(stages))
     make(recipe(tmp_path / "whole"), until=layout.REVISIONS)
     first = at("first")
     make(recipe(out), until=layout.RESPONSES)
@@ -103,6 +108,8 @@ def test_two_machines_make_the_run_of_one(out: str, at: At, tmp_path: Path) -> N
     assert f"01-responses is complete in {out}, and was copied to runs/run." in said
     at("first")
     make(recipe(out), until=layout.REVISIONS)
+    assert [layout.RESPONSES in stages for stages in unfinished] == [True, True, False, False]
+    assert [layout.REVISIONS in stages for stages in unfinished] == [True, False, True, False]
     assert records(first) == records(second) == records(tmp_path / "whole")
     assert read_stages(first) == read_stages(second) == read_stages(tmp_path / "whole")
     names = set(RemoteFolder(out).files())
