@@ -69,7 +69,7 @@ def torture(
     with FaultyServer(Seeded(share, faults=faults), seconds=seconds, text=_text) as server:
         began = time.monotonic()
         with suppress(TooManyFailures):
-            asyncio.run(_make(folder, server.url, items, concurrency))
+            asyncio.run(make_records(folder, server.url, items, concurrency))
         took = time.monotonic() - began
         answered = Counter(server.answered)
     made = list(read_rows(folder / "records.jsonl", Response))
@@ -103,7 +103,8 @@ def _is_probe(request: str) -> bool:
     return "Item" not in request
 
 
-async def _make(folder: Path, url: str, items: int, concurrency: int) -> None:
+async def make_records(folder: Path, url: str, items: int, concurrency: int) -> None:
+    """Make so many records with the server at ``url``, resuming what is in the folder."""
     name = f"server:m@{url}"
 
     async def passes() -> AsyncIterator[Pass[str, Response]]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from click.testing import CliRunner
 
 from constitutional_ai.cli import main
 
+ROOT = Path(__file__).parents[2]
 LONG = "x" * 300
 FAR = "/".join(["x" * 200] * 30)
 ECHO = ["models.helpful=scripted:echo", "models.feedback=scripted:echo", "feedback.method=votes"]
@@ -91,8 +96,27 @@ def test_a_run_that_cannot_be_written_is_one_sentence(place: str) -> None:
     refused(["run", "demo", *ECHO, "--until", "01-responses", f"out={place}"])
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_one_sentence() -> None:
+def refused_as_a_user() -> None:
+    """Refuse what this process has no right to read. It holds no recipe: an empty one that is read begins a run."""
     for words in (["check"], ["judge", "scripted:echo", "--data"], ["run"]):
-        Path("mine").touch(mode=0)
-        refused([*words, "mine"])
+        result = CliRunner().invoke(main, [*words, "mine"])
+        assert isinstance(result.exception, SystemExit), (words, result.exception)
+        assert re.search("Permission denied|is not readable", result.stderr), (words, result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_what_may_not_be_read_is_one_sentence() -> None:
+    Path("mine").write_text("no: recipe\n")
+    Path("mine").chmod(0)
+    if os.getuid():
+        refused_as_a_user()
+        return
+    # Root without the right to pass modes over; another user may have no right to read Python itself.
+    if not shutil.which("setpriv"):
+        pytest.skip("root reads everything, and there is no setpriv")
+    code = "from tests.cli.test_bad_paths import refused_as_a_user; refused_as_a_user()"
+    rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [*rights, sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

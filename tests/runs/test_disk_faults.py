@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -18,13 +19,16 @@ import pytest
 from constitutional_ai.errors import CaiError, DiskFull, InputError
 from constitutional_ai.records import Completion, Message, Prompt, Response
 from constitutional_ai.runs import layout
-from constitutional_ai.runs.disk_faults import naming_disk_faults
+from constitutional_ai.runs.disk_faults import FULL, REMEDIES, naming_disk_faults
 from constitutional_ai.runs.folder import open_run
+from constitutional_ai.runs.rows import read_rows
 from constitutional_ai.runs.run import Run
 from constitutional_ai.runs.runner import Pass, Silent
+from tests.faulty_server import FaultyServer, Script
 
 PROMPT = Prompt.of((Message("user", "Hi"),), "helpful", "test")
 NOBODY = 65534
+ROOT = Path(__file__).parents[2]
 
 
 def make(folder: Path, at: dict[int, Callable[[], object]] | None = None, length: int = 10) -> list[str]:
@@ -120,6 +124,26 @@ def test_64_descriptors_are_enough(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert Run(tmp_path / "run").manifest(layout.REVISIONS) is not None
+
+
+def test_64_descriptors_are_enough_for_a_server_that_takes_more_requests_at_once(tmp_path: Path) -> None:
+    code = "import asyncio, pathlib, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+    code += "from benchmarks.torture_servers import make_records\n"
+    code += "from constitutional_ai.models.hosted import pace; pace.FIRST = 100\n"
+    code += "asyncio.run(make_records(pathlib.Path(sys.argv[1]), sys.argv[2], 100, 100))"
+    with FaultyServer(Script([]), seconds=0.1) as server:
+        command = [sys.executable, "-c", code, str(tmp_path), server.url]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert len(list(read_rows(tmp_path / layout.RECORDS, Response))) == 100
+
+
+@pytest.mark.parametrize("number", [*FULL, *REMEDIES], ids=errno.errorcode.__getitem__)
+def test_each_fault_of_a_disk_is_one_sentence(tmp_path: Path, number: int) -> None:
+    with pytest.raises(CaiError) as caught, naming_disk_faults(tmp_path):
+        raise OSError(number, os.strerror(number), str(tmp_path / "file"))
+    assert {**FULL, **REMEDIES}[number] in one_sentence(caught.value)
+    assert isinstance(caught.value, DiskFull) == (number in FULL)
 
 
 def test_no_permission_is_one_sentence(shared: Path) -> None:
