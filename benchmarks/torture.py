@@ -3,16 +3,20 @@
 ``make torture``. A tiny random model makes every stage, trainings included, in float64; then the run is evaluated,
 reported and exported, its answers are scored, and a constitution is imported. Every process is killed: before a random
 change on the disk, in the middle of a row, or after a random time. ``KILLS`` (200) is their number, ``SEED`` (0) their
-seed. It exits with 1 when anything differs, a completed call is repeated, or a temporary file is left.
+seed. With ``SCRIPTED=1`` models are scripted and trainings write what they depend on, so that a kill takes a second or
+two; nothing is scored then. It exits with 1 when anything differs, a completed call is repeated, or a temporary file is
+left. A piece is a whole run with its kills; see ``pieces.py`` for ``SECONDS`` and for going on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,24 +28,27 @@ from random import Random
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CAI_ENGINE": "transformers"}
 
 import pyarrow.parquet as pq
-import torch
+import pytest
 from click.testing import CliRunner
+from pieces import Pieces, cpu_seconds
 from results import Row, at_least, report, under
 
-from constitutional_ai import machine
 from constitutional_ai.cli import main
 from constitutional_ai.models.cached import CallFile
-from constitutional_ai.report.export import parquet
-from constitutional_ai.rl_cai.reinforcement import reinforce
+from constitutional_ai.recipes.recipe_file import load_recipe
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.durable import PART
-from constitutional_ai.training import answer_rows, completion_loss, launch, on_engine, soft_labels
-from tests.families import make_family
 from tests.pipeline.kills import finishes, random_kill
+from tests.pipeline.stand_ins import untrained
 from tests.pipeline.tiny_run import make, settings
 
 KILLS, SEED = int(os.environ.get("KILLS", 200)), int(os.environ.get("SEED", 0))
-LOADED = (answer_rows, completion_loss, launch, on_engine, parquet, reinforce, soft_labels)
+SCRIPTED = os.environ.get("SCRIPTED", "") not in ("", "0")
+LOADED = {
+    "constitutional_ai.report.export": ["parquet"],
+    "constitutional_ai.rl_cai.reinforcement": ["reinforce"],
+    "constitutional_ai.training": ["answer_rows", "completion_loss", "launch", "on_engine", "soft_labels"],
+}
 """Modules that take seconds to import, once for all processes."""
 SCORES = "scores.jsonl"
 SESSIONS = 12
@@ -62,9 +69,24 @@ def recipe(model: str, out: Path) -> dict[str, object]:
     return plain
 
 
-def work(model: str, folder: Path, calls: Path) -> None:
-    """Make the run and all that follows; what is there already is left as it is."""
+def made_by_models(model: str, run: Path) -> None:
+    """Make a run, trainings included."""
+    import torch
+
+    from constitutional_ai import machine
+
     machine.best_dtype = lambda: torch.float64
+    make(recipe(model, run))
+
+
+def made_by_scripts(run: Path) -> None:
+    """Make a run of scripted models, whose trainings are stand-ins."""
+    file = untrained(run.parent, pytest.MonkeyPatch())  # this process ends with the run
+    make({**load_recipe(str(file)).model_dump(), "out": str(run)})
+
+
+def work(make_run: Callable[[Path], None], folder: Path, calls: Path) -> None:
+    """Make the run and all that follows; what is there already is left as it is."""
     put = CallFile.put
 
     def noted(file: CallFile, key: str, value: str) -> None:
@@ -74,14 +96,15 @@ def work(model: str, folder: Path, calls: Path) -> None:
 
     CallFile.put = noted  # type: ignore[method-assign]
     run = folder / "run"
-    make(recipe(model, run))
+    make_run(run)
     answers = run / layout.EVALUATION / layout.RECORDS
     scores, imported, source = folder / SCORES, folder / "imported.yaml", folder / "source.txt"
     source.write_text("Which answer is kinder?\nWhich answer is more honest?\n")
-    command("evaluate", run, "--part", "answers", "--limit", 2, "--max-tokens", 6)
+    models = ["a=scripted:echo", "--out", folder / "evaluated"] if SCRIPTED else [run]
+    command("evaluate", *models, "--part", "answers", "--limit", 2, "--max-tokens", 6)
     command("report", run)
     command("export", run, "--to", "parquet", "--out", folder / "tables")
-    if not scores.exists():
+    if not scores.exists() and not SCRIPTED:
         command("score", run, answers, "--out", scores)
     if not imported.exists():
         command("constitution", "import", source, "--out", imported)
@@ -110,57 +133,79 @@ def rounded(text: str) -> bytes:
     return re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.9g}", text).encode()
 
 
-class Damage:
-    """What was wrong with runs after their kills."""
-
-    def __init__(self) -> None:
-        self.differ, self.repeated, self.left = list[str](), 0, list[str]()
-
-    def look(self, folder: Path, calls: Path, whole: dict[str, str]) -> None:
-        now = outputs(folder)
-        self.differ += [name for name in {**whole, **now} if whole.get(name) != now.get(name)]
-        self.repeated += sum(n - 1 for n in Counter(calls.read_text().splitlines()).values())
-        self.left += [str(path) for path in folder.rglob(f"*{PART}")]
+def damage(folder: Path, calls: Path, whole: dict[str, str]) -> dict[str, list[str]]:
+    """Return what is wrong with a run after its kills."""
+    now = outputs(folder)
+    repeated = [call for call, times in Counter(calls.read_text().splitlines()).items() if times > 1]
+    return {
+        "differ": [name for name in {**whole, **now} if whole.get(name) != now.get(name)],
+        "repeated": repeated,
+        "left": [str(path) for path in folder.rglob(f"*{PART}")],
+    }
 
 
-def torture(model: str, place: Path) -> list[Row]:
-    """Kill until there were enough, and return what was found."""
+def torture(make_run: Callable[[Path], None], place: Path) -> None:
+    """Kill until there were enough or time is up, and tell what came of it."""
     log, calls, folder = place / "log", place / "calls", place / "one" / "of"
-    job: Callable[[], None] = partial(work, model, folder, calls)
+    job: Callable[[], None] = partial(work, make_run, folder, calls)
     folder.mkdir(parents=True)
+    pieces = Pieces("torture", seed=SEED, scripted=SCRIPTED)
     started = time.monotonic()
     assert finishes(job, folder, log), "the unbroken run was killed"
     seconds, whole = time.monotonic() - started, outputs(folder)
-    random, damage, kills, runs = Random(SEED), Damage(), 0, 0
-    while kills < KILLS:
+    numbers = pieces.next_numbers()
+    while pieces.total("kills") < KILLS and (number := next(numbers, None)) is not None:
         shutil.rmtree(folder)
         folder.mkdir()
         calls.write_text("")
-        while not finishes(
-            job,
-            folder,
-            log,
-            random_kill(random, changes=1000 // SESSIONS, lines=30, seconds=2 * seconds / SESSIONS),
-        ):
+        random, kills, before = Random(f"{SEED} {number}"), 0, cpu_seconds()
+        kill = partial(random_kill, random, changes=1000 // SESSIONS, lines=30, seconds=2 * seconds / SESSIONS)
+        while not finishes(job, folder, log, kill()):
             kills += 1
-        runs += 1
-        print(f"{kills} kills, {runs} whole runs", flush=True)
-        damage.look(folder, calls, whole)
-    for name in sorted(set(damage.differ)):
-        print("differs:", name)
-    return [
-        at_least("kills", kills, "", KILLS),
-        Row("whole runs", runs, ""),
+        pieces.add(kills=kills, cpu_seconds=cpu_seconds() - before, **damage(folder, calls, whole))
+        print(
+            f"{pieces.total('kills'):.0f} kills, {len(pieces.figures)} whole runs", file=sys.stderr, flush=True
+        )
+    tell(pieces, seconds)
+
+
+def tell(pieces: Pieces, seconds: float) -> None:
+    """Print the figures; exit with 1 where a promise is broken."""
+    complete = pieces.print_line("kills", KILLS)
+    rows = [
+        at_least("kills", pieces.total("kills"), "", KILLS if complete else 0),
+        Row("whole runs", len(pieces.figures), ""),
         Row("an unbroken run takes", seconds, "s"),
-        under("files that differ from those of the unbroken run", len(damage.differ), "", 1),
-        under("completed calls that were repeated", damage.repeated, "", 1),
-        under("temporary files left", len(damage.left), "", 1),
+        Row("processor time of a kill", pieces.total("cpu_seconds") / max(1, pieces.total("kills")), "s"),
+        under("files that differ from those of the unbroken run", pieces.total("differ"), "", 1),
+        under("completed calls that were repeated", pieces.total("repeated"), "", 1),
+        under("temporary files left", pieces.total("left"), "", 1),
     ]
+    if complete and not SCRIPTED:
+        report("torture", rows)
+    elif not all(row.holds for row in rows):
+        sys.exit(1)
+
+
+def main_program(place: Path) -> None:
+    """Torture scripted runs, or those of a tiny random model."""
+    if SCRIPTED:
+        torture(made_by_scripts, place)
+        return
+    for package, modules in LOADED.items():
+        for name in modules:
+            importlib.import_module(f"{package}.{name}")
+    base = place / "model"
+
+    def make_base() -> None:
+        from tests.families import make_family
+
+        make_family("base", base)
+
+    assert finishes(make_base, base, place / "log")
+    torture(partial(made_by_models, f"hf:{base}"), place)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary) / "model"
-        assert finishes(partial(make_family, "base", base), base, Path(temporary) / "log")
-        rows = torture(f"hf:{base}", Path(temporary))
-    report("torture", rows)
+        main_program(Path(temporary))

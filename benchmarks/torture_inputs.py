@@ -1,8 +1,9 @@
 """Feed the commands mutated files and values, and count what is worse than a short sentence.
 
-``python benchmarks/torture_inputs.py [CASES] [FIRST]`` runs 10,000 cases, each a command in process, with 5 s and
-500 MB: constitutions, recipes, overrides, files of prompts, pairs, ratings and few-shots, and the files of a run and of
-an evaluation. A case is made from its number alone, so that ``torture_inputs.py 1 4711`` repeats it, and shows it.
+``python benchmarks/torture_inputs.py [CASES]`` runs 10,000 cases, each a command in process, with 5 s and 500 MB, and
+goes on where it was stopped (``pieces.py``): constitutions, recipes, overrides, files of prompts, pairs, ratings and
+few-shots, and the files of a run and of an evaluation. A case is made from its number alone: ``torture_inputs.py 1
+4711`` repeats case 4,711, and shows it.
 A case misses if it ends with a traceback, is slow or large, writes a long message, or goes on with changed records.
 """
 
@@ -23,6 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ from typing import Any, NamedTuple
 import yaml
 from click.testing import CliRunner
 from mutations import VALUES, changed, put
+from pieces import Pieces, cpu_seconds, most_megabytes
 from results import Row, report, under
 
 from constitutional_ai.cli import main
@@ -95,6 +98,14 @@ class Outcome(NamedTuple):
     miss: str
     """The kind of the miss; empty if the case holds."""
     words: str
+
+
+class Worked(NamedTuple):
+    """A chunk of cases, and what it took."""
+
+    outcomes: list[Outcome]
+    cpu_seconds: float
+    megabytes: float
 
 
 def prepare(folder: Path) -> None:
@@ -232,7 +243,7 @@ def _miss(result: Any, holds: Callable[[], str]) -> str:
     return "" if re.search("cai: |Error: ", message) else "an exit without a message"
 
 
-def work(start: Path, numbers: range) -> list[Outcome]:
+def work(start: Path, numbers: range) -> Worked:
     """Run a chunk of cases. What loads the libraries is not measured."""
     signal.signal(signal.SIGPROF, _too_slow)
     with tempfile.TemporaryDirectory() as scratch:
@@ -240,36 +251,62 @@ def work(start: Path, numbers: range) -> list[Outcome]:
         for words in READING:
             CliRunner().invoke(main, words)
         os.chdir("/")
-    return [attempt(number, start) for number in numbers]
+    before = cpu_seconds()
+    outcomes = [attempt(number, start) for number in numbers]
+    return Worked(outcomes, cpu_seconds() - before, most_megabytes())
 
 
-def chunks(first: int, cases: int) -> Iterator[range]:
-    for start in range(first, first + cases, CHUNK):
-        yield range(start, min(start + CHUNK, first + cases))
+def chunks(first: int, end: int) -> Iterator[range]:
+    for start in range(first, end, CHUNK):
+        yield range(start, min(start + CHUNK, end))
 
 
-def main_program(cases: int = CASES, first: int = 0) -> None:
-    """Run the cases on two processes, and report."""
+@contextmanager
+def working(first: int, end: int) -> Iterator[Iterator[Worked]]:
+    """Run cases on two processes, a chunk after the other; those that were not waited for are given up."""
     context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(2, context) as pool,
-    ):
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, context) as pool:
         os.chdir(folder)
         prepare(Path(folder))
-        outcomes: list[Outcome] = []
-        for part in pool.map(partial(work, Path(folder)), chunks(first, cases)):
-            outcomes += part
-            print(f"{len(outcomes)} cases, {sum(bool(one.miss) for one in outcomes)} misses", file=sys.stderr)
+        yield pool.map(partial(work, Path(folder)), chunks(first, end))
+        pool.shutdown(cancel_futures=True)
         os.chdir("/")
-    misses = [one for one in outcomes if one.miss]
-    kinds = Counter(one.miss for one in misses)
-    for kind, count in kinds.most_common():
+
+
+def repeat(cases: int, first: int) -> None:
+    """Run some cases, and show their misses."""
+    with working(first, first + cases) as results:
+        show([one for result in results for one in result.outcomes if one.miss])
+
+
+def torture(cases: int) -> None:
+    """Run pieces until there were enough cases or time is up, and report."""
+    pieces = Pieces("torture_inputs", chunk=CHUNK)
+    first = int(pieces.total("cases"))
+    with working(first, max(first, -(-cases // CHUNK) * CHUNK)) as results:
+        for _, result in zip(pieces.next_numbers(), results, strict=False):
+            misses = [one._asdict() for one in result.outcomes if one.miss]
+            figures = {"cpu_seconds": result.cpu_seconds, "megabytes": result.megabytes}
+            pieces.add(cases=len(result.outcomes), misses=misses, **figures)
+            print(f"{pieces.total('cases'):.0f} cases, {pieces.total('misses'):.0f} misses", file=sys.stderr)
+    show([Outcome(**miss) for piece in pieces.figures for miss in piece["misses"]])
+    complete = pieces.print_line("cases", cases)
+    if complete and cases == CASES:
+        misses_row = under("misses", pieces.total("misses"), "", 1)
+        report("torture_inputs", [Row("cases", pieces.total("cases"), ""), misses_row])
+    elif pieces.total("misses"):
+        sys.exit(1)
+
+
+def show(misses: list[Outcome]) -> None:
+    """Print each kind of miss with an example."""
+    for kind, count in Counter(one.miss for one in misses).most_common():
         example = next(one for one in misses if one.miss == kind)
         print(f"{count:5} × {kind}, such as case {example.number}: {example.words!a}")
-    if cases == CASES:
-        report("torture_inputs", [Row("cases", len(outcomes), ""), under("misses", len(misses), "", 1)])
 
 
 if __name__ == "__main__":
-    main_program(*map(int, sys.argv[1:3]))
+    if len(sys.argv) > 2:
+        repeat(int(sys.argv[1]), int(sys.argv[2]))
+    else:
+        torture(int(sys.argv[1]) if len(sys.argv) > 1 else CASES)

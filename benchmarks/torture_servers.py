@@ -1,7 +1,9 @@
 """Run the steps of the method against a server that meets a share of all requests with faults.
 
-``python benchmarks/torture_servers.py`` makes 10,000 calls with 30 % faults and once without, and prints what became of
-every record, the time and the memory; the exit status is 1 where a promise of docs/reliability.md is broken.
+``python benchmarks/torture_servers.py`` makes 10,000 calls with 30 % faults and as many without, 1,000 in a piece, and
+prints what became of every record, the time and the memory; the exit status is 1 where a promise of
+docs/reliability.md is broken. See ``pieces.py`` for ``SECONDS`` and for going on. ``--at-once 2000 --piece 8000 --calls
+8000 --share 0`` sends 2,000 requests at once, where this package would send 512 at the most.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pieces import Pieces, cpu_seconds, most_megabytes
 from constitutional_ai.errors import TooManyFailures
 from constitutional_ai.models.cached import cached
 from constitutional_ai.models.counted import counted
-from constitutional_ai.models.hosted import addresses, bounded
+from constitutional_ai.models.hosted import addresses, bounded, pace
 from constitutional_ai.models.load import loaded_in_loop
 from constitutional_ai.models.model import Sampling
 from constitutional_ai.records import Completion, Failure, Message, Prompt, Response
@@ -63,10 +66,14 @@ def torture(
     concurrency: int,
     seconds: float = 0.0,
     faults: Sequence[str] = FAULTS,
+    seed: int = 0,
 ) -> Outcome:
-    """Make ``calls`` / 4 records, of which a ``share`` of all requests fails; ``seconds`` is the time of an answer."""
+    """Make ``calls`` / 4 records, of which a ``share`` of all requests fails; ``seconds`` is the time of an answer.
+
+    ``seed`` draws the faults.
+    """
     items = calls // CALLS_OF_A_RECORD
-    with FaultyServer(Seeded(share, faults=faults), seconds=seconds, text=_text) as server:
+    with FaultyServer(Seeded(share, seed, faults), seconds=seconds, text=_text) as server:
         began = time.monotonic()
         with suppress(TooManyFailures):
             asyncio.run(make_records(folder, server.url, items, concurrency))
@@ -133,46 +140,78 @@ async def _record(model: Any, item: str) -> Response:
     return Response(item, Prompt.of(prompt, "helpful", "torture"), Completion(text, model.name, "stop", 1, 1))
 
 
-def main() -> int:
-    """Run with and without faults, print both, and return 1 if a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, default=2_000)
-    parser.add_argument("--share", type=float, default=0.3)
-    chosen = parser.parse_args()
-    # A request that hangs is given up after 10 s instead of 600, so that the run ends today.
-    bounded.SILENT_SECONDS, bounded.TOTAL_SECONDS = 10.0, 20.0
-    how = {"calls": chosen.calls, "concurrency": chosen.concurrency, "seconds": 0.05}
+def piece(chosen: argparse.Namespace, number: int) -> dict[str, Any]:
+    """Run with and without faults, print both, and return the figures, with the promises that are broken."""
+    how = {"calls": chosen.piece, "concurrency": chosen.concurrency, "seconds": 0.05}
+    before = cpu_seconds()
     with tempfile.TemporaryDirectory() as plain, tempfile.TemporaryDirectory() as faulty:
         without = torture(Path(plain), share=0.0, **how)
-        outcome = torture(Path(faulty), share=chosen.share, **how)
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        outcome = torture(Path(faulty), share=chosen.share, seed=number, **how)
+    megabytes = most_megabytes()
     _show(without, outcome, megabytes)
     waits = outcome.met.get("wait", 0) * WAIT_SECONDS + 2 * bounded.TOTAL_SECONDS * addresses.RETRIES
     broken = {
         "a record is neither made nor failed": outcome.made + outcome.failed != outcome.items,
+        "a record is not made without faults": without.made != without.items,
         "a record holds what was not answered": bool(outcome.wrong),
         "a failure has no reason": not all(outcome.reasons),
         "an answered request was sent again": outcome.repeated > 0,
         "it took too long": outcome.seconds > FACTOR * without.seconds + waits,
         "it took too much memory": megabytes > MOST_MEGABYTES,
     }
-    for promise in (promise for promise, is_broken in broken.items() if is_broken):
-        print(f"BROKEN: {promise}")
-    return int(any(broken.values()))
+    return {
+        "calls": chosen.piece,
+        "made": outcome.made,
+        "failed": outcome.failed,
+        "wrong": len(outcome.wrong),
+        "repeated": outcome.repeated,
+        "requests": outcome.received,
+        "seconds": outcome.seconds,
+        "seconds_without_faults": without.seconds,
+        "cpu_seconds": cpu_seconds() - before,
+        "megabytes": megabytes,
+        "met": outcome.met,
+        "reasons": Counter(re.sub(r"\d+", "N", reason)[:90] for reason in outcome.reasons),
+        "broken": [promise for promise, is_broken in broken.items() if is_broken],
+    }
+
+
+def main() -> int:
+    """Make pieces until there were enough calls or time is up, and return 1 if a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--piece", type=int, default=1_000, help="calls of a piece")
+    parser.add_argument("--concurrency", type=int, default=2_000, help="records that are worked on at once")
+    parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument(
+        "--at-once", type=int, help="requests at once; by default the package finds their number"
+    )
+    chosen = parser.parse_args()
+    # A request that hangs is given up after 10 s instead of 600, so that the run ends today.
+    bounded.SILENT_SECONDS, bounded.TOTAL_SECONDS = 10.0, 20.0
+    if chosen.at_once:
+        pace.FIRST = pace.HIGHEST = chosen.at_once
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the server's sockets are in this process too
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    pieces = Pieces("torture_servers", **{k: v for k, v in vars(chosen).items() if k != "calls"})
+    numbers = pieces.next_numbers()
+    while pieces.total("calls") < chosen.calls and (number := next(numbers, None)) is not None:
+        pieces.add(**piece(chosen, number))
+    pieces.print_line("calls", chosen.calls)
+    broken = Counter(promise for one in pieces.figures for promise in one["broken"])
+    for promise, times in broken.items():
+        print(f"BROKEN in {times} pieces: {promise}")
+    return int(bool(broken))
 
 
 def _show(without: Outcome, outcome: Outcome, megabytes: float) -> None:
-    print(f"without faults: {without.made} of {without.items} records, {without.seconds:.1f} s")
-    print(
+    lines = [
+        f"without faults: {without.made} of {without.items} records, {without.seconds:.1f} s",
         f"with faults: {outcome.made} made and {outcome.failed} failed of {outcome.items} records, "
-        f"{outcome.received} requests, {outcome.seconds:.1f} s, {megabytes:.0f} MB at the most with the server"
-    )
-    print("faults: " + ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.met.items())))
-    reasons = Counter(re.sub(r"\d+", "N", reason)[:90] for reason in outcome.reasons)
-    for reason, count in reasons.most_common():
-        print(f"  {count} failed: {reason}")
-    assert set(outcome.met) <= set(FAULTS)
+        f"{outcome.received} requests, {outcome.seconds:.1f} s, {megabytes:.0f} MB at the most with the server",
+        "faults: " + ", ".join(f"{count} {fault}" for fault, count in sorted(outcome.met.items())),
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
