@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "build" / "torture"
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "torture"
 Figures = dict[str, Any]
 
 

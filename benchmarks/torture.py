@@ -69,7 +69,7 @@ def recipe(model: str, out: Path) -> dict[str, object]:
     return plain
 
 
-def made_by_models(model: str, run: Path) -> None:
+def make_model_run(model: str, run: Path) -> None:
     """Make a run, trainings included."""
     import torch
 
@@ -79,7 +79,7 @@ def made_by_models(model: str, run: Path) -> None:
     make(recipe(model, run))
 
 
-def made_by_scripts(run: Path) -> None:
+def make_scripted_run(run: Path) -> None:
     """Make a run of scripted models, whose trainings are stand-ins."""
     file = untrained(run.parent, pytest.MonkeyPatch())  # this process ends with the run
     make({**load_recipe(str(file)).model_dump(), "out": str(run)})
@@ -190,7 +190,7 @@ def tell(pieces: Pieces, seconds: float) -> None:
 def main_program(place: Path) -> None:
     """Torture scripted runs, or those of a tiny random model."""
     if SCRIPTED:
-        torture(made_by_scripts, place)
+        torture(make_scripted_run, place)
         return
     for package, modules in LOADED.items():
         for name in modules:
@@ -203,7 +203,7 @@ def main_program(place: Path) -> None:
         make_family("base", base)
 
     assert finishes(make_base, base, place / "log")
-    torture(partial(made_by_models, f"hf:{base}"), place)
+    torture(partial(make_model_run, f"hf:{base}"), place)
 
 
 if __name__ == "__main__":
