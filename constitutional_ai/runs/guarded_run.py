@@ -52,7 +52,7 @@ class GuardedRun(StoredRun):
     check_place: Callable[[], None] = do_nothing
     """Raises InputError when the folder is no longer where it was when it was opened."""
     remote: RemoteRun | None = None
-    """Where complete stages are kept as well, if the run is a remote one."""
+    """The place in which complete stages are kept as well; None unless the run is a remote one."""
 
     def write_started_stages(self, stages: dict[str, Any]) -> None:
         """Write ``run.json``."""

@@ -21,7 +21,7 @@ from constitutional_ai.runs.disk_faults import FULL
 PACKAGES = {"file": "fsspec", "gs": "gcsfs", "hf": "huggingface_hub", "s3": "s3fs"}
 """Schemes of addresses, and the package that fsspec needs for each."""
 HOME = Path("runs")
-"""Where the working folders of remote runs are, from the folder in which the command is typed."""
+"""The folder of the working folders of remote runs, below that in which the command is typed."""
 MOST_BYTES = 2**26
 """Size of a file that is read whole."""
 

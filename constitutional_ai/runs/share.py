@@ -32,7 +32,7 @@ class Share:
     stage: str
     shard: Shard
     remote: RemoteRun | None = None
-    """Where the complete stages of the whole run are kept as well, if it is a remote one."""
+    """The place in which the complete stages of the whole run are kept as well; None unless it is remote."""
 
     @property
     def folder(self) -> Path:
