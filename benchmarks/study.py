@@ -39,7 +39,7 @@ from constitutional_ai.recipes.arms import sweep_arms
 from constitutional_ai.records import Answer, Metric, Prompt
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.folder import read_run
-from constitutional_ai.runs.manifest import commit, versions
+from constitutional_ai.runs.manifest import versions
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/study.md", ROOT / "benchmarks/results/study.json"
@@ -115,6 +115,12 @@ def answers_of(folder: Path) -> dict[str, dict[PromptKey, Answer]]:
     """Return the answers of an arm's models to the test prompts, by model and prompt."""
     rows = list(read_run(folder).rows(layout.EVALUATION, Answer))
     return {model: by_prompt(rows, model) for model in MODELS}
+
+
+def commits_of(folder: Path) -> set[str]:
+    """Return the commits of this package that made an arm's stages."""
+    manifests = [read_run(folder).manifest(stage) for stage in layout.STAGES]
+    return {one.commit for one in manifests if one and one.commit}
 
 
 def seconds_of(folder: Path) -> float:
@@ -225,12 +231,14 @@ def results(
     errors = pattern_errors(SHARED)
     found = claims([answers_of(folder / arm) for arm in sweeps["seeds"].arms], errors)
     arms = {arm for sweep in sweeps.values() for arm in sweep.arms}
+    # of the stages: this command may be typed again later
+    commits = sorted({commit for arm in arms for commit in commits_of(folder / arm)})
     about: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "processor": processor(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
-        "commit": commit() or "not known",
+        "commit": ", ".join(commits) or "not known",
         "prompts": {name: len(prompts) for name, prompts in sets.items()},
         "minutes": sum(seconds_of(folder / arm) for arm in arms) / 60,
     }
