@@ -115,7 +115,7 @@ def count_work(recipe: Recipe, amounts: Amounts | None = None) -> list[Estimate]
     preferred = _mixed(people + harmless, comparisons, pm.helpful_share) * pm.epochs
     if pm.pretraining:
         preferred += amounts.pretraining * pm.pretraining.epochs
-    offered = amounts.reinforcement or prompts.total()
+    offered = amounts.reinforcement or _rl_prompts(prompts, rl.helpful_share)
     rows = min(rl.prompts or offered, offered) if rl.method.samples else comparisons + people + harmless
     seen = int(rows * rl.epochs)
     judged = reward_calls(recipe, constitution, seen)
@@ -145,6 +145,14 @@ def count_work(recipe: Recipe, amounts: Amounts | None = None) -> list[Estimate]
         ),
         Estimate(layout.EVALUATION, answers.total(), dict(answers)),
     ]
+
+
+def _rl_prompts(prompts: Counter[str], helpful_share: float | None) -> int:
+    """Return how many prompts RL may use, as ``rl_prompts`` draws them."""
+    if helpful_share is None:
+        return prompts.total()
+    harmless = prompts.total() - prompts["red_team"]
+    return round(min(harmless / helpful_share, prompts["red_team"] / (1 - helpful_share)))
 
 
 def reward_calls(recipe: Recipe, constitution: Constitution, seen: int) -> int:

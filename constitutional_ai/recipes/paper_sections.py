@@ -36,6 +36,7 @@ SECTIONS_OF = {
     "PM-6": f"{EARLIER}appendix B.2",
     "RL-1": "section 4.2",
     "RL-2": f"{EARLIER}appendices B.1 and B.3",
+    "RL-5": "section 4.2",
     "RL-6": "figures 8 and 10",
     "RL-7": "section 4.3",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from constitutional_ai.data.prompts import KINDS, sample_prompts
+from constitutional_ai.data.prompts import KINDS
 from constitutional_ai.errors import GateClosed
 from constitutional_ai.models.load import model_path
 from constitutional_ai.models.model import Model
@@ -26,6 +26,7 @@ from constitutional_ai.rl_cai.reinforcement.groupwise_reward import GroupwiseRew
 from constitutional_ai.rl_cai.reinforcement.judged_reward import JudgedReward
 from constitutional_ai.rl_cai.reinforcement.proposition_reward import PropositionReward
 from constitutional_ai.rl_cai.reinforcement.reinforce import Reward, examples, reinforce
+from constitutional_ai.rl_cai.reinforcement.rl_prompts import rl_prompts
 from constitutional_ai.rl_cai.reinforcement.settings import RLTraining
 from constitutional_ai.runs import layout
 from constitutional_ai.runs.run import Trained, digest_of
@@ -61,7 +62,7 @@ def rl_cai_model(job: Job) -> None:
 def _by_reward(job: Job, folder: Path) -> Trained:
     """Sample answers and learn from their rewards."""
     setting = job.recipe.rl_cai
-    prompts = sample_prompts(job.training_prompts(*KINDS), setting.prompts, job.recipe.seed)
+    prompts = rl_prompts(job.training_prompts(*KINDS), setting.prompts, setting.helpful_share, job.recipe.seed)
     rows, notes = job.usable_rows(STAGE, examples(prompts), "rl_cai", reserve=setting.max_tokens)
     training = _training_job(job, folder, rows)
     stopper = monitor.stopper(setting.stop_above)

@@ -37,7 +37,10 @@ class RLTraining(Training, Sampled):
     temperature: float = Field(default=1.0, gt=0, le=10)
     """Sampling temperature of the answers, above 0 and to 10; 1 in the paper (SL-10)."""
     prompts: int | None = Field(default=None, ge=1, le=1_000_000_000)
-    """Number of prompts, red-team and helpful in the proportion of the files; null uses all."""
+    """Number of prompts, red-team and harmless in the proportion of ``helpful_share``; null uses all."""
+    helpful_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of helpful and borderline prompts among the prompts of RL; null: as many as the files have. 0.475 in the
+    paper (RL-5)."""
     snapshot_every: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Number of prompts between snapshots, which are whole models (RL-6); null saves only the last model."""
     refusal_gate: Literal["warn", "stop"] = "stop"
