@@ -41,11 +41,13 @@ LOCAL = (
 EXTRAS = {
     **dict.fromkeys(LOCAL, "local"),
     "anthropic": "anthropic",
+    "fsspec": "remote",
     "inspect_ai": "inspect",
     "krippendorff": "label",
     "openvino": "openvino",
     "openvino_genai": "openvino",
     "ray": "ray",
+    "s3fs": "remote",
     "selenium": "browser",
     "starlette": "serve",
     "uvicorn": "serve",
@@ -150,9 +152,9 @@ def _fail(ctx: click.Context, message: str) -> None:
     ctx.exit(1)
 
 
-def echo(text: object, *, err: bool = False) -> None:
-    """Print a line, without the control characters of strangers."""
-    click.echo(visible(str(text)), err=err)
+def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print a line, or without ``nl`` its beginning, without the control characters of strangers."""
+    click.echo(visible(str(text)), err=err, nl=nl)
 
 
 def terminal(*, err: bool = False) -> Console:

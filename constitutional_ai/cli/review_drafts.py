@@ -57,9 +57,9 @@ def _with_left(done: Counter[str], file: DraftFile) -> Counter[str]:
 def _decide(file: DraftFile, place: int, group: Sequence[int]) -> tuple[DraftFile, str]:
     """Ask for keys until one decides about a draft; return the file after it, which is written, and the decision."""
     while True:
-        click.echo(f"{group.index(place) + 1} of {len(group)}: {PROMPT}? ", nl=False)
+        echo(f"{group.index(place) + 1} of {len(group)}: {PROMPT}? ", nl=False)
         decision = _key()
-        click.echo(decision)
+        echo(decision)
         try:
             match decision:
                 case "accept":
