@@ -143,7 +143,10 @@ RLHF = {
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("rlhf-helpful", {"prompts.red_team.limit"}), ("rlhf-hh", {"preference_model.helpfulness.file"})],
+    [
+        ("rlhf-helpful", {"prompts.red_team.limit", "rl_cai.helpful_share"}),
+        ("rlhf-hh", {"preference_model.helpfulness.file"}),
+    ],
 )
 def test_the_papers_baselines_differ_from_its_method_in_what_they_leave_out(name: str, more: set[str]) -> None:
     own, paper = [flat(load_recipe(recipe).model_dump(mode="json")) for recipe in (name, "paper")]
