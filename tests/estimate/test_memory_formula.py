@@ -12,7 +12,7 @@ from constitutional_ai.estimate.memory_formula import (
 )
 from constitutional_ai.training.settings import Training
 
-WITHIN = 1.5
+WITHIN = 2.0
 """The factor that docs/estimate.md states."""
 
 
