@@ -98,8 +98,8 @@ def run_pipeline(
     whole = share.remote if share else remote_run(recipe.out, notify)
     remote = whole.shard(share.shard) if whole and share else whole
     with open_run(folder, _texts(recipe, constitution), progress) as opened:
-        opened = replace(opened, share=share, make_shards=make_shards, remote=remote)
-        opened = replace(opened, siblings=tuple(siblings))
+        others = tuple(siblings)
+        opened = replace(opened, share=share, make_shards=make_shards, siblings=others, remote=remote)
         if remote:
             remote.say(f"complete stages are kept in {recipe.out}, and this machine works in {folder}.")
             remote.fetch_about()

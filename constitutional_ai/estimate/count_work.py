@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from constitutional_ai.constitutions.constitution import Constitution, load_constitution
 from constitutional_ai.constitutions.control import apply_control
+from constitutional_ai.models.load import LOCAL_SCHEMES
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.rl_cai.feedback.gate import gate_questions
 from constitutional_ai.rl_cai.feedback.label import METHODS, calls_per_comparison
@@ -16,6 +17,9 @@ from constitutional_ai.rl_cai.preference_model.training_pairs import helpfulness
 from constitutional_ai.rl_cai.reinforcement.groupwise_reward import circle
 from constitutional_ai.runs import layout
 from constitutional_ai.stages.check_models import load_all_prompts
+
+FREE = (*LOCAL_SCHEMES, "scripted:")
+"""Beginnings of the names of models that cost no money; those of servers have others."""
 
 
 @dataclass(frozen=True, slots=True)

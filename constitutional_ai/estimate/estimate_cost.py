@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from constitutional_ai.estimate.count_work import Estimate, count_work
+from constitutional_ai.estimate.count_work import FREE, Estimate, count_work
 from constitutional_ai.estimate.earlier_run import scaled
-from constitutional_ai.models.load import LOCAL_SCHEMES
 from constitutional_ai.recipes.recipe import Recipe
 from constitutional_ai.runs.rows import write_atomically
-
-FREE = (*LOCAL_SCHEMES, "scripted:")
-"""Beginnings of the names of models that cost no money."""
 
 
 def estimate(

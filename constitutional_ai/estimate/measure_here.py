@@ -18,7 +18,7 @@ from typing import Any
 from constitutional_ai import machine
 from constitutional_ai.constitutions.constitution import Constitution
 from constitutional_ai.errors import InputError
-from constitutional_ai.estimate.count_work import Estimate
+from constitutional_ai.estimate.count_work import FREE, Estimate
 from constitutional_ai.estimate.trial_batch import FillerModel, Trial, try_stages
 from constitutional_ai.models.load import LOCAL_SCHEMES, loaded, model_path
 from constitutional_ai.models.model import Model
@@ -100,7 +100,7 @@ class _Peaks:
 @contextmanager
 def _opened(recipe: Recipe, name: str) -> Iterator[Model]:
     """Yield a model of this machine, or filler in a server's place."""
-    if not name.startswith((*LOCAL_SCHEMES, "scripted:")):
+    if not name.startswith(FREE):
         yield FillerModel()
         return
     with loaded(name, engine=recipe.engine) as model:
@@ -115,7 +115,7 @@ def _served(recipe: Recipe) -> list[str]:
         layout.REVISIONS: recipe.models.helpful,
         layout.PREFERENCE_LABELS: recipe.models.feedback,
     }
-    return [stage for stage, name in models.items() if name.startswith(("server:", "anthropic:"))]
+    return [stage for stage, name in models.items() if not name.startswith(FREE)]
 
 
 def _of_trial(trial: Trial, memory: float | None) -> Measured:

@@ -71,7 +71,7 @@ def by_rates(
 
 def _stage(recipe: Recipe, one: Estimate, work: StageWork, trial: Trial | None, table: RateTable) -> Estimate:
     hours = _sum(_hours(each, table.of(each.role)) for each in work.works)
-    prices = _sum(_price(each, table, recipe) for each in work.works)
+    prices = _sum(_price(each, table) for each in work.works)
     return replace(
         one,
         read=work.total("read"),
@@ -108,7 +108,7 @@ def _hours(work: Work, rates: ModelRates) -> float | None:
     return sum(tokens / rate for tokens, rate in parts if rate) / 3600
 
 
-def _price(work: Work, table: RateTable, recipe: Recipe) -> float | None:
+def _price(work: Work, table: RateTable) -> float | None:
     rates = table.of(work.role)
     if _is_served(rates):
         parts = ((work.read, rates.price_read), (work.written, rates.price_written))

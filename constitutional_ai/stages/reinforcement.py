@@ -138,8 +138,8 @@ def _check_objections(job: Job, reward: Reward) -> list[dict[str, Any]]:
     if objection_gate.unlearns_objections(shares):
         _shut(
             job,
-            "RL would unlearn objections: the preference model has not learned the labels that prefer them. Set a "
-            "higher preference_model.epochs, or give it more pairs by comparisons.per_prompt",
+            "RL would unlearn objections: the preference model has not learned the labels that prefer them. Give it "
+            "more pairs of them by comparisons.per_prompt, or fewer against refusals by a lower revisions.harmless",
         )
     return [asdict(metric) for metric in shares]
 
